@@ -1,0 +1,29 @@
+"""How every test runs: coroutine tests on a loop in debug mode, virtual time on request."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.kit.clock import VirtualClockLoop
+
+settings.register_profile(
+    "isoproxy", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
+)
+settings.load_profile("isoproxy")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests; with the mark `virtual_clock` their timers do not wait."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    virtual = pyfuncitem.get_closest_marker("virtual_clock") is not None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    factory = VirtualClockLoop if virtual else None
+    with asyncio.Runner(debug=True, loop_factory=factory) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
+    return True
