@@ -26,7 +26,7 @@ from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.front.relay import Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.isolation import APP, P2P
-from isoproxy.reactor import BROKEN
+from isoproxy.reactor import BROKEN, PEER_SHUT
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dial
@@ -59,6 +59,7 @@ class Connection:
         "_early",
         "_session",
         "_sock",
+        "_spoke",
         "_task",
         "client",
         "listener",
@@ -81,6 +82,7 @@ class Connection:
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""
+        self._spoke = False
         self._discarded = 0
         front.deadlines.set(self, front.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
@@ -95,9 +97,11 @@ class Connection:
 
     def on_events(self, fd: int, events: int) -> None:
         if self.stage is Stage.HANDSHAKE:
-            self._read_handshake()
+            self._read_handshake(bool(events & (PEER_SHUT | BROKEN)))
         elif self.stage is Stage.OPENING:
-            if events & BROKEN:
+            # As Tor sees it: a client that ends before it was answered, and has said
+            # nothing to be sent, has left.
+            if events & BROKEN or (events & PEER_SHUT and self._has_said_nothing()):
                 self.abort()
         elif self.stage is Stage.CLOSING:
             self._discard()
@@ -121,39 +125,57 @@ class Connection:
 
     # Handshake
 
-    def _read_handshake(self) -> None:
-        session = self._session
+    def _read_handshake(self, to_the_end: bool) -> None:
+        """Feed the session; `to_the_end` when the client has announced that nothing follows."""
         try:
             data = self._sock.recv(_CHUNK)
+            while data:
+                complete = self._take(data)
+                if complete or not (to_the_end or len(data) == _CHUNK):
+                    return
+                data = self._sock.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._close()
-            return
-        if not data or session is None:
-            self._close()
-            return
+            pass
+        self._close()
+
+    def _take(self, data: bytes) -> bool:
+        """Give bytes to the session; True when the handshake is over, either way."""
+        session = self._session
+        assert session is not None
         try:
             outcome = session.receive(data)
         except RemoteProtocolError as error:
             self.listener.front.counters.refused(error.kind)
             self._say_and_close(error.reply)
-            return
+            return True
         if isinstance(outcome, Answer):
             if outcome.kind is not None:
                 self.listener.front.counters.refused(outcome.kind)
             self._say_and_close(outcome.reply)
-            return
+            return True
         out = session.data_to_send()
         if out and not self._say(out):
             self._close()
-        elif outcome is not None:
-            self._early = session.leftover
-            self._open(outcome)
-        elif len(data) == _CHUNK:
-            self._read_handshake()
+            return True
+        if outcome is None:
+            return False
+        self._early = session.leftover
+        self._spoke = bool(self._early)
+        self._open(outcome)
+        return True
 
     # Opening
+
+    def _has_said_nothing(self) -> bool:
+        """Whether the client, which has ended, left no bytes for the far end."""
+        if self._spoke:
+            return False
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _open(self, wish: Wish) -> None:
         front = self.listener.front

@@ -69,8 +69,10 @@ class Direction:
         self.moved = 0
         self.readable = True
         self.writable = True
-        self.last_bytes = False
-        """The source has announced its end: read on until it says so itself."""
+        self.last_bytes = True
+        """The end may have been announced: read on until EAGAIN or the end itself.
+
+        So it is at the start, because whoever had the socket before may have been told."""
         self.ended = False
 
     @property
@@ -126,7 +128,7 @@ class Direction:
         try:
             count = self.source.recv_into(_BUFFER)
         except BlockingIOError:
-            self.readable = False
+            self.readable = self.last_bytes = False
             return 0
         if not count:
             self._end()
@@ -154,7 +156,7 @@ class Direction:
                 self.source.fileno(), pipe.write_fd, pipe.capacity, flags=_SPLICE_FLAGS
             )
         except BlockingIOError:
-            self.readable = False
+            self.readable = self.last_bytes = False
             self.release(pipes)
             return 0
         if not count:
