@@ -23,10 +23,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
-from isoproxy.front.relay import Relay
+from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.isolation import APP, P2P
-from isoproxy.reactor import BROKEN, PEER_SHUT
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dial
@@ -57,6 +57,8 @@ class Connection:
         "_dial",
         "_discarded",
         "_early",
+        "_ending",
+        "_readable",
         "_session",
         "_sock",
         "_spoke",
@@ -83,6 +85,8 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._early = b""
         self._spoke = False
+        self._readable = True
+        self._ending = False
         self._discarded = 0
         front.deadlines.set(self, front.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
@@ -99,6 +103,9 @@ class Connection:
         if self.stage is Stage.HANDSHAKE:
             self._read_handshake(bool(events & (PEER_SHUT | BROKEN)))
         elif self.stage is Stage.OPENING:
+            if events & (READABLE | PEER_SHUT):
+                self._readable = True
+                self._ending = self._ending or bool(events & PEER_SHUT)
             # As Tor sees it: a client that ends before it was answered, and has said
             # nothing to be sent, has left.
             if events & BROKEN or (events & PEER_SHUT and self._has_said_nothing()):
@@ -130,6 +137,7 @@ class Connection:
         try:
             data = self._sock.recv(_CHUNK)
             while data:
+                self._readable = self._ending = to_the_end or len(data) == _CHUNK
                 complete = self._take(data)
                 if complete or not (to_the_end or len(data) == _CHUNK):
                     return
@@ -203,6 +211,7 @@ class Connection:
                 command=wish.command,
                 client=self.client or b"",
                 optimistic_data=optimistic,
+                read_ahead=True,
             )
         except IsoproxyError as error:
             self._refuse(error.kind)
@@ -252,18 +261,16 @@ class Connection:
             else:
                 self._answer_resolve(dial.reply.host)
         else:
-            self._join(dial.take_socket(), session, wish)
+            self._join(dial, session)
 
     def _answer_resolve(self, address: Address) -> None:
         assert self._session is not None
         self._say_and_close(self._session.resolved(address))
 
-    def _join(self, upstream: socket.socket, session: Session, wish: Wish) -> None:
+    def _join(self, dial: Dial, session: Session) -> None:
         """The stream is open: tell the client and let the bytes flow."""
         front = self.listener.front
         if not self._say(session.succeed()):
-            front.reactor.unregister(upstream.fileno())
-            upstream.close()
             self._close()
             return
         self._session = None
@@ -271,8 +278,15 @@ class Connection:
         front.counters.opened += 1
         early, self._early = self._early, b""
         front.deadlines.set(self, front.limits.idle_timeout_s)
+        upstream = dial.take_socket()
         self.relay = Relay(
-            front.reactor, front.pipes, self._sock, upstream, early=early, finished=self._relayed
+            front.reactor,
+            front.pipes,
+            Direction(self._sock, upstream, early, readable=self._readable, ending=self._ending),
+            Direction(
+                upstream, self._sock, dial.leftover, readable=dial.readable, ending=dial.ending
+            ),
+            self._relayed,
         )
         self.relay.run()
 
