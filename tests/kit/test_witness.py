@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import subprocess
+import time
 
 import pytest
 from hypothesis import given
@@ -192,6 +193,27 @@ def test_two_hundred_streams_of_twenty_tuples(tor_network: TorNetwork) -> None:
 
 def _by_host(stream: Stream) -> str:
     return stream.host
+
+
+def test_a_client_with_conflux_is_understood(tor_network: TorNetwork) -> None:
+    with (
+        tor_network.temporary_client(conflux=True) as client,
+        EchoServer(tor_network.server_ip) as echo,
+        Witness(client) as witness,
+    ):
+        # tor links its first conflux sets a moment after it has bootstrapped
+        deadline = time.monotonic() + 30
+        while "CONFLUX_LINKED" not in client.ctl.getinfo("circuit-status"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for user in (b"a", b"b", b"c"):
+            _exchange(client, ("conflux.test", echo.port), user, b"")
+        streams = witness.wait_for(3, lambda stream: stream.closed)
+        witness.assert_isolated(streams)
+        sets = {c for c in witness.by_carrier(streams) if isinstance(c, str)}
+        assert sets
+        legs = client.ctl.getinfo("circuit-status")
+        assert all(legs.count(f"CONFLUX_ID={name}") == 2 for name in sets)
 
 
 def test_a_retried_stream_shows_every_circuit(tor_network: TorNetwork) -> None:
