@@ -119,7 +119,7 @@ def isoproxy(net: TorNetwork, port: int) -> Iterator[None]:
         "tor.socks": f"unix:{net.client.socks_path}",
         "tor.control": f"unix:{net.client.control_path}",
     }
-    command = [sys.executable, "-m", "isoproxy.cli", "run", "-c", str(config)]
+    command = [sys.executable, "-m", "isoproxy", "run", "-c", str(config)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     places = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
