@@ -113,6 +113,12 @@ class TorNetwork:
         """Where test servers listen; "*.test" resolves to it at the exits."""
         return self._place.address(_SERVERS)
 
+    @property
+    def joining_lines(self) -> list[str]:
+        """Lines of torrc that make a tor of the caller's own a client of this network."""
+        lines = (self._directory_lines + torrc.COMMON).splitlines()
+        return [line for line in lines if line and not line.startswith(("#", "SafeLogging"))]
+
     def exit_of(self, connection: Any) -> Node | None:
         """The relay at the other end of an accepted, still open TCP connection."""
         inode = owner.peer_inode(connection)
