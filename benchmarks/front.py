@@ -50,12 +50,12 @@ class Benchmark:
         if contender.command is None:
             address = self._end.socks if contender.socks_layer else None
             load = Load(self._end.base_port, address)
-            return measure(load, direct, None, seconds=self._seconds)
+            return measure(load, direct, server=self._end.pid, proxy=None, seconds=self._seconds)
         listen = free_address()
         load = Load(self._end.base_port, f"{listen[0]}:{listen[1]}", contender.distinct)
         with proxy(contender.command(listen, self._end), listen) as pid:
             load.run("setup", count=50)  # warm
-            return measure(load, direct, pid, seconds=self._seconds)
+            return measure(load, direct, server=self._end.pid, proxy=pid, seconds=self._seconds)
 
 
 def machine() -> dict[str, Any]:

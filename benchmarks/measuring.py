@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks import programs
-from benchmarks.running import cpu_seconds, pss_kilobytes
+from benchmarks.running import cpu_seconds, on_one_core, pss_kilobytes
 
 Results = dict[str, float]
 
@@ -59,15 +59,20 @@ class Load:
         return result
 
 
-def measure(load: Load, direct: Load, pid: int | None, *, seconds: float) -> Results:
-    """Throughput, handshakes, round trip; with a proxy's `pid` also its CPU and idle memory."""
+def measure(load: Load, direct: Load, *, server: int, proxy: int | None, seconds: float) -> Results:
+    """Throughput, handshakes, round trip; with a proxy also its CPU time and idle memory.
+
+    `server` and `proxy` are process IDs; no proxy is None.
+    """
     results: Results = {}
     for connections in (1, 16):
-        results |= _throughput(load, pid, connections, seconds)
-        results |= _handshakes(load, pid, connections, seconds)
+        results |= _throughput(load, proxy, connections, seconds)
+        results |= _handshakes(load, proxy, connections, seconds)
     results |= _roundtrip(load, direct)
-    if pid is not None:
-        results |= idle_memory(load, pid)
+    with on_one_core([server] if proxy is None else [server, proxy]):
+        results |= {f"{key}_one_core": value for key, value in _roundtrip(load, direct).items()}
+    if proxy is not None:
+        results |= idle_memory(load, proxy)
     return results
 
 

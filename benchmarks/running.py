@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,7 @@ class FarEnd:
     base_port: int
     socks: str
     socks_unix: str
+    pid: int
 
 
 @contextlib.contextmanager
@@ -47,9 +48,9 @@ def far_end(directory: Path) -> Iterator[FarEnd]:
     program = str(programs.server())
     for _ in range(20):
         base = random.randrange(_FIRST_PORT, _LAST_PORT)
-        end = FarEnd(base, f"127.0.0.1:{base + 9}", f"unix:{directory}/socks")
+        socks, socks_unix = f"127.0.0.1:{base + 9}", f"unix:{directory}/socks"
         process = subprocess.Popen(
-            [program, str(base), end.socks, end.socks_unix],
+            [program, str(base), socks, socks_unix],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -59,7 +60,7 @@ def far_end(directory: Path) -> Iterator[FarEnd]:
             if process.stdout.readline() != b"ready\n":
                 continue
             try:
-                yield end
+                yield FarEnd(base, socks, socks_unix, process.pid)
             finally:
                 process.kill()
             return
@@ -96,6 +97,28 @@ def free_address() -> tuple[str, int]:
             except OSError:
                 continue
             return address
+
+
+@contextlib.contextmanager
+def on_one_core(pids: Iterable[int]) -> Iterator[None]:
+    """Keep these processes, and those started meanwhile, on one and the same core."""
+    everywhere = os.sched_getaffinity(0)
+    threads = [0, *(thread for pid in pids for thread in _threads(pid))]
+    _confine(threads, {min(everywhere)})
+    try:
+        yield
+    finally:
+        _confine(threads, everywhere)
+
+
+def _confine(threads: Iterable[int], cores: set[int]) -> None:
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, cores)
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
 
 
 def cpu_seconds(pid: int) -> float:
