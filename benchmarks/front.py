@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(report.as_json(benchmark.runs, benchmark.absent, judged, facts), indent=1))
     else:
         _print_tables(benchmark, contenders, judged, facts)
-    return 0 if all(v.met for v in judged) or not options.strict else 1
+    all_met = bool(judged) and all(v.met for v in judged)
+    return 0 if all_met or not options.strict else 1
 
 
 def _print_tables(
