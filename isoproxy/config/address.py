@@ -1,4 +1,4 @@
-"""Where something listens or is reached: an IP literal with a port, or a unix socket.
+"""Where isoproxy listens: an IP literal with a port (0 lets the system choose), or a unix socket.
 
 Host names are refused on purpose: looking one up would need a resolver, and isoproxy
 never uses one of its own machine.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from isoproxy.config.address import Address
 from isoproxy.config.build import Places
 from isoproxy.config.schema import Config
+from isoproxy.isolation import Isolate
 
 _WHONIX_PORTS = range(9040, 9230)
 
@@ -32,7 +33,7 @@ def _at(places: Places, key: str, text: str) -> str:
 def _credentials(config: Config) -> Iterator[Finding]:
     if config.tor.credentials != "verbatim":
         return
-    if len(config.listener) != 1 or config.listener[0].isolate != ("SOCKSAuth",):
+    if len(config.listener) != 1 or config.listener[0].isolate != Isolate.SOCKS_AUTH:
         yield (
             "tor.credentials",
             '"verbatim" shows Tor the application\'s user and password alone, so it would merge '
@@ -44,19 +45,20 @@ def _credentials(config: Config) -> Iterator[Finding]:
 def _addresses(config: Config) -> Iterator[Finding]:
     seen: dict[Address, str] = {}
     names: dict[str, str] = {}
+    tors_own = (str(config.tor.socks), str(config.tor.control))
     for key, address in _listening(config):
         fixed = address.is_unix or address.port != 0
         if fixed and address in seen:
             yield key, f"the same address as {seen[address]}; give each its own"
         seen.setdefault(address, key)
-        if config.tor.mode == "system" and address in (config.tor.socks, config.tor.control):
+        if config.tor.mode == "system" and str(address) in tors_own:
             yield key, "this is Tor's own address; isoproxy needs one beside it, such as port 9250"
     for index, listener in enumerate(config.listener):
         key = f"listener.{index}"
         if listener.name in names:
             yield f"{key}.name", f"the same name as {names[listener.name]}; give each its own"
         names.setdefault(listener.name, key)
-        if not listener.address.is_loopback and "ClientAddr" not in listener.isolate:
+        if not listener.address.is_loopback and Isolate.CLIENT_ADDR not in listener.isolate:
             yield (
                 f"{key}.isolate",
                 "a listener that other machines reach must keep them apart; add ClientAddr",

@@ -8,6 +8,7 @@ text never quotes the value: a setting may hold a secret, and the text reaches l
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from isoproxy.config.address import Address
+from isoproxy.errors import ConfigError
+from isoproxy.isolation import FLAG_NAMES, Isolate, parse_isolation
+from isoproxy.tor.endpoint import Endpoint
 
 T = TypeVar("T")
 Reader = Callable[[object], T]
@@ -41,11 +45,9 @@ class Option:
     repeated: bool = False
 
 
-def option(
-    default: T, doc: str, read: Reader[T], *, example: str = "", secret: bool = False
-) -> T:
+def option(default: T, doc: str, read: Reader[T], *, example: str = "", secret: bool = False) -> T:
     """A setting: typed as its value, at run time a dataclass field."""
-    field: T = _field(Option(doc, read, example, secret), default=default)
+    field: T = _field(Option(doc, read, example, secret), default=default, repr=not secret)
     return field
 
 
@@ -127,15 +129,45 @@ def choice(*words: str) -> Reader[str]:
     return read
 
 
-def endpoint(raw: object) -> Address:
+def listening(raw: object) -> Address:
+    """Where we listen."""
     if not isinstance(raw, str):
         raise ValueError('expected "IP:port" or "unix:/path"')
     return Address.parse(raw)
 
 
-def unless(word: str, read: Reader[T]) -> Reader[T | None]:
-    """`word` stands for None; anything else is read by `read`."""
-    return lambda raw: None if raw == word else read(raw)
+def endpoint_or_none(raw: object) -> Endpoint:
+    """Where we connect to, or "none"."""
+    if not isinstance(raw, str):
+        raise ValueError('expected "IP:port", "unix:/path" or "none"')
+    try:
+        return Endpoint.parse(raw)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def endpoint(raw: object) -> Endpoint:
+    """Where we connect to."""
+    place = endpoint_or_none(raw)
+    if place.is_none:
+        raise ValueError('expected "IP:port" or "unix:/path"; this one is needed')
+    return place
+
+
+def flags(raw: object) -> Isolate:
+    """A list of isolation flags, named as in tor(1) with or without `Isolate`."""
+    known = ", ".join(f'"{name}"' for name in FLAG_NAMES)
+    if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
+        raise ValueError(f"expected a list of {known}")
+    for item in raw:
+        try:
+            parse_isolation([item])
+        except ValueError:
+            nearest = difflib.get_close_matches(item, FLAG_NAMES, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"unknown isolation flag (did you mean {nearest}?); known: {known}"
+            ) from None
+    return parse_isolation(raw)
 
 
 def optional(read: Reader[T]) -> Reader[T | None]:

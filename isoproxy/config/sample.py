@@ -10,6 +10,7 @@ from typing import Any
 
 from isoproxy.config.option import Option, options_of
 from isoproxy.config.schema import Config
+from isoproxy.isolation import FLAG_NAMES, Isolate
 
 _HEAD = """\
 isoproxy.toml: every setting with its default.  A setting is changed by removing the "#"
@@ -58,6 +59,9 @@ def _example(option: Option) -> str:
 def _toml(value: Any) -> str:
     """`value` in TOML; every default of the schema is of a kind listed here."""
     match value:
+        case Isolate():
+            names = (name for name, flag in FLAG_NAMES.items() if flag in value)
+            return _toml(tuple(names))
         case bool():
             return "true" if value else "false"
         case tuple():

@@ -17,9 +17,12 @@ from isoproxy.config.option import (
     boolean,
     choice,
     endpoint,
+    endpoint_or_none,
+    flags,
     host_and_port,
     integer,
     ip_network,
+    listening,
     mapping,
     matching,
     one_line,
@@ -31,25 +34,25 @@ from isoproxy.config.option import (
     sections,
     several,
     text,
-    unless,
 )
+from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
+from isoproxy.target import NEVER_SENT_TO_TOR
+from isoproxy.tor.endpoint import Endpoint
 
 DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
-ISOLATION_FLAGS: Final = ("ClientAddr", "SOCKSAuth", "ClientProtocol", "DestAddr", "DestPort")
 LOG_LEVELS: Final = ("debug", "info", "notice", "warn", "err")
 
 _port = integer(1, 0xFFFF)
 _name = matching(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of small letters, digits, '-' and '_'")
 _tld = matching(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "a top-level domain in small letters")
 _hex32 = matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
-_flag = choice(*ISOLATION_FLAGS)
 _server = matching(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,249}):[0-9]{1,5}:[st]",
     '"host:port:s" (TLS) or "host:port:t" (TCP)',
 )
 _unset_address: Address | None = None
-_control: Address | None = Address("127.0.0.1", 9051)
-_no_paths: Mapping[str, Address] = FrozenMapping()
+_unset_endpoint: Endpoint | None = None
+_no_clients: Mapping[str, Endpoint] = FrozenMapping()
 _no_peers: Mapping[str, str] = FrozenMapping()
 
 
@@ -67,12 +70,14 @@ class TorConfig:
         'exactly one listener with isolate = ["SOCKSAuth"].',
         choice("derived", "verbatim"),
     )
-    socks: Address = option(Address("127.0.0.1", 9050), "Tor's SocksPort, in system mode.", endpoint)
-    control: Address | None = option(
-        _control,
+    socks: Endpoint = option(
+        Endpoint.tcp("127.0.0.1", 9050), "Tor's SocksPort, in system mode.", endpoint
+    )
+    control: Endpoint = option(
+        Endpoint.tcp("127.0.0.1", 9051),
         'Tor\'s ControlPort, in system mode; "none" works without one, but then NEWNYM '
         "signals of others are not followed.",
-        unless("none", endpoint),
+        endpoint_or_none,
     )
     control_password: str | None = option(
         None,
@@ -94,18 +99,18 @@ class ListenerConfig:
         'Where to listen for SOCKS5, 4, 4a and HTTP CONNECT: "IP:port" or "unix:/path". '
         "A listener may instead be written as in a torrc: "
         'socks = "127.0.0.1:9250 IsolateDestAddr SessionGroup=3".',
-        endpoint,
+        listening,
     )
     name: str = option(
         "",
         'Name of the listener in logs and metrics; the first is "default", others are numbered.',
         matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
     )
-    isolate: tuple[str, ...] = option(
-        ("ClientAddr", "SOCKSAuth"),
+    isolate: Isolate = option(
+        DEFAULT_ISOLATION,
         "Streams that differ in one of these never share a circuit; also known: "
         "ClientProtocol, DestAddr, DestPort.",
-        several(_flag),
+        flags,
     )
     session_group: int | None = option(
         None,
@@ -179,8 +184,8 @@ class ElectrumConfig:
 
 @dataclass(frozen=True, slots=True)
 class RpcConfig:
-    address: Address = option(
-        Address("127.0.0.1", 8336),
+    address: Endpoint = option(
+        Endpoint.tcp("127.0.0.1", 8336),
         "JSON-RPC address of Electrum-NMC or Namecoin Core.",
         endpoint,
     )
@@ -197,8 +202,8 @@ class RpcConfig:
     allow_unisolated: bool = option(
         False, "Use a backend that cannot keep look-ups apart; never sensible.", boolean
     )
-    clients: Mapping[str, Address] = option(
-        _no_paths,
+    clients: Mapping[str, Endpoint] = option(
+        _no_clients,
         "RPC address by client network, for workstations that bring their own; an example: "
         '{ "10.152.152.11/32" = "10.152.152.11:8336" }.',
         mapping(ip_network, endpoint),
@@ -220,7 +225,7 @@ class NamesConfig:
         False, "Accept names that point to private or loopback addresses.", boolean
     )
     never_to_tor: tuple[str, ...] = option(
-        ("bit", "local", "localhost", "internal", "lan", "home", "i2p", "alt"),
+        tuple(sorted(NEVER_SENT_TO_TOR)),
         "Top-level domains that are never sent to an exit unresolved; bit is always one.",
         several(_tld),
     )
@@ -233,17 +238,17 @@ class GatewayConfig:
     address: Address = option(
         Address("127.0.0.1", 1324),
         "Where to accept Bitcoin peers' connections without SOCKS.",
-        endpoint,
+        listening,
     )
     name: str = option(
         "",
         "Name of the gateway in logs and metrics.",
         matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
     )
-    isolate: tuple[str, ...] = option(
-        ("ClientAddr", "DestAddr", "DestPort"),
+    isolate: Isolate = option(
+        Isolate.CLIENT_ADDR | Isolate.DEST_ADDR | Isolate.DEST_PORT,
         "Connections that differ in one of these never share a circuit.",
-        several(_flag),
+        flags,
     )
     network: str | None = option(
         None,
@@ -299,7 +304,7 @@ class DnsConfig:
     address: Address | None = option(
         _unset_address,
         "Where to answer DNS queries for .bit; without it there is no DNS server.",
-        optional(endpoint),
+        optional(listening),
         example='"127.0.0.1:5353"',
     )
     key_file: str | None = option(
@@ -317,8 +322,11 @@ class DnsConfig:
 class OnionServiceConfig:
     name: str = option("service", "Name of the service in logs and status.", _name)
     ports: tuple[int, ...] = option((80,), "Ports of the onion service.", several(_port))
-    target: Address | None = option(
-        _unset_address, "The local service behind it.", optional(endpoint), example='"127.0.0.1:80"'
+    target: Endpoint | None = option(
+        _unset_endpoint,
+        "The local service behind it.",
+        optional(endpoint),
+        example='"127.0.0.1:80"',
     )
     key_file: str | None = option(
         None,
@@ -340,14 +348,14 @@ class ObserveConfig:
     admin: Address | None = option(
         _unset_address,
         "Unix socket for isoproxy status and the like; by default in the run-time directory.",
-        optional(endpoint),
+        optional(listening),
         example='"unix:/run/isoproxy/admin"',
     )
     dashboard: Address | None = option(
         _unset_address,
         "Unix socket or loopback address of the dashboard and the metrics; by default there "
         "is none.",
-        optional(endpoint),
+        optional(listening),
         example='"unix:/run/isoproxy/dashboard"',
     )
     log_level: str = option("notice", "Least important level that is logged.", choice(*LOG_LEVELS))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 
-from isoproxy.config.schema import ISOLATION_FLAGS, ListenerConfig
+from isoproxy.isolation import DEFAULT_ISOLATION, FLAG_NAMES
 
-_FLAGS = {f"isolate{flag.lower()}": flag for flag in ISOLATION_FLAGS}
+_FLAGS = {f"isolate{flag.lower()}": flag for flag in FLAG_NAMES}
 _SWITCHES: dict[str, tuple[str, object]] = {
     "extendederrors": ("extended_errors", True),
     "noextendederrors": ("extended_errors", False),
@@ -18,8 +18,8 @@ _SWITCHES: dict[str, tuple[str, object]] = {
     "worldwritable": ("mode", "0666"),
 }
 _WORDS = (
-    *(f"Isolate{flag}" for flag in ISOLATION_FLAGS),
-    *(f"NoIsolate{flag}" for flag in ISOLATION_FLAGS),
+    *(f"Isolate{flag}" for flag in FLAG_NAMES),
+    *(f"NoIsolate{flag}" for flag in FLAG_NAMES),
     "SessionGroup=1",
     "ExtendedErrors",
     "NoExtendedErrors",
@@ -35,7 +35,7 @@ def parse_tor_line(line: str) -> dict[str, object]:
     """
     first, *words = line.split() or [""]
     settings: dict[str, object] = {"address": f"127.0.0.1:{first}" if first.isdigit() else first}
-    isolate = list(ListenerConfig().isolate)
+    isolate = [name for name, flag in FLAG_NAMES.items() if flag in DEFAULT_ISOLATION]
     for word in words:
         lower = word.lower()
         if lower in _FLAGS and _FLAGS[lower] not in isolate:
