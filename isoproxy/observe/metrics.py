@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from isoproxy import __version__
 from isoproxy.errors import ErrorKind
@@ -31,6 +31,7 @@ class Counter:
     """A number that only grows; hot code writes `counter.value += n`."""
 
     __slots__ = ("value",)
+    word: ClassVar[str] = "counter"
 
     def __init__(self) -> None:
         self.value = 0
@@ -43,12 +44,14 @@ class Gauge(Counter):
     """A number that goes up and down."""
 
     __slots__ = ()
+    word: ClassVar[str] = "gauge"
 
 
 class Histogram:
     """How often a duration in seconds fell below each bound of `SECONDS`."""
 
     __slots__ = ("counts", "total")
+    word: ClassVar[str] = "histogram"
 
     def __init__(self) -> None:
         self.counts = [0] * (len(SECONDS) + 1)
@@ -68,11 +71,6 @@ class Histogram:
 
 
 Child = TypeVar("Child", bound=Counter | Histogram)
-_TYPES: Final[dict[type[Counter | Histogram], str]] = {
-    Counter: "counter",
-    Gauge: "gauge",
-    Histogram: "histogram",
-}
 
 
 class Family(Generic[Child]):
@@ -107,7 +105,7 @@ class Family(Generic[Child]):
 
     def lines(self) -> Iterator[str]:
         yield f"# HELP {self.name} {self.help}"
-        yield f"# TYPE {self.name} {_TYPES[self._kind]}"
+        yield f"# TYPE {self.name} {self._kind.word}"
         for values, child in sorted(self._children.items()):
             pairs = [f'{k}="{v}"' for k, v in zip(self._labels, values, strict=True)]
             for suffix, extra, number in child.samples():
