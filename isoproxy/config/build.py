@@ -33,6 +33,11 @@ def build(tree: Table, problems: list[str]) -> tuple[Config, Places]:
     return config, places
 
 
+def problem(where: str, key: str, text: str) -> str:
+    """One line of an error; `where` may name the key already, as in `--set key`."""
+    return f"{where}: {text}" if where.endswith(key) else f"{where}: {key}: {text}"
+
+
 def all_keys() -> tuple[str, ...]:
     """Every setting's dotted key, without indices."""
     return tuple(_keys(Config, ""))
@@ -62,7 +67,7 @@ def _section(kind: type[T], table: Table, prefix: str, problems: list[str], plac
         try:
             values[key] = _value(option, node, dotted, problems, places)
         except ValueError as error:
-            problems.append(f"{node.where}: {dotted}: {error}")
+            problems.append(problem(node.where, dotted, str(error)))
     return kind(**values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from isoproxy.config.address import Address
-from isoproxy.config.build import Places
+from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
 from isoproxy.isolation import Isolate
 
@@ -27,7 +27,7 @@ def _at(places: Places, key: str, text: str) -> str:
     where = key
     while where and where not in places:
         where = where.rpartition(".")[0]
-    return f"{places[where]}: {key}: {text}" if where else f"{key}: {text}"
+    return problem(places[where], key, text) if where else f"{key}: {text}"
 
 
 def _credentials(config: Config) -> Iterator[Finding]:

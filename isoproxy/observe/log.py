@@ -185,8 +185,9 @@ class RepeatFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        fields = getattr(record, "fields", {})
-        what = record.msg if fields else f"{record.module}:{record.lineno}"
+        fields = getattr(record, "fields", None)
+        what = f"{record.module}:{record.lineno}" if fields is None else record.msg
+        fields = fields or {}
         key = (record.name, what, _word(fields.get("kind")), _word(fields.get("listener")))
         now = self._clock()
         since, left_out = self._seen.pop(key, (-_REPEAT_S, 0))
