@@ -103,6 +103,10 @@ class Family(Generic[Child]):
             child = self._children[values] = self._kind()
         return child
 
+    def children(self) -> Iterable[Child]:
+        """All children that were ever asked for."""
+        return self._children.values()
+
     def lines(self) -> Iterator[str]:
         yield f"# HELP {self.name} {self.help}"
         yield f"# TYPE {self.name} {self._kind.word}"
@@ -142,7 +146,7 @@ class Metrics:
             "isoproxy_connections",
             "Client connections open now.",
             listener=names,
-            state=("handshake", "naming", "dialing", "relaying"),
+            state=("handshake", "opening", "relaying", "closing"),
         )
         self.handshakes = self._add(
             Counter,
@@ -171,7 +175,6 @@ class Metrics:
             "isoproxy_relay_bytes_total",
             "Bytes relayed.",
             direction=("up", "down"),
-            path=("copy", "splice"),
         )
         self.isolation_evictions = self._add(
             Counter,

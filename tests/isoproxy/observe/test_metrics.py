@@ -26,14 +26,14 @@ def test_every_name_of_the_reference_is_there() -> None:
 
 def test_the_text_form() -> None:
     metrics = Metrics(["default"])
-    relayed = metrics.relay_bytes.of(direction="up", path="splice")
+    relayed = metrics.relay_bytes.of(direction="up")
     relayed.value += 5
     relayed.value += 6
-    metrics.connections.of(listener="default", state="dialing").value -= 1
+    metrics.connections.of(listener="default", state="opening").value -= 1
     metrics.upstream_up.value = 1
     lines = metrics.exposition().splitlines()
-    assert 'isoproxy_relay_bytes_total{direction="up",path="splice"} 11' in lines
-    assert 'isoproxy_connections{listener="default",state="dialing"} -1' in lines
+    assert 'isoproxy_relay_bytes_total{direction="up"} 11' in lines
+    assert 'isoproxy_connections{listener="default",state="opening"} -1' in lines
     assert "isoproxy_upstream_up 1" in lines
     for line in lines:
         assert line.startswith("# ") or SAMPLE.fullmatch(line), line
@@ -49,10 +49,10 @@ def test_a_child_is_made_once() -> None:
 @pytest.mark.parametrize(
     "labels",
     [
-        {"listener": "marked.onion", "state": "dialing"},
+        {"listener": "marked.onion", "state": "opening"},
         {"listener": "default", "state": "marked"},
         {"listener": "default"},
-        {"listener": "default", "state": "dialing", "host": "marked"},
+        {"listener": "default", "state": "opening", "host": "marked"},
     ],
 )
 def test_a_label_takes_values_of_its_set_alone(labels: dict[str, str]) -> None:
