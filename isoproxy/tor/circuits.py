@@ -73,6 +73,7 @@ class CircuitBudget:
         self._pending = 0
         self._queues: OrderedDict[bytes, deque[Slot]] = OrderedDict()
         self._queued = 0
+        self._serving = False
         self._standing: OrderedDict[Hashable, float] = OrderedDict()
 
     @property
@@ -142,10 +143,14 @@ class CircuitBudget:
         self._held[slot._client] -= 1
         if not self._held[slot._client]:
             del self._held[slot._client]
-        self._serve()
+        if self._queues and not self._serving:
+            # Later, so that streams whose deadline is now leave the queue first.
+            self._serving = True
+            self._loop.call_soon(self._serve)
 
     def _serve(self) -> None:
         """Start what may start, one stream per client in turn."""
+        self._serving = False
         blocked = 0
         while self._queues and self._pending < self._limit and blocked < len(self._queues):
             client, queue = next(iter(self._queues.items()))
