@@ -242,19 +242,8 @@ class Control:
         """Until the connection is up; put a deadline around it.  OperationError for `none`."""
         if self.endpoint.is_none:
             raise not_connected()
-        if self._state.phase is Phase.READY:
-            return
-        ready = asyncio.get_running_loop().create_future()
-
-        def look(state: ControlState) -> None:
-            if state.phase is Phase.READY and not ready.done():
-                ready.set_result(None)
-
-        remove = self.on_state(look)
-        try:
-            await ready
-        finally:
-            remove()
+        if self._state.phase is not Phase.READY:
+            await self._states.first(lambda state: state.phase is Phase.READY)
 
     async def message(self, text: str) -> Reply:
         """Send one command line, in the control protocol's own words.

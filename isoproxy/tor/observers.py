@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -29,6 +30,20 @@ class Observers(Generic[Value]):
             self._callbacks.pop(token, None)
 
         return remove
+
+    async def first(self, wanted: Callable[[Value], bool]) -> Value:
+        """The next value that is `wanted`."""
+        found: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+
+        def look(value: Value) -> None:
+            if not found.done() and wanted(value):
+                found.set_result(value)
+
+        remove = self.add(look)
+        try:
+            return await found
+        finally:
+            remove()
 
     def notify(self, value: Value) -> None:
         """Tell everybody; those who come or go meanwhile do not disturb it."""

@@ -157,19 +157,8 @@ class ManagedTor:
 
     async def wait_ready(self) -> None:
         """Until the bootstrap is complete; put a deadline around it."""
-        if self._state.stage is Stage.READY:
-            return
-        ready = asyncio.get_running_loop().create_future()
-
-        def look(state: TorState) -> None:
-            if state.stage is Stage.READY and not ready.done():
-                ready.set_result(None)
-
-        remove = self.on_state(look)
-        try:
-            await ready
-        finally:
-            remove()
+        if self._state.stage is not Stage.READY:
+            await self._states.first(lambda state: state.stage is Stage.READY)
 
     async def stop(self) -> None:
         """End tor and wait until it is gone."""

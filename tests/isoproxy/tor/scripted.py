@@ -1,8 +1,9 @@
-"""A stand-in for tor's control port: answers as a test tells it to."""
+"""A stand-in for tor's control port, and an independent client for the real SocksPort."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -75,3 +76,25 @@ class ScriptedTor:
         finally:
             self.connections.remove(writer)
             writer.close()
+
+
+def open_stream(socks: str, username: bytes, password: bytes, host: bytes, port: int) -> bytes:
+    """Through Tor's unix SocksPort to an echo server and back: b"hello".
+
+    If Tor refuses the stream: the first two bytes of its reply.
+    """
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(30)
+        stream.connect(socks)
+        stream.sendall(b"\5\1\2")
+        assert stream.recv(2) == b"\5\2"
+        stream.sendall(
+            b"\1" + bytes([len(username)]) + username + bytes([len(password)]) + password
+        )
+        assert stream.recv(2) == b"\1\0"
+        stream.sendall(b"\5\1\0\3" + bytes([len(host)]) + host + port.to_bytes(2, "big"))
+        reply = stream.recv(22)[:2]
+        if reply != b"\5\0":
+            return reply
+        stream.sendall(b"hello")
+        return stream.recv(5)

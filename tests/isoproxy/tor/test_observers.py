@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -44,3 +45,13 @@ def test_a_failing_observer_is_logged_by_type_only(caplog: pytest.LogCaptureFixt
     assert heard == [7]
     assert "ValueError" in caplog.text
     assert "marked" not in caplog.text
+
+
+async def test_the_first_wanted_value_can_be_awaited() -> None:
+    observers: Observers[int] = Observers()
+    waiting = asyncio.create_task(observers.first(lambda value: value > 2))
+    await asyncio.sleep(0)
+    for value in (1, 3, 4):
+        observers.notify(value)
+    assert await waiting == 3
+    assert observers._callbacks == {}

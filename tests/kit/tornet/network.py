@@ -111,6 +111,12 @@ class TorNetwork:
         return self._place.address(_SERVERS)
 
     @property
+    def joining_lines(self) -> list[str]:
+        """Lines of torrc that make a tor of the caller's own a client of this network."""
+        lines = (self._directory_lines + torrc.COMMON).splitlines()
+        return [line for line in lines if line and not line.startswith(("#", "SafeLogging"))]
+
+    @property
     def startup_seconds(self) -> float:
         return self.timings[-1][0]
 
