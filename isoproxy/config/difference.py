@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from isoproxy.config.schema import Config
 
@@ -16,7 +16,7 @@ def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
 def _changed(old: object, new: object, key: str) -> set[str]:
     if old == new:
         return set()
-    if is_dataclass(old) and is_dataclass(new):
+    if _is_section(old) and _is_section(new):
         keys: set[str] = set()
         for field in fields(old):
             inner = f"{key}.{field.name}" if key else field.name
@@ -28,5 +28,10 @@ def _changed(old: object, new: object, key: str) -> set[str]:
     return {key}
 
 
+def _is_section(value: object) -> TypeGuard[Any]:
+    """A table of settings; addresses are dataclasses too, and are values."""
+    return is_dataclass(value) and any(field.metadata for field in fields(value))
+
+
 def _tables(value: object) -> TypeGuard[tuple[object, ...]]:
-    return isinstance(value, tuple) and bool(value) and is_dataclass(value[0])
+    return isinstance(value, tuple) and bool(value) and _is_section(value[0])

@@ -95,6 +95,7 @@ class Daemon:
         self._progress = BootstrapProgress(progress)
         self._notifier = Notifier()
         self._stop = asyncio.Event()
+        self._ready = asyncio.Event()
         self._began = time.monotonic()
         self._resources = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,8 +131,11 @@ class Daemon:
         async with self._resources:
             self._resources.callback(self.reactor.close)
             self._resources.callback(self.dialer.close)
-            await self._start()
-            await self._stop.wait()
+            self._resources.push_async_callback(self._cancel_tasks)
+            self._handle_signals()
+            if await self._start_unless_stopped():
+                self._ready.set()
+                await self._stop.wait()
             self._notifier.stopping()
             _log.notice("stopping", flows=len(self.front.connections))
             await self.front.drain(self.config.limits.drain_timeout_s)
@@ -160,6 +164,19 @@ class Daemon:
         _log.notice("reloaded", changed=changed, after_a_restart=waiting)
         return Reloaded(changed, waiting)
 
+    async def _start_unless_stopped(self) -> bool:
+        """Start; False if the order to stop came first.  Raises what the start raises."""
+        starting = asyncio.create_task(self._start(), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+
     async def _start(self) -> None:
         self._log_warnings()
         await self.admin.open()
@@ -172,9 +189,7 @@ class Daemon:
         wanted = listener_settings(self.config)
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
             self._announce(listener)
-        self._handle_signals()
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
-        self._resources.push_async_callback(self._cancel_tasks)
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
@@ -218,6 +233,7 @@ class Daemon:
 
     def _on_hangup(self) -> None:
         async def reload() -> None:
+            await self._ready.wait()
             with contextlib.suppress(IsoproxyError):  # the log said it
                 await self.reload()
 
