@@ -107,8 +107,14 @@ class Isoproxy:
     @property
     def host_and_port(self) -> str:
         """The first listener, as programs want it."""
-        host, port = self.addresses[0]
-        return f"{host}:{port}"
+        return "{}:{}".format(*self.address)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The first listener, one on TCP."""
+        first = self.addresses[0]
+        assert not isinstance(first, str), "the first listener is a unix socket"
+        return first
 
     @property
     def admin(self) -> Path:
