@@ -97,7 +97,10 @@ class Isoproxy:
         self._settings = [word for setting in settings for word in ("--set", setting)]
         self._wrapper = list(wrapper)
         self._expected = tuple(expected)
-        self._environment = environment(directory, {} if develop else {"PYTHONDEVMODE": ""})
+        # Without a HOME the interpreter itself asks the user database for one, and with it
+        # whatever nsswitch.conf names.
+        more = {"HOME": str(directory)} | ({} if develop else {"PYTHONDEVMODE": ""})
+        self._environment = environment(directory, more)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
