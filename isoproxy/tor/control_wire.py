@@ -86,7 +86,8 @@ class Reply:
 
     @property
     def is_ok(self) -> bool:
-        return self.code == 250
+        """Whether Tor did it: control-spec §2.3, any code of the 200s."""
+        return 200 <= self.code < 300
 
 
 def parse_reply(message: bytes) -> Reply:

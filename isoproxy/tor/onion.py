@@ -178,8 +178,10 @@ class OnionService:
         remove = self._control.on_state(self._control_changed)
         try:
             while True:
-                self._changed.clear()
                 await self._control.wait_ready()
+                self._changed.clear()
+                if self._control.state.phase is not Phase.READY:
+                    continue
                 delay = await self._attempt()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):

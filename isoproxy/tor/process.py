@@ -211,6 +211,9 @@ class ManagedTor:
             assert child.stdout is not None
             async with asyncio.timeout(CONTROL_S):
                 text = await child.stdout.read(4096)
+                await child.wait()
+        except TimeoutError:
+            raise ConfigError("the program that should be tor does not tell its version") from None
         finally:
             await end(child)
         return parse_version(text.decode("ascii", "replace"))

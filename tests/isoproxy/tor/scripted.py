@@ -84,7 +84,7 @@ def open_stream(socks: str, username: bytes, password: bytes, host: bytes, port:
     If Tor refuses the stream: the first two bytes of its reply.
     """
     with socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(30)
+        stream.settimeout(10)
         stream.connect(socks)
         stream.sendall(b"\5\1\2")
         assert stream.recv(2) == b"\5\2"

@@ -111,6 +111,7 @@ def test_garbage_is_refused_or_waits(data: bytes, size: int) -> None:
 def test_a_reply_has_code_and_lines() -> None:
     reply = parse_reply(b"250-a=1\r\n250-b=2\r\n250 OK\r\n")
     assert (reply.code, reply.is_ok, reply.lines) == (250, True, (b"a=1", b"b=2", b"OK"))
+    assert parse_reply(b"252 Registered client\r\n").is_ok
     assert not parse_reply(b"552 Unrecognized\r\n").is_ok
 
 
