@@ -7,10 +7,10 @@ Theory of operation
     registered once, for everything, edge-triggered, and its events go straight to a
     bound method.
 
-    On a `ReactorLoop` our sockets live in the very epoll descriptor that asyncio waits
-    on: its selector hands asyncio's events to asyncio and ours to their handlers.  On any
-    other loop the reactor has an epoll descriptor of its own, which is readable while
-    events wait and is watched by asyncio; it costs one more system call a turn.
+    On a `ReactorLoop` the sockets of its first reactor live in the very epoll descriptor
+    that asyncio waits on: its selector hands asyncio's events to asyncio and ours to
+    their handlers.  Any other reactor has an epoll descriptor of its own, which is
+    readable while events wait and is watched by asyncio: one more system call a turn.
 
     Edge-triggered means: an event says that something *changed*.  A handler must go on
     until the kernel says EAGAIN, or remember that it stopped early and ask for another
@@ -66,7 +66,8 @@ class SharedSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self.epoll = select.epoll()
         self.foreign: dict[int, Handler] = {}
-        self.dispatch: Dispatch = lambda fd, events: None
+        self.dispatch: Dispatch | None = None
+        """Set by the one reactor that shares the descriptor; a second has its own."""
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(
@@ -106,7 +107,7 @@ class SharedSelector(selectors.BaseSelector):
             wait = math.ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0.0
         ready = []
         for fd, mask in self.epoll.poll(wait, _BATCH):
-            if fd in self.foreign:
+            if fd in self.foreign and self.dispatch is not None:
                 self.dispatch(fd, mask)
             elif (key := self._keys.get(fd)) is not None:
                 events = selectors.EVENT_WRITE if mask & ~READABLE else 0
@@ -155,12 +156,15 @@ class Reactor:
         self._on_defect = on_defect
         self._again: deque[tuple[Handler, int]] = deque()
         self._again_scheduled = False
-        self._own_epoll = not isinstance(loop, ReactorLoop)
-        if isinstance(loop, ReactorLoop):
+        self._shared: SharedSelector | None = None
+        self._own = False
+        if isinstance(loop, ReactorLoop) and loop.shared.dispatch is None:
+            self._shared = loop.shared
             self._epoll = loop.shared.epoll
             self._handlers = loop.shared.foreign
             loop.shared.dispatch = self._deliver
         else:
+            self._own = True
             self._epoll = select.epoll()
             self._handlers = {}
             loop.add_reader(self._epoll.fileno(), self._dispatch)
@@ -205,14 +209,18 @@ class Reactor:
 
     def close(self) -> None:
         """Stop dispatching and free the epoll descriptor; sockets stay their owners'."""
-        if self._own_epoll:
-            if not self._epoll.closed:
-                self._loop.remove_reader(self._epoll.fileno())
-                self._epoll.close()
-        else:
+        if self._shared is not None:
             for fd in list(self._handlers):
-                self.unregister(fd)
-        self._handlers.clear()
+                with contextlib.suppress(OSError):
+                    # A descriptor that is closed already is not in there any more.
+                    self.unregister(fd)
+            self._shared.dispatch = None
+            self._shared = None
+        elif self._own:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+        self._own = False
+        self._handlers = {}
         self._again.clear()
 
     def _dispatch(self) -> None:
