@@ -1,0 +1,339 @@
+"""Who may share a circuit: the one place that decides it.
+
+Theory of operation
+    An *isolation tuple* is what is known about a stream: the session group of the
+    listener it came in on, the client's address and protocol, the SOCKS user name and
+    password, the destination.  A listener's flags (Tor's, see tor(1) SocksPort) select
+    the fields that separate streams there.  The selected fields, in a canonical
+    length-prefixed encoding, are hashed under a secret of the current *epoch*:
+
+        key = BLAKE2b(key = epoch secret, fields)
+
+    Two streams share exactly when their keys are equal.  There is no table to fill or to
+    overflow; a key tells nothing about the tuple; a new epoch (NEWNYM) changes every key
+    at once.  What goes to Tor as SOCKS credentials is derived a second time, from the
+    key and the purpose of the stream, so that an application's stream, the look-up of
+    its name and its Bitcoin flow never share a circuit, and neither does anything else.
+
+Invariants
+    * Only `Isolator.key_for` builds an `IsolationKey`.  Everybody else carries keys.
+    * Fields are raw bytes.  Absent, empty and every byte value differ.  Framing cannot
+      collide: ("ab", "c") and ("a", "bc") are different tuples.
+    * We are never looser than Tor.  We are stricter where it costs nothing: absent and
+      empty credentials differ here; listeners of one session group that isolate by
+      different fields never share.
+    * Nothing in here prints: `repr` of a key shows a label that is keyed per process.
+
+    Proposal 351: user names that begin with `<torS0X>` are reserved.  Exactly `<torS0X>0`
+    is the form whose password isolates; all others are refused as Tor refuses them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, Flag, auto
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Never
+
+from isoproxy.errors import ErrorKind, LocalProtocolError
+
+_KEY_PERSON: Final = b"isoproxy key 1"
+_CREDENTIAL_PERSON: Final = b"isoproxy cred 1"
+_LABEL_PERSON: Final = b"isoproxy label1"
+_SECRET_LENGTH: Final = 32
+
+PROP351_PREFIX: Final = b"<torS0X>"
+PROP351_USERNAME: Final = b"<torS0X>0"
+
+
+class Isolate(Flag):
+    """The fields that separate streams at a listener, named as in tor(1)."""
+
+    NOTHING = 0
+    CLIENT_ADDR = auto()
+    SOCKS_AUTH = auto()
+    CLIENT_PROTOCOL = auto()
+    DEST_ADDR = auto()
+    DEST_PORT = auto()
+
+
+DEFAULT_ISOLATION: Final = Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH
+
+FLAG_NAMES: Final = {
+    "ClientAddr": Isolate.CLIENT_ADDR,
+    "SOCKSAuth": Isolate.SOCKS_AUTH,
+    "ClientProtocol": Isolate.CLIENT_PROTOCOL,
+    "DestAddr": Isolate.DEST_ADDR,
+    "DestPort": Isolate.DEST_PORT,
+}
+"""Spelling in our configuration; Tor's own is the same behind `Isolate`."""
+
+
+def parse_isolation(names: Iterable[str]) -> Isolate:
+    """The flags a configuration lists, e.g. `["ClientAddr", "IsolateDestPort"]`.
+
+    Raises ValueError with the unknown name.
+    """
+    spellings = {name.lower(): flag for name, flag in FLAG_NAMES.items()}
+    flags = Isolate.NOTHING
+    for name in names:
+        flag = spellings.get(name.lower().removeprefix("isolate"))
+        if flag is None:
+            raise ValueError(name)
+        flags |= flag
+    return flags
+
+
+class ClientProtocol(Enum):
+    """How a stream reached us; the value is its place in the canonical encoding."""
+
+    SOCKS4 = b"socks4"
+    SOCKS5 = b"socks5"
+    HTTP_CONNECT = b"http-connect"
+    DNS = b"dns"
+    BITCOIN = b"bitcoin"
+    PLUGIN = b"plugin"
+    COMMAND = b"command"
+    """A command of our own: `isoproxy resolve`, `dial`, the Python interface."""
+    INTERNAL = b"internal"
+    """Our own upkeep: header synchronisation, pools, health checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRule:
+    """What one listener contributes: its session group and its flags."""
+
+    group: bytes
+    isolate: Isolate = DEFAULT_ISOLATION
+
+
+def shared_group(number: int) -> bytes:
+    """The session group `SessionGroup=number`, common to all listeners that name it."""
+    return b"shared %d" % number
+
+
+def own_group(listener: str) -> bytes:
+    """The session group of a listener that names none: its own."""
+    return b"own " + listener.encode()
+
+
+def client_of_address(host: str) -> bytes:
+    """The client field of a TCP client; `host` is the text of its IP address."""
+    address = ip_address(host.partition("%")[0])
+    return (b"4" if isinstance(address, IPv4Address) else b"6") + address.packed
+
+
+def client_of_uid(uid: int) -> bytes:
+    """The client field of a client on a unix socket: the user it runs as."""
+    return b"u%d" % uid
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IsolationTuple:
+    """All that may separate a stream from others; the listener's flags choose from it.
+
+    `client` comes from `client_of_address` or `client_of_uid`.  `username` and
+    `password` are the raw bytes the client sent, None where it sent none.  `dest_host`
+    is the host asked for, before any resolution.
+    """
+
+    client: bytes | None
+    protocol: ClientProtocol
+    username: bytes | None = None
+    password: bytes | None = None
+    dest_host: bytes = b""
+    dest_port: int = 0
+
+    def __repr__(self) -> str:
+        return f"<IsolationTuple {self.protocol.name}>"
+
+
+_BUILDER: Final = object()
+
+
+class IsolationKey:
+    """The right to share a circuit, and the proof that somebody decided about it.
+
+    Keys are equal exactly when their streams may share.  Opaque: only an `Isolator`
+    makes one, and it cannot be copied to disk.
+    """
+
+    __slots__ = ("__secret", "epoch", "label")
+
+    epoch: int
+    label: str
+
+    def __init__(self, builder: object, secret: bytes, epoch: int, label: str) -> None:
+        if builder is not _BUILDER:
+            raise TypeError("an IsolationKey is built by an Isolator only")
+        self.__secret = secret
+        self.epoch = epoch
+        self.label = label
+
+    def derive(self, purpose: bytes, *, person: bytes = _CREDENTIAL_PERSON) -> bytes:
+        """32 bytes that only this key and this purpose give; they reveal neither."""
+        return hashlib.blake2b(
+            purpose, key=self.__secret, person=person, digest_size=_SECRET_LENGTH
+        ).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IsolationKey) and self.__secret == other.__secret
+
+    def __hash__(self) -> int:
+        return hash(self.__secret)
+
+    def __repr__(self) -> str:
+        return f"<IsolationKey {self.label}>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("an IsolationKey never leaves memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a stream is for; streams of different purposes never share a circuit."""
+
+    tag: bytes
+
+
+APP: Final = Purpose(b"app")
+P2P: Final = Purpose(b"p2p")
+
+
+def name_purpose(server: str) -> Purpose:
+    """The purpose of look-ups at one name server (any text that identifies it)."""
+    return Purpose(b"name:" + server.encode())
+
+
+class CredentialForm(Enum):
+    """How the credentials towards Tor are written."""
+
+    PROP351 = "prop351"
+    """User name `<torS0X>0`, the digest as password: Tor 0.4.9 and later, Arti."""
+    PLAIN = "plain"
+    """A pair of digests: Tor before 0.4.9."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """SOCKS user name and password towards Tor; printable ASCII when derived."""
+
+    username: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return "<Credentials>"
+
+
+def upstream_credentials(
+    key: IsolationKey, purpose: Purpose, form: CredentialForm = CredentialForm.PROP351
+) -> Credentials:
+    """The credentials that put a stream on the circuits of (key, purpose) alone."""
+    digest = key.derive(purpose.tag).hex().encode()
+    if form is CredentialForm.PROP351:
+        return Credentials(PROP351_USERNAME, digest)
+    return Credentials(digest[:32], digest[32:])
+
+
+def accepts_username(username: bytes) -> bool:
+    """False for the reserved user names that Tor refuses (proposal 351)."""
+    return not username.startswith(PROP351_PREFIX) or username == PROP351_USERNAME
+
+
+def canonical_fields(rule: ListenerRule, stream: IsolationTuple) -> list[tuple[str, bytes | None]]:
+    """The fields of `stream` that `rule` selects, in their fixed order, with their names."""
+    fields: list[tuple[str, bytes | None]] = [("session group", rule.group)]
+    selected = rule.isolate
+    if Isolate.CLIENT_ADDR in selected:
+        fields.append(("client address", stream.client))
+    if Isolate.CLIENT_PROTOCOL in selected:
+        fields.append(("client protocol", stream.protocol.value))
+    if Isolate.SOCKS_AUTH in selected:
+        fields.append(("user name", stream.username))
+        fields.append(("password", stream.password))
+    if Isolate.DEST_ADDR in selected:
+        fields.append(("destination address", stream.dest_host.lower()))
+    if Isolate.DEST_PORT in selected:
+        fields.append(("destination port", b"%d" % stream.dest_port))
+    return fields
+
+
+def _encode(rule: ListenerRule, stream: IsolationTuple) -> bytes:
+    """The flags, then each selected field as a presence byte, a length and its bytes."""
+    parts = [rule.isolate.value.to_bytes(1, "big")]
+    for _, value in canonical_fields(rule, stream):
+        if value is None:
+            parts.append(b"\x00")
+        else:
+            parts.append(b"\x01" + len(value).to_bytes(4, "big"))
+            parts.append(value)
+    return b"".join(parts)
+
+
+class Isolator:
+    """Turns isolation tuples into keys under the secret of the current epoch.
+
+    `random_bytes(n)` is where secrets come from; tests pass their own.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._random_bytes = random_bytes
+        self._label_secret = random_bytes(_SECRET_LENGTH)
+        self._epoch_secret = random_bytes(_SECRET_LENGTH)
+        self._epoch = 0
+        self._followers: list[Callable[[], None]] = []
+
+    @property
+    def epoch(self) -> int:
+        """Counts the epochs of this process from 0."""
+        return self._epoch
+
+    def key_for(self, rule: ListenerRule, stream: IsolationTuple) -> IsolationKey:
+        """The key of `stream` at a listener with `rule`, in the current epoch."""
+        if not rule.group:
+            raise LocalProtocolError(
+                "a listener without a session group cannot isolate", kind=ErrorKind.INTERNAL
+            )
+        secret = hashlib.blake2b(
+            _encode(rule, stream),
+            key=self._epoch_secret,
+            person=_KEY_PERSON,
+            digest_size=_SECRET_LENGTH,
+        ).digest()
+        label = hashlib.blake2b(
+            secret, key=self._label_secret, person=_LABEL_PERSON, digest_size=3
+        ).hexdigest()
+        return IsolationKey(_BUILDER, secret, self._epoch, label)
+
+    def own_key(self, what: str) -> IsolationKey:
+        """A key nobody else has, for one piece of our own upkeep (a pooled connection)."""
+        unique = what.encode() + b" " + self._random_bytes(_SECRET_LENGTH)
+        rule = ListenerRule(own_group("isoproxy itself"), Isolate.SOCKS_AUTH)
+        return self.key_for(rule, IsolationTuple(None, ClientProtocol.INTERNAL, username=unique))
+
+    def is_current(self, key: IsolationKey) -> bool:
+        """False once a new epoch began: such a key must not open anything any more."""
+        return key.epoch == self._epoch
+
+    def new_epoch(self) -> None:
+        """Change every key at once and tell the followers, who free what the old ones held."""
+        self._epoch_secret = self._random_bytes(_SECRET_LENGTH)
+        self._epoch += 1
+        for follower in tuple(self._followers):
+            follower()
+
+    def on_new_epoch(self, follower: Callable[[], None]) -> None:
+        """Call `follower()` after each change of epoch."""
+        self._followers.append(follower)
+
+
+def describe_client(client: bytes | None) -> str:
+    """The client field in words, for `isoproxy explain`."""
+    if client is None:
+        return "none"
+    if client[:1] == b"u":
+        return f"user id {client[1:].decode()}"
+    return str(IPv4Address(client[1:]) if client[:1] == b"4" else IPv6Address(client[1:]))
