@@ -28,7 +28,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from dns.rdatatype import RdataType
@@ -112,32 +112,34 @@ class Domain:
     def at(self, labels: tuple[str, ...]) -> Steps[Place]:
         """What the value says about the name with `labels` left of the base name."""
         cut: _Cut | None = None
-        for depth in range(len(labels)):
-            path = labels[len(labels) - depth :]
-            node = yield from self._node_at(path)
-            if node is None:
-                break
+        path: tuple[str, ...] = ()
+        node = yield from self._node_at(path, None)
+        while node is not None and len(path) < len(labels):
             cut = cut or self._cut(node, path)
-        node = yield from self._node_at(labels)
+            path = labels[len(labels) - len(path) - 1 :]
+            node = yield from self._node_at(path, node)
         return self._place(labels, node, cut)
 
     def zone(self) -> Steps[list[Place]]:
         """Every name the value speaks of, parents first, wildcards as `*`."""
         places: list[Place] = []
-        pending: list[tuple[tuple[str, ...], _Cut | None]] = [((), None)]
+        root = yield from self._node_at((), None)
+        pending: list[tuple[tuple[str, ...], _Node | None, _Cut | None]] = [((), root, None)]
         while pending:
-            path, cut = pending.pop()
-            node = yield from self._node_at(path)
+            path, node, cut = pending.pop()
             if node is None:
                 continue
             place = self._place(path, node, cut)
-            yield from self._add_mail(path, place, cut)
+            if cut is None:
+                place = yield from self._with_mail(path, node, place)
             places.append(place)
             cut = cut or self._cut(node, path)
             labels = [label for label in _labels(node) if label == "*" or is_label(label)]
             if labels and len(path) >= MAX_ZONE_DEPTH:
                 raise NamingError(kind=ErrorKind.NAME_BUDGET)
-            pending.extend(((label, *path), cut) for label in reversed(labels))
+            for label in reversed(labels):
+                below = (label, *path)
+                pending.append((below, (yield from self._node_at(below, node)), cut))
         return places
 
     def _place(self, path: tuple[str, ...], node: _Node | None, cut: _Cut | None) -> Place:
@@ -182,39 +184,41 @@ class Domain:
             return _Cut(len(path), target=target)
         return None
 
-    def _add_mail(self, path: tuple[str, ...], place: Place, cut: _Cut | None) -> Steps[None]:
-        """The MX records that IFA-0001 derives from `_smtp._tcp`, where none are given."""
-        hidden = cut is not None or place.delegated or place.redirect is not None
-        if hidden or {RdataType.MX, RdataType.DNAME} & place.records.rdatas.keys():
-            return
-        for below in (("_tcp", *path), ("_smtp", "_tcp", *path)):
-            parent = yield from self._node_at(below[1:])
-            if parent is None or below[0] not in _labels(parent):
-                return
+    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Place) -> Steps[Place]:
+        """`place` with the MX records that IFA-0001 derives from `_smtp._tcp`."""
+        own = place.records.rdatas.keys()
+        if place.delegated or own & {RdataType.MX, RdataType.DNAME, RdataType.CNAME}:
+            return place
+        if "_tcp" not in _labels(node):
+            return place
+        protocol = yield from self._node_at(("_tcp", *path), node)
+        if protocol is None or "_smtp" not in _labels(protocol):
+            return place
         service = yield from self.at(("_smtp", "_tcp", *path))
-        for exchanger in mail_exchangers(service.records.rdatas.get(RdataType.SRV, ())):
-            place.records.add(exchanger)
+        mail = list(mail_exchangers(service.records.rdatas.get(RdataType.SRV, ())))
+        if not mail:
+            return place
+        rdatas = place.records.rdatas | {RdataType.MX: mail}
+        return replace(place, records=replace(place.records, rdatas=rdatas))
 
-    def _node_at(self, path: tuple[str, ...]) -> Steps[_Node | None]:
+    def _node_at(self, path: tuple[str, ...], parent: _Node | None) -> Steps[_Node | None]:
+        """The node at `path`, whose parent is known; `()` has none."""
         if path in self._nodes:
             return self._nodes[path]
         node: _Node | None
-        if not path:
+        if parent is None:
             own = (BitName(self._base).key, "")
             node = yield from self._node([self._root], (own,))
         else:
-            parent = yield from self._node_at(path[1:])
-            node = None
-            if parent is not None:
-                node = yield from self._child(parent, path[0], ())
+            node = yield from self._child(parent, path[0], ())
         self._nodes[path] = node
         return node
 
     def _child(self, parent: _Node, label: str, chain: _Chain) -> Steps[_Node | None]:
-        objects = _entries(parent.maps, label) or _entries(parent.maps, "*")
-        if not objects:
+        if not parent.maps:
             return None
-        return (yield from self._node(objects, chain))
+        objects = _entries(parent.maps, label) or _entries(parent.maps, "*")
+        return (yield from self._node(objects, chain)) if objects else None
 
     def _node(self, objects: list[_Object], chain: _Chain) -> Steps[_Node]:
         """Merge `objects`, what they import, and the empty label below them."""
@@ -224,7 +228,8 @@ class Domain:
         while objects:
             added: list[_Object] = []
             for entry in objects:
-                for layer in (yield from self._layers(entry, chain)):
+                layers = yield from self._layers(entry, chain)
+                for layer in layers:
                     _merge(items, layer)
                     if hidden or "map" not in layer:
                         continue
