@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from isoproxy.errors import ErrorKind
@@ -41,6 +41,8 @@ class CountingBackend:
         self.asked: list[tuple[str, IsolationKey]] = []
         self.under_way = 0
         self.closed = False
+        self.after: Callable[[], None] | None = None
+        """Called once an answer is on its way to those who wait for it."""
 
     def names(self) -> list[str]:
         return [name for name, _ in self.asked]
@@ -52,6 +54,8 @@ class CountingBackend:
             await asyncio.sleep(self.delay)
         finally:
             self.under_way -= 1
+        if self.after is not None:
+            asyncio.get_running_loop().call_soon(self.after)
         value = self.values.get(name.decode(), ErrorKind.NAME_ABSENT)
         if isinstance(value, BaseException):
             raise value
