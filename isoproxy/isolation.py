@@ -151,6 +151,17 @@ class IsolationTuple:
         return f"<IsolationTuple {self.protocol.name}>"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """SOCKS user name and password towards Tor; printable ASCII when derived."""
+
+    username: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return "<Credentials>"
+
+
 _BUILDER: Final = object()
 
 
@@ -161,22 +172,37 @@ class IsolationKey:
     makes one, and it cannot be copied to disk.
     """
 
-    __slots__ = ("__secret", "epoch", "label")
+    __slots__ = ("__label_secret", "__secret", "epoch", "verbatim")
 
     epoch: int
-    label: str
+    verbatim: Credentials | None
 
-    def __init__(self, builder: object, secret: bytes, epoch: int, label: str) -> None:
+    def __init__(
+        self,
+        builder: object,
+        secret: bytes,
+        epoch: int,
+        label_secret: bytes,
+        verbatim: Credentials | None = None,
+    ) -> None:
         if builder is not _BUILDER:
             raise TypeError("an IsolationKey is built by an Isolator only")
         self.__secret = secret
+        self.__label_secret = label_secret
         self.epoch = epoch
-        self.label = label
+        self.verbatim = verbatim
 
-    def derive(self, purpose: bytes, *, person: bytes = _CREDENTIAL_PERSON) -> bytes:
+    @property
+    def label(self) -> str:
+        """Six hexadecimal digits, keyed per process: what logs and status may show."""
+        return hashlib.blake2b(
+            self.__secret, key=self.__label_secret, person=_LABEL_PERSON, digest_size=3
+        ).hexdigest()
+
+    def derive(self, purpose: bytes) -> bytes:
         """32 bytes that only this key and this purpose give; they reveal neither."""
         return hashlib.blake2b(
-            purpose, key=self.__secret, person=person, digest_size=_SECRET_LENGTH
+            purpose, key=self.__secret, person=_CREDENTIAL_PERSON, digest_size=_SECRET_LENGTH
         ).digest()
 
     def __eq__(self, other: object) -> bool:
@@ -217,21 +243,16 @@ class CredentialForm(Enum):
     """A pair of digests: Tor before 0.4.9."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """SOCKS user name and password towards Tor; printable ASCII when derived."""
-
-    username: bytes
-    password: bytes
-
-    def __repr__(self) -> str:
-        return "<Credentials>"
-
-
 def upstream_credentials(
     key: IsolationKey, purpose: Purpose, form: CredentialForm = CredentialForm.PROP351
 ) -> Credentials:
-    """The credentials that put a stream on the circuits of (key, purpose) alone."""
+    """The credentials that put a stream on the circuits of (key, purpose) alone.
+
+    For an application's own stream they are the ones the application sent, where the
+    configuration says `tor.credentials = "verbatim"`.
+    """
+    if key.verbatim is not None and purpose == APP:
+        return key.verbatim
     digest = key.derive(purpose.tag).hex().encode()
     if form is CredentialForm.PROP351:
         return Credentials(PROP351_USERNAME, digest)
@@ -262,24 +283,52 @@ def canonical_fields(rule: ListenerRule, stream: IsolationTuple) -> list[tuple[s
 
 
 def _encode(rule: ListenerRule, stream: IsolationTuple) -> bytes:
-    """The flags, then each selected field as a presence byte, a length and its bytes."""
-    parts = [rule.isolate.value.to_bytes(1, "big")]
-    for _, value in canonical_fields(rule, stream):
-        if value is None:
-            parts.append(b"\x00")
-        else:
-            parts.append(b"\x01" + len(value).to_bytes(4, "big"))
-            parts.append(value)
-    return b"".join(parts)
+    """The flags, then each selected field as a presence byte, a length and its bytes.
+
+    The same fields as `canonical_fields` (a property test holds it); this runs for every
+    stream, that one for `isoproxy explain`.
+    """
+    selected = rule.isolate.value
+    fields: list[bytes | None] = [rule.group]
+    if selected & _CLIENT_ADDR:
+        fields.append(stream.client)
+    if selected & _CLIENT_PROTOCOL:
+        fields.append(stream.protocol.value)
+    if selected & _SOCKS_AUTH:
+        fields.append(stream.username)
+        fields.append(stream.password)
+    if selected & _DEST_ADDR:
+        fields.append(stream.dest_host.lower())
+    if selected & _DEST_PORT:
+        fields.append(b"%d" % stream.dest_port)
+    return b"%c" % selected + b"".join(
+        b"\x00" if value is None else b"\x01" + len(value).to_bytes(4) + value for value in fields
+    )
+
+
+_CLIENT_ADDR: Final = Isolate.CLIENT_ADDR.value
+_SOCKS_AUTH: Final = Isolate.SOCKS_AUTH.value
+_CLIENT_PROTOCOL: Final = Isolate.CLIENT_PROTOCOL.value
+_DEST_ADDR: Final = Isolate.DEST_ADDR.value
+_DEST_PORT: Final = Isolate.DEST_PORT.value
 
 
 class Isolator:
     """Turns isolation tuples into keys under the secret of the current epoch.
 
-    `random_bytes(n)` is where secrets come from; tests pass their own.
+    verbatim       pass an application's own credentials on to Tor; only for a single
+                   listener that isolates by nothing but them, else Tor would merge what
+                   we keep apart (the configuration refuses it)
+    random_bytes   `random_bytes(n)` is where secrets come from; tests pass their own
     """
 
-    def __init__(self, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(
+        self,
+        *,
+        verbatim: bool = False,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._verbatim = verbatim
         self._random_bytes = random_bytes
         self._label_secret = random_bytes(_SECRET_LENGTH)
         self._epoch_secret = random_bytes(_SECRET_LENGTH)
@@ -303,10 +352,17 @@ class Isolator:
             person=_KEY_PERSON,
             digest_size=_SECRET_LENGTH,
         ).digest()
-        label = hashlib.blake2b(
-            secret, key=self._label_secret, person=_LABEL_PERSON, digest_size=3
-        ).hexdigest()
-        return IsolationKey(_BUILDER, secret, self._epoch, label)
+        verbatim = self._application_credentials(stream) if self._verbatim else None
+        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, verbatim)
+
+    @staticmethod
+    def _application_credentials(stream: IsolationTuple) -> Credentials | None:
+        """What Tor would tell apart as we do: nothing absent, empty or too long."""
+        if not stream.username or stream.password is None:
+            return None
+        if len(stream.username) > 255 or len(stream.password) > 255:
+            return None
+        return Credentials(stream.username, stream.password)
 
     def own_key(self, what: str) -> IsolationKey:
         """A key nobody else has, for one piece of our own upkeep (a pooled connection)."""
