@@ -167,6 +167,14 @@ async def test_a_translation_that_leads_nowhere_leaves_the_tor_item() -> None:
     assert (await walk(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
 
 
+async def test_a_wildcard_that_catches_tor_does_not_hide_the_address() -> None:
+    value: Any = {"ip": "192.0.2.1", "map": {"*": {"alias": "www"}}}
+    assert (await walk({SELF: value}))[0].target == "192.0.2.1"
+    value = {"ip": "192.0.2.1", "map": {"*": {"alias": ""}}}
+    assert (await walk({SELF: value}))[0].target == "192.0.2.1"
+    assert (await walk({SELF: value}, "any.example.bit"))[0].target == "192.0.2.1"
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 async def test_loops_of_aliases_end(length: int) -> None:
     values = {f"d/n{n}": {"alias": f"n{(n + 1) % length}.bit."} for n in range(length)}
