@@ -260,4 +260,3 @@ class Transport:
             if self.open_into(memoryview(out)):
                 contents.append(bytes(out[HEADER_SIZE:]))
         return output, contents
-

@@ -31,7 +31,8 @@ from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.pump import pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
-from isoproxy.errors import DialError, ErrorKind
+from isoproxy.bitcoin.v1 import HEADER_LENGTH
+from isoproxy.errors import ErrorKind, IsoproxyError
 from isoproxy.isolation import IsolationKey
 from isoproxy.target import Target
 
@@ -154,12 +155,17 @@ async def _carry(
     flow.translator = translator
     translator.client.inbox.append(first)
     ending = await pump(translator, client, peer, linger=settings.deadlines.linger)
-    if ending not in _FALLBACK_ENDINGS or not translator.peer_was_silent:
+    if ending not in _FALLBACK_ENDINGS or not _looked_like_v1(translator):
         return ending
     if not _may_fall_back(flow, settings.fallback, proven):
         return Ending.V2_REQUIRED
     peer.close()
     return await _fall_back(client, translator.untranslated(), dial, flow, settings)
+
+
+def _looked_like_v1(translator: Translator) -> bool:
+    """Bitcoin Core's rule: a v1 peer had enough to judge by, and answered nothing at all."""
+    return translator.peer_was_silent and translator.sent_to_peer >= HEADER_LENGTH
 
 
 def _may_fall_back(flow: Flow, policy: Fallback, proven: ProvenV2) -> bool:
@@ -175,7 +181,7 @@ async def _fall_back(
     flow.fell_back = True
     try:
         peer = await dial()
-    except DialError as error:
+    except IsoproxyError as error:
         flow.dial_error = error.kind
         return Ending.DIAL_FAILED
     flow.transport = "v1"

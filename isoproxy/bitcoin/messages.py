@@ -63,12 +63,17 @@ class ShortIds:
         return cls(MappingProxyType(to_send), tuple(received))
 
 
+_SENT: Final = """
+    addr block blocktxn cmpctblock feefilter filteradd filterclear filterload getblocks
+    getblocktxn getdata getheaders headers inv mempool merkleblock notfound ping pong
+    sendcmpct tx getcfilters cfilter getcfheaders cfheaders getcfcheckpt cfcheckpt addrv2
+"""
+_LONG: Final = """
+    version verack wtxidrelay sendaddrv2 sendheaders getaddr sendtxrcncl reject alert
+"""
+
 BITCOIN_IDS: Final = ShortIds.of(
-    (
-        "addr block blocktxn cmpctblock feefilter filteradd filterclear filterload getblocks "
-        "getblocktxn getdata getheaders headers inv mempool merkleblock notfound ping pong "
-        "sendcmpct tx getcfilters cfilter getcfheaders cfheaders getcfcheckpt cfcheckpt addrv2"
-    ).split(),
+    _SENT.split(),
     {
         29: "uproof",
         30: "getuproof",
@@ -82,12 +87,7 @@ BITCOIN_IDS: Final = ShortIds.of(
     },
 )
 
-LONG_TYPES: Final = frozenset(
-    padded(name)
-    for name in (
-        "version verack wtxidrelay sendaddrv2 sendheaders getaddr sendtxrcncl reject alert"
-    ).split()
-)
+LONG_TYPES: Final = frozenset(padded(name) for name in _LONG.split())
 """Types without a short id that are common enough to be counted by name."""
 
 KNOWN_TYPES: Final = LONG_TYPES | {name for name in BITCOIN_IDS.received if name is not None}

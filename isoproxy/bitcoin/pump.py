@@ -105,6 +105,9 @@ class _Pump:
             self._converter.received(end.side, size, self._loop.time())
         except RemoteProtocolError:
             self._finish(end.broke)
+        except Exception as error:  # a defect must end this flow, and be heard of
+            if not self._done.done():
+                self._done.set_exception(error)
 
     def _settle(self) -> None:
         """Send what is to be sent, then read whoever may be read."""

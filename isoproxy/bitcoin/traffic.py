@@ -65,8 +65,7 @@ class Direction:
     def v2_bytes(self) -> int:
         """Bytes of these messages in v2; handshake and decoys are in `wire` alone."""
         return sum(
-            row.payload
-            + row.messages * (OVERHEAD - 1 + (len(row.prefix) or 2 + TYPE_LENGTH))
+            row.payload + row.messages * (OVERHEAD - 1 + (len(row.prefix) or 2 + TYPE_LENGTH))
             for row in self.tallies.values()
         )
 

@@ -148,6 +148,11 @@ class Translator:
         """True while not one byte came from the peer."""
         return self.to_client.wire == 0
 
+    @property
+    def sent_to_peer(self) -> int:
+        """Bytes that have left towards the peer."""
+        return self.to_peer.wire - len(self.peer.outbox)
+
     def untranslated(self) -> bytes:
         """Take back what the client sent, none of which has left."""
         assert self.peer_was_silent
@@ -317,7 +322,8 @@ class Relay:
         message = receiver.next_message()
         if message is None:
             return
-        assert self._network is not None and self._rewrite is not None
+        assert self._network is not None
+        assert self._rewrite is not None
         kind, start, end = message
         first = bytes(receiver.queue.data[start:end])
         if kind == VERSION:

@@ -118,9 +118,10 @@ class V1Receiver:
                 queue.expect(HEADER_LENGTH + length)
                 return None
             queue.start = end
-            if sha256(
-                sha256(queue.view[start + HEADER_LENGTH : end]).digest()
-            ).digest()[:4] != check:
+            if (
+                sha256(sha256(queue.view[start + HEADER_LENGTH : end]).digest()).digest()[:4]
+                != check
+            ):
                 self.corrupt += 1
             elif kind not in KNOWN_TYPES and not is_type(kind):
                 self.untyped += 1
@@ -200,9 +201,6 @@ class VersionRewrite:
         if len(agent) + len(self.suffix) <= MAX_USER_AGENT:
             agent += self.suffix
         size = (
-            bytes([len(agent)])
-            if len(agent) < 0xFD
-            else b"\xfd" + len(agent).to_bytes(2, "little")
+            bytes([len(agent)]) if len(agent) < 0xFD else b"\xfd" + len(agent).to_bytes(2, "little")
         )
         return bytes(changed) + size + agent + bytes(payload[span.stop :])
-
