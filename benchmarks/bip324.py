@@ -228,8 +228,7 @@ async def bridged(client: socket.socket, peer: socket.socket, events: Events) ->
     translator = Translator(MAINNET, TransportOptions(garbage=(0, 0)), initiator=True, now=now)
     task = asyncio.create_task(pump(translator, client, peer, linger=Deadlines().linger))
     prepared, go = events
-    while not prepared.is_set():
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(prepared.wait)
     began = time.process_time()
     go.set()
     await task
@@ -301,7 +300,9 @@ def main() -> int:
         for name, shown in results.items():
             target = TARGETS.get(name)
             note = f"   (target {target[0]} {target[1]:g})" if target else ""
-            print(f"{name:34} {shown:10.3f}{note}" if isinstance(shown, float) else f"{name} {shown}")
+            print(
+                f"{name:34} {shown:10.3f}{note}" if isinstance(shown, float) else f"{name} {shown}"
+            )
         print("missed:", ", ".join(missed) or "nothing")
     return 1 if missed else 0
 

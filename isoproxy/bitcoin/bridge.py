@@ -85,7 +85,7 @@ class BridgeSettings:
     deadlines: Deadlines = field(default_factory=Deadlines)
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Flow:
     """One client's connection to one peer: whose it is, and what a status page shows.
 
@@ -195,4 +195,20 @@ async def _fall_back(
     try:
         return await pump(relay, client, peer, linger=settings.deadlines.linger)
     finally:
+        peer.close()
+
+
+async def relay(
+    client: socket.socket, first: bytes, peer: socket.socket, deadlines: Deadlines
+) -> Ending:
+    """Carry bytes untouched: a client that speaks v2 itself, or no Bitcoin at all.
+
+    `first` is what was read from the client already.  Closes both sockets.
+    """
+    untouched = Relay(now=asyncio.get_running_loop().time(), deadlines=deadlines)
+    untouched.client.inbox.append(first)
+    try:
+        return await pump(untouched, client, peer, linger=deadlines.linger)
+    finally:
+        client.close()
         peer.close()
