@@ -141,13 +141,6 @@ def test_a_bad_checksum_is_dropped_and_counted() -> None:
 
 def test_what_was_decoded_before_a_forged_packet_is_still_delivered() -> None:
     session = established()
-    forged = bytearray(session.peer.seal(short("ping", bytes(8))))
-    good = session.peer.seal(b"")  # keeps the ciphers in step below
-    del good
-    forged[-1] ^= 1
-    with pytest.raises(RemoteProtocolError):
-        session.put(session.translator.peer, bytes(forged))
-    session = established()
     first = session.peer.seal(short("ping", b"\x01" * 8))
     second = bytearray(session.peer.seal(short("ping", bytes(8))))
     second[-1] ^= 1
@@ -193,14 +186,9 @@ def test_deadlines() -> None:
     assert translator.on_deadline(59.9) is None
     assert translator.on_deadline(60) is Ending.PEER_SILENT
     session.now = 30.0
-    translator.peer.inbox.append(b"x")
-    translator.received(translator.peer, 0, 30.0)
-    assert translator.deadline() == 80 or translator.peer_was_silent
-    session = Session(deadlines=limits)
-    session.now = 30.0
-    session.put(session.translator.peer, b"x")
-    assert session.translator.deadline() == 80
-    assert session.translator.on_deadline(80) is Ending.HANDSHAKE_TIMEOUT
+    session.put(translator.peer, b"x")
+    assert translator.deadline() == 80
+    assert translator.on_deadline(80) is Ending.HANDSHAKE_TIMEOUT
 
 
 def test_idle_and_a_client_that_says_nothing() -> None:
