@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.front.pipes import PipePool
-from isoproxy.front.relay import COPY_LIMIT, Relay
+from isoproxy.front.relay import COPY_LIMIT, Direction, Relay
 from isoproxy.reactor import Handler, Reactor
 
 
@@ -51,7 +51,11 @@ class Bench:
         self.reactor.register(outer.fileno(), nothing)
         self.finished = asyncio.Event()
         self.relay = Relay(
-            self.reactor, self.pipes, inner, outer, early=early, finished=self.finished.set
+            self.reactor,
+            self.pipes,
+            Direction(inner, outer, early),
+            Direction(outer, inner),
+            self.finished.set,
         )
         self.relay.run()
 
