@@ -153,8 +153,8 @@ async def _carry(
         on_ready=ready,
     )
     flow.translator = translator
-    translator.client.inbox.append(first)
-    ending = await pump(translator, client, peer, linger=settings.deadlines.linger)
+    linger = settings.deadlines.linger
+    ending = await pump(translator, client, peer, linger=linger, from_client=first)
     if ending not in _FALLBACK_ENDINGS or not _looked_like_v1(translator):
         return ending
     if not _may_fall_back(flow, settings.fallback, proven):
@@ -185,15 +185,15 @@ async def _fall_back(
         flow.dial_error = error.kind
         return Ending.DIAL_FAILED
     flow.transport = "v1"
-    relay = Relay(
+    plain = Relay(
         now=asyncio.get_running_loop().time(),
         deadlines=settings.deadlines,
         network=flow.network,
         rewrite=settings.options.version,
     )
-    relay.client.inbox.append(sent)
+    linger = settings.deadlines.linger
     try:
-        return await pump(relay, client, peer, linger=settings.deadlines.linger)
+        return await pump(plain, client, peer, linger=linger, from_client=sent)
     finally:
         peer.close()
 
@@ -206,9 +206,8 @@ async def relay(
     `first` is what was read from the client already.  Closes both sockets.
     """
     untouched = Relay(now=asyncio.get_running_loop().time(), deadlines=deadlines)
-    untouched.client.inbox.append(first)
     try:
-        return await pump(untouched, client, peer, linger=deadlines.linger)
+        return await pump(untouched, client, peer, linger=deadlines.linger, from_client=first)
     finally:
         client.close()
         peer.close()

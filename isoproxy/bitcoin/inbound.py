@@ -123,9 +123,9 @@ class Inbound:
                 converter: Translator | Relay = self._translator(flow)
             else:
                 converter = self._relay(flow)
-            converter.peer.inbox.append(first)
-            converter.received(converter.peer, 0, asyncio.get_running_loop().time())
-            flow.ended = await pump(converter, node, peer, linger=settings.deadlines.linger)
+            flow.ended = await pump(
+                converter, node, peer, linger=settings.deadlines.linger, from_peer=first
+            )
 
     def _translator(self, flow: InboundFlow) -> Translator:
         def ready() -> None:

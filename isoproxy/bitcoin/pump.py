@@ -66,9 +66,12 @@ class _Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._active = True
 
-    async def run(self) -> Ending:
+    async def run(self, from_client: bytes, from_peer: bytes) -> Ending:
         """Carry bytes until one side ends; both sockets stay open."""
-        self._converted(self._client, 0)
+        for end, data in ((self._client, from_client), (self._peer, from_peer)):
+            if data:
+                end.side.inbox.reserve(len(data))[:] = data
+                self._converted(end, len(data))
         self._settle()
         self._on_timer()
         try:
@@ -188,13 +191,20 @@ class _Pump:
 
 
 async def pump(
-    converter: Converter, client: socket.socket, peer: socket.socket, *, linger: float
+    converter: Converter,
+    client: socket.socket,
+    peer: socket.socket,
+    *,
+    linger: float,
+    from_client: bytes = b"",
+    from_peer: bytes = b"",
 ) -> Ending:
     """Carry bytes between two non-blocking sockets until one side ends, and say how.
 
-    The sockets stay open.  Bytes that are in an inbox already are converted first.
+    `from_client` and `from_peer` were read from the sockets before.  The sockets stay
+    open.
     """
     no_delay(client)
     no_delay(peer)
     assert math.isfinite(linger)
-    return await _Pump(converter, client, peer, linger).run()
+    return await _Pump(converter, client, peer, linger).run(from_client, from_peer)

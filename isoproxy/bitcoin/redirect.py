@@ -30,13 +30,15 @@ _RULES: Final = """\
 # gateway; all else they send, DNS included, is rejected.
 # Load: nft -f FILE        Undo: nft delete table inet isoproxy_bitcoin
 table inet isoproxy_bitcoin {{
-    chain redirect {{
-        type nat hook output priority dstnat; policy accept;
+    chain to_gateway {{
+        type nat hook output priority -100; policy accept;
         meta skgid {skgid} oifname != "lo" tcp dport {{ {ports} }} redirect to :{gateway}
     }}
     chain confine {{
-        type filter hook output priority filter; policy accept;
-        meta skgid {skgid} oifname != "lo" reject
+        type filter hook output priority 0; policy accept;
+        meta skgid {skgid} ip daddr 127.0.0.0/8 accept
+        meta skgid {skgid} ip6 daddr ::1 accept
+        meta skgid {skgid} reject
     }}
 }}
 """

@@ -154,9 +154,7 @@ class Btcd(Program):
         connection = http.client.HTTPConnection("127.0.0.1", self.rpc_port, timeout=30)
         body = {"jsonrpc": "1.0", "id": 1, "method": method, "params": parameters}
         try:
-            connection.request(
-                "POST", "/", json.dumps(body), {"Authorization": _AUTHORIZATION}
-            )
+            connection.request("POST", "/", json.dumps(body), {"Authorization": _AUTHORIZATION})
             answer = json.loads(connection.getresponse().read())
         finally:
             connection.close()

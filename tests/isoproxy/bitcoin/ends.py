@@ -34,8 +34,19 @@ def key(name: bytes = b"one", isolator: Isolator | None = None) -> IsolationKey:
 
 
 async def receive(sock: socket.socket, size: int = 65536) -> bytes:
+    """The next bytes, b"" at the end however it came."""
     async with asyncio.timeout(5):
-        return await asyncio.get_running_loop().sock_recv(sock, size)
+        try:
+            return await asyncio.get_running_loop().sock_recv(sock, size)
+        except ConnectionResetError:
+            return b""
+
+
+async def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := await receive(sock, size - len(data))):
+        data += more
+    return data
 
 
 async def send(sock: socket.socket, data: bytes) -> None:

@@ -115,14 +115,16 @@ def chacha20_block(key: bytes, nonce: bytes, counter: int) -> bytes:
             _quarter(s, column, column + 4, column + 8, column + 12)
         for i in range(4):
             _quarter(s, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4)
-    return b"".join(((a + b) & 0xFFFFFFFF).to_bytes(4, "little") for a, b in zip(s, start))
+    return b"".join(
+        ((a + b) & 0xFFFFFFFF).to_bytes(4, "little") for a, b in zip(s, start, strict=True)
+    )
 
 
 def chacha20(key: bytes, nonce: bytes, data: bytes, counter: int) -> bytes:
     out = bytearray()
     for at in range(0, len(data), 64):
         stream = chacha20_block(key, nonce, counter + at // 64)
-        out += bytes(a ^ b for a, b in zip(data[at : at + 64], stream))
+        out += bytes(a ^ b for a, b in zip(data[at : at + 64], stream, strict=False))
     return bytes(out)
 
 
@@ -163,7 +165,9 @@ class Sender:
 
     def packet(self, contents: bytes, aad: bytes = b"", *, ignore: bool = False) -> bytes:
         mask = self._stream(3)
-        length = bytes(a ^ b for a, b in zip(len(contents).to_bytes(3, "little"), mask))
+        length = bytes(
+            a ^ b for a, b in zip(len(contents).to_bytes(3, "little"), mask, strict=True)
+        )
         epoch = (self.count // 224).to_bytes(8, "little")
         nonce = (self.count % 224).to_bytes(4, "little") + epoch
         header = b"\x80" if ignore else b"\x00"
@@ -188,16 +192,19 @@ class Session:
     receiver: Sender
 
 
-def session(
-    private: int, ours: bytes, theirs: bytes, *, initiator: bool, magic: bytes
-) -> Session:
+def session(private: int, ours: bytes, theirs: bytes, *, initiator: bool, magic: bytes) -> Session:
     secret = shared_secret(private, ours, theirs, initiator=initiator)
     salt = b"bitcoin_v2_shared_secret" + magic
     keys = {
         name: hkdf(secret, salt, name.encode())
-        for name in (
-            "initiator_L initiator_P responder_L responder_P garbage_terminators session_id"
-        ).split()
+        for name in [
+            "initiator_L",
+            "initiator_P",
+            "responder_L",
+            "responder_P",
+            "garbage_terminators",
+            "session_id",
+        ]
     }
     terminators = [keys["garbage_terminators"][:16], keys["garbage_terminators"][16:]]
     one = Sender(keys["initiator_L"], keys["initiator_P"])
@@ -205,7 +212,8 @@ def session(
     if not initiator:
         one, two = two, one
         terminators.reverse()
-    return Session(secret, *terminators, keys["session_id"], one, two)
+    send, receive = terminators
+    return Session(secret, send, receive, keys["session_id"], one, two)
 
 
 def seeded(*words: object) -> bytes:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from isoproxy.bitcoin import bridge as module
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
 from isoproxy.bitcoin.messages import MAINNET, padded
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
@@ -45,6 +44,7 @@ class World:
         self.near = [client, peer]
         self.second: socket.socket | None = None
         self.dials = 0
+        self._dialled = asyncio.Event()
         settings = BridgeSettings(fallback, options or TransportOptions(), Deadlines())
         self.task = asyncio.create_task(
             bridge(client, first, peer, dial or self.dial, self.flow, settings, self.proven)
@@ -54,7 +54,14 @@ class World:
         self.dials += 1
         self.second, near = pair()
         self.near.append(near)
+        self._dialled.set()
         return near
+
+    async def fallback(self) -> socket.socket:
+        """The far end of the second stream, once it is there."""
+        await self._dialled.wait()
+        assert self.second is not None
+        return self.second
 
     async def ending(self) -> Ending:
         """How it ended; every socket must be closed then."""
@@ -151,16 +158,13 @@ async def test_a_v1_peer_that_closes_is_tried_again_by_the_same_dial() -> None:
     world = World()
     assert len(await receive(world.peer)) >= 64
     world.peer.close()
-    async with asyncio.timeout(5):
-        while world.second is None:
-            await asyncio.sleep(0)
-    peer, client = V1End(world.second), V1End(world.client)
+    peer, client = V1End(await world.fallback()), V1End(world.client)
     assert await peer.message() == (VERSION, version_payload())
-    await send(world.second, v1("verack"))
+    await send(peer.sock, v1("verack"))
     assert await client.message() == (padded("verack"), b"")
     assert (world.dials, world.flow.transport, world.flow.fell_back) == (1, "v1", True)
     assert world.flow.session_id == ""
-    world.second.close()
+    peer.sock.close()
     assert await world.ending() is Ending.PEER_CLOSED
 
 
@@ -169,11 +173,9 @@ async def test_scrubbing_holds_for_a_fallback_too() -> None:
     world = World(options=TransportOptions(version=rewrite))
     await receive(world.peer)
     world.peer.close()
-    async with asyncio.timeout(5):
-        while world.second is None:
-            await asyncio.sleep(0)
-    assert await V1End(world.second).message() == (VERSION, rewrite.apply(version_payload()))
-    world.second.close()
+    second = await world.fallback()
+    assert await V1End(second).message() == (VERSION, rewrite.apply(version_payload()))
+    second.close()
     await world.ending()
 
 
@@ -181,10 +183,9 @@ async def test_scrubbing_holds_for_a_fallback_too() -> None:
 async def test_a_silent_peer_is_tried_again_after_a_minute() -> None:
     world = World(target=CLEARNET, fallback=Fallback.ALWAYS)
     loop = asyncio.get_running_loop()
-    while world.second is None:
-        await asyncio.sleep(1)
+    second = await world.fallback()
     assert 60 <= loop.time() < 63
-    assert bytes(await loop.sock_recv(world.second, 4096)) == HELLO
+    assert await loop.sock_recv(second, 4096) == HELLO
     world.client.close()
     assert await world.ending() is Ending.CLIENT_CLOSED
 
@@ -301,7 +302,7 @@ async def test_a_defect_ends_the_flow_and_is_heard_of(monkeypatch: pytest.Monkey
         raise ZeroDivisionError
 
     world, _, _ = await established()
-    monkeypatch.setattr(module.Translator, "received", broken)
+    monkeypatch.setattr(Translator, "received", broken)
     await send(world.client, b"x")
     with pytest.raises(ZeroDivisionError):
         await world.task

@@ -22,7 +22,7 @@ from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
 from isoproxy.target import Target
-from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, send
+from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 
@@ -38,7 +38,7 @@ class World:
         self.isolator = Isolator()
         self.rule = ListenerRule(own_group("gateway"), GATEWAY_ISOLATION)
         self.dialled: list[tuple[IsolationKey, Target]] = []
-        self.peers: list[socket.socket] = []
+        self.peers: asyncio.Queue[socket.socket] = asyncio.Queue()
         self.socks_clients: list[socket.socket] = []
         self.refuse = refuse
         self.gateway = Gateway(
@@ -54,18 +54,12 @@ class World:
         if self.refuse is not None:
             raise DialError(kind=self.refuse)
         far, near = pair()
-        self.peers.append(far)
+        self.peers.put_nowait(far)
         return near
 
     async def socks(self, client: socket.socket) -> None:
         self.socks_clients.append(client)
         await send(client, b"socks " + await receive(client))
-
-    async def peer(self) -> socket.socket:
-        async with asyncio.timeout(5):
-            while not self.peers:
-                await asyncio.sleep(0)
-        return self.peers[-1]
 
     async def serve(self, first: bytes) -> tuple[socket.socket, asyncio.Task[None]]:
         far, near = pair()
@@ -78,7 +72,7 @@ class World:
 async def test_the_destination_comes_from_version() -> None:
     world = World()
     client, task = await world.serve(HELLO)
-    peer = V2End(await world.peer())
+    peer = V2End(await world.peers.get())
     await peer.shake()
     assert await peer.contents() == LONG_VERSION
     await peer.send(short("ping", bytes(8)))
@@ -99,11 +93,10 @@ async def test_each_destination_has_a_key_of_its_own() -> None:
     for port in (8333, 8334, 8333):
         hello = encode(MAINNET, VERSION, version_payload(port=port))
         client, task = await world.serve(hello)
-        peer = await world.peer()
+        peer = await world.peers.get()
         client.close()
         await task
         peer.close()
-        world.peers.clear()
     keys = [key for key, _ in world.dialled]
     assert keys[0] == keys[2] != keys[1]
 
@@ -163,7 +156,7 @@ async def test_a_map_turns_an_address_into_an_onion_service() -> None:
     world = World(GatewaySettings(peers={private: ONION}))
     payload = version_payload(host=IPv6Address("::ffff:10.64.0.1").packed)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
-    peer = await world.peer()
+    peer = await world.peers.get()
     assert world.dialled[0][1] == ONION
     client.close()
     await task
@@ -174,7 +167,7 @@ async def test_a_test_network_may_lift_the_guard() -> None:
     world = World(GatewaySettings(allow_private=True))
     payload = version_payload(host=IPv6Address("::1").packed, port=18444)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
-    peer = await world.peer()
+    peer = await world.peers.get()
     assert world.dialled[0][1] == Target.parse("::1", 18444)
     client.close()
     await task
@@ -184,8 +177,8 @@ async def test_a_test_network_may_lift_the_guard() -> None:
 async def test_a_configured_peer_needs_no_version() -> None:
     world = World(GatewaySettings(peer=ONION))
     client, task = await world.serve(b"\xaa" * 64)
-    peer = await world.peer()
-    assert await receive(peer) == b"\xaa" * 64
+    peer = await world.peers.get()
+    assert await receive_exactly(peer, 64) == b"\xaa" * 64
     await send(peer, b"v2 answer")
     assert await receive(client) == b"v2 answer"
     assert world.dialled[0][1] == ONION
@@ -198,9 +191,7 @@ async def test_a_configured_peer_needs_no_version() -> None:
 async def test_silence_towards_a_known_destination_is_relayed() -> None:
     world = World(GatewaySettings(peer=ONION))
     client, task = await world.serve(b"")
-    while not world.peers:
-        await asyncio.sleep(1)
-    peer = world.peers[0]
+    peer = await world.peers.get()
     await asyncio.get_running_loop().sock_sendall(peer, b"banner")
     assert await asyncio.get_running_loop().sock_recv(client, 100) == b"banner"
     client.close()
@@ -217,7 +208,7 @@ async def test_a_redirected_client_goes_where_it_was_going(
     world = World()
     payload = version_payload(host=IPv6Address("::").packed, port=0)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
-    peer = await world.peer()
+    peer = await world.peers.get()
     assert world.dialled[0][1] == Target.parse("9.9.9.9", 8333)
     client.close()
     await task
@@ -289,6 +280,6 @@ def test_who_the_client_is() -> None:
     one, two = socket.socketpair()
     with one, two:
         assert client_field(one).startswith(b"u")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            assert client_field(client) == b"4\x7f\x00\x00\x01"
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, socket.create_connection(server.getsockname()) as client:
+        assert client_field(client) == b"4\x7f\x00\x00\x01"

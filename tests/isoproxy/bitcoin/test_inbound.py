@@ -20,23 +20,17 @@ class World:
     """An inbound service; the node's far end appears in `nodes`."""
 
     def __init__(self, *, advertise_v2: bool = False) -> None:
-        self.nodes: list[socket.socket] = []
+        self.nodes: asyncio.Queue[socket.socket] = asyncio.Queue()
         self.service = Inbound(InboundSettings(MAINNET, advertise_v2), self.connect)
 
     async def connect(self) -> socket.socket:
         far, near = pair()
-        self.nodes.append(far)
+        self.nodes.put_nowait(far)
         return near
 
     def visit(self) -> tuple[socket.socket, asyncio.Task[None]]:
         far, near = pair()
         return far, asyncio.create_task(self.service.handle(near))
-
-    async def node(self) -> socket.socket:
-        async with asyncio.timeout(5):
-            while not self.nodes:
-                await asyncio.sleep(0)
-        return self.nodes[-1]
 
 
 @pytest.mark.parametrize("advertise", [True, False])
@@ -46,7 +40,7 @@ async def test_a_v2_peer_meets_a_v1_node(advertise: bool) -> None:
     peer = V2End(sock, initiator=True)
     await peer.shake()
     await peer.send(LONG_VERSION)
-    node = V1End(await world.node())
+    node = V1End(await world.nodes.get())
     assert await node.message() == (VERSION, version_payload())
     await send(node.sock, HELLO + v1("ping", bytes(8)))
     answered = await peer.contents()
@@ -71,7 +65,7 @@ async def test_a_v1_peer_is_passed_through(advertise: bool) -> None:
     for byte in HELLO[:20]:
         await send(sock, bytes([byte]))
     await send(sock, HELLO[20:])
-    node, peer = V1End(await world.node()), V1End(sock)
+    node, peer = V1End(await world.nodes.get()), V1End(sock)
     assert await node.message() == (VERSION, version_payload())
     await send(node.sock, HELLO + v1("verack"))
     services = parse_version((await peer.message())[1]).services
@@ -93,9 +87,9 @@ async def test_a_v1_peer_of_another_network_is_refused() -> None:
     while await receive(sock):
         pass
     sock.close()
-    for node in world.nodes:
-        assert await receive(node) == b""
-        node.close()
+    node = world.nodes.get_nowait()
+    assert await receive(node) == b""
+    node.close()
 
 
 @pytest.mark.virtual_clock
@@ -104,7 +98,7 @@ async def test_a_silent_peer_costs_the_node_nothing() -> None:
     sock, task = world.visit()
     await task
     assert 60 <= asyncio.get_running_loop().time() < 65
-    assert not world.nodes
+    assert world.nodes.empty()
     assert world.service.refused == 1
     sock.close()
 
@@ -116,7 +110,7 @@ async def test_a_peer_that_stops_within_the_handshake() -> None:
     await asyncio.get_running_loop().sock_sendall(sock, b"\xaa" * 70)
     await task
     assert asyncio.get_running_loop().time() < 75
-    world.nodes[0].close()
+    world.nodes.get_nowait().close()
     sock.close()
 
 
