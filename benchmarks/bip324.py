@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from isoproxy.bitcoin.bip324 import State, Transport
 from isoproxy.bitcoin.buffer import ByteQueue
+from isoproxy.bitcoin.cipher import OVERHEAD
 from isoproxy.bitcoin.messages import MAINNET, padded
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.pump import pump
@@ -41,6 +42,7 @@ Events = tuple[EventType, EventType]
 MB = 1_000_000
 BULK = 1_000_000
 SMALL = 37
+CIPHER_SIZES = (37, 1_000, 16_000, 1_000_000)
 ROUNDS = 5
 TARGETS = {
     "bulk_v2_to_v1_share_of_limit": (">=", 0.90),
@@ -153,6 +155,25 @@ def handshake(seconds: float) -> float:
         responder.receive(reply)
 
     return per_call(both, seconds) / 2
+
+
+def cipher(size: int, seconds: float) -> float:
+    """MB/s of our cipher, sealing and opening; what the Rust crate is measured by too."""
+    translator, peer = connected()
+    plaintext, packet = bytes(1 + size), memoryview(bytearray(size + OVERHEAD))
+    out = memoryview(bytearray(1 + size))
+
+    def once() -> None:
+        translator.transport.seal_into(plaintext, packet)
+        peer.inbox.reserve(len(packet))
+        peer.inbox.view[: len(packet)] = packet
+        peer.inbox.added(len(packet))
+        peer.next_size()
+        peer.open_into(out)
+
+    feed(translator, HELLO)
+    peer.receive(translator.peer.outbox.take())
+    return 2 * size / per_call(once, seconds) / MB
 
 
 def serve(sock: socket.socket, size: int, count: int, turns: bool, events: Events) -> None:
@@ -276,6 +297,7 @@ def measure(seconds: float) -> dict[str, float]:
         "small_batched_us": best_of(lambda: through_sockets(SMALL, 100_000)) * 1e6,
         "small_alone_us": best_of(lambda: through_sockets(8, 5000, turns=True)) * 1e6,
         "handshake_us": handshake(seconds) * 1e6,
+        **{f"cipher_{size}_mb_per_s": cipher(size, seconds) for size in CIPHER_SIZES},
     }
 
 
