@@ -1,0 +1,1 @@
+"""Names that are not in the DNS: `.bit`, resolved under an isolation key."""
