@@ -1,1 +1,1 @@
-"""Names that are not in the DNS: `.bit`, resolved under an isolation key."""
+"""Namecoin names: from `example.bit` to a verified address, under one isolation key."""
