@@ -143,9 +143,7 @@ def _read_auxpow(data: bytes, offset: int) -> tuple[AuxPow, int]:
     if end > len(data):
         raise Truncated(end)
     parent = Header.parse(data[offset:end])
-    proof = AuxPow(
-        coinbase, coinbase_branch, coinbase_index, chain_branch, chain_index, parent
-    )
+    proof = AuxPow(coinbase, coinbase_branch, coinbase_index, chain_branch, chain_index, parent)
     return proof, end
 
 
@@ -176,7 +174,7 @@ class HeaderStream:
     """Parses a concatenation of headers that arrives in pieces."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
         self._need = HEADER_LENGTH
         self._attempts = 0
 
@@ -197,7 +195,7 @@ class HeaderStream:
             raise RemoteProtocolError("a series of headers ends in the middle of one")
 
     def _parse(self) -> Iterator[MinedHeader]:
-        data, offset = self._buffer, 0
+        data, offset = bytes(self._buffer), 0
         try:
             while offset < len(data):
                 mined, offset = read_header(data, offset)
@@ -210,9 +208,11 @@ class HeaderStream:
             self._attempts += 1
             if self._attempts > _EAGER_ATTEMPTS:
                 need = max(need, (len(data) - offset) * 9 // 8)
-            self._buffer, self._need = data[offset:], need
+            del self._buffer[:offset]
+            self._need = need
         else:
-            self._buffer, self._need = b"", HEADER_LENGTH
+            self._buffer.clear()
+            self._need = HEADER_LENGTH
 
 
 @lru_cache(maxsize=256)

@@ -24,6 +24,7 @@ Invariants
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
@@ -63,50 +64,67 @@ def first_height_needed(anchor: Anchor) -> int:
     return max(0, min(window - 1, anchor.height - MEDIAN_SPAN + 1))
 
 
-class _Context:
+class _Context(ABC):
     """Headers by height, as the difficulty and time rules look at them."""
 
     network: Network
 
-    def header(self, height: int) -> Header:
-        raise LocalProtocolError("a chain without headers was asked for one")
+    @abstractmethod
+    def _locate(self, height: int) -> tuple[bytearray, int]:
+        """The buffer that holds the header at `height`, and its offset there."""
 
+    @abstractmethod
     def lowest(self) -> int:
-        raise LocalProtocolError("a chain without headers was asked for its lowest")
+        """The lowest height there is."""
+
+    def header(self, height: int) -> Header:
+        """The header at `height`; LocalProtocolError if it is not here."""
+        raw, at = self._locate(height)
+        return Header.parse(bytes(raw[at : at + HEADER_LENGTH]))
+
+    def time(self, height: int) -> int:
+        """The time of the block at `height`, s since 1970."""
+        raw, at = self._locate(height)
+        return int.from_bytes(raw[at + 68 : at + 72], "little")
+
+    def bits(self, height: int) -> int:
+        """The compact target of the block at `height`."""
+        raw, at = self._locate(height)
+        return int.from_bytes(raw[at + 72 : at + 76], "little")
 
     def required_bits(self, height: int, time: int) -> int:
         """The difficulty that a block at `height` with this `time` must have."""
         network = self.network
-        last = self.header(height - 1)
         if not network.retargets:
             return bits_of(network.pow_limit)
         if height % RETARGET_INTERVAL:
             since = network.min_difficulty_since
             if since is not None and time > since:
                 return self._test_network_bits(height, time)
-            return last.bits
+            return self.bits(height - 1)
         back = RETARGET_INTERVAL - 1
         if height - 1 >= network.auxpow_from and height > RETARGET_INTERVAL:
             back = RETARGET_INTERVAL
-        took = last.time - self.header(height - 1 - back).time
+        took = self.time(height - 1) - self.time(height - 1 - back)
         took = max(TARGET_TIMESPAN_S // 4, min(took, TARGET_TIMESPAN_S * 4))
-        return bits_of(min(target_of(last.bits) * took // TARGET_TIMESPAN_S, network.pow_limit))
+        target = target_of(self.bits(height - 1))
+        return bits_of(min(target * took // TARGET_TIMESPAN_S, network.pow_limit))
 
     def _test_network_bits(self, height: int, time: int) -> int:
         """A late block, or one dated before its predecessor, may have least difficulty."""
         least = bits_of(self.network.pow_limit)
-        last = self.header(height - 1)
-        if time < last.time or time > last.time + 2 * TARGET_SPACING_S:
+        before = self.time(height - 1)
+        if time < before or time > before + 2 * TARGET_SPACING_S:
             return least
         at = height - 1
-        while at > self.lowest() and at % RETARGET_INTERVAL and self.header(at).bits == least:
+        while at > self.lowest() and at % RETARGET_INTERVAL and self.bits(at) == least:
             at -= 1
-        return self.header(at).bits
+        return self.bits(at)
 
     def median_time(self, height: int) -> int:
         """The median time of the blocks up to and including `height`."""
         lowest = max(self.lowest(), height - MEDIAN_SPAN + 1)
-        times = sorted(self.header(at).time for at in range(lowest, height + 1))
+        times = sorted(self.time(at) for at in range(lowest, height + 1))
         return times[len(times) // 2]
 
 
@@ -155,10 +173,8 @@ class HeaderChain(_Context):
             raise LocalProtocolError("a height outside of the header chain was asked for")
         return (height - self._base) * HEADER_LENGTH
 
-    def header(self, height: int) -> Header:
-        """The header at `height`; LocalProtocolError if it is not in the chain."""
-        at = self._slice(height)
-        return Header.parse(bytes(self._raw[at : at + HEADER_LENGTH]))
+    def _locate(self, height: int) -> tuple[bytearray, int]:
+        return self._raw, self._slice(height)
 
     def raw_headers(self, start: int, stop: int) -> bytes:
         """The 80-byte headers of `start <= height < stop`, one after the other."""
@@ -177,7 +193,7 @@ class HeaderChain(_Context):
 
     def work_above(self, height: int) -> int:
         """The work of the blocks above `height`."""
-        return sum(work_of(self.header(at).bits) for at in range(height + 1, self.tip_height + 1))
+        return sum(work_of(self.bits(at)) for at in range(height + 1, self.tip_height + 1))
 
     def extend_down(self, headers: Sequence[Header]) -> None:
         """Put linked headers, lowest first, below what is held.
@@ -266,11 +282,10 @@ class Branch(_Context):
     def lowest(self) -> int:
         return self.chain.lowest()
 
-    def header(self, height: int) -> Header:
+    def _locate(self, height: int) -> tuple[bytearray, int]:
         if height <= self.fork_height:
-            return self.chain.header(height)
-        at = (height - self.fork_height - 1) * HEADER_LENGTH
-        return Header.parse(bytes(self.raw[at : at + HEADER_LENGTH]))
+            return self.chain._locate(height)
+        return self.raw, (height - self.fork_height - 1) * HEADER_LENGTH
 
     def append(self, mined: MinedHeader, now: int | None = None) -> None:
         """Check the next header fully and take it.  `now` is in s since 1970.

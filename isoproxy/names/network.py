@@ -1,17 +1,17 @@
 """The rules in which Namecoin's networks differ, and what is trusted of each from the start.
 
-    A *trust anchor* is a block known to be in the chain, by height and hash.  It is the
-    only thing the light client believes without proof: the hash commits to every block
-    before it, so headers below it need no proof of work, only links.  It comes with the
-    release, and can be renewed from a Namecoin Core of one's own.
+A *trust anchor* is a block known to be in the chain, by height and hash.  It is the
+only thing the light client believes without proof: the hash commits to every block
+before it, so headers below it need no proof of work, only links.  It comes with the
+release, and can be renewed from a Namecoin Core of one's own.
 
-    `work` is a lower bound of the chain work up to and including the anchor.  For the
-    main network's anchor only the low 96 bits of Namecoin Core's minimum chain work are
-    on record here; bits above them could only add, so they bound it from below.
+`work` is a lower bound of the chain work up to and including the anchor.  For the
+main network's anchor only the low 96 bits of Namecoin Core's minimum chain work are
+on record here; bits above them could only add, so they bound it from below.
 
-    A *checkpoint* is the root of a Merkle tree over all block hashes up to a height
-    (`merkle.checkpoint_root`); where one is configured, single headers below it are
-    proven instead of downloading their neighbours.
+A *checkpoint* is the root of a Merkle tree over all block hashes up to a height
+(`merkle.checkpoint_root`); where one is configured, single headers below it are
+proven instead of downloading their neighbours.
 """
 
 from __future__ import annotations
