@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import RemoteProtocolError
+from isoproxy.names.auxpow import HEADER_LENGTH
 from isoproxy.names.merkle import MAX_BRANCH
 from isoproxy.names.spv import MAX_OPERATIONS, CheckpointProof, NameProof
 
@@ -96,7 +97,10 @@ def genesis_hash(value: object) -> bytes:
 def tip_claim(value: object, limit: int) -> TipClaim:
     """The answer to `blockchain.headers.subscribe`, or an item of its notifications."""
     claim = _object(value)
-    return TipClaim(_integer(claim.get("height")), hex_bytes(claim.get("hex"), limit))
+    raw = hex_bytes(claim.get("hex"), limit)
+    if len(raw) < HEADER_LENGTH:
+        raise RemoteProtocolError("a name server's newest header is too short")
+    return TipClaim(_integer(claim.get("height")), raw)
 
 
 def header_blob(value: object, limit: int) -> tuple[int, bytes]:
@@ -110,6 +114,8 @@ def history(value: object) -> list[HistoryItem]:
     found = []
     for item in reversed(_items(value, MAX_HISTORY)):
         entry = _object(item)
+        if entry.get("height") in (0, -1):
+            continue  # what is in no block yet
         found.append(HistoryItem(_integer(entry.get("height")), hash_bytes(entry.get("tx_hash"))))
     return found
 

@@ -24,7 +24,7 @@ What it proves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from isoproxy.errors import ErrorKind, RemoteProtocolError
@@ -77,6 +77,10 @@ class NameProof:
     position: int
     below_checkpoint: CheckpointProof | None = None
 
+    def below(self, proof: CheckpointProof) -> NameProof:
+        """The same claim with a header of its own."""
+        return replace(self, below_checkpoint=proof)
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -93,6 +97,12 @@ class Verdict:
 
     operation: Operation | None
     reason: ErrorKind = ErrorKind.NAME_ABSENT
+
+    def or_expired(self) -> Verdict:
+        """This verdict, or expiry where it would say that there never was such a name."""
+        if self.operation is None and self.reason is ErrorKind.NAME_ABSENT:
+            return Verdict(None, ErrorKind.NAME_EXPIRED)
+        return self
 
 
 def check_order(history: Sequence[tuple[int, bytes]]) -> None:
