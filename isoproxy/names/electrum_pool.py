@@ -314,11 +314,9 @@ class ServerPool:
         began = loop.time()
         try:
             session = await self._dial(slot.server)
-        except (ServerRefused, DialError) as error:
-            self.scores.failed(slot.server, loop.time())
-            _fail_all(slot, error)
-        except RemoteProtocolError as error:
-            self.scores.lied(slot.server, loop.time())
+        except IsoproxyError as error:
+            lied = isinstance(error, RemoteProtocolError) and not isinstance(error, ServerRefused)
+            (self.scores.lied if lied else self.scores.failed)(slot.server, loop.time())
             _fail_all(slot, error)
         else:
             self.scores.answered(slot.server, min(loop.time() - began, 2.0))
