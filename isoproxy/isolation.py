@@ -151,6 +151,17 @@ class IsolationTuple:
         return f"<IsolationTuple {self.protocol.name}>"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """SOCKS user name and password towards Tor; printable ASCII when derived."""
+
+    username: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return "<Credentials>"
+
+
 _BUILDER: Final = object()
 
 
@@ -161,17 +172,26 @@ class IsolationKey:
     makes one, and it cannot be copied to disk.
     """
 
-    __slots__ = ("__secret", "epoch", "label")
+    __slots__ = ("__secret", "epoch", "label", "verbatim")
 
     epoch: int
     label: str
+    verbatim: Credentials | None
 
-    def __init__(self, builder: object, secret: bytes, epoch: int, label: str) -> None:
+    def __init__(
+        self,
+        builder: object,
+        secret: bytes,
+        epoch: int,
+        label: str,
+        verbatim: Credentials | None = None,
+    ) -> None:
         if builder is not _BUILDER:
             raise TypeError("an IsolationKey is built by an Isolator only")
         self.__secret = secret
         self.epoch = epoch
         self.label = label
+        self.verbatim = verbatim
 
     def derive(self, purpose: bytes, *, person: bytes = _CREDENTIAL_PERSON) -> bytes:
         """32 bytes that only this key and this purpose give; they reveal neither."""
@@ -217,21 +237,16 @@ class CredentialForm(Enum):
     """A pair of digests: Tor before 0.4.9."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """SOCKS user name and password towards Tor; printable ASCII when derived."""
-
-    username: bytes
-    password: bytes
-
-    def __repr__(self) -> str:
-        return "<Credentials>"
-
-
 def upstream_credentials(
     key: IsolationKey, purpose: Purpose, form: CredentialForm = CredentialForm.PROP351
 ) -> Credentials:
-    """The credentials that put a stream on the circuits of (key, purpose) alone."""
+    """The credentials that put a stream on the circuits of (key, purpose) alone.
+
+    For an application's own stream they are the ones the application sent, where the
+    configuration says `tor.credentials = "verbatim"`.
+    """
+    if key.verbatim is not None and purpose == APP:
+        return key.verbatim
     digest = key.derive(purpose.tag).hex().encode()
     if form is CredentialForm.PROP351:
         return Credentials(PROP351_USERNAME, digest)
@@ -276,10 +291,19 @@ def _encode(rule: ListenerRule, stream: IsolationTuple) -> bytes:
 class Isolator:
     """Turns isolation tuples into keys under the secret of the current epoch.
 
-    `random_bytes(n)` is where secrets come from; tests pass their own.
+    verbatim       pass an application's own credentials on to Tor; only for a single
+                   listener that isolates by nothing but them, else Tor would merge what
+                   we keep apart (the configuration refuses it)
+    random_bytes   `random_bytes(n)` is where secrets come from; tests pass their own
     """
 
-    def __init__(self, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(
+        self,
+        *,
+        verbatim: bool = False,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._verbatim = verbatim
         self._random_bytes = random_bytes
         self._label_secret = random_bytes(_SECRET_LENGTH)
         self._epoch_secret = random_bytes(_SECRET_LENGTH)
@@ -306,7 +330,17 @@ class Isolator:
         label = hashlib.blake2b(
             secret, key=self._label_secret, person=_LABEL_PERSON, digest_size=3
         ).hexdigest()
-        return IsolationKey(_BUILDER, secret, self._epoch, label)
+        verbatim = self._application_credentials(stream) if self._verbatim else None
+        return IsolationKey(_BUILDER, secret, self._epoch, label, verbatim)
+
+    @staticmethod
+    def _application_credentials(stream: IsolationTuple) -> Credentials | None:
+        """What Tor would tell apart as we do: nothing absent, empty or too long."""
+        if not stream.username or stream.password is None:
+            return None
+        if len(stream.username) > 255 or len(stream.password) > 255:
+            return None
+        return Credentials(stream.username, stream.password)
 
     def own_key(self, what: str) -> IsolationKey:
         """A key nobody else has, for one piece of our own upkeep (a pooled connection)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from isoproxy.errors import (
     ErrorKind,
@@ -22,6 +23,9 @@ from isoproxy.socks5.wire import (
     address_length,
     encode_address,
 )
+
+_SHORTEST_REPLY: Final = 8
+"""Bytes: version, code, reserved, ATYP 3, length, one byte of name, port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,21 @@ class Client:
     @property
     def leftover(self) -> bytes:
         return self._buffer if self._state is _ClientState.DONE else b""
+
+    @property
+    def wanted(self) -> int:
+        """Bytes that may be read without taking any of the far end's; 0 once it is over."""
+        have = len(self._buffer)
+        if self._state is _ClientState.METHOD:
+            return 2 - have
+        if self._state is _ClientState.AUTHENTICATION:
+            return 2 + _SHORTEST_REPLY - have
+        if self._state is not _ClientState.REPLY:
+            return 0
+        if have < 5:
+            return _SHORTEST_REPLY - have
+        length = address_length(self._buffer[3], self._buffer[4])
+        return 4 + (length or 0) + 2 - have
 
     @property
     def step(self) -> str:
