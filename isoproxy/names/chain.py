@@ -58,10 +58,13 @@ def work_of(bits: int) -> int:
     return (1 << 256) // (target_of(bits) + 1)
 
 
-def first_height_needed(anchor: Anchor) -> int:
+def first_height_needed(network: Network, anchor: Anchor) -> int:
     """The lowest height without which the rules above `anchor` cannot be applied."""
-    window = anchor.height // RETARGET_INTERVAL * RETARGET_INTERVAL
-    return max(0, min(window - 1, anchor.height - MEDIAN_SPAN + 1))
+    needed = anchor.height - MEDIAN_SPAN + 1
+    if network.retargets:
+        window = anchor.height // RETARGET_INTERVAL * RETARGET_INTERVAL
+        needed = min(needed, window - 1)
+    return max(0, needed)
 
 
 class _Context(ABC):
@@ -206,7 +209,7 @@ class HeaderChain(_Context):
         base = self._base - len(headers)
         if base < 0:
             raise RemoteProtocolError("headers of negative height")
-        if not self.is_anchored and base > first_height_needed(self.anchor):
+        if not self.is_anchored and base > first_height_needed(self.network, self.anchor):
             raise LocalProtocolError("the first headers do not reach down far enough")
         expected = self.header(self._base).previous if self.is_anchored else self._tip_hash
         for header in reversed(headers):

@@ -97,6 +97,7 @@ class HeaderSync:
         self._settings = settings or SyncSettings()
         self._checkpoint = checkpoint
         self._wall_clock = wall_clock
+        self._first_height_needed = first_height_needed(chain.network, chain.anchor)
         self._sessions: dict[str, tuple[Server, ElectrumSession]] = {}
         self._weaker: dict[str, bytes] = {}
         self._budgets: dict[str, CostBudget] = {}
@@ -112,7 +113,7 @@ class HeaderSync:
             return
         down, up = self._store.load()
         try:
-            if len(down) <= self.chain.anchor.height - first_height_needed(self.chain.anchor):
+            if len(down) <= self.chain.anchor.height - self._first_height_needed:
                 raise RemoteProtocolError("the stored headers do not reach down far enough")
             self.chain.extend_down([Header.parse(raw) for raw in reversed(down)])
         except RemoteProtocolError:
@@ -282,7 +283,7 @@ class HeaderSync:
 
     async def _bootstrap(self) -> None:
         anchor = self.chain.anchor.height
-        start = first_height_needed(self.chain.anchor)
+        start = self._first_height_needed
         for label in list(self._sessions):
             try:
                 headers: list[Header] = []

@@ -1,9 +1,8 @@
 """A regtest chain: the recorded blocks, and more that tests mine on top of them.
 
-Mined blocks are merge-mined (a parent header over an AuxPoW commitment) at regtest
-difficulty, where every other nonce will do.  Name operations carry the scripts and
-version that Namecoin uses, spend outputs that exist, and are not signed: Electrum servers
-index, they do not validate.
+Mined blocks are merge-mined at regtest difficulty (`mining`).  Name operations carry the
+scripts and version that Namecoin uses, spend outputs that exist, and are not signed:
+Electrum servers index, they do not validate.
 """
 
 from __future__ import annotations
@@ -23,12 +22,16 @@ from isoproxy.names.transaction import (
     read_transaction,
     write_compact_size,
 )
+from tests.kit.namecoin.mining import (
+    ADDRESS_SCRIPT,
+    AUXPOW_VERSION,
+    NULL_OUTPOINT,
+    MergeMining,
+    header_bytes,
+    serialise,
+)
 
 RECORDED = Path(__file__).resolve().parents[2] / "data" / "namecoin-regtest"
-BITS = 0x207FFFFF
-AUXPOW_VERSION = 0x00010104
-PARENT_VERSION = 0x20000000
-ADDRESS_SCRIPT = bytes.fromhex("76a914") + b"\x11" * 20 + bytes.fromhex("88ac")
 SPARE_OUTPUTS = 64
 
 
@@ -79,19 +82,6 @@ class Ledger:
         return Ledger(list(self.spare), dict(self.names))
 
 
-def serialise(
-    version: int, inputs: Sequence[tuple[bytes, bytes]], outputs: Sequence[tuple[int, bytes]]
-) -> bytes:
-    """A transaction without witness from (outpoint, script) and (value, script) pairs."""
-    parts = [version.to_bytes(4, "little"), write_compact_size(len(inputs))]
-    for outpoint, script in inputs:
-        parts += [outpoint, write_compact_size(len(script)), script, b"\xff\xff\xff\xff"]
-    parts.append(write_compact_size(len(outputs)))
-    for value, script in outputs:
-        parts += [value.to_bytes(8, "little"), write_compact_size(len(script)), script]
-    return b"".join([*parts, bytes(4)])
-
-
 def name_script(op: int, *arguments: bytes) -> bytes:
     """A name operation's prefix: `op` is 1, 2 or 3; drops as Namecoin writes them."""
     drops = {1: b"\x6d", 2: b"\x6d\x6d", 3: b"\x6d\x75"}[op]
@@ -117,29 +107,6 @@ def merkle_branch(leaves: Sequence[bytes], index: int) -> list[bytes]:
         branch.append(level[min(index ^ 1, len(level) - 1)])
         index >>= 1
     return branch
-
-
-def meets(block_hash: bytes, bits: int = BITS) -> bool:
-    """True if the hash is within a compact target whose mantissa is at byte 28 or above."""
-    target = (bits & 0x7FFFFF) << 8 * ((bits >> 24) - 3)
-    return int.from_bytes(block_hash, "little") <= target
-
-
-def merge_mine(header: bytes, *, height: int = 0, enough: bool = True) -> bytes:
-    """`header` (80 bytes) with an AuxPoW behind it; too little work unless `enough`."""
-    root = double_sha256(header)[::-1]
-    script = push(struct.pack("<I", height)) + b"\xfa\xbe\x6d\x6d" + root
-    script += struct.pack("<II", 1, 0)
-    coinbase = serialise(
-        1, [(bytes(32) + b"\xff" * 4, script)], [(50_0000_0000, ADDRESS_SCRIPT)]
-    )
-    fixed = struct.pack("<I", PARENT_VERSION) + bytes(32) + double_sha256(coinbase)
-    fixed += header[68:72] + header[72:76]
-    nonce = 0
-    while meets(double_sha256(parent := fixed + struct.pack("<I", nonce))) is not enough:
-        nonce += 1
-    proof = coinbase + bytes(32) + b"\x00" + bytes(4) + b"\x00" + bytes(4) + parent
-    return header + proof
 
 
 class RegtestChain:
@@ -176,23 +143,21 @@ class RegtestChain:
         self._salt += 1
         script = push(struct.pack("<I", height)) + push(struct.pack("<I", self._salt))
         outputs = [(1_000_000, ADDRESS_SCRIPT)] * SPARE_OUTPUTS
-        return serialise(1, [(bytes(32) + b"\xff" * 4, script)], outputs)
+        return serialise(1, [(NULL_OUTPOINT, script)], outputs)
 
     def mine(self, transactions: Sequence[bytes] = (), *, spacing: int = 600) -> Block:
         """Put one block with `transactions` on top; returns it."""
         before, height = self.blocks[-1], self.tip + 1
         all_transactions = [self._coinbase(height), *transactions]
         txids = [read_transaction(raw).txid for raw in all_transactions]
-        header = struct.pack(
-            "<I32s32sIII",
+        header = header_bytes(
             AUXPOW_VERSION,
             bytes.fromhex(before.block_hash)[::-1],
             merkle_tree(txids)[-1][0],
             before.time + spacing,
-            BITS,
-            self._salt,
+            nonce=self._salt,
         )
-        raw = merge_mine(header, height=height) + write_compact_size(len(all_transactions))
+        raw = MergeMining().mine(header) + write_compact_size(len(all_transactions))
         block = Block.parse(raw + b"".join(all_transactions))
         ledger = self._ledger.copy()
         ledger.spare += [txids[0] + struct.pack("<I", at) for at in range(1, SPARE_OUTPUTS)]
