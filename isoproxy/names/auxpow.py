@@ -53,7 +53,7 @@ MAX_HEADER: Final = 1 << 20
 """Bytes; a parent's coinbase can be as large as its block, 1 MB without witness."""
 MERGED_MINING_MARKER: Final = b"\xfa\xbe\x6d\x6d"
 _MAX_UNMARKED_OFFSET: Final = 20
-_EAGER_ATTEMPTS: Final = 64
+_EAGER_ATTEMPTS: Final = 32
 
 _LAYOUT: Final = struct.Struct("<I32s32sIII")
 _INDEX: Final = struct.Struct("<I")
@@ -207,7 +207,7 @@ class HeaderStream:
                 raise LimitExceeded("a block header is longer than a block can be") from None
             self._attempts += 1
             if self._attempts > _EAGER_ATTEMPTS:
-                need = max(need, (len(data) - offset) * 9 // 8)
+                need = max(need, (len(data) - offset) * 3 // 2)
             del self._buffer[:offset]
             self._need = need
         else:
