@@ -118,6 +118,7 @@ class ServerPool:
         self.settings = settings or PoolSettings()
         self._slots = {server.label: _Slot(server) for server in scores.servers}
         self._bound: OrderedDict[tuple[IsolationKey, str], _Bound] = OrderedDict()
+        self._binding: dict[tuple[IsolationKey, str], asyncio.Task[ElectrumSession]] = {}
         self._reserved: set[ElectrumSession] = set()
         self._ping_at: dict[ElectrumSession, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,17 +151,29 @@ class ServerPool:
             bound.used_at = now
             self._bound.move_to_end(place)
             return bound.session
+        binding = self._binding.get(place)
+        if binding is None:
+            binding = asyncio.get_running_loop().create_task(self._bind(key, server))
+            self._binding[place] = binding
+            binding.add_done_callback(lambda task: self._bound_or_not(place, task))
+        return await asyncio.shield(binding)
+
+    async def _bind(self, key: IsolationKey, server: Server) -> ElectrumSession:
         session = await self._take_clean(server)
         if not self._isolator.is_current(key):
             session.close()
             raise DialError(kind=ErrorKind.STALE_KEY)
-        rival = self._bound.get(place)
-        if rival is not None and not rival.session.closed.is_set():
-            session.close()
-            return rival.session
-        self._bound[place] = _Bound(session, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._bound[key, server.label] = _Bound(session, now)
         self._close_unused()
         return session
+
+    def _bound_or_not(
+        self, place: tuple[IsolationKey, str], task: asyncio.Task[ElectrumSession]
+    ) -> None:
+        del self._binding[place]
+        if not task.cancelled():
+            task.exception()
 
     async def reserve(self, server: Server) -> ElectrumSession:
         """A connection for our own upkeep alone; end it with `release`."""
@@ -219,11 +232,11 @@ class ServerPool:
         self._closed = True
         sessions = list(self._sessions())
         self.drop_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for slot in self._slots.values():
             _fail_all(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._binding.values(), return_exceptions=True)
         for session in sessions:
             await session.wait_closed()
 
