@@ -197,9 +197,9 @@ class ElectrumBackend:
     async def _ask(self, question: NameQuestion, key: IsolationKey, server: Server) -> _Answer:
         """One server's verified answer; keeps the server's score.  Raises DialError."""
         loop = asyncio.get_running_loop()
+        session = await self.pool.session(key, server)
+        began = loop.time()
         try:
-            session = await self.pool.session(key, server)
-            began = loop.time()
             async with asyncio.timeout(self.settings.answer_timeout):
                 verdict = await question.ask(session)
         except ServerLags:
@@ -207,10 +207,12 @@ class ElectrumBackend:
             self.sync.nudge()
             raise
         except TimeoutError:
-            self._give_up(key, server)
+            self._scores.failed(server, loop.time())
+            if session.silence >= self.settings.answer_timeout:
+                self.pool.drop(key, server)
             raise DialError(kind=ErrorKind.TTL_EXPIRED) from None
         except ServerRefused as refusal:
-            self._give_up(key, server)
+            self._scores.failed(server, loop.time())
             raise DialError(kind=refusal.kind) from None
         except RemoteProtocolError as lie:
             self._scores.lied(server, loop.time())
@@ -218,10 +220,6 @@ class ElectrumBackend:
             raise DialError(kind=lie.kind) from None
         self._scores.answered(server, loop.time() - began)
         return _Answer(server, verdict)
-
-    def _give_up(self, key: IsolationKey, server: Server) -> None:
-        self._scores.failed(server, asyncio.get_running_loop().time())
-        self.pool.drop(key, server)
 
     def _order(self, key: IsolationKey) -> list[Server]:
         now = asyncio.get_running_loop().time()

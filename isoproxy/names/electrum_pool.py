@@ -28,7 +28,7 @@ import socket
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
@@ -44,6 +44,9 @@ from isoproxy.names.electrum_tls import TlsPolicy
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
 from isoproxy.target import Target
+
+_LEAST_LIFE_S: Final = 5.0
+"""A bound connection is not closed to make room before it can have been used."""
 
 
 class Dials(Protocol):
@@ -84,9 +87,9 @@ class _Slot:
     opening: int = 0
 
 
-def _fail_all(slot: _Slot, error: IsoproxyError) -> None:
-    """Let those who wait for this server turn to another one."""
-    while slot.queue:
+def _fail(slot: _Slot, error: IsoproxyError, count: int) -> None:
+    """Let some of those who wait for this server turn to another one."""
+    for _ in range(min(count, len(slot.queue))):
         waiter = slot.queue.popleft()
         if not waiter.done():
             waiter.set_exception(DialError(kind=error.kind))
@@ -233,7 +236,7 @@ class ServerPool:
         sessions = list(self._sessions())
         self.drop_all()
         for slot in self._slots.values():
-            _fail_all(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN))
+            _fail(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN), len(slot.queue))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._binding.values(), return_exceptions=True)
@@ -328,9 +331,11 @@ class ServerPool:
         try:
             session = await self._dial(slot.server)
         except IsoproxyError as error:
+            if error.kind is ErrorKind.STALE_KEY:
+                return  # the epoch changed meanwhile: no fault of the server's
             lied = isinstance(error, RemoteProtocolError) and not isinstance(error, ServerRefused)
             (self.scores.lied if lied else self.scores.failed)(slot.server, loop.time())
-            _fail_all(slot, error)
+            _fail(slot, error, len(slot.queue) if lied or slot.opening == 1 else 1)
         else:
             self.scores.answered(slot.server, min(loop.time() - began, 2.0))
             self._ping_at[session] = loop.time() + self._rng.uniform(*self.settings.ping_after)
@@ -379,8 +384,9 @@ class ServerPool:
     def _close_unused(self) -> None:
         now = asyncio.get_running_loop().time()
         for place, bound in list(self._bound.items()):
-            crowded = len(self._bound) > self.settings.max_bound
-            old = now - bound.used_at > self.settings.unused_after
+            unused = now - bound.used_at
+            crowded = len(self._bound) > self.settings.max_bound and unused > _LEAST_LIFE_S
+            old = unused > self.settings.unused_after
             if bound.session.closed.is_set() or ((crowded or old) and not bound.session.busy):
                 del self._bound[place]
                 bound.session.close()

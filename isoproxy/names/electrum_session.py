@@ -73,6 +73,7 @@ class ElectrumSession:
         self.tip: TipClaim | None = None
         self.on_tip: Callable[[], None] = lambda: None
         self.closed = asyncio.Event()
+        self._heard_at = self._loop.time()
         self._ping: asyncio.Future[object] | None = None
         self._reading = self._loop.create_task(self._read())
 
@@ -132,6 +133,11 @@ class ElectrumSession:
         """True while somebody waits for an answer."""
         return bool(self._waiting)
 
+    @property
+    def silence(self) -> float:
+        """The s since anything came from the server."""
+        return self._loop.time() - self._heard_at
+
     def request(self, method: str, *params: object) -> asyncio.Future[object]:
         """Send a request now; the future gives its result.
 
@@ -168,6 +174,7 @@ class ElectrumSession:
         failure: IsoproxyError = DialError(kind=ErrorKind.CONNECTION_REFUSED)
         try:
             while data := await self._reader.read(READ_SIZE):
+                self._heard_at = self._loop.time()
                 for event in self._wire.receive(data):
                     self._take(event)
         except RemoteProtocolError as error:

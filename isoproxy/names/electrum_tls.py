@@ -133,9 +133,12 @@ class TlsPolicy:
             sock.close()
             self._unvouched.add(server.label)
             raise CertificateRefused from None
-        except (OSError, ssl.SSLError):
+        except OSError:
             sock.close()
             raise DialError(kind=ErrorKind.GENERAL_FAILURE) from None
+        except BaseException:
+            sock.close()
+            raise
         if not by_authority and not self._is_acceptable(writer, server, pin):
             writer.transport.abort()
             raise CertificateRefused

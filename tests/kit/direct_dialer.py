@@ -41,4 +41,7 @@ class DirectDialer:
         except (OSError, TimeoutError):
             sock.close()
             raise DialError(kind=ErrorKind.CONNECTION_REFUSED) from None
+        except BaseException:
+            sock.close()
+            raise
         return sock

@@ -182,6 +182,7 @@ async def test_a_connection_that_ended_is_replaced() -> None:
         assert not second.closed.is_set()
 
 
+@pytest.mark.virtual_clock
 async def test_the_bound_connection_unused_longest_goes_first() -> None:
     settings = replace(QUICK, max_bound=2)
     async with running(ElectrumServer(CHAIN), settings=settings) as bench:
@@ -189,7 +190,9 @@ async def test_the_bound_connection_unused_longest_goes_first() -> None:
         server, pool = bench.servers[0], bench.pool
         first = await pool.session(keys[0], server)
         second = await pool.session(keys[1], server)
+        await asyncio.sleep(4)
         assert await pool.session(keys[0], server) is first
+        await asyncio.sleep(4)
         third = await pool.session(keys[2], server)
         assert second.closed.is_set()
         assert not first.closed.is_set()

@@ -145,7 +145,7 @@ class RegtestChain:
         outputs = [(1_000_000, ADDRESS_SCRIPT)] * SPARE_OUTPUTS
         return serialise(1, [(NULL_OUTPOINT, script)], outputs)
 
-    def mine(self, transactions: Sequence[bytes] = (), *, spacing: int = 600) -> Block:
+    def mine(self, transactions: Sequence[bytes] = (), *, spacing: int = 1) -> Block:
         """Put one block with `transactions` on top; returns it."""
         before, height = self.blocks[-1], self.tip + 1
         all_transactions = [self._coinbase(height), *transactions]
