@@ -23,10 +23,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
-from isoproxy.front.relay import Relay
+from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.isolation import APP, P2P
-from isoproxy.reactor import BROKEN
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dial
@@ -57,8 +57,11 @@ class Connection:
         "_dial",
         "_discarded",
         "_early",
+        "_ending",
+        "_readable",
         "_session",
         "_sock",
+        "_spoke",
         "_task",
         "client",
         "listener",
@@ -81,6 +84,9 @@ class Connection:
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""
+        self._spoke = False
+        self._readable = True
+        self._ending = False
         self._discarded = 0
         front.deadlines.set(self, front.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
@@ -95,9 +101,14 @@ class Connection:
 
     def on_events(self, fd: int, events: int) -> None:
         if self.stage is Stage.HANDSHAKE:
-            self._read_handshake()
+            self._read_handshake(bool(events & (PEER_SHUT | BROKEN)))
         elif self.stage is Stage.OPENING:
-            if events & BROKEN:
+            if events & (READABLE | PEER_SHUT):
+                self._readable = True
+                self._ending = self._ending or bool(events & PEER_SHUT)
+            # As Tor sees it: a client that ends before it was answered, and has said
+            # nothing to be sent, has left.
+            if events & BROKEN or (events & PEER_SHUT and self._has_said_nothing()):
                 self.abort()
         elif self.stage is Stage.CLOSING:
             self._discard()
@@ -121,39 +132,58 @@ class Connection:
 
     # Handshake
 
-    def _read_handshake(self) -> None:
-        session = self._session
+    def _read_handshake(self, to_the_end: bool) -> None:
+        """Feed the session; `to_the_end` when the client has announced that nothing follows."""
         try:
             data = self._sock.recv(_CHUNK)
+            while data:
+                self._readable = self._ending = to_the_end or len(data) == _CHUNK
+                complete = self._take(data)
+                if complete or not (to_the_end or len(data) == _CHUNK):
+                    return
+                data = self._sock.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._close()
-            return
-        if not data or session is None:
-            self._close()
-            return
+            pass
+        self._close()
+
+    def _take(self, data: bytes) -> bool:
+        """Give bytes to the session; True when the handshake is over, either way."""
+        session = self._session
+        assert session is not None
         try:
             outcome = session.receive(data)
         except RemoteProtocolError as error:
             self.listener.front.counters.refused(error.kind)
             self._say_and_close(error.reply)
-            return
+            return True
         if isinstance(outcome, Answer):
             if outcome.kind is not None:
                 self.listener.front.counters.refused(outcome.kind)
             self._say_and_close(outcome.reply)
-            return
+            return True
         out = session.data_to_send()
         if out and not self._say(out):
             self._close()
-        elif outcome is not None:
-            self._early = session.leftover
-            self._open(outcome)
-        elif len(data) == _CHUNK:
-            self._read_handshake()
+            return True
+        if outcome is None:
+            return False
+        self._early = session.leftover
+        self._spoke = bool(self._early)
+        self._open(outcome)
+        return True
 
     # Opening
+
+    def _has_said_nothing(self) -> bool:
+        """Whether the client, which has ended, left no bytes for the far end."""
+        if self._spoke:
+            return False
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _open(self, wish: Wish) -> None:
         front = self.listener.front
@@ -181,6 +211,7 @@ class Connection:
                 command=wish.command,
                 client=self.client or b"",
                 optimistic_data=optimistic,
+                read_ahead=True,
             )
         except IsoproxyError as error:
             self._refuse(error.kind)
@@ -230,18 +261,16 @@ class Connection:
             else:
                 self._answer_resolve(dial.reply.host)
         else:
-            self._join(dial.take_socket(), session, wish)
+            self._join(dial, session)
 
     def _answer_resolve(self, address: Address) -> None:
         assert self._session is not None
         self._say_and_close(self._session.resolved(address))
 
-    def _join(self, upstream: socket.socket, session: Session, wish: Wish) -> None:
+    def _join(self, dial: Dial, session: Session) -> None:
         """The stream is open: tell the client and let the bytes flow."""
         front = self.listener.front
         if not self._say(session.succeed()):
-            front.reactor.unregister(upstream.fileno())
-            upstream.close()
             self._close()
             return
         self._session = None
@@ -249,8 +278,15 @@ class Connection:
         front.counters.opened += 1
         early, self._early = self._early, b""
         front.deadlines.set(self, front.limits.idle_timeout_s)
+        upstream = dial.take_socket()
         self.relay = Relay(
-            front.reactor, front.pipes, self._sock, upstream, early=early, finished=self._relayed
+            front.reactor,
+            front.pipes,
+            Direction(self._sock, upstream, early, readable=self._readable, ending=self._ending),
+            Direction(
+                upstream, self._sock, dial.leftover, readable=dial.readable, ending=dial.ending
+            ),
+            self._relayed,
         )
         self.relay.run()
 

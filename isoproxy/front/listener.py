@@ -21,7 +21,7 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -127,7 +127,6 @@ class Listener:
     ) -> None:
         self.front = front
         self.settings = settings
-        self.rule = settings.rule
         self.accepted = 0
         self.open = 0
         self._inherited = sock is not None
@@ -136,6 +135,7 @@ class Listener:
         self._sock: socket.socket | None = sock
         sock.setblocking(False)
         self._unix = sock.family == socket.AF_UNIX
+        self.rule = replace(settings.rule, unix=self._unix)
         if not self._unix:
             # Accepted sockets inherit it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -47,11 +47,15 @@ class _SinkBroken(Exception):
 
 
 class Direction:
-    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken."""
+    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken.
+
+    readable    the source may hold bytes that no event will announce again
+    ending      the source may have announced its end: a short read proves nothing
+    """
 
     __slots__ = (
         "ended",
-        "last_bytes",
+        "ending",
         "moved",
         "pending",
         "pipe",
@@ -61,44 +65,55 @@ class Direction:
         "writable",
     )
 
-    def __init__(self, source: socket.socket, sink: socket.socket, pending: bytes) -> None:
+    def __init__(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        pending: bytes = b"",
+        *,
+        readable: bool = True,
+        ending: bool = True,
+    ) -> None:
         self.source = source
         self.sink = sink
         self.pending: bytes | memoryview = pending
         self.pipe: Pipe | None = None
         self.moved = 0
-        self.readable = True
+        self.readable = readable
         self.writable = True
-        self.last_bytes = False
-        """The source has announced its end: read on until it says so itself."""
+        self.ending = ending
         self.ended = False
 
     @property
     def idle(self) -> bool:
         """Nothing can be done before the next event."""
-        return self.ended or not self.writable or (not self.readable and not self._holds_bytes)
+        if self.ended or not self.writable:
+            return True
+        return not (self.readable or self.pending or self.pipe is not None)
 
-    @property
-    def _holds_bytes(self) -> bool:
-        return bool(self.pending) or self.pipe is not None
-
-    def pump(self, pipes: PipePool) -> None:
+    def pump(self, pipes: PipePool, last: bool) -> None:
         """Move bytes until something is in the way or the share is used up.
 
-        A sink that is broken ends the direction: nobody is left to read.  A source that
-        is broken raises OSError.
+        `last` says that the other direction has ended: both sockets are about to be
+        closed, which announces this end as well.  A sink that is broken ends the
+        direction: nobody is left to read.  A source that is broken raises OSError.
         """
         share = SHARE
-        while share > 0 and not self.idle:
-            try:
-                if self._holds_bytes and not self._flush(pipes):
+        try:
+            while share > 0 and self.writable and not self.ended:
+                if (self.pending or self.pipe is not None) and not self._flush(pipes):
                     return
                 if not self.readable:
                     return
                 share -= self._splice(pipes) if self.moved >= COPY_LIMIT else self._copy()
-            except _SinkBroken:
-                self.release(pipes)
-                self.ended = True
+        except _SinkBroken:
+            self.release(pipes)
+            self.ended = True
+        else:
+            if self.ended and not last:
+                with contextlib.suppress(OSError):
+                    # The sink may be gone; its own direction finds that out.
+                    self.sink.shutdown(socket.SHUT_WR)
 
     def release(self, pipes: PipePool) -> None:
         """Give back what is borrowed."""
@@ -126,10 +141,10 @@ class Direction:
         try:
             count = self.source.recv_into(_BUFFER)
         except BlockingIOError:
-            self.readable = False
+            self.readable = self.ending = False
             return 0
         if not count:
-            self._end()
+            self.ended = True
             return 0
         sent = 0
         try:
@@ -139,7 +154,7 @@ class Direction:
         self.moved += sent
         if sent < count:
             self.pending = bytes(_BUFFER[sent:count])
-        if count < len(_BUFFER) and not self.last_bytes:
+        if count < len(_BUFFER) and not self.ending:
             # The kernel gave less than was asked for: the socket is empty, and whatever
             # comes next is announced by an event.
             self.readable = False
@@ -154,12 +169,12 @@ class Direction:
                 self.source.fileno(), pipe.write_fd, pipe.capacity, flags=_SPLICE_FLAGS
             )
         except BlockingIOError:
-            self.readable = False
+            self.readable = self.ending = False
             self.release(pipes)
             return 0
         if not count:
             self.release(pipes)
-            self._end()
+            self.ended = True
             return 0
         pipe.held = count
         try:
@@ -191,32 +206,23 @@ class Direction:
         except OSError as error:
             raise _SinkBroken from error
 
-    def _end(self) -> None:
-        self.ended = True
-        with contextlib.suppress(OSError):
-            # The sink may be gone already; its own direction finds that out.
-            self.sink.shutdown(socket.SHUT_WR)
-
 
 class Relay:
     """A client's socket and Tor's, joined.
 
-    early      bytes read from the client already, to be forwarded first
-    finished   called once, when both sockets are closed
-
-    Both sockets must be registered with the reactor; the relay takes them over.
+    `up` carries the client's bytes, `down` Tor's.  `finished` is called once, when both
+    sockets are closed.  Both must be registered with the reactor; the relay takes them
+    over, and moves nothing before the first event or `run`.
     """
 
-    __slots__ = ("_finished", "_pipes", "_queued", "_reactor", "active", "down", "up")
+    __slots__ = ("_finished", "_pipes", "_queued", "_reactor", "_up_fd", "active", "down", "up")
 
     def __init__(
         self,
         reactor: Reactor,
         pipes: PipePool,
-        client: socket.socket,
-        upstream: socket.socket,
-        *,
-        early: bytes = b"",
+        up: Direction,
+        down: Direction,
         finished: Callable[[], None],
     ) -> None:
         self._reactor = reactor
@@ -225,10 +231,11 @@ class Relay:
         self._queued = False
         self.active = True
         """Set whenever something happened; whoever watches for idleness clears it."""
-        self.up = Direction(client, upstream, early)
-        self.down = Direction(upstream, client, b"")
-        reactor.hand_over(client.fileno(), self)
-        reactor.hand_over(upstream.fileno(), self)
+        self.up = up
+        self.down = down
+        self._up_fd = up.source.fileno()
+        reactor.hand_over(self._up_fd, self)
+        reactor.hand_over(down.source.fileno(), self)
 
     @property
     def half_closed(self) -> bool:
@@ -239,10 +246,11 @@ class Relay:
         if self._finished is None:
             return
         self.active = True
-        own, other = (self.up, self.down) if fd == self.up.source.fileno() else (self.down, self.up)
+        own, other = (self.up, self.down) if fd == self._up_fd else (self.down, self.up)
         if events & (READABLE | PEER_SHUT | BROKEN):
             own.readable = True
-            own.last_bytes = own.last_bytes or bool(events & (PEER_SHUT | BROKEN))
+            if events & (PEER_SHUT | BROKEN):
+                own.ending = True
         if events & (WRITABLE | BROKEN):
             other.writable = True
         if not events:
@@ -251,19 +259,20 @@ class Relay:
 
     def run(self) -> None:
         """Move what can be moved in both directions."""
+        up, down = self.up, self.down
         try:
-            if not self.up.idle:
-                self.up.pump(self._pipes)
-            if not self.down.idle:
-                self.down.pump(self._pipes)
+            if not up.idle:
+                up.pump(self._pipes, down.ended)
+            if not down.idle:
+                down.pump(self._pipes, up.ended)
         except OSError:
             self.abort()
             return
-        if self.up.ended and self.down.ended:
+        if up.ended and down.ended:
             self._close()
-        elif not self._queued and not (self.up.idle and self.down.idle):
+        elif not self._queued and not (up.idle and down.idle):
             self._queued = True
-            self._reactor.again(self, self.up.source.fileno())
+            self._reactor.again(self, self._up_fd)
 
     def abort(self) -> None:
         """End at once and reset both connections, so that nobody takes it for an end."""

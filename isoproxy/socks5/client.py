@@ -28,11 +28,19 @@ _SHORTEST_REPLY: Final = 8
 """Bytes: version, code, reserved, ATYP 3, length, one byte of name, port."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reply:
-    """Tor's answer: `host` is the bound or resolved address, a name after RESOLVE_PTR."""
+    """Tor's answer, as RFC 1928 §6 has it: the type of the address and its bytes."""
 
-    host: Address | bytes
+    address_type: int
+    body: bytes
+
+    @property
+    def host(self) -> Address | bytes:
+        """The bound or resolved address, or a name after RESOLVE_PTR."""
+        if self.address_type == AddressType.NAME:
+            return self.body[1:]
+        return IPv4Address(self.body) if len(self.body) == 4 else IPv6Address(self.body)
 
 
 class _ClientState(Enum):
@@ -58,7 +66,7 @@ class Client:
     def __init__(
         self,
         command: Command,
-        host: Address | bytes,
+        host: Address | bytes | str,
         port: int,
         *,
         username: bytes,
@@ -168,6 +176,4 @@ class Client:
         body = buffer[4 : end - 2]
         self._buffer = buffer[end:]
         self._state = _ClientState.DONE
-        if buffer[3] == AddressType.NAME:
-            return Reply(body[1:])
-        return Reply(IPv4Address(body) if len(body) == 4 else IPv6Address(body))
+        return Reply(buffer[3], body)

@@ -24,6 +24,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Final
 
+from isoproxy.reactor import Deadlines
+
 MAX_QUEUED: Final = 4096
 MAX_QUEUED_PER_CLIENT: Final = 1024
 MAX_REMEMBERED: Final = 65536
@@ -37,7 +39,7 @@ SLOT_LIFE_S: Final = 10.0
 class Slot:
     """One stream's place among the pending ones; call `release` once, whatever happens."""
 
-    __slots__ = ("_budget", "_client", "_grant", "_timer", "circuit")
+    __slots__ = ("_budget", "_client", "_grant", "_held", "circuit")
 
     def __init__(
         self, budget: CircuitBudget, circuit: Hashable, client: bytes, grant: Callable[[], None]
@@ -46,7 +48,7 @@ class Slot:
         self.circuit = circuit
         self._client = client
         self._grant: Callable[[], None] | None = grant
-        self._timer: asyncio.TimerHandle | None = None
+        self._held = False
 
     @property
     def waiting(self) -> bool:
@@ -56,6 +58,10 @@ class Slot:
     def release(self) -> None:
         """Give the slot back, or leave the queue; a second call does nothing."""
         self._budget._release(self)
+
+    def on_deadline(self) -> None:
+        """The slot's life is over, though the stream may be pending."""
+        self.release()
 
 
 class CircuitBudget:
@@ -67,6 +73,7 @@ class CircuitBudget:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int = 24, reserve: int = 6) -> None:
         self._loop = loop
+        self._deadlines = Deadlines(loop)
         self._limit = limit
         self._per_client = max(1, limit - reserve)
         self._held: dict[bytes, int] = {}
@@ -116,13 +123,18 @@ class CircuitBudget:
         self._queued += 1
         return slot
 
+    def close(self) -> None:
+        """Forget all deadlines; slots may still be released."""
+        self._deadlines.close()
+
     def _may_start(self, client: bytes) -> bool:
         return self._pending < self._limit and self._held.get(client, 0) < self._per_client
 
     def _start(self, slot: Slot) -> None:
         self._pending += 1
         self._held[slot._client] = self._held.get(slot._client, 0) + 1
-        slot._timer = self._loop.call_later(SLOT_LIFE_S, slot.release)
+        slot._held = True
+        self._deadlines.set(slot, SLOT_LIFE_S)
         grant, slot._grant = slot._grant, None
         if grant is not None:
             grant()
@@ -135,10 +147,10 @@ class CircuitBudget:
                 queue.remove(slot)
                 self._queued -= 1
             return
-        if slot._timer is None:
+        if not slot._held:
             return
-        slot._timer.cancel()
-        slot._timer = None
+        slot._held = False
+        self._deadlines.clear(slot)
         self._pending -= 1
         self._held[slot._client] -= 1
         if not self._held[slot._client]:

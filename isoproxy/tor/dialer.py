@@ -26,7 +26,7 @@ import errno
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, PolicyRefusal
@@ -46,6 +46,7 @@ from isoproxy.tor.endpoint import Endpoint
 DIAL_TIMEOUT_S: Final = 120.0
 SEND_BUFFER: Final = 16384
 """Bytes of SO_SNDBUF towards Tor: a fast local upload can otherwise keep Tor reading."""
+READ_AHEAD: Final = 4096
 BACKLOG_RETRY_S: Final = 0.05
 """Seconds before a SocksPort whose backlog was full is tried again."""
 OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -82,9 +83,11 @@ class Dial:
         "_dialer",
         "_done",
         "_key",
+        "_read_ahead",
         "_slot",
         "_sock",
         "_unsent",
+        "ending",
         "error",
         "readable",
         "reply",
@@ -97,6 +100,7 @@ class Dial:
         purpose: Purpose,
         client: Client,
         done: Callable[[Dial], None],
+        read_ahead: bool,
     ) -> None:
         self._dialer = dialer
         self._key = key
@@ -108,8 +112,16 @@ class Dial:
         self._unsent = b""
         self.reply: Reply | None = None
         self.error: IsoproxyError | None = None
-        self.readable = False
+        self._read_ahead = read_ahead
+        self.readable = True
         """Whether the socket may hold bytes that no event will announce again."""
+        self.ending = False
+        """Whether the far end has announced its end."""
+
+    @property
+    def leftover(self) -> bytes:
+        """The far end's first bytes, read ahead."""
+        return self._client.leftover
 
     def take_socket(self) -> socket.socket:
         """The connected socket, still registered with the reactor; now the caller's."""
@@ -138,6 +150,8 @@ class Dial:
         if sock is None or self._done is None:
             return
         try:
+            if events & (PEER_SHUT | BROKEN):
+                self.ending = True
             if self._unsent and not self._send(sock):
                 return
             if events & (READABLE | PEER_SHUT | BROKEN):
@@ -186,19 +200,23 @@ class Dial:
 
     def _receive(self, sock: socket.socket) -> None:
         while wanted := self._client.wanted:
+            if self._read_ahead:
+                wanted = READ_AHEAD
             data = sock.recv(wanted)
             if not data:
                 self.fail(ErrorKind.TOR_UNREACHABLE)
                 return
             reply = self._client.receive(data)
             self._unsent += self._client.data_to_send()
+            # A short read has emptied the socket, unless its end is there already.
+            emptied = self._read_ahead and len(data) < READ_AHEAD and not self.ending
             if reply is not None:
                 self.reply = reply
-                self.readable = True
+                self.readable = not emptied
                 self._dialer.succeeded(self._circuit)
                 self._finish()
                 return
-            if self._unsent and not self._send(sock):
+            if (self._unsent and not self._send(sock)) or emptied:
                 return
 
     def _finish(self) -> None:
@@ -252,10 +270,13 @@ class Dialer:
         client: bytes = b"",
         optimistic_data: bytes = b"",
         timeout: float | None = None,
+        read_ahead: bool = False,
     ) -> Dial:
         """Begin a dial; `done(dial)` is called when it is over, possibly before the return.
 
         `client` says on whose behalf, for fairness among those that wait for circuits.
+        With `read_ahead` the far end's first bytes may come in `dial.leftover`; without,
+        they stay in the kernel.
         Raises PolicyRefusal for a target that must never reach Tor.
         """
         if not target.may_be_sent_to_tor(self.settings.never_sent_to_tor):
@@ -263,13 +284,13 @@ class Dialer:
         credentials = upstream_credentials(key, purpose, self.form)
         handshake = Client(
             command,
-            ip_address(target.host) if target.is_ip else target.host.encode("ascii"),
+            target.host if target.is_ip else target.host.encode("ascii"),
             target.port,
             username=credentials.username,
             password=credentials.password,
             optimistic_data=optimistic_data,
         )
-        dial = Dial(self, key, purpose, handshake, done)
+        dial = Dial(self, key, purpose, handshake, done, read_ahead)
         self._active.add(dial)
         self._deadlines.set(dial, self.settings.timeout_s if timeout is None else timeout)
         circuit = (key, purpose)
@@ -343,6 +364,7 @@ class Dialer:
         for dial in tuple(self._active):
             dial.fail(ErrorKind.TOR_UNREACHABLE)
         self._deadlines.close()
+        self.circuits.close()
 
     # What a Dial asks of its dialer.
 

@@ -158,7 +158,7 @@ def test_the_two_credential_forms() -> None:
 def test_only_an_isolator_builds_keys_and_they_stay_in_memory() -> None:
     key = ISOLATOR.own_key("test")
     with pytest.raises(TypeError):
-        IsolationKey(object(), b"s" * 32, 0, "label")
+        IsolationKey(object(), b"s" * 32, 0, b"label")
     with pytest.raises(TypeError):
         pickle.dumps(key)
     with pytest.raises(TypeError):

@@ -14,6 +14,11 @@ from isoproxy.socks5 import Address, Client, Command, Reply, Server, encode_repl
 OK = encode_reply(0)
 
 
+def host_of(reply: Reply | None) -> Address | bytes:
+    assert reply is not None
+    return reply.host
+
+
 def connecting(optimistic_data: bytes = b"") -> Client:
     client = Client(
         Command.CONNECT,
@@ -33,7 +38,7 @@ def test_credentials_wait_for_the_method_and_then_take_all_with_them() -> None:
     assert client.data_to_send() == b""
     assert client.receive(b"\x02") is None
     assert client.data_to_send() == b"\x01\x01u\x01p\x05\x01\x00\x03\x06a.test\x00\x50GET /"
-    assert client.receive(b"\x01\x00" + OK + b"hello") == Reply(ip_address("0.0.0.0"))
+    assert host_of(client.receive(b"\x01\x00" + OK + b"hello")) == ip_address("0.0.0.0")
     assert client.leftover == b"hello"
 
 
@@ -60,7 +65,7 @@ def test_any_pieces_give_the_same_reply(size: int, rest: bytes) -> None:
     client = connecting()
     stream = b"\x05\x02\x01\x00" + encode_reply(0, ip_address("192.0.2.1"), 9)
     replies = [client.receive(stream[at : at + size]) for at in range(0, len(stream), size)]
-    assert replies[-1] == Reply(ip_address("192.0.2.1"))
+    assert host_of(replies[-1]) == ip_address("192.0.2.1")
     assert replies[:-1] == [None] * (len(replies) - 1)
 
 
@@ -119,14 +124,14 @@ def test_credentials_fit_their_length_byte() -> None:
 
 
 @given(
-    host=st.ip_addresses() | st.binary(min_size=1, max_size=255),
+    host=st.ip_addresses() | st.ip_addresses().map(str) | st.binary(min_size=1, max_size=255),
     port=st.integers(1, 0xFFFF),
     username=st.binary(max_size=255),
     password=st.binary(max_size=255),
     early=st.binary(max_size=30),
 )
 def test_client_and_server_understand_each_other(
-    host: Address | bytes, port: int, username: bytes, password: bytes, early: bytes
+    host: Address | bytes | str, port: int, username: bytes, password: bytes, early: bytes
 ) -> None:
     client = Client(
         Command.CONNECT, host, port, username=username, password=password, optimistic_data=early
@@ -140,4 +145,4 @@ def test_client_and_server_understand_each_other(
     assert (found.host, found.port) == (expected, port)
     assert (found.username, found.password) == (username, password)
     assert server.leftover == early
-    assert client.receive(server.succeed()) == Reply(ip_address("0.0.0.0"))
+    assert host_of(client.receive(server.succeed())) == ip_address("0.0.0.0")
