@@ -345,10 +345,9 @@ class HeaderSync:
                 if not isinstance(blob, bytes):
                     raise blob
                 if not self._continues(branch, blob):
-                    if branch.tip_height == branch.fork_height:
-                        await self._settle_fork(label)
-                        return
-                    break
+                    self._adopt(branch)
+                    await self._settle_fork(label)
+                    return
                 await self._append(branch, blob)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
