@@ -47,10 +47,10 @@ def electrumx_program() -> Path:
     return program
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at the moment."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port of `host` that nobody listens on at the moment."""
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((host, 0))
         port: int = sock.getsockname()[1]
         return port
 
@@ -84,15 +84,18 @@ def self_signed(directory: Path, host: str = "localhost") -> tuple[Path, Path, b
 
 
 class ElectrumX:
-    """One server process; TCP at `tcp_port`, TLS at `tls_port` of 127.0.0.1.
+    """One server process; TCP at `tcp_port`, TLS at `tls_port` of `host`.
 
     `settings` are further environment variables, such as COST_HARD_LIMIT.
     """
 
-    def __init__(self, directory: Path, daemon_url: str, **settings: str) -> None:
+    def __init__(
+        self, directory: Path, daemon_url: str, host: str = "127.0.0.1", **settings: str
+    ) -> None:
         self.directory = directory
+        self.host = host
         directory.mkdir(parents=True, exist_ok=True)
-        self.tcp_port, self.tls_port = free_port(), free_port()
+        self.tcp_port, self.tls_port = free_port(host), free_port(host)
         certificate, key, self.fingerprint = self_signed(directory)
         self._environment = {
             "PATH": os.environ.get("PATH", ""),
@@ -102,7 +105,7 @@ class ElectrumX:
             "DB_DIRECTORY": str(directory),
             "DB_ENGINE": "leveldb",
             "DAEMON_URL": daemon_url,
-            "SERVICES": f"tcp://127.0.0.1:{self.tcp_port},ssl://127.0.0.1:{self.tls_port}",
+            "SERVICES": f"tcp://{host}:{self.tcp_port},ssl://{host}:{self.tls_port}",
             "SSL_CERTFILE": str(certificate),
             "SSL_KEYFILE": str(key),
             "PEER_DISCOVERY": "off",
@@ -134,7 +137,7 @@ class ElectrumX:
             if self._process is None or self._process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.tls_port), 1.0).close()
+                socket.create_connection((self.host, self.tls_port), 1.0).close()
                 return
             time.sleep(0.05)
         raise RuntimeError((self.directory / "log").read_text()[-4000:])
@@ -151,9 +154,16 @@ class ElectrumX:
 class ElectrumXServers:
     """`with ElectrumXServers(directory, url, 3) as servers:` several servers at once."""
 
-    def __init__(self, directory: Path, daemon_url: str, count: int, **settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        daemon_url: str,
+        count: int,
+        host: str = "127.0.0.1",
+        **settings: str,
+    ) -> None:
         self.servers = [
-            ElectrumX(directory / f"electrumx{number}", daemon_url, **settings)
+            ElectrumX(directory / f"electrumx{number}", daemon_url, host, **settings)
             for number in range(count)
         ]
 
