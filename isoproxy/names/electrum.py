@@ -225,6 +225,12 @@ class ElectrumBackend:
         now = asyncio.get_running_loop().time()
         return self._scores.choose(now, self.pool.servers_of(key))
 
+    def _note_wait(self, server: Server, since: float) -> None:
+        """A look-up ended without this server's answer: how long was it waited for?"""
+        waited = asyncio.get_running_loop().time() - since
+        if waited > self._hedge_delay([server]):
+            self._scores.was_slow(server, waited)
+
     def _hedge_delay(self, servers: Sequence[Server]) -> float:
         known = [
             latency
@@ -245,6 +251,7 @@ class _Quorum:
         self._key = key
         self._candidates: Iterator[Server] = iter(backend._order(key))
         self._asked: dict[asyncio.Task[_Answer], Server] = {}
+        self._asked_at: dict[str, float] = {}
         self._answers: list[_Answer] = []
         self._syncing = False
         self._stale = False
@@ -258,8 +265,9 @@ class _Quorum:
                 await self._step()
             return self._answers
         finally:
-            for task in self._asked:
+            for task, server in self._asked.items():
                 task.cancel()
+                self._backend._note_wait(server, self._asked_at[server.label])
             await asyncio.gather(*self._asked, return_exceptions=True)
 
     def _is_enough(self) -> bool:
@@ -275,6 +283,7 @@ class _Quorum:
             self._backend._ask(self._question, self._key, server)
         )
         self._asked[task] = server
+        self._asked_at[server.label] = asyncio.get_running_loop().time()
         return True
 
     async def _step(self) -> None:

@@ -59,6 +59,11 @@ class Scores:
         known = health.latency
         health.latency = seconds if known is None else known + _SMOOTHING * (seconds - known)
 
+    def was_slow(self, server: Server, seconds: float) -> None:
+        """No answer came for so long that others had to be asked."""
+        health = self.of(server)
+        health.latency = max(seconds, health.latency or 0.0)
+
     def failed(self, server: Server, now: float) -> None:
         """It could not be reached, closed the connection, or took too long."""
         health = self.of(server)

@@ -44,7 +44,7 @@ def honest(method: str, params: list[Any], result: Any) -> Any:
 
 
 class ElectrumServer:
-    """`async with ElectrumServer(chain) as server:` serves at 127.0.0.1:`server.port`.
+    """`async with ElectrumServer(chain) as server:` serves at `host`:`server.port`.
 
     `protocol` is the newest version spoken; `delay` in s is waited before each answer.
     """
@@ -56,12 +56,14 @@ class ElectrumServer:
         *,
         protocol: str = "1.4.3",
         delay: float = 0.0,
+        host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.chain = chain
         self.lie = lie
         self.protocol = protocol
         self.delay = delay
+        self.host = host
         self.port = port
         self.requests: list[tuple[str, list[Any]]] = []
         self.connections = 0
@@ -71,7 +73,7 @@ class ElectrumServer:
 
     async def __aenter__(self) -> ElectrumServer:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, limit=1 << 20
+            self._serve, self.host, self.port, limit=1 << 20
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -62,6 +62,16 @@ def test_a_slow_server_and_a_suspect_come_later() -> None:
     assert table.ranked(SUSPICION_S)[-1] is A
 
 
+def test_a_server_that_kept_a_look_up_waiting_comes_later_at_once() -> None:
+    table = scores(A, B)
+    table.answered(A, 0.1)
+    table.was_slow(A, 2.5)
+    assert table.ranked(0.0) == [B, A]
+    for _ in range(3):
+        table.answered(A, 0.1)
+    assert {table.ranked(0.0)[0].label for _ in range(30)} == {A.label, B.label}
+
+
 def test_different_operators_are_heard_first() -> None:
     table = scores(B, B2, C)
     for _ in range(20):
