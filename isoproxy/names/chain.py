@@ -67,6 +67,13 @@ def first_height_needed(network: Network, anchor: Anchor) -> int:
     return max(0, needed)
 
 
+class HeaderFromTheFuture(HeaderRejected):
+    """A header is dated too far ahead: of the server's making, or our clock is slow."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "a header lies in the future; check this computer's clock")
+
+
 class _Context(ABC):
     """Headers by height, as the difficulty and time rules look at them."""
 
@@ -310,7 +317,7 @@ class Branch(_Context):
         if header.time <= self.median_time(height - 1):
             raise HeaderRejected(0, "a header is older than the median of those before it")
         if now is not None and header.time > now + MAX_FUTURE_S:
-            raise HeaderRejected(0, "a header lies in the future")
+            raise HeaderFromTheFuture
         floor = next((low for since, low in self.network.version_floors if height >= since), 0)
         if header.base_version < floor:
             raise HeaderRejected(0, "a header's version is too old")

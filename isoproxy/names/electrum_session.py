@@ -32,8 +32,8 @@ CLIENT_NAME: Final = "4.0.6"
 PROTOCOL: Final = ("1.4", "1.4.3")
 """From 1.6 on servers cut merge-mined headers in wrong places."""
 VALUE_PROOF_PROTOCOL: Final = (1, 4, 3)
-LOOKUP_LINE: Final = 4_000_000
-"""Bytes of one answer in a look-up; a transaction is at most 100 kB in practice."""
+LOOKUP_LINE: Final = 1_000_000
+"""Bytes of one answer in a look-up; nodes relay transactions of at most 100 kB."""
 MAX_SYNC_LINE: Final = MAX_LINE
 """Bytes of one answer while headers are downloaded."""
 READ_SIZE: Final = 1 << 16

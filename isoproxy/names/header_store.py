@@ -29,7 +29,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from isoproxy.names.auxpow import HEADER_LENGTH
+from isoproxy.errors import RemoteProtocolError
+from isoproxy.names.auxpow import HEADER_LENGTH, Header
+from isoproxy.names.chain import HeaderChain, first_height_needed
 from isoproxy.names.network import Anchor, Network
 
 _MAGIC: Final = b"isoproxy headers 1\n"
@@ -118,8 +120,8 @@ def _split(raw: bytes) -> list[bytes]:
 class HeaderStore:
     """The two files of one network in `directory`, which exists.
 
-    Use: `load` once, then `append_up`, `append_down`, `replace_above` as the chain grows.
-    OSError from the disk is passed on.
+    Use: `restore` (or `load`) once, then `append_up`, `append_down`, `replace_above` as the
+    chain grows.  OSError from the disk is passed on.
     """
 
     def __init__(self, directory: Path, network: Network, anchor: Anchor) -> None:
@@ -135,6 +137,22 @@ class HeaderStore:
     def load(self) -> tuple[list[bytes], list[bytes]]:
         """Headers from the anchor down, and from above the anchor up."""
         return self._down.read(), self._up.read()
+
+    def restore(self, chain: HeaderChain, now: int) -> None:
+        """`load` into an empty `chain`; what does not fit there is forgotten here too.
+
+        `now` is in s since 1970.
+        """
+        down, up = self.load()
+        try:
+            if len(down) <= self._anchor.height - first_height_needed(chain.network, self._anchor):
+                raise RemoteProtocolError("the stored headers do not reach down far enough")
+            chain.extend_down([Header.parse(raw) for raw in reversed(down)])
+        except RemoteProtocolError:
+            self.clear()
+            return
+        if chain.restore(up, now) < len(up):
+            self.replace_above(chain.tip_height, b"")
 
     def append_down(self, raw: bytes) -> None:
         """Add headers (80 bytes each, lowest first) below the lowest there is."""

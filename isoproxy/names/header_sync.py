@@ -15,7 +15,7 @@ Theory of operation
     reputation, and the range is asked of another one.
 
     Servers count what they send and cut off who takes too much.  A `CostBudget` per
-    server counts the same way and stays below half of the usual limit.
+    server counts the same way and stays well below the usual limit.
 
 Invariants
     The chain and the store change only here, by whole verified ranges, in that order.
@@ -33,7 +33,12 @@ from typing import Final
 from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
 from isoproxy.names import electrum_answers as answers
 from isoproxy.names.auxpow import Header, HeaderStream, MinedHeader
-from isoproxy.names.chain import Branch, HeaderChain, first_height_needed
+from isoproxy.names.chain import (
+    Branch,
+    HeaderChain,
+    HeaderFromTheFuture,
+    first_height_needed,
+)
 from isoproxy.names.electrum_pool import ServerPool
 from isoproxy.names.electrum_rates import CostBudget
 from isoproxy.names.electrum_session import ElectrumSession, ServerRefused
@@ -46,6 +51,7 @@ MAX_BLOB: Final = 10_000_000
 PIECE: Final = 1 << 15
 """Bytes parsed before other work of the loop has its turn."""
 _FIRST_FORK_STEP: Final = 8
+_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class SyncSettings:
 
     chunk: int = 504
     connections: int = 3
-    cost_capacity: float = 4000.0
+    cost_capacity: float = 6000.0
     cost_rate: float = 0.9
     answer_timeout: float = 120.0
     idle: float = 60.0
@@ -109,19 +115,8 @@ class HeaderSync:
 
     def restore(self) -> None:
         """Take back what an earlier run stored; what does not fit is forgotten."""
-        if self._store is None:
-            return
-        down, up = self._store.load()
-        try:
-            if len(down) <= self.chain.anchor.height - self._first_height_needed:
-                raise RemoteProtocolError("the stored headers do not reach down far enough")
-            self.chain.extend_down([Header.parse(raw) for raw in reversed(down)])
-        except RemoteProtocolError:
-            self._store.clear()
-            return
-        taken = self.chain.restore(up, int(self._wall_clock()))
-        if taken < len(up):
-            self._store.replace_above(self.chain.tip_height, b"")
+        if self._store is not None:
+            self._store.restore(self.chain, int(self._wall_clock()))
 
     @property
     def wanted_base(self) -> int:
@@ -200,7 +195,7 @@ class HeaderSync:
             return
         server, _ = self._sessions[label]
         now = asyncio.get_running_loop().time()
-        if isinstance(error, RemoteProtocolError) and not isinstance(error, ServerRefused):
+        if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
             self._pool.scores.lied(server, now)
         else:
             self._pool.scores.failed(server, now)

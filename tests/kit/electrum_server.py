@@ -72,9 +72,7 @@ class ElectrumServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> ElectrumServer:
-        self._server = await asyncio.start_server(
-            self._serve, self.host, self.port, limit=1 << 20
-        )
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

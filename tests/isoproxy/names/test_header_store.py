@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isoproxy.names.chain import HeaderChain
 from isoproxy.names.header_store import RECORD_LENGTH, HeaderStore
 from isoproxy.names.network import REGTEST, TESTNET, Anchor
 from tests.kit.namecoin.chain import RegtestChain
@@ -126,6 +127,7 @@ def test_a_file_of_another_kind_is_discarded(directory: Path, content: bytes) ->
 _WRITER = """
 import sys
 from pathlib import Path
+from isoproxy.names.chain import HeaderChain
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.network import REGTEST
 store = HeaderStore(Path(sys.argv[1]), REGTEST, REGTEST.anchor)
@@ -166,4 +168,24 @@ def test_the_recorded_chain_in_the_store(tmp_path: Path) -> None:
     store.close()
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
     assert store.load() == (raws[:1], raws[1:])
+    store.close()
+
+
+def test_a_chain_is_restored_and_what_does_not_fit_is_forgotten(tmp_path: Path) -> None:
+    raws = [raw[:80] for raw in RegtestChain.recorded().headers()]
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    store.load()
+    store.append_down(raws[0])
+    store.append_up(b"".join([*raws[1:50], *raws[60:]]))
+    for _ in range(2):
+        chain = HeaderChain(REGTEST)
+        store.restore(chain, 2_000_000_000)
+        assert chain.tip_height == 49
+    assert store.load() == (raws[:1], raws[1:50])
+    store.clear()
+    store.append_down(raws[1])
+    chain = HeaderChain(REGTEST)
+    store.restore(chain, 2_000_000_000)
+    assert chain.tip_height == 0
+    assert store.load() == ([], [])
     store.close()

@@ -152,14 +152,27 @@ async def test_the_branch_with_more_work_wins_however_deep_it_forks(
     rival = RegtestChain(chain.blocks)
     rival.rewind(RECORDED_TIP - depth)
     rival.mine_empty(depth + 1)
-    first, second = ElectrumServer(chain), ElectrumServer(rival)
-    async with running(first, second, directory=tmp_path) as bench:
+    async with running(ElectrumServer(chain), directory=tmp_path) as bench:
+        await bench.until_complete()
+    servers = ElectrumServer(chain), ElectrumServer(rival)
+    async with running(*servers, directory=tmp_path) as bench:
+        assert bench.chain.tip_hash[::-1].hex() == chain.blocks[-1].block_hash
         await bench.until_tip(RECORDED_TIP + 1)
         assert bench.chain.tip_hash[::-1].hex() == rival.blocks[-1].block_hash
-        assert bench.scores.of(bench.servers[0]).lies == 0
-        assert bench.scores.of(bench.servers[1]).lies == 0
-    async with running(second, directory=tmp_path) as bench:
+        assert [bench.scores.of(server).lies for server in bench.servers] == [0, 0]
+    async with running(servers[1], directory=tmp_path) as bench:
         assert bench.chain.tip_hash[::-1].hex() == rival.blocks[-1].block_hash
+
+
+async def test_a_server_on_a_weaker_branch_is_not_followed_again_and_again() -> None:
+    chain = RegtestChain.recorded()
+    async with running(ElectrumServer(chain)) as bench:
+        await bench.until_complete()
+        (label,) = bench.sync._sessions
+        await bench.sync._settle_fork(label)
+        chain.mine_empty(1)
+        assert bench.sync._weaker[label] == chain.blocks[RECORDED_TIP].header
+        assert bench.chain.tip_height == RECORDED_TIP
 
 
 async def test_a_claim_of_height_without_the_work_does_not_win() -> None:
@@ -241,6 +254,17 @@ async def test_a_server_that_will_not_serve_is_no_liar(trouble: Exception) -> No
     ) as bench:
         await bench.until_complete()
         assert bench.scores.of(bench.servers[0]).lies == 0
+
+
+async def test_with_a_slow_clock_of_our_own_nobody_is_called_a_liar() -> None:
+    chain = RegtestChain.recorded()
+    async with running(ElectrumServer(chain)) as bench:
+        bench.sync._wall_clock = lambda: chain.blocks[-1].time - 7300.0
+        async with asyncio.timeout(3):
+            while not bench.scores.of(bench.servers[0]).failures:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert bench.scores.of(bench.servers[0]).lies == 0
+        assert not bench.sync.ready.is_set()
 
 
 async def test_a_server_without_our_anchor_is_refused() -> None:
