@@ -94,8 +94,8 @@ class Gateway:
     """Serves clients on a listening socket.
 
     `key_for` applies this gateway's isolation rule; `resolve` turns a name that Tor must
-    not see into a target, under a key; `connect` opens a P2P stream under a key on behalf
-    of a client field; `socks` serves a SOCKS5 client on a socket from which nothing has
+    not see into a target; `connect` opens a P2P stream; both do it under a key and on
+    behalf of a client field; `socks` serves a SOCKS5 client on a socket from which nothing has
     been read.  `settings` and `bridging` may be replaced at any time, for connections to
     come.
     """
@@ -106,7 +106,7 @@ class Gateway:
         connect: Callable[[IsolationKey, Target, bytes], Awaitable[socket.socket]],
         ledger: Ledger,
         *,
-        resolve: Callable[[Target, IsolationKey], Awaitable[Target]] | None = None,
+        resolve: Callable[[Target, IsolationKey, bytes], Awaitable[Target]] | None = None,
         bridging: BridgeSettings | None = None,
         settings: GatewaySettings | None = None,
         socks: Callable[[socket.socket], Awaitable[None]] | None = None,
@@ -191,7 +191,7 @@ class Gateway:
             )
         )
 
-        found = target if self._resolve is None else await self._resolve(target, key)
+        found = target if self._resolve is None else await self._resolve(target, key, whose)
 
         async def dial() -> socket.socket:
             return await self._connect(key, found, whose)

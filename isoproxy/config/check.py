@@ -84,8 +84,12 @@ def _listening(config: Config) -> Iterator[tuple[str, Address]]:
 
 def _names(config: Config) -> Iterator[Finding]:
     electrum, rpc = config.names.electrum, config.names.rpc
-    if "bit" not in config.names.never_to_tor:
-        yield "names.never_to_tor", '"bit" must stay in the list: exits know no such names'
+    for suffix, route in config.names.top_levels.items():
+        is_bit = suffix in ("bit", "bit.onion") or suffix.endswith(".bit")
+        if is_bit and route == "tor":
+            yield "names.top_levels", 'bit can never be "tor": an exit would only learn the name'
+        if not is_bit and route == "namecoin":
+            yield "names.top_levels", 'only names under bit are "namecoin"; write "tor" or "refuse"'
     if electrum.servers and electrum.quorum > len(electrum.servers):
         yield (
             "names.electrum.quorum",
@@ -93,6 +97,17 @@ def _names(config: Config) -> Iterator[Finding]:
         )
     if (electrum.anchor_height is None) != (electrum.anchor_hash is None):
         yield "names.electrum.anchor_height", "anchor_height and anchor_hash go together"
+    if (electrum.checkpoint_height is None) != (electrum.checkpoint_root is None):
+        yield (
+            "names.electrum.checkpoint_height",
+            "checkpoint_height and checkpoint_root go together",
+        )
+    if rpc.clients and config.names.backend in ("electrum", "none"):
+        yield (
+            "names.rpc.clients",
+            'needs names.backend = "electrum-nmc" or "namecoin-core": the light client in '
+            "isoproxy keeps clients apart by itself",
+        )
     if rpc.cookie_file and (rpc.username or rpc.password):
         yield "names.rpc.cookie_file", "give a cookie file, or user and password, not both"
     if rpc.password and not rpc.username:
@@ -125,8 +140,6 @@ def _bitcoin(config: Config) -> Iterator[Finding]:
                 f"{key}.isolate",
                 "a gateway that other machines reach must keep them apart; add ClientAddr",
             )
-    for index, service in enumerate(config.onion_service):
-        yield from _known_signet(f"onion_service.{index}.network", service.network, known)
 
 
 def _gateway_peers(key: str, gateway: GatewayConfig) -> Iterator[Finding]:
@@ -195,5 +208,7 @@ def _warnings(config: Config) -> Iterator[Finding]:
             yield key, "clients can have private networks dialled; for test networks only"
     if not config.observe.safe_logging:
         yield "observe.safe_logging", "names and targets will be in the log; for debugging only"
+    if config.names.electrum.allow_plain:
+        yield "names.electrum.allow_plain", "exits can read, and change, what is looked up"
     if config.names.rpc.allow_unisolated:
         yield "names.rpc.allow_unisolated", "look-ups of separate identities can be linked"

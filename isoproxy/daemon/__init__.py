@@ -32,6 +32,7 @@ from isoproxy.config import (
     private_directory,
     state_directory,
 )
+from isoproxy.daemon.bitcoin import Bitcoin, Door
 from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.settings import (
@@ -40,7 +41,6 @@ from isoproxy.daemon.settings import (
     flag_names,
     front_limits,
     listener_settings,
-    peer_to_peer,
 )
 from isoproxy.daemon.status import collect, status
 from isoproxy.daemon.upstream import Upstream
@@ -57,7 +57,7 @@ from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.progress import BootstrapProgress
 
 HEALTH_S: Final = 10.0
-_LIVE: Final = ("listener", "limits", "names.never_to_tor", "bitcoin.ports", "observe.log_",
+_LIVE: Final = ("listener", "limits", "names.top_levels", "bitcoin.", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
 
@@ -110,12 +110,13 @@ class Daemon:
         self.dialer = Dialer(
             self.reactor, self.isolator, dialer_settings(config, self.upstream.socks)
         )
+        self.bitcoin = Bitcoin(config, self.dialer, self.isolator)
         self.front = FrontEnd(
             self.reactor,
             self.isolator,
             self.dialer,
             limits=front_limits(config),
-            p2p=peer_to_peer(config, self.dialer, self.isolator),
+            p2p=self.bitcoin.p2p,
         )
         self.admin = AdminServer(admin_address(config))
         for request, handler in (
@@ -187,9 +188,13 @@ class Daemon:
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
         self._resources.push_async_callback(self.front.drain, 0.0)
+        self._resources.push_async_callback(self.bitcoin.close)
         wanted = listener_settings(self.config)
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
             self._announce(listener)
+        with self.bitcoin.reserved(self.config) as sockets:
+            for door in self.bitcoin.apply(self.front, self.config, sockets):
+                self._announce_gateway(door)
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
@@ -205,14 +210,26 @@ class Daemon:
             isolate=flag_names(isolate),
         )
 
+    def _announce_gateway(self, door: Door) -> None:
+        isolate = door.entrance.rule.listener.isolate
+        print(describe_listener(door.address(), isolate, "bitcoin"), file=self._out, flush=True)
+        _log.notice(
+            "listening",
+            gateway=door.entrance.settings.name,
+            address=door.address(),
+            isolate=flag_names(isolate),
+        )
+
     def _apply(self, loaded: Loaded) -> None:
-        for listener in switch_listeners(self.front, listener_settings(loaded.config)):
+        with self.bitcoin.reserved(loaded.config) as sockets:
+            listeners = switch_listeners(self.front, listener_settings(loaded.config))
+        for listener in listeners:
             self._announce(listener)
+        for door in self.bitcoin.apply(self.front, loaded.config, sockets):
+            self._announce_gateway(door)
         config = self.config = loaded.config
         self._warnings = loaded.warnings
         self.front.limits = front_limits(config)
-        if self.front.p2p is not None:
-            self.front.p2p.ports = frozenset(config.bitcoin.ports)
         fresh = dialer_settings(config, self.upstream.socks)
         pending = self.dialer.settings.max_pending_circuits
         self.dialer.settings = replace(fresh, max_pending_circuits=pending)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.options import Fallback
-from isoproxy.config import Address, Config, ListenerConfig
+from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,
     Isolate,
-    Isolator,
     ListenerRule,
     own_group,
     shared_group,
 )
-from isoproxy.tor.dialer import Dialer, DialerSettings
+from isoproxy.names.name import Route, TopLevels
+from isoproxy.tor.dialer import DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 
 
@@ -28,24 +25,26 @@ def endpoint_of(address: Address) -> Endpoint:
     return Endpoint(host=address.host, port=address.port)
 
 
-def listener_settings(
-    config: Config, resolved_here: frozenset[str] = frozenset()
-) -> dict[str, ListenerSettings]:
-    """All listeners by name; `resolved_here` are the top-level labels with a resolver."""
+def top_levels(config: NamesConfig) -> TopLevels:
+    """Who resolves which names."""
+    table = TopLevels({suffix: Route(route) for suffix, route in config.top_levels.items()})
+    return table.without_namecoin() if config.backend == "none" else table
+
+
+def listener_settings(config: Config) -> dict[str, ListenerSettings]:
+    """All listeners by name."""
     return {
         listener.name: ListenerSettings(
             listener.name,
             endpoint_of(listener.address),
-            session_rule(config, listener, resolved_here),
+            session_rule(config, listener),
             int(listener.mode),
         )
         for listener in config.listener
     }
 
 
-def session_rule(
-    config: Config, listener: ListenerConfig, resolved_here: frozenset[str] = frozenset()
-) -> SessionRule:
+def session_rule(config: Config, listener: ListenerConfig) -> SessionRule:
     group = (
         own_group(listener.name)
         if listener.session_group is None
@@ -56,8 +55,7 @@ def session_rule(
         require_auth=listener.require_auth,
         extended_errors=listener.extended_errors,
         unix=listener.address.is_unix,
-        resolved_here=resolved_here,
-        never=frozenset(config.names.never_to_tor),
+        top_levels=top_levels(config.names),
     )
 
 
@@ -74,22 +72,9 @@ def front_limits(config: Config) -> Limits:
 def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
     return DialerSettings(
         socks,
-        never_sent_to_tor=frozenset(config.names.never_to_tor),
+        never_sent_to_tor=top_levels(config.names).never_sent_to_tor,
         timeout_s=config.limits.dial_timeout_s,
         max_pending_circuits=config.limits.max_pending_circuits,
-    )
-
-
-def peer_to_peer(config: Config, dialer: Dialer, isolator: Isolator) -> PeerToPeer | None:
-    """The Bitcoin side of the front end; None where v2 is off."""
-    bitcoin = config.bitcoin
-    if bitcoin.v2 == "off":
-        return None
-    return PeerToPeer(
-        dialer,
-        isolator,
-        ports=frozenset(bitcoin.ports),
-        settings=BridgeSettings(fallback=Fallback(bitcoin.v1_fallback)),
     )
 
 
@@ -98,6 +83,6 @@ def flag_names(isolate: Isolate) -> list[str]:
     return [name for name, flag in FLAG_NAMES.items() if flag in isolate]
 
 
-def describe_listener(address: str, isolate: Isolate) -> str:
-    """The line that `isoproxy run` prints for each listener."""
-    return f"listening socks {address} isolate={','.join(flag_names(isolate)) or 'nothing'}"
+def describe_listener(address: str, isolate: Isolate, protocol: str = "socks") -> str:
+    """The line that `isoproxy run` prints for each listener and gateway."""
+    return f"listening {protocol} {address} isolate={','.join(flag_names(isolate)) or 'nothing'}"

@@ -82,7 +82,7 @@ class Proxy:
         first, network = await read_opening(client, silence=2, patience=30)
         if not isinstance(network, Network):
             self.relayed += 1
-            await relay(client, first, peer, self.settings.deadlines)
+            await relay(client, first, peer, Flow(key, target), self.settings.deadlines)
             return
         flow = Flow(key, target, network)
         self.flows.append(flow)
