@@ -33,6 +33,12 @@ from isoproxy.config import (
     state_directory,
 )
 from isoproxy.daemon.bitcoin import Bitcoin, Door
+from isoproxy.daemon.bitcoin_status import (
+    MESSAGE_TYPES,
+    bitcoin_status,
+    circuits_of,
+    collect_bitcoin,
+)
 from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.settings import (
@@ -104,7 +110,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         config = loaded.config
         self.isolator = Isolator(verbatim=config.tor.credentials == "verbatim")
-        self.metrics = Metrics(listener.name for listener in config.listener)
+        self.metrics = Metrics((listener.name for listener in config.listener), MESSAGE_TYPES)
         self.upstream = Upstream(config.tor, private_directory(state_directory()) / "tor")
         self.reactor = Reactor(loop, self._defect)
         self.dialer = Dialer(
@@ -293,12 +299,15 @@ class Daemon:
         return f"degraded: tor does not answer yet ({tor})"
 
     async def _answer_status(self, request: Mapping[str, Any]) -> Answer:
+        flows = {flow.key for flow in self.bitcoin.ledger.flows}
+        circuits = await circuits_of(self.upstream.control, flows, self.dialer.form)
         return status(
             self.front,
             self.upstream,
             tor_answers=bool(self._tor_answers),
             uptime_s=time.monotonic() - self._began,
             local_lookups_refused=self._guard.refused,
+            bitcoin=bitcoin_status(self.bitcoin, circuits),
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
@@ -323,6 +332,7 @@ class Daemon:
     def exposition(self) -> str:
         """The metrics as of now, in Prometheus' text form."""
         collect(self.metrics, self.front, self.upstream, tor_answers=bool(self._tor_answers))
+        collect_bitcoin(self.metrics, self.bitcoin.ledger.totals())
         return self.metrics.exposition()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 
 from isoproxy import __version__
 from isoproxy.admin import Answer
@@ -21,6 +22,7 @@ def status(
     tor_answers: bool,
     uptime_s: float,
     local_lookups_refused: int,
+    bitcoin: Mapping[str, object],
 ) -> Answer:
     """The answer to `isoproxy status`, ready for JSON."""
     counters, circuits = front.counters, front.dialer.circuits
@@ -58,6 +60,7 @@ def status(
             }
             for flow in flows
         ],
+        "bitcoin": bitcoin,
         "counters": {
             "opened": counters.opened,
             "bytes_up": counters.bytes_up + sum(flow.bytes_up for flow in flows),
