@@ -294,6 +294,9 @@ class Daemon:
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
+        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
+        if self.config.tor.credentials == "verbatim":
+            await self.upstream.control.signal_newnym()
         self._newnym()
         return {"epoch": self.isolator.epoch}
 

@@ -30,7 +30,7 @@ from isoproxy.isolation import APP, P2P
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
-from isoproxy.tor.dialer import Dial
+from isoproxy.tor.dial import Dial
 
 if TYPE_CHECKING:
     from isoproxy.front.listener import Listener
