@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -125,12 +126,12 @@ def test_a_tor_of_our_own(tor_network: TorNetwork, echo: EchoServer, tmp_path: P
         proxy.wait_ready()
         for _ in range(2):
             tor = _tor_of(proxy)
-            outage(proxy, echo, lambda: os.kill(tor, signal.SIGKILL), tor)
-            proxy.wait_for("another tor", lambda: tor not in children(proxy.pid))
+            outage(proxy, echo, partial(os.kill, tor, signal.SIGKILL), tor)
+            proxy.wait_for("tor's end", partial(_is_gone, tor))
             works_again(proxy, echo, proxy.pid)
             assert _tor_of(proxy) != tor
         tor = _tor_of(proxy)
-    assert not Path(f"/proc/{tor}").exists(), "tor outlived isoproxy"
+    assert _is_gone(tor), "tor outlived isoproxy"
 
 
 def test_a_tor_of_our_own_ends_with_us(tor_network: TorNetwork, tmp_path: Path) -> None:
@@ -147,6 +148,10 @@ def _tor_of(proxy: Isoproxy) -> int:
     found = [pid for pid in children(proxy.pid) if "tor" in _name(pid)]
     assert len(found) == 1, found
     return found[0]
+
+
+def _is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
 
 def _name(pid: int) -> str:
