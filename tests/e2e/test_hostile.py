@@ -147,11 +147,27 @@ def byte_by_byte() -> Iterator[Attack]:
 
 def cut_off() -> Iterator[Attack]:
     """Proper handshakes that stop somewhere; a client that hangs is refused when time is up."""
-    endings: tuple[Ending, ...] = ("end", "hang", "reset")
     for words in VALID:
         for at in range(len(words)):
-            for ending in endings:
-                yield Attack(words[:at], ending=ending)
+            begun = words[:at]
+            yield Attack(begun, ending="end")
+            yield Attack(begun, ending="reset")
+            yield Attack(begun, timed_out(begun), ending="hang")
+
+
+def timed_out(begun: bytes) -> bytes:
+    """The refusal of an unfinished handshake, in the words that its client waits for."""
+    if begun.startswith(b"CONNECT"[: max(1, len(begun))]):
+        return b"HTTP/1.0 408 "
+    if begun.startswith(b"\x04"):
+        return REFUSED4
+    if len(begun) < 3:
+        return b"\x05\xff" if begun else b""
+    if begun.startswith(NO_AUTH):
+        return b"\x05\x00" + socks5_reply(1)
+    if len(begun) < len(LOGIN):
+        return b"\x05\x02\x01\x01"
+    return b"\x05\x02\x01\x00" + socks5_reply(1)
 
 
 def made_up(count: int) -> list[Attack]:
