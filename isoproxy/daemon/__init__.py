@@ -103,6 +103,7 @@ class Daemon:
         self._resources = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tor_answers: bool | None = None
+        self._tor_changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         config = loaded.config
         self.isolator = Isolator(verbatim=config.tor.credentials == "verbatim")
@@ -194,6 +195,7 @@ class Daemon:
         self._resources.push_async_callback(self.admin.close)
         self.upstream.on_progress(self._progress.update)
         self.upstream.control.on_newnym(self._newnym)
+        self.upstream.on_change(self._tor_changed.set)
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
         self._resources.push_async_callback(self.front.drain, 0.0)
@@ -275,8 +277,13 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch_tor(self) -> None:
-        """Notice when Tor comes and goes; tell the log and the service manager."""
+        """Notice when Tor comes and goes; tell the log and the service manager.
+
+        The control port's end is heard at once; without one, the SocksPort is tried now
+        and then.
+        """
         while True:
+            self._tor_changed.clear()
             answers = await self.upstream.answers()
             if answers != self._tor_answers:
                 self._tor_answers = answers
@@ -287,7 +294,9 @@ class Daemon:
                 self._notifier.status(self._headline())
                 if answers and self.names is not None:
                     self.names.tor_answers()
-            await asyncio.sleep(HEALTH_S if answers else HEALTH_S / 10)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEALTH_S if answers else HEALTH_S / 10):
+                    await self._tor_changed.wait()
 
     async def _cancel_tasks(self) -> None:
         for task in self._tasks:
@@ -319,6 +328,9 @@ class Daemon:
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
+        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
+        if self.config.tor.credentials == "verbatim":
+            await self.upstream.control.signal_newnym()
         self._newnym()
         return {"epoch": self.isolator.epoch}
 

@@ -39,10 +39,10 @@ TCP: Final = 'address = "127.0.0.1:0"'
 
 _START_S: Final = 90.0
 _STOP_S: Final = 30.0
-_RECORD: Final = re.compile(r"time=\S+ level=(\w+) part=\S+ event=\S+")
+_RECORD: Final = re.compile(r'time=\S+ level=\w+ part=\S+ event=\S+|{"time": .*}$')
 _PROGRESS: Final = re.compile(r"tor: [0-9]{1,3}% ")
 # What the people who run isoproxy are to report, or what a reader of the log cannot explain.
-_DEFECTS: Final = ("level=err", "defect", "foreign_record", "no_longer_watched")
+_DEFECTS: Final = ("level=err", '"level": "err"', "defect", "foreign_record", "no_longer_watched")
 
 
 class Outcome(subprocess.CompletedProcess[str]):
@@ -98,7 +98,10 @@ class Isoproxy:
         self._settings = [word for setting in all_settings for word in ("--set", setting)]
         self._wrapper = list(wrapper)
         self._expected = tuple(expected)
-        self._environment = environment(directory, {} if develop else {"PYTHONDEVMODE": ""})
+        # Without a HOME the interpreter itself asks the user database for one, and with it
+        # whatever nsswitch.conf names.
+        more = {"HOME": str(directory)} | ({} if develop else {"PYTHONDEVMODE": ""})
+        self._environment = environment(directory, more)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
