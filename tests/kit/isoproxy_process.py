@@ -70,7 +70,7 @@ def managed(net: TorNetwork) -> list[str]:
 class Isoproxy:
     """One `isoproxy run`; a context manager.
 
-    settings   `key=value`, as for `--set`
+    settings   `key=value`, as for `--set`; without names unless they set names.backend
     listeners  the text of each [[listener]], in TOML
     wrapper    a command to run it under, such as strace; it must become isoproxy itself
     develop    run it in Python's development mode: slower, and nothing goes unseen
@@ -94,7 +94,8 @@ class Isoproxy:
         """Of the listeners, in their order: (host, port), or a unix socket's path."""
         self._out = directory / "out"
         self._listeners = list(listeners)
-        self._settings = [word for setting in settings for word in ("--set", setting)]
+        all_settings = ["names.backend=none", *settings]
+        self._settings = [word for setting in all_settings for word in ("--set", setting)]
         self._wrapper = list(wrapper)
         self._expected = tuple(expected)
         # Without a HOME the interpreter itself asks the user database for one, and with it
