@@ -8,7 +8,6 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -20,11 +19,12 @@ from isoproxy.front.connection import Connection, Stage
 from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.front.pipes import PipePool
 from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.observe.log import logger
 from isoproxy.reactor import Deadlines, Handler, Reactor
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer
 
-_log: Final = logging.getLogger("isoproxy.front")
+_log: Final = logger("front")
 
 
 class Names(Protocol):
@@ -175,11 +175,11 @@ class FrontEnd:
 
     def out_of_descriptors(self) -> None:
         self.counters.scarcity += 1
-        _log.warning("out of file descriptors: new clients wait; raise LimitNOFILE or the limits")
+        _log.warn("out_of_descriptors", clients="wait", advice="raise LimitNOFILE")
 
     def defect(self, handler: Handler, error: BaseException) -> None:
         """An exception escaped: end what it belongs to, and only that."""
         self.counters.defects += 1
-        _log.error("a defect ended one connection: %s", type(error).__name__, exc_info=error)
+        _log.err("defect_ended_one_connection", error=error)
         if isinstance(handler, Connection) and handler.stage is not Stage.CLOSED:
             handler.abort()

@@ -50,6 +50,7 @@ from isoproxy.errors import (
     LocalProtocolError,
     OperationError,
 )
+from isoproxy.observe.log import logger
 from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control_session import Session, connect, not_connected
 from isoproxy.tor.control_wire import (
@@ -64,7 +65,7 @@ from isoproxy.tor.control_wire import (
 from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.observers import Observers
 
-_log = logging.getLogger(__name__)
+_log = logger("control")
 # stem logs whole control messages, and those hold host names
 logging.getLogger("stem").disabled = True
 
@@ -300,7 +301,7 @@ class Control:
                 problem = str(error)
             except Exception as error:  # a defect of ours must not end the reconnecting
                 problem = f"{type(error).__name__} in isoproxy; please report it"
-                _log.error("control port: %s", problem)
+                _log.err("control_port_defect", error=error)
             delay = self._backoff.next()
             self._set(ControlState(Phase.BACKING_OFF, delay, problem))
             await asyncio.sleep(delay)
@@ -386,6 +387,6 @@ class Control:
     def _set(self, state: ControlState) -> None:
         before, self._state = self._state, state
         if Phase.READY in (before.phase, state.phase):
-            _log.info("control port: %s", state.phase.value)
+            _log.info("control_port", phase=state.phase)
         if state != before:
             self._states.notify(state)

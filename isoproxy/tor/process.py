@@ -31,7 +31,6 @@ import contextlib
 import enum
 import errno
 import fcntl
-import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +39,7 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import ConfigError, OperationError
+from isoproxy.observe.log import logger
 from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.child import Child, Spawn, end, spawn_process
 from isoproxy.tor.control import Control, ControlState, Phase
@@ -47,7 +47,7 @@ from isoproxy.tor.control_wire import Bootstrap
 from isoproxy.tor.observers import Observers
 from isoproxy.tor.torrc import TorOutput, Version, parse_version, socket_in, torrc
 
-_log = logging.getLogger(__name__)
+_log = logger("tor")
 
 CONTROL_S: Final = 60.0
 """How long a new tor may take until its control port answers."""
@@ -234,13 +234,13 @@ class ManagedTor:
             if clock() - began > STABLE_S:
                 self._backoff.reset()
             delay = self._backoff.next()
-            _log.warning("tor has ended; it is started again in %.1f s", delay)
+            _log.warn("tor_ended", started_again_in_s=round(delay, 1))
             self._set(TorState(Stage.BACKING_OFF, retry_in=delay, problem=problem))
             await asyncio.sleep(delay)
 
     def _supervisor_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("tor is no longer watched: %s", type(error).__name__)
+            _log.err("tor_is_no_longer_watched", error=error)
             self._set(TorState(Stage.STOPPED, problem="it is no longer watched"))
 
     def _judge_first_end(self, problem: str) -> None:
@@ -323,7 +323,7 @@ class ManagedTor:
     def _set(self, state: TorState) -> None:
         if state != self._state:
             self._state = state
-            _log.info("tor: %s", state)
+            _log.info("tor_state", state=str(state))
             self._states.notify(state)
 
 
