@@ -258,9 +258,11 @@ def _loc(entry: Json, _: Position) -> dns.rdata.Rdata:
     if not text.isascii() or not text.isprintable():
         raise _Wrong("is not a location in the form of RFC 1876")
     try:
-        return dns.rdata.from_text(IN, RdataType.LOC, text)
+        location = dns.rdata.from_text(IN, RdataType.LOC, text)
+        location.to_wire()  # its numbers may be beyond the form of the wire
     except (dns.exception.DNSException, ValueError, ArithmeticError, IndexError):
         raise _Wrong("is not a location in the form of RFC 1876") from None
+    return location
 
 
 def _opaque(entry: Json, _: Position) -> dns.rdata.Rdata:
