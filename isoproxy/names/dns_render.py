@@ -71,9 +71,11 @@ def render(query: Query, answer: Answer, signer: Signer | None, limit: int) -> b
         message.use_edns(0, ednsflags, OUR_PAYLOAD, options=options)
     message.set_rcode(dns.rcode.Rcode.make(rcode))
     try:
-        return message.to_wire(max_size=limit)
+        wire = message.to_wire(max_size=limit)
     except dns.exception.TooBig:
         return bare_response(query, rcode, truncated=True)
+    # dnspython allows 512 bytes to every message
+    return wire if len(wire) <= limit else bare_response(query, rcode, truncated=True)
 
 
 def _question(query: Query) -> dns.rrset.RRset:

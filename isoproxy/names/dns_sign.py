@@ -22,7 +22,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +46,6 @@ from isoproxy.names.dns_answer import NEGATIVE_TTL, ORIGIN, Denial
 _HOUR_S: Final = 3600
 _LIFETIME_S: Final = 24 * _HOUR_S
 _NXNAME: Final = RdataType.make(128)
-_ALWAYS: Final = (RdataType.NSEC, RdataType.RRSIG)
 _MAX_FILE: Final = 4096
 
 
@@ -151,10 +150,7 @@ class Signer:
 def nsec(denial: Denial) -> dns.rrset.RRset:
     """The compact proof of `denial` (RFC 9824 §3)."""
     absent = () if denial.exists else (_NXNAME,)
+    types = Bitmap.from_rdtypes([*denial.types, RdataType.NSEC, RdataType.RRSIG, *absent])
     following = denial.owner.successor(ORIGIN, prefix_ok=True)
-    record = NSEC(IN, RdataType.NSEC, following, _bitmap((*denial.types, *_ALWAYS, *absent)))
+    record = NSEC(IN, RdataType.NSEC, following, types.windows)
     return dns.rrset.from_rdata(denial.owner, NEGATIVE_TTL, record)
-
-
-def _bitmap(types: Iterable[RdataType]) -> Bitmap:
-    return Bitmap.from_rdtypes(list(types))
