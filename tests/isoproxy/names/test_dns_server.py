@@ -294,7 +294,7 @@ async def unix_lines(path: Path) -> list[str]:
 
 async def test_an_address_in_use() -> None:
     async with serving(world()) as server:
-        with pytest.raises(OperationError, match="dns.address"):
+        with pytest.raises(OperationError, match=r"dns\.address"):
             async with serving(world(), endpoint=server.endpoint):
                 pass
 
