@@ -169,7 +169,7 @@ class Listener:
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        self.front.reactor.unregister(sock.fileno())
+        self.front.reactor.closing(sock.fileno())
         path = self.settings.endpoint.path
         if path is not None and not self._inherited:
             with contextlib.suppress(OSError):

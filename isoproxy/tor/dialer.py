@@ -228,7 +228,7 @@ class Dial:
         if done is not None:
             done(self)
         if self._sock is not None:
-            self._dialer.reactor.unregister(self._sock.fileno())
+            self._dialer.reactor.closing(self._sock.fileno())
             self._sock.close()
             self._sock = None
 
