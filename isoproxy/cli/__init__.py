@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from isoproxy import __version__
-from isoproxy.cli import control, doctor, service
+from isoproxy.cli import control, dns, doctor, service
 from isoproxy.cli.options import Commands
 from isoproxy.errors import ConfigError, IsoproxyError
 
@@ -23,6 +23,7 @@ GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     service.register,
     control.register,
     doctor.register,
+    dns.register,
 )
 """Each adds its commands to the parser; what it sets as `run` is called with the
 arguments and returns the exit code, or raises IsoproxyError."""
