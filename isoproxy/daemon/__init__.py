@@ -34,6 +34,7 @@ from isoproxy.config import (
 )
 from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.onions import PublishedService, service_plan
 from isoproxy.daemon.settings import (
     describe_listener,
     dialer_settings,
@@ -116,6 +117,10 @@ class Daemon:
             limits=front_limits(config),
             bitcoin_ports=frozenset(config.bitcoin.ports),
         )
+        self.onions = [
+            PublishedService(service_plan(service), self.upstream.control)
+            for service in config.onion_service
+        ]
         self.admin = AdminServer(admin_address(config))
         for request, handler in (
             ("status", self._answer_status),
@@ -190,6 +195,10 @@ class Daemon:
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
             self._announce(listener)
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
+        for published in self.onions:
+            published.start()
+            self._resources.push_async_callback(published.stop)
+            self._tasks.add(asyncio.create_task(self._announce_onion(published)))
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
@@ -203,6 +212,11 @@ class Daemon:
             address=listener.address(),
             isolate=flag_names(isolate),
         )
+
+    async def _announce_onion(self, published: PublishedService) -> None:
+        """Print the address of an onion service once Tor has taken it."""
+        for line in await published.wait_published():
+            print(f"published {published.plan.name} {line}", file=self._out, flush=True)
 
     def _apply(self, loaded: Loaded) -> None:
         for listener in switch_listeners(self.front, listener_settings(loaded.config)):
