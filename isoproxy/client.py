@@ -73,7 +73,7 @@ async def connect(
     except TimeoutError:
         raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
     except RemoteProtocolError as error:
-        raise _refused(error.kind) from None
+        raise DialError(kind=error.kind) from None
     except (OSError, asyncio.IncompleteReadError):
         raise _unreachable(endpoint) from None
     return reader, writer
@@ -107,17 +107,9 @@ def create_connection(
         )
         sock.settimeout(timeout)
         sock.connect((wanted.host, wanted.port))
-    except socks.SOCKS5Error as error:
-        sock.close()
-        raise _refused(_kind_of(error)) from None
-    except TimeoutError:
-        sock.close()
-        raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
     except OSError as error:
         sock.close()
-        if isinstance(getattr(error, "socket_err", None), TimeoutError):
-            raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
-        raise _unreachable(endpoint) from None
+        raise _failure(error, endpoint) from None
     connected: socket.socket = sock
     return connected
 
@@ -133,7 +125,7 @@ async def _handshake(
 ) -> None:
     client = Client(
         Command.CONNECT,
-        target.host,
+        target.host if target.is_ip else target.host.encode(),
         target.port,
         username=user.encode(),
         password=PASSWORD.encode(),
@@ -168,13 +160,16 @@ def _endpoint(proxy: str | Endpoint) -> Endpoint:
     return endpoint
 
 
-def _kind_of(error: socks.SOCKS5Error) -> ErrorKind:
-    """PySocks writes the reply's code at the beginning of its text."""
-    return kind_of_socks_reply(int(str(error).partition(":")[0], 16))
-
-
-def _refused(kind: ErrorKind) -> DialError:
-    return DialError(kind=kind)
+def _failure(error: OSError, endpoint: Endpoint) -> DialError:
+    """What PySocks' error means; it wraps the errors that it raises itself, too."""
+    cause: object = error
+    while isinstance(cause, socks.ProxyError) and cause.socket_err is not None:
+        cause = cause.socket_err
+    if isinstance(cause, socks.SOCKS5Error):  # the text begins with the reply's code
+        return DialError(kind=kind_of_socks_reply(int(str(cause).partition(":")[0], 16)))
+    if isinstance(cause, TimeoutError):
+        return DialError(kind=ErrorKind.DIAL_TIMEOUT)
+    return _unreachable(endpoint)
 
 
 def _unreachable(endpoint: Endpoint) -> DialError:

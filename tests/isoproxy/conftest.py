@@ -11,5 +11,5 @@ import pytest
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="dns") as directory:
+    with tempfile.TemporaryDirectory(prefix="iso") as directory:
         yield Path(directory)
