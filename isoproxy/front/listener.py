@@ -29,7 +29,7 @@ from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import client_of_address, client_of_uid
-from isoproxy.tor.dialer import OUT_OF_RESOURCES
+from isoproxy.tor.dial import OUT_OF_RESOURCES
 from isoproxy.tor.endpoint import Endpoint
 
 if TYPE_CHECKING:
