@@ -110,7 +110,9 @@ def create_connection(
     except OSError as error:
         sock.close()
         raise _failure(error, endpoint) from None
-    connected: socket.socket = sock
+    # Some libraries take nothing but a socket of the standard library's own class.
+    connected = socket.socket(fileno=sock.detach())
+    connected.settimeout(timeout)
     return connected
 
 

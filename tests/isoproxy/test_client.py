@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def exchange_blocking(port: SocksPort, target: str, isolation: str | None) -> by
     with isoproxy.create_connection(
         target, isolation=isolation, proxy=str(port.endpoint), timeout=10
     ) as sock:
+        assert type(sock) is socket.socket
+        assert sock.gettimeout() == 10
         sock.sendall(b"hello")
         data = b""
         while len(data) < 5:
