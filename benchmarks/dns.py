@@ -56,8 +56,9 @@ async def serve() -> None:
     """Serve until killed; prints the port."""
     isolator = Isolator()
     key = ZoneKey.generate()
+    resolver = Resolver(InstantBackend(), isolator)
     responder = Responder(
-        Resolver(InstantBackend(), isolator),
+        lambda _: resolver,
         isolator,
         Apex("127.0.0.1", key.dnskey),
         signer=Signer(key, time.time),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from isoproxy import __version__
-from isoproxy.cli import control, dial, dns, doctor, publish, service
+from isoproxy.cli import control, dial, dns, doctor, names, publish, service
 from isoproxy.cli.options import Commands
 from isoproxy.errors import ConfigError, IsoproxyError
 
@@ -22,6 +22,7 @@ USAGE: Final = 2
 GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     service.register,
     control.register,
+    names.register,
     doctor.register,
     dns.register,
     publish.register,

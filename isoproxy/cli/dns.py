@@ -1,4 +1,4 @@
-"""`isoproxy dns`: keys for the DNS server, questions to it, listings of a name's zone."""
+"""`isoproxy dns`: keys for the DNS server, and questions to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from isoproxy.admin import ask
-from isoproxy.cli.options import Commands, add_configuration, admin_path, loaded
+from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Address
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.names.dns_query import ISOLATION_OPTION, MAX_ISOLATION_ID
@@ -28,7 +27,7 @@ _TIMEOUT_S: Final = 70.0
 
 
 def register(commands: Commands) -> None:
-    group = commands.add_parser("dns", help="keys, questions and listings of the DNS server")
+    group = commands.add_parser("dns", help="keys for the DNS server, and questions to it")
     inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     keygen = inner.add_parser("keygen", help="make a DNSSEC key and print its trust anchor")
@@ -52,12 +51,6 @@ def register(commands: Commands) -> None:
     )
     lookup.set_defaults(run=look_up)
 
-    dump = inner.add_parser("dump", help="list all records of a name, as lines of a zone file")
-    add_configuration(dump)
-    dump.add_argument("name", metavar="NAME")
-    dump.add_argument("--isolation", metavar="ID", help="keep this look-up apart from others")
-    dump.set_defaults(run=dump_zone)
-
 
 def make_key(options: argparse.Namespace) -> int:
     key = ZoneKey.generate()
@@ -77,13 +70,6 @@ def look_up(options: argparse.Namespace) -> int:
     response = _exchange(query, _server(options))
     print(response)
     return 0 if response.rcode() == dns.rcode.NOERROR and response.answer else 1
-
-
-def dump_zone(options: argparse.Namespace) -> int:
-    path = admin_path(options)
-    for line in ask(path, "zone", name=options.name, isolation=options.isolation)["lines"]:
-        print(line)
-    return 0
 
 
 def _query(options: argparse.Namespace) -> dns.message.Message:

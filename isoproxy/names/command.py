@@ -34,7 +34,7 @@ async def resolve_command(
     try:
         if records:
             zone = await resolver.zone(name, key)
-            lines = [json.dumps(_zone_json(zone))] if as_json else zone_lines(zone)
+            lines = [json.dumps(_zone_json(zone))] if as_json else _zone_lines(zone)
             _print(lines, out)
             if not as_json:
                 _print(_problems(zone.places), err)
@@ -61,7 +61,7 @@ def _print(lines: Iterable[str], stream: TextIO) -> None:
         stream.write(line + "\n")
 
 
-def zone_lines(zone: Zone) -> Iterator[str]:
+def _zone_lines(zone: Zone) -> Iterator[str]:
     found = zone.found
     yield f"; height {found.height}, expires in {found.expires_in} blocks, {found.evidence.value}"
     for place in zone.places:
@@ -75,6 +75,7 @@ def zone_lines(zone: Zone) -> Iterator[str]:
 
 def _zone_json(zone: Zone) -> dict[str, object]:
     return {
+        "value": zone.found.value.decode("utf-8", "backslashreplace"),
         "height": zone.found.height,
         "expires_in": zone.found.expires_in,
         "txid": zone.found.txid,

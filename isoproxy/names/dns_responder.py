@@ -60,11 +60,14 @@ _log = logger("dns")
 
 
 class Responder:
-    """Answers queries about `bit` through `resolver`; with a `signer`, provably."""
+    """Answers queries about `bit`; with a `signer`, provably.
+
+    `resolver_of` gives the resolver for a client, or raises NamingError.
+    """
 
     def __init__(
         self,
-        resolver: Resolver,
+        resolver_of: Callable[[bytes], Resolver],
         isolator: Isolator,
         apex: Apex,
         *,
@@ -72,7 +75,7 @@ class Responder:
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._resolver: Final = resolver
+        self._resolver_of: Final = resolver_of
         self._isolator: Final = isolator
         self._apex: Final = apex
         self._signer: Final = signer
@@ -101,10 +104,13 @@ class Responder:
         entry = self._kept.get(key, (limit, packet[2:]), self._clock())
         return None if entry is None else packet[:2] + entry.value
 
-    async def respond(self, query: Query, key: IsolationKey, limit: int) -> tuple[bytes, bool]:
-        """The response, at most `limit` bytes, and whether it may be kept."""
+    async def respond(
+        self, query: Query, client: bytes, key: IsolationKey, limit: int
+    ) -> tuple[bytes, bool]:
+        """The response for `client`, at most `limit` bytes, and whether it may be kept."""
         try:
-            answer = await self._resolver.explore(key, lambda walk: self._answer(query, walk))
+            resolver = self._resolver_of(client)
+            answer = await resolver.explore(key, lambda walk: self._answer(query, walk))
             return render(query, answer, self._signer, limit), True
         except IsoproxyError as error:
             return bare_response(query, OUTCOMES[error.kind].rcode), False

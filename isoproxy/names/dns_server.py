@@ -123,7 +123,7 @@ class DnsServer:
         if response is not None:
             self._send(response, sender)
         elif self._has_room(client):
-            self._spawn(self._answer_datagram(query, packet, key, limit, sender), client)
+            self._spawn(self._answer_datagram(query, packet, client, key, limit, sender), client)
 
     async def _open_ip(self) -> None:
         loop = asyncio.get_running_loop()
@@ -144,11 +144,12 @@ class DnsServer:
         self,
         query: Query,
         packet: bytes,
+        client: bytes,
         key: IsolationKey,
         limit: int,
         sender: tuple[Any, ...],
     ) -> None:
-        response, may_be_kept = await self._responder.respond(query, key, limit)
+        response, may_be_kept = await self._responder.respond(query, client, key, limit)
         if may_be_kept:
             self._responder.keep(packet, response, key, limit)
         self._send(response, sender)
@@ -234,7 +235,7 @@ class DnsServer:
     ) -> None:
         try:
             key = self._responder.key_for(client, query)
-            response, _ = await self._responder.respond(query, key, MAX_MESSAGE)
+            response, _ = await self._responder.respond(query, client, key, MAX_MESSAGE)
             with contextlib.suppress(OSError, TimeoutError):
                 await _write(writer, response)
         finally:

@@ -147,6 +147,24 @@ class TopLevels:
             table[suffix] = route
         self._table: Final = table
 
+    @property
+    def never_sent_to_tor(self) -> frozenset[str]:
+        """The top-level labels that are not Tor's, for those who look at nothing else."""
+        return frozenset(
+            suffix
+            for suffix, route in self._table.items()
+            if route is not Route.TOR and "." not in suffix
+        )
+
+    def without_namecoin(self) -> TopLevels:
+        """The same table where nobody resolves Namecoin's names: they are refused."""
+        return TopLevels(
+            {
+                suffix: Route.REFUSE if route is Route.NAMECOIN else route
+                for suffix, route in self._table.items()
+            }
+        )
+
     def route(self, host: str) -> Route:
         """Who resolves `host` (any case, last dot or not); what is not listed is Tor's."""
         suffix = host.lower().removesuffix(".")

@@ -1,18 +1,16 @@
-"""`isoproxy dns`: keys, questions, listings."""
+"""`isoproxy dns`: keys and questions."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import stat
 from pathlib import Path
 
 import pytest
 
-from isoproxy.admin import AdminServer
 from isoproxy.cli import main
 from isoproxy.config import load
-from isoproxy.daemon.dns import dns_server, zone_handler
+from isoproxy.daemon.dns import dns_server
 from isoproxy.errors import ConfigError
 from isoproxy.names.dns_sign import ZoneKey
 from isoproxy.tor.endpoint import Endpoint
@@ -76,43 +74,13 @@ def test_lookups_that_cannot_be(
     assert "isoproxy: " in capsys.readouterr().err
 
 
-async def test_dump_lists_the_zone_of_a_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    here = world()
-    admin = AdminServer(admin_of(tmp_path))
-    admin.register("zone", zone_handler(here.resolver, here.isolator))
-    await admin.open()
-    try:
-        assert await asyncio.to_thread(main, ["dns", "dump", "plain.bit"]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert "mail.plain.bit. IN A 192.0.2.25" in lines
-        assert "_xmpp-server._tcp.plain.bit. IN SRV 0 5 5269 xmpp.plain.bit." in lines
-        words = ["dns", "dump", "--isolation", "other", "plain.bit"]
-        assert await asyncio.to_thread(main, words) == 0
-        assert await asyncio.to_thread(main, ["dns", "dump", "nowhere.bit"]) == 1
-        assert await asyncio.to_thread(main, ["dns", "dump", "example.com"]) == 1
-    finally:
-        await admin.close()
-    keys = [key for name, key in here.backend.asked if name == "d/plain"]
-    assert len(keys) == len(set(keys)) == 2
-
-
-def admin_of(directory: Path) -> Path:
-    from isoproxy.cli.options import admin_path
-
-    assert directory.exists()
-    return admin_path(argparse.Namespace(config=None, settings=[]))
-
-
 def test_the_server_that_the_configuration_has(tmp_path: Path) -> None:
     here = world()
-    assert dns_server(load(None, []).config, here.resolver, here.isolator) is None
+    assert dns_server(load(None, []).config, lambda _: here.resolver, here.isolator) is None
     key = tmp_path / "dns.key"
     settings = ["dns.address=127.0.0.1:0", f"dns.key_file={key}"]
     config = load(None, settings).config
     with pytest.raises(ConfigError, match="keygen"):
-        dns_server(config, here.resolver, here.isolator)
+        dns_server(config, lambda _: here.resolver, here.isolator)
     ZoneKey.generate().store(key)
-    assert dns_server(config, here.resolver, here.isolator) is not None
+    assert dns_server(config, lambda _: here.resolver, here.isolator) is not None

@@ -84,7 +84,7 @@ class World:
         if refused is not None:
             return dns.message.from_wire(refused)
         key = self.responder.key_for(client, query)
-        wire, _ = await self.responder.respond(query, key, limit)
+        wire, _ = await self.responder.respond(query, client, key, limit)
         assert len(wire) <= limit
         return dns.message.from_wire(wire)
 
@@ -102,7 +102,7 @@ def world(
     isolator = Isolator()
     resolver = Resolver(backend, isolator)
     responder = Responder(
-        resolver,
+        lambda _: resolver,
         isolator,
         Apex("127.0.0.1", KEY.dnskey if signed else None),
         signer=Signer(KEY, clock or (lambda: NOW)) if signed else None,

@@ -7,7 +7,7 @@ import dns.message
 import pytest
 
 from isoproxy.names.dns_query import ISOLATION_OPTION
-from tests.isoproxy.names.dns_kit import lines, parsed, question, rcode, world
+from tests.isoproxy.names.dns_kit import CLIENT, lines, parsed, question, rcode, world
 from tests.isoproxy.names.dns_table import DIGEST
 
 
@@ -43,7 +43,7 @@ async def test_flags() -> None:
     here = world()
     query = parsed(message)
     key = here.responder.key_for(b"u0", query)
-    wire, may_be_kept = await here.responder.respond(query, key, 1232)
+    wire, may_be_kept = await here.responder.respond(query, CLIENT, key, 1232)
     response = dns.message.from_wire(wire)
     expected = dns.flags.QR | dns.flags.AA | dns.flags.RD | dns.flags.CD
     assert response.flags == expected

@@ -58,7 +58,7 @@ async def test_kept_answers_belong_to_their_key_and_end_with_the_epoch() -> None
     packet = question("plain.bit", "A", isolation=b"1").to_wire()
     query = parsed(packet)
     key = here.responder.key_for(CLIENT, query)
-    response, may_be_kept = await here.responder.respond(query, key, 1232)
+    response, may_be_kept = await here.responder.respond(query, CLIENT, key, 1232)
     assert may_be_kept
     here.responder.keep(packet, response, key, 1232)
     again = b"\xab\xcd" + packet[2:]
@@ -92,7 +92,7 @@ async def test_failures_are_not_kept() -> None:
     query = parsed(question("down.bit", "A"))
     key = here.responder.key_for(CLIENT, query)
     for _ in range(2):
-        _, may_be_kept = await here.responder.respond(query, key, 1232)
+        _, may_be_kept = await here.responder.respond(query, CLIENT, key, 1232)
         assert not may_be_kept
     assert here.backend.names() == ["d/down", "d/down"]
 
