@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import socket
 import statistics
 import time
@@ -83,9 +81,14 @@ def p95(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=20)[-1]
 
 
+def fresh(parent: Path, name: str) -> Path:
+    directory = parent / name
+    directory.mkdir()
+    return directory
+
+
 async def measure(directory: Path, network: TorNetwork, settings: list[str]) -> list[list[float]]:
     """A storm of new identities, and another one of the same, warm, after a new block."""
-    directory.mkdir()
     async with running(directory, [*system(network.client), *settings]) as proxy:
         return [await storm(proxy)]
 
@@ -104,8 +107,8 @@ async def test_a_dead_a_slow_and_a_lying_server_do_not_disturb(
             ElectrumServer(world.chain, delay=SLOW_S, host=host) as slow,
         ):
             bad = [f"{host}:{port}:t" for port in (dead, liar.port, slow.port)]
-            calm = await measure(tmp_path / "calm", tor_network, settings(world, []))
-            rough = await measure(tmp_path / "rough", tor_network, settings(world, bad))
+            calm = await measure(fresh(tmp_path, "calm"), tor_network, settings(world, []))
+            rough = await measure(fresh(tmp_path, "rough"), tor_network, settings(world, bad))
             assert liar.requests
             assert slow.requests
     for what, runs in (("undisturbed", calm), ("disturbed", rough)):
