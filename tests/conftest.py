@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.kit.clock import VirtualClockLoop
 
+pytest_plugins = ["tests.kit.fixtures"]
+
 settings.register_profile(
     "isoproxy", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
 )

@@ -1,0 +1,48 @@
+"""Fixtures that tests share: one private Tor network for the whole test session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit.tornet import TorNetError, TorNetwork
+
+_log = logging.getLogger(__name__)
+_STARTED = pytest.StashKey[TorNetwork]()
+
+
+@pytest.fixture(scope="session")
+def tor_network(pytestconfig: pytest.Config) -> Iterator[TorNetwork]:
+    """One authority, four exits, one client; started at first use, ended with the session.
+
+    A test that changes a client's state (kills it, counts its circuits) starts one of its
+    own with `tor_network.add_client()`.
+    """
+    network = TorNetwork()
+    try:
+        network.start()
+    except TorNetError as error:
+        pytest.fail(f"The private Tor network did not start.  {error}", pytrace=False)
+    pytestconfig.stash[_STARTED] = network
+    _log.info("private Tor network up in %.1f s", network.startup_seconds)
+    yield network
+    network.stop()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for the network is marked `network`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "tor_network" in item.fixturenames:
+            item.add_marker(pytest.mark.network)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what the network cost."""
+    network = config.stash.get(_STARTED, None)
+    if network is not None:
+        terminalreporter.write_line(f"private Tor network: up in {network.startup_seconds:.1f} s")
