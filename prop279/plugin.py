@@ -187,9 +187,7 @@ class Plugin:
                 )
             self._lonely_queries += 1
             password = b"%d" % self._lonely_queries
-        stream = IsolationTuple(
-            None, ClientProtocol.PLUGIN, username=isolation, password=password
-        )
+        stream = IsolationTuple(None, ClientProtocol.PLUGIN, username=isolation, password=password)
         return self._isolator.key_for(RULE, stream)
 
     def _fail(self, query: int, kind: ErrorKind) -> None:
