@@ -26,15 +26,16 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.sharing import SharingTable
+from isoproxy.target import Target
 from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin.control_port import ControlConnection
-from stemns_plugin.services import Services, kind_of
+from stemns_plugin.services import kind_of
 from stemns_plugin.streams import (
     Abandon,
     Action,
@@ -79,19 +80,25 @@ class ControllerSettings:
     allow_internal: bool = False
 
 
+IsOurs = Callable[[str], bool]
+Find = Callable[[LookUp], Awaitable[Target]]
+
+
 class UnsafeTor(OperationError):
     """Tor's settings are such that names would leak; starting again would not help."""
 
 
 class Session:
-    """The controller of one running Tor; `run` ends when Tor does."""
+    """The controller of one running Tor; `run` ends when Tor does.
 
-    def __init__(self, settings: ControllerSettings, services: Services) -> None:
+    is_ours  whether a host must be looked up
+    find     looks it up
+    """
+
+    def __init__(self, settings: ControllerSettings, is_ours: IsOurs, find: Find) -> None:
         self._settings = settings
-        self._services = services
-        self._streams = Streams(
-            services.is_ours, SharingTable(), allow_internal=settings.allow_internal
-        )
+        self._find = find
+        self._streams = Streams(is_ours, SharingTable(), allow_internal=settings.allow_internal)
         self._wake = asyncio.Event()
         self._check_wanted = asyncio.Event()
         self._lookups: dict[int, asyncio.Task[None]] = {}
@@ -247,9 +254,7 @@ class Session:
     async def _look_up(self, action: LookUp) -> None:
         actions: list[Action]
         try:
-            target = await self._services.resolve(
-                action.name, action.isolation, wants_address=action.wants_address
-            )
+            target = await self._find(action)
             actions = self._streams.on_found(action.stream, target)
         except Exception as error:  # a defect of a name service harms this stream alone
             kind = kind_of(error)
@@ -263,11 +268,12 @@ class Session:
 
 
 class Controller:
-    """Serves Tor for ever, through its restarts."""
+    """Serves Tor for ever, through its restarts; arguments as those of `Session`."""
 
-    def __init__(self, settings: ControllerSettings, services: Services) -> None:
+    def __init__(self, settings: ControllerSettings, is_ours: IsOurs, find: Find) -> None:
         self._settings = settings
-        self._services = services
+        self._is_ours = is_ours
+        self._find = find
         self.ready = asyncio.Event()
         """Set while streams are served."""
 
@@ -275,7 +281,7 @@ class Controller:
         """Serve until cancelled; raises UnsafeTor where a retry would not help."""
         wait = _FIRST_WAIT_S
         while True:
-            session = Session(self._settings, self._services)
+            session = Session(self._settings, self._is_ours, self._find)
             self.ready = session.ready
             try:
                 await session.run()

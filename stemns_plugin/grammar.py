@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from isoproxy.sharing import StreamFields, mask_of
-from stemns_plugin.wire import unescape
+from isoproxy.sharing import FIELD_NAMES, StreamFields, mask_of
+from stemns_plugin.wire import escape, unescape
 
 _HOST: Final = rb"[A-Za-z0-9._:\[\]$~=-]{0,255}"
 _QUOTED: Final = rb'"(?:[ !#-\[\]-~]|\\[\\"\'nrt]|\\[0-3][0-7]{2})*"'
@@ -124,6 +124,25 @@ def parse_event(line: bytes) -> StreamEvent | None:
         source=source,
         purpose=named.get(b"PURPOSE"),
     )
+
+
+def write_event(event: StreamEvent, status: bytes) -> bytes:
+    """A line, without its end, that says `event` with another `status`, as Tor would."""
+    fields = event.fields
+    words = [b"650 STREAM %d %s 0 %s:%d" % (event.id, status, event.host, event.port)]
+    if status in WAITING and event.source is not None:
+        words.append(b"SOURCE_ADDR=%s:0" % event.source)
+    if status in WAITING and event.purpose is not None:
+        words.append(b"PURPOSE=" + event.purpose)
+    for key, value in ((b"USERNAME", fields.username), (b"PASSWORD", fields.password)):
+        if value is not None:
+            words.append(b'SOCKS_%s="%s"' % (key, escape(value)))
+    names = [name for bit, name in enumerate(FIELD_NAMES) if event.isolated >> bit & 1]
+    words.append(
+        b"CLIENT_PROTOCOL=%s NYM_EPOCH=%d SESSION_GROUP=%d ISO_FIELDS=%s"
+        % (fields.protocol, fields.nym_epoch, fields.session_group, ",".join(names).encode())
+    )
+    return b" ".join(words)
 
 
 def _source_of(address: bytes | None) -> bytes | None:

@@ -11,7 +11,7 @@ Theory of operation
 
 Invariants
     `bit` and `bit.onion` are always among the suffixes, served or not: what nobody can
-    resolve fails, it is never passed on.  The answer of `resolve` has no such suffix.
+    resolve fails, it is never passed on.  The answer of `find` has no such suffix.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from isoproxy.isolation import (
 from isoproxy.target import Target
 from prop279.host import PluginHost
 from prop279.plugin import Resolver
+from stemns_plugin.streams import LookUp
 
 ALWAYS_OURS: Final = ("bit", "bit.onion")
 MAX_ALIASES: Final = 8
@@ -115,11 +116,11 @@ class Services:
         """Whether `host` (lower case, no last dot) must never reach an exit as it is."""
         return self.suffix_of(host) is not None
 
-    async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
-        """Where `name`, which is ours, leads in the end; raises IsoproxyError."""
+    async def find(self, asked: LookUp) -> Target:
+        """Where a name that is ours leads in the end; raises IsoproxyError."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._follow(name, isolation, wants_address)
+                return await self._follow(asked.name, asked.isolation, asked.wants_address)
         except TimeoutError:
             raise NamingError(kind=ErrorKind.NAME_TIMEOUT) from None
 

@@ -47,7 +47,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from isoproxy.errors import ErrorKind
-from isoproxy.sharing import SharingTable, StreamFields
+from isoproxy.sharing import SharingTable
 from isoproxy.target import Target
 from stemns_plugin.grammar import (
     RESOLVES,
@@ -109,12 +109,16 @@ class Close:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LookUp:
-    """Find what `name` stands for, under `isolation`; RESOLVE streams want an address."""
+    """Find what `name` stands for, under `isolation`; RESOLVE streams want an address.
+
+    `event` is the stream's NEW event, None where that is not certain.
+    """
 
     stream: int
     name: str
     isolation: bytes
     wants_address: bool
+    event: StreamEvent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,24 +287,26 @@ class Streams:
         wants_address = claim.status in RESOLVES
         self._lookups[claim.id] = wants_address
         name = _normal(host).decode("ascii")
-        return [LookUp(claim.id, name, self._isolation(claim), wants_address)]
+        event = self._event_of(claim)
+        isolation = (
+            self._sharing.own_id()
+            if event is None
+            else self._sharing.assign(event.fields, event.isolated)
+        )
+        return [LookUp(claim.id, name, isolation, wants_address, event)]
 
     def _ours(self, host: bytes) -> bool:
         return self._is_ours(_normal(host).decode("ascii", "replace"))
 
-    def _isolation(self, claim: Claim) -> bytes:
-        """The stream's isolation ID; one of its own if its NEW event is not certain."""
-        assert claim.host is not None
+    def _event_of(self, claim: Claim) -> StreamEvent | None:
+        """The NEW event of the stream, if exactly one was seen that fits what is listed."""
         entry = self._remembered.get(claim.id)
-        seen: set[tuple[StreamFields, int]] = set()
-        for event in entry.candidates if entry is not None else ():
-            same_target = (event.host, event.port) == (claim.host, claim.port)
-            if same_target and event.status == claim.status:
-                seen.add((event.fields, event.isolated))
-        if len(seen) != 1:
-            return self._sharing.own_id()
-        ((fields, isolated),) = seen
-        return self._sharing.assign(fields, isolated)
+        fitting = [
+            event
+            for event in (entry.candidates if entry is not None else ())
+            if (event.status, event.host, event.port) == (claim.status, claim.host, claim.port)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
 
     # -- what became of look-ups
 

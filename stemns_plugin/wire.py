@@ -141,6 +141,14 @@ def unescape(text: bytes) -> bytes:
     return _OCTAL_OR_LETTER.sub(byte, text)
 
 
+def escape(text: bytes) -> bytes:
+    """The inside of a quoted string that stands for `text`."""
+    return b"".join(
+        bytes([byte]) if 32 <= byte < 127 and byte not in b"\"\\'" else b"\\%03o" % byte
+        for byte in text
+    )
+
+
 def parse_methods(reply: Reply) -> Methods:
     """What the answer to PROTOCOLINFO offers; raises RemoteProtocolError."""
     for line in reply.lines:
