@@ -172,10 +172,9 @@ class IsolationKey:
     makes one, and it cannot be copied to disk.
     """
 
-    __slots__ = ("__secret", "epoch", "label", "verbatim")
+    __slots__ = ("__label_secret", "__secret", "epoch", "verbatim")
 
     epoch: int
-    label: str
     verbatim: Credentials | None
 
     def __init__(
@@ -183,20 +182,27 @@ class IsolationKey:
         builder: object,
         secret: bytes,
         epoch: int,
-        label: str,
+        label_secret: bytes,
         verbatim: Credentials | None = None,
     ) -> None:
         if builder is not _BUILDER:
             raise TypeError("an IsolationKey is built by an Isolator only")
         self.__secret = secret
+        self.__label_secret = label_secret
         self.epoch = epoch
-        self.label = label
         self.verbatim = verbatim
 
-    def derive(self, purpose: bytes, *, person: bytes = _CREDENTIAL_PERSON) -> bytes:
+    @property
+    def label(self) -> str:
+        """Six hexadecimal digits, keyed per process: what logs and status may show."""
+        return hashlib.blake2b(
+            self.__secret, key=self.__label_secret, person=_LABEL_PERSON, digest_size=3
+        ).hexdigest()
+
+    def derive(self, purpose: bytes) -> bytes:
         """32 bytes that only this key and this purpose give; they reveal neither."""
         return hashlib.blake2b(
-            purpose, key=self.__secret, person=person, digest_size=_SECRET_LENGTH
+            purpose, key=self.__secret, person=_CREDENTIAL_PERSON, digest_size=_SECRET_LENGTH
         ).digest()
 
     def __eq__(self, other: object) -> bool:
@@ -277,15 +283,34 @@ def canonical_fields(rule: ListenerRule, stream: IsolationTuple) -> list[tuple[s
 
 
 def _encode(rule: ListenerRule, stream: IsolationTuple) -> bytes:
-    """The flags, then each selected field as a presence byte, a length and its bytes."""
-    parts = [rule.isolate.value.to_bytes(1, "big")]
-    for _, value in canonical_fields(rule, stream):
-        if value is None:
-            parts.append(b"\x00")
-        else:
-            parts.append(b"\x01" + len(value).to_bytes(4, "big"))
-            parts.append(value)
-    return b"".join(parts)
+    """The flags, then each selected field as a presence byte, a length and its bytes.
+
+    The same fields as `canonical_fields` (a property test holds it); this runs for every
+    stream, that one for `isoproxy explain`.
+    """
+    selected = rule.isolate.value
+    fields: list[bytes | None] = [rule.group]
+    if selected & _CLIENT_ADDR:
+        fields.append(stream.client)
+    if selected & _CLIENT_PROTOCOL:
+        fields.append(stream.protocol.value)
+    if selected & _SOCKS_AUTH:
+        fields.append(stream.username)
+        fields.append(stream.password)
+    if selected & _DEST_ADDR:
+        fields.append(stream.dest_host.lower())
+    if selected & _DEST_PORT:
+        fields.append(b"%d" % stream.dest_port)
+    return b"%c" % selected + b"".join(
+        b"\x00" if value is None else b"\x01" + len(value).to_bytes(4) + value for value in fields
+    )
+
+
+_CLIENT_ADDR: Final = Isolate.CLIENT_ADDR.value
+_SOCKS_AUTH: Final = Isolate.SOCKS_AUTH.value
+_CLIENT_PROTOCOL: Final = Isolate.CLIENT_PROTOCOL.value
+_DEST_ADDR: Final = Isolate.DEST_ADDR.value
+_DEST_PORT: Final = Isolate.DEST_PORT.value
 
 
 class Isolator:
@@ -327,11 +352,8 @@ class Isolator:
             person=_KEY_PERSON,
             digest_size=_SECRET_LENGTH,
         ).digest()
-        label = hashlib.blake2b(
-            secret, key=self._label_secret, person=_LABEL_PERSON, digest_size=3
-        ).hexdigest()
         verbatim = self._application_credentials(stream) if self._verbatim else None
-        return IsolationKey(_BUILDER, secret, self._epoch, label, verbatim)
+        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, verbatim)
 
     @staticmethod
     def _application_credentials(stream: IsolationTuple) -> Credentials | None:

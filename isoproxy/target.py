@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from typing import Final
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
@@ -38,7 +38,8 @@ _NAME: Final = re.compile(
     rf"(?=.{{1,{MAX_NAME_LENGTH}}}\Z)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?", re.ASCII
 )
 _ENDS_IN_A_NUMBER: Final = re.compile(r"(?:\A|\.)(?:[0-9]+|0x[0-9a-f]*)\.?\Z", re.ASCII)
-_DOTTED_QUAD: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", re.ASCII)
+_BYTE: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_CANONICAL_IPV4: Final = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,11 @@ class Target:
                 raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX) from None
         if not 0 <= port <= 0xFFFF:
             raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
+        if _CANONICAL_IPV4.fullmatch(host) is not None:
+            return cls(host, port, True)
         host = host.lower()
         if _NAME.fullmatch(host) is None or _ENDS_IN_A_NUMBER.search(host) is not None:
-            return cls(_canonical_address(host), port, True)
+            return cls(_canonical_ipv6(host), port, True)
         return cls(host, port)
 
     @property
@@ -93,15 +96,11 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _canonical_address(text: str) -> str:
-    """The canonical text of an IP address; raises PolicyRefusal(NAME_SYNTAX)."""
+def _canonical_ipv6(text: str) -> str:
+    """The canonical text of an IPv6 address; raises PolicyRefusal(NAME_SYNTAX)."""
     if len(text) > 2 and text[0] == "[" and text[-1] == "]":
         text = text[1:-1]
-        if ":" not in text:
-            raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
     try:
-        if _DOTTED_QUAD.fullmatch(text) is not None:
-            return str(IPv4Address(text))
         if ":" in text and "%" not in text and len(text) <= 45:
             return str(IPv6Address(text))
     except ValueError:

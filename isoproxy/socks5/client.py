@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from isoproxy.errors import (
     ErrorKind,
@@ -23,12 +24,23 @@ from isoproxy.socks5.wire import (
     encode_address,
 )
 
+_SHORTEST_REPLY: Final = 8
+"""Bytes: version, code, reserved, ATYP 3, length, one byte of name, port."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Reply:
-    """Tor's answer: `host` is the bound or resolved address, a name after RESOLVE_PTR."""
+    """Tor's answer, as RFC 1928 §6 has it: the type of the address and its bytes."""
 
-    host: Address | bytes
+    address_type: int
+    body: bytes
+
+    @property
+    def host(self) -> Address | bytes:
+        """The bound or resolved address, or a name after RESOLVE_PTR."""
+        if self.address_type == AddressType.NAME:
+            return self.body[1:]
+        return IPv4Address(self.body) if len(self.body) == 4 else IPv6Address(self.body)
 
 
 class _ClientState(Enum):
@@ -54,7 +66,7 @@ class Client:
     def __init__(
         self,
         command: Command,
-        host: Address | bytes,
+        host: Address | bytes | str,
         port: int,
         *,
         username: bytes,
@@ -81,6 +93,21 @@ class Client:
     @property
     def leftover(self) -> bytes:
         return self._buffer if self._state is _ClientState.DONE else b""
+
+    @property
+    def wanted(self) -> int:
+        """Bytes that may be read without taking any of the far end's; 0 once it is over."""
+        have = len(self._buffer)
+        if self._state is _ClientState.METHOD:
+            return 2 - have
+        if self._state is _ClientState.AUTHENTICATION:
+            return 2 + _SHORTEST_REPLY - have
+        if self._state is not _ClientState.REPLY:
+            return 0
+        if have < 5:
+            return _SHORTEST_REPLY - have
+        length = address_length(self._buffer[3], self._buffer[4])
+        return 4 + (length or 0) + 2 - have
 
     @property
     def step(self) -> str:
@@ -149,6 +176,4 @@ class Client:
         body = buffer[4 : end - 2]
         self._buffer = buffer[end:]
         self._state = _ClientState.DONE
-        if buffer[3] == AddressType.NAME:
-            return Reply(body[1:])
-        return Reply(IPv4Address(body) if len(body) == 4 else IPv6Address(body))
+        return Reply(buffer[3], body)

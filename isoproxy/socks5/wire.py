@@ -69,17 +69,24 @@ class Request:
         return f"<Request {self.version.name} {self.command.name}>"
 
 
-def encode_address(host: Address | bytes, port: int) -> bytes:
-    """ATYP, address and port as RFC 1928 §5 writes them; a name has at most 255 bytes."""
-    if isinstance(host, IPv4Address):
-        body = b"\x01" + host.packed
-    elif isinstance(host, IPv6Address):
-        body = b"\x04" + host.packed
-    else:
+def encode_address(host: Address | bytes | str, port: int) -> bytes:
+    """ATYP, address and port as RFC 1928 §5 writes them.
+
+    `host` is a name of 1-255 bytes, or an IP address: as an object, or as its canonical
+    text (a str), which costs less.
+    """
+    if isinstance(host, str):
+        if ":" in host:
+            body = b"\x04" + IPv6Address(host).packed
+        else:
+            body = b"\x01" + bytes(map(int, host.split(".")))
+    elif isinstance(host, bytes):
         if not 0 < len(host) <= 255:
             raise LocalProtocolError("a SOCKS5 host name has 1 to 255 bytes")
-        body = bytes((AddressType.NAME, len(host))) + host
-    return body + port.to_bytes(2, "big")
+        body = b"\x03%c%b" % (len(host), host)
+    else:
+        body = (b"\x01" if isinstance(host, IPv4Address) else b"\x04") + host.packed
+    return body + port.to_bytes(2)
 
 
 def encode_reply(code: int, address: Address | bytes = UNSPECIFIED, port: int = 0) -> bytes:
@@ -87,20 +94,18 @@ def encode_reply(code: int, address: Address | bytes = UNSPECIFIED, port: int = 
     return bytes((VERSION5, code, 0)) + encode_address(address, port)
 
 
+_LENGTHS: Final = {int(AddressType.IPV4): 4, int(AddressType.IPV6): 16}
+
+
 def address_length(address_type: int, first: int) -> int | None:
     """Bytes of the address behind ATYP, whose first byte is `first`; None for no ATYP."""
-    if address_type == AddressType.IPV4:
-        return 4
-    if address_type == AddressType.IPV6:
-        return 16
-    if address_type == AddressType.NAME:
-        return 1 + first
-    return None
+    return 1 + first if address_type == AddressType.NAME else _LENGTHS.get(address_type)
 
 
 def decode_host(address_type: int, body: bytes) -> bytes:
     """The text of an address, or the raw bytes of a name, from what follows ATYP."""
     if address_type == AddressType.NAME:
         return body[1:]
-    address = IPv4Address(body) if address_type == AddressType.IPV4 else IPv6Address(body)
-    return str(address).encode()
+    if address_type == AddressType.IPV4:
+        return b"%d.%d.%d.%d" % tuple(body)
+    return str(IPv6Address(body)).encode()

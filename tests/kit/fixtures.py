@@ -17,8 +17,8 @@ _STARTED = pytest.StashKey[TorNetwork]()
 def tor_network(pytestconfig: pytest.Config) -> Iterator[TorNetwork]:
     """One authority, four exits, one client; started at first use, ended with the session.
 
-    A test that changes a client's state (kills it, counts its circuits) starts one of its
-    own with `tor_network.add_client()`.
+    A test that kills its client, configures it or counts its circuits starts one of its
+    own with `tor_network.temporary_client()`.
     """
     network = TorNetwork()
     try:

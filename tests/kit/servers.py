@@ -13,6 +13,8 @@ import http.server
 import socket
 import socketserver
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,20 +30,23 @@ _PEER_GONE: Final = (ConnectionError, TimeoutError, BrokenPipeError)
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """A TCP server on a free port, a thread per connection; closes what is open at its end."""
+    """A TCP server with a thread per connection; its end closes what is still open.
+
+    `port` 0 is any free port.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, host: str, handler: type[socketserver.BaseRequestHandler]):
+    def __init__(self, host: str, handler: type[socketserver.BaseRequestHandler], port: int = 0):
         self._open: set[socket.socket] = set()
         self._errors: list[Exception] = []
         self._lock = threading.Lock()
         self.connections = 0
         """How many connections were accepted so far."""
-        super().__init__((host, 0), handler)
+        super().__init__((host, port), handler)
         self._thread = threading.Thread(
             target=self.serve_forever, args=(0.05,), name=type(self).__name__, daemon=True
         )
@@ -70,8 +75,6 @@ class Server(socketserver.ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        import sys
-
         error = sys.exception()
         if isinstance(error, Exception) and not isinstance(error, _PEER_GONE):
             with self._lock:
@@ -150,14 +153,22 @@ class WebServer(Server):
                  the tor that publishes it
     /bytes/N     N zero bytes
     /files/...   what is in the directory `files`, as a dumb git client wants it
-    Every answer carries the header X-Exit.  `requests` lists (exit, method, path).
+    Every answer carries the header X-Exit.  `requests` lists (exit, method, path),
+    `local_addresses` the address that each request came in at.
     """
 
-    def __init__(self, host: str, exit_of: ExitOf | None = None, files: Path | None = None):
+    def __init__(
+        self,
+        host: str,
+        exit_of: ExitOf | None = None,
+        files: Path | None = None,
+        port: int = 0,
+    ):
         self.exit_of = exit_of
         self.files = files.resolve() if files else None
         self.requests: list[tuple[str, str, str]] = []
-        super().__init__(host, _Web)
+        self.local_addresses: list[str] = []
+        super().__init__(host, _Web, port)
 
     def url(self, path: str = "/", name: str | None = None) -> str:
         """ "http://name:port/path"; without a name, the address."""
@@ -181,6 +192,7 @@ class _Web(http.server.BaseHTTPRequestHandler):
         node = self.server.exit_of(self.connection) if self.server.exit_of else None
         exit_name = node.name if node else "none"
         self.server.requests.append((exit_name, self.command, self.path))
+        self.server.local_addresses.append(self.connection.getsockname()[0])
         status, content = self._content(exit_name)
         self.send_response(status)
         self.send_header("X-Exit", exit_name)
@@ -207,6 +219,19 @@ class _Web(http.server.BaseHTTPRequestHandler):
         if not wanted.is_relative_to(root) or not wanted.is_file():
             return 404, b""
         return 200, wanted.read_bytes()
+
+
+def git_repository(directory: Path) -> None:
+    """Make a repository of one commit, ready for dumb HTTP: clone ".../.git"."""
+    directory.mkdir()
+    (directory / "README").write_text("hello\n")
+    for arguments in (
+        ("init", "-q"),
+        ("add", "README"),
+        ("-c", "user.name=t", "-c", "user.email=t@example.test", "commit", "-q", "-m", "One"),
+        ("update-server-info",),
+    ):
+        subprocess.run(["git", *arguments], cwd=directory, check=True, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ Theory of operation
 
 Invariants
     The parser is this module's own: isoproxy's is not asked to testify about itself.  A
-    line that does not parse is kept in `malformed` and fails `close`.
+    line that does not parse is kept in `malformed` and fails the context's end.
 
 Limits
     tor cuts user names at a NUL byte in events, though not for isolation.
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from tests.kit.tornet import Control, Node
+from tests.kit.tornet import Node
 
 _ESCAPES: Final = {"n": 10, "r": 13, "t": 9}
 _KEYWORD: Final = re.compile(r'([A-Z0-9_]+)=("(?:[^"\\]|\\.)*"|[^ "]*)(?: |$)')
@@ -131,21 +131,15 @@ def credentials(stream: Stream) -> Hashable:
     return stream.credentials
 
 
-class Witness:
-    """Listens from its creation to `close`; a context manager."""
+class Record:
+    """What event lines say, fed to `take` one by one; safe to use from several threads."""
 
-    def __init__(self, node: Node):
-        self._control: Control = node.control()
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._streams: dict[int, Stream] = {}
         self._circuits: dict[int, Circuit] = {}
         self.malformed: list[str] = []
-        self._thread = threading.Thread(target=self._listen, name="witness", daemon=True)
-        self._thread.start()
-        self._control.check("SETEVENTS STREAM CIRC")
-        for line in self._control.getinfo("circuit-status").splitlines():
-            with self._changed:
-                self._take_circuit(line)
+        """Lines that did not parse."""
 
     # -- questions
 
@@ -172,12 +166,6 @@ class Witness:
                 and (username is None or stream.username == username)
                 and (password is None or stream.password == password)
             ]
-
-    def mark(self) -> int:
-        """What has happened so far: give it as `after` to see only what comes later."""
-        self.settle()
-        with self._changed:
-            return max(self._streams, default=0)
 
     def circuit(self, number: int) -> Circuit:
         with self._changed:
@@ -240,54 +228,23 @@ class Witness:
         spread = self.spread(seen, tuple_of)
         assert not spread, f"tuples spread over several circuits: {spread}"
 
-    # -- waiting
+    # -- events
 
-    def settle(self) -> None:
-        """Return when everything tor has reported so far is known here."""
-        self._control.settle()
-        self._control.events.join()
-
-    def wait_for(
-        self, wanted: int, select: Callable[[Stream], bool], timeout: float = 30.0, after: int = 0
-    ) -> list[Stream]:
-        """Wait until so many of the users' streams fulfil `select`; returns them."""
-        deadline = time.monotonic() + timeout
+    def take(self, line: str) -> None:
+        """One line of an event, Latin-1; those of other kinds are passed over."""
         with self._changed:
-            while True:
-                found = [stream for stream in self.streams(after=after) if select(stream)]
-                if len(found) >= wanted:
-                    return found
-                left = deadline - time.monotonic()
-                assert left > 0, f"{len(found)} of {wanted} streams after {timeout} s"
-                self._changed.wait(left)
-
-    # -- listening
-
-    def close(self) -> None:
-        self._control.close()
-        self._thread.join(5)
-
-    def _listen(self) -> None:
-        events = self._control.events
-        while True:
-            line = events.get()
             try:
-                if line is None:
-                    return
                 self._take(line)
             except ValueError:
-                self.malformed.append(line or "")
-            finally:
-                events.task_done()
+                self.malformed.append(line)
+            self._changed.notify_all()
 
     def _take(self, line: str) -> None:
         number, kind, rest = line.split(" ", 2)
-        with self._changed:
-            if number == "650" and kind == "STREAM":
-                self._take_stream(rest)
-            elif number == "650" and kind == "CIRC":
-                self._take_circuit(rest)
-            self._changed.notify_all()
+        if number == "650" and kind == "STREAM":
+            self._take_stream(rest)
+        elif number == "650" and kind == "CIRC":
+            self._take_circuit(rest)
 
     def _take_stream(self, text: str) -> None:
         number, state, circuit, target, *more = text.split(" ", 4)
@@ -317,19 +274,6 @@ class Witness:
         circuit.purpose = said.get("PURPOSE", circuit.purpose)
         circuit.conflux = said.get("CONFLUX_ID", circuit.conflux)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.close()
-        if error is None:
-            assert not self.malformed, f"event lines that did not parse: {self.malformed}"
-
 
 def _describe(stream: Stream, said: dict[str, str]) -> None:
     """Take over what only the first event of a stream is sure to say."""
@@ -343,3 +287,65 @@ def _describe(stream: Stream, said: dict[str, str]) -> None:
     stream.session_group = int(said.get("SESSION_GROUP", "0"))
     stream.nym_epoch = int(said.get("NYM_EPOCH", "0"))
     stream.iso_fields = frozenset(filter(None, said.get("ISO_FIELDS", "").split(",")))
+
+
+class Witness(Record):
+    """Listens to one tor from its creation to `close`; a context manager."""
+
+    def __init__(self, node: Node):
+        super().__init__()
+        self._control = node.control()
+        self._thread = threading.Thread(target=self._listen, name="witness", daemon=True)
+        self._thread.start()
+        self._control.check("SETEVENTS STREAM CIRC")
+        for line in self._control.getinfo("circuit-status").splitlines():
+            self.take("650 CIRC " + line)
+
+    def settle(self) -> None:
+        """Return when everything tor has reported so far is known here."""
+        self._control.settle()
+        self._control.events.join()
+
+    def mark(self) -> int:
+        """What has happened so far: give it as `after` to see only what comes later."""
+        self.settle()
+        with self._changed:
+            return max(self._streams, default=0)
+
+    def wait_for(
+        self, wanted: int, select: Callable[[Stream], bool], timeout: float = 30.0, after: int = 0
+    ) -> list[Stream]:
+        """Wait until so many of the users' streams fulfil `select`; returns them."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                found = [stream for stream in self.streams(after=after) if select(stream)]
+                if len(found) >= wanted:
+                    return found
+                left = deadline - time.monotonic()
+                assert left > 0, f"{len(found)} of {wanted} streams after {timeout} s"
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        self._control.close()
+        self._thread.join(5)
+
+    def _listen(self) -> None:
+        events = self._control.events
+        while (line := events.get()) is not None:
+            self.take(line)
+            events.task_done()
+        events.task_done()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+        if error is None:
+            assert not self.malformed, f"event lines that did not parse: {self.malformed}"

@@ -37,9 +37,9 @@ Pitfalls
     below 150 ms mean nothing here: loopback answers in 40 ms steps (delayed ACK).
 """
 
-from tests.kit.tornet.control import Control, TorNetError
+from tests.kit.tornet.control import Address, Control, TorNetError
 from tests.kit.tornet.dns import Query, StubDNS
 from tests.kit.tornet.network import TorNetwork
 from tests.kit.tornet.node import Node
 
-__all__ = ["Control", "Node", "Query", "StubDNS", "TorNetError", "TorNetwork"]
+__all__ = ["Address", "Control", "Node", "Query", "StubDNS", "TorNetError", "TorNetwork"]

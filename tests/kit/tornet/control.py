@@ -57,9 +57,9 @@ class Control:
         return reply
 
     def check(self, line: str) -> list[str]:
-        """Like `cmd`; a reply other than 250 raises TorNetError."""
+        """Like `cmd`; a reply that is not a success (25x) raises TorNetError."""
         reply = self.cmd(line)
-        if not reply[-1].startswith("250"):
+        if not reply[-1].startswith("25"):
             raise TorNetError(f"{line.split()[0]}: {reply}")
         return reply
 

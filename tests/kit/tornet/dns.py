@@ -86,7 +86,9 @@ class StubDNS:
     def _serve_one(self, asked: socket.socket, ip: str, exit_name: str) -> None:
         with contextlib.suppress(OSError, dns.exception.DNSException):
             data, peer = asked.recvfrom(4096)
-            asked.sendto(self._answer(dns.message.from_wire(data), ip, exit_name), peer)
+            query = dns.message.from_wire(data)
+            if len(query.question) == 1:
+                asked.sendto(self._answer(query, ip, exit_name), peer)
 
     def _answer(self, query: dns.message.Message, ip: str, exit_name: str) -> bytes:
         question = query.question[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -78,10 +79,12 @@ class TorNetwork:
         self._directory_lines = ""
         self._began = self._deadline = 0.0
         self._undo = contextlib.ExitStack()
+        self._client_numbers = itertools.count()
         self.relays: list[Node] = []
         self.clients: list[Node] = []
         self.timings: list[tuple[float, str]] = []
         """Seconds since the start at which each step was done."""
+        self.startup_seconds = 0.0
 
     # -- what tests look at
 
@@ -111,8 +114,10 @@ class TorNetwork:
         return self._place.address(_SERVERS)
 
     @property
-    def startup_seconds(self) -> float:
-        return self.timings[-1][0]
+    def joining_lines(self) -> list[str]:
+        """Lines of torrc that make a tor of the caller's own a client of this network."""
+        lines = (self._directory_lines + torrc.COMMON).splitlines()
+        return [line for line in lines if line and not line.startswith(("#", "SafeLogging"))]
 
     def exit_of(self, connection: Any) -> Node | None:
         """The relay at the other end of an accepted, still open TCP connection."""
@@ -132,7 +137,13 @@ class TorNetwork:
             "server_ip": self.server_ip,
             "seconds": round(self.startup_seconds, 2),
             "relays": [
-                {"name": n.name, "role": n.role, "ip": n.ip, "fingerprint": n.fingerprint}
+                {
+                    "name": n.name,
+                    "role": n.role,
+                    "pid": n.pid,
+                    "ip": n.ip,
+                    "fingerprint": n.fingerprint,
+                }
                 for n in self.relays
             ],
             "clients": [
@@ -193,6 +204,7 @@ class TorNetwork:
         self._make_consensus()
         self._distribute_consensus()
         self._let_in(self.clients)
+        self.startup_seconds = self.timings[-1][0]
 
     def add_client(self, options: str = "", *, conflux: bool = False) -> Node:
         """Start one more client; returns when it has bootstrapped."""
@@ -201,6 +213,16 @@ class TorNetwork:
         node.own()
         self._let_in([node])
         return node
+
+    @contextlib.contextmanager
+    def temporary_client(self, options: str = "", *, conflux: bool = False) -> Iterator[Node]:
+        """A client of a test's own: to kill, to count circuits of, to configure."""
+        node = self.add_client(options, conflux=conflux)
+        try:
+            yield node
+        finally:
+            node.stop()
+            self.clients.remove(node)
 
     def _node(self, name: str, last_byte: int, role: Role) -> Node:
         return Node(self._tor, self.dir / name, name, self._place.address(last_byte), role)
@@ -235,8 +257,8 @@ class TorNetwork:
         return text + torrc.fill(self._relay_options, ip=node.ip, directory=str(node.dir))
 
     def _start_client(self, options: str, *, conflux: bool) -> Node:
-        number = len(self.clients)
-        node = self._node(f"client{number}", _FIRST_CLIENT + number, "client")
+        number = next(self._client_numbers)
+        node = self._node(f"client{number}", _FIRST_CLIENT + number % 50, "client")
         text = self._head(node) + torrc.COMMON
         text += torrc.CLIENT.format(ip=node.ip, dir=node.dir, conflux=int(conflux))
         node.configure(text + torrc.fill(options, ip=node.ip, directory=str(node.dir)))
@@ -306,7 +328,7 @@ class TorNetwork:
     def _until(self, step: str, test: Callable[[], _Result]) -> _Result:
         while not (result := test()):
             for node in self.nodes:
-                if node.exit_status() is not None:
+                if node.has_crashed():
                     raise TorNetError(
                         f"{node.name} exited ({node.exit_status()})\n{node.log_tail()}"
                     )

@@ -62,6 +62,10 @@ class Node:
         """None while tor runs (or was never started)."""
         return self._process.poll() if self._process else None
 
+    def has_crashed(self) -> bool:
+        """Whether tor has ended without one of the methods here having ended it."""
+        return self._owner is not None and self.exit_status() is not None
+
     def listener(self, kind: str) -> list[Address]:
         """The addresses of one kind of port: "socks", "dns", "control", ..."""
         return listener_addresses(self.ctl.getinfo("net/listeners/" + kind))

@@ -1,0 +1,64 @@
+# `make run` and `make test` do all of their own set-up on a fresh Debian 12.
+
+# The newest Python from 3.11 on that is called by its version, else python3.
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do command -v python$$v && exit; done; echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PYTHON
+
+.DEFAULT_GOAL := help
+
+help: ## show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | sed 's%|%	%'
+
+run: packages-run $(STAMP) ## start isoproxy on 127.0.0.1:9250 with a tor of its own
+	$(BIN)/isoproxy run
+
+test: packages-test $(STAMP) lint unit ## everything that must pass
+
+demo: packages-test $(STAMP) ## a private Tor network, isoproxy on it, and curl lines to try
+	$(BIN)/python -m tests.kit.demo
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	PYTHONASYNCIODEBUG=1 $(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)
+	$(BIN)/python -m benchmarks.front
+	$(BIN)/python -m benchmarks.tor
+
+bench-quick: packages-test $(STAMP)
+	$(BIN)/python -m benchmarks.front --repetitions 1 --seconds 0.5
+
+lock: $(STAMP) ## renew requirements/dev.txt from pyproject.toml
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/pip install --quiet pip-tools
+	.cache/lock/bin/pip-compile --quiet --extra=dev --generate-hashes --strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-emit-options --upgrade \
+	  -o requirements/dev.txt pyproject.toml
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .cache .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache
+
+packages-run:
+	@scripts/system-packages run
+
+packages-test:
+	@scripts/system-packages test
+
+$(STAMP): requirements/dev.txt pyproject.toml | packages-run
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "isoproxy needs Python 3.11 or later; set PYTHON=/path/to/it" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.PHONY: help run test demo lint unit bench bench-quick lock clean packages-run packages-test

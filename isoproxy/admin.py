@@ -1,0 +1,198 @@
+"""The admin socket: how `isoproxy status`, `newnym` and the like reach a running isoproxy.
+
+Theory of operation
+    A unix socket of mode 0600.  A client sends one JSON object in one line,
+    `{"request": "status", ...}`, and gets one line back: `{"ok": true, ...}` or
+    `{"ok": false, "error": "..."}`; it may then ask again.  Parts of isoproxy register
+    what can be asked; the server knows nothing of it.
+
+Invariants
+    Only root and the user we run as are answered; the kernel says who asks.  Requests
+    are bounded in length, number and time.  What a handler raises unforeseen is logged
+    by type and answered without detail.  Answers hold what the handler put in: it is the
+    handler that must leave out what identifies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from isoproxy.errors import IsoproxyError, OperationError
+from isoproxy.observe.log import logger
+
+Answer = Mapping[str, object]
+Handler = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+
+MAX_REQUEST: Final = 64 * 1024
+"""Bytes of one request's line."""
+MAX_ANSWER: Final = 64 * 1024 * 1024
+_MAX_CLIENTS: Final = 32
+_IDLE_S: Final = 60.0
+
+_log = logger("admin")
+
+
+class AdminServer:
+    """Answers requests at `path`; `register` what can be asked, then `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handlers: dict[str, Handler] = {}
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    def register(self, request: str, handler: Handler) -> None:
+        """Have `handler` answer `request`; it gets all members of the request's object."""
+        self._handlers[request] = handler
+
+    async def open(self) -> None:
+        """Listen.  Raises OperationError when another isoproxy does, or the place is bad."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(self.path)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock.bind(str(self.path))
+            os.chmod(self.path, 0o600)  # before listen(): nobody can have connected
+            self._server = await asyncio.start_unix_server(
+                self._accept, sock=sock, limit=MAX_REQUEST
+            )
+        except OSError as error:
+            raise OperationError(
+                f"the admin socket {self.path} cannot be made: {error.strerror}; "
+                "set observe.admin to a path that this user may write"
+            ) from None
+
+    async def close(self) -> None:
+        """Stop listening, end the clients, remove the socket."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in tuple(self._clients):
+            task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients)
+        self._server = None
+        self.path.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._clients) >= _MAX_CLIENTS or not _is_trusted(writer):
+            _log.warn("admin_refused", clients=len(self._clients))
+            writer.close()
+            return
+        self._clients.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, TimeoutError):
+            _log.debug("admin_client_gone")
+        except asyncio.CancelledError:
+            _log.debug("admin_client_ended")
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(_IDLE_S):
+                try:
+                    line = await reader.readuntil(b"\n")
+                except asyncio.IncompleteReadError:
+                    return
+                except asyncio.LimitOverrunError:
+                    writer.write(_encode(_failure("the request is too long")))
+                    await writer.drain()
+                    return
+            answer = await self._answer(line)
+            async with asyncio.timeout(_IDLE_S):
+                writer.write(_encode(answer))
+                await writer.drain()
+
+    async def _answer(self, line: bytes) -> Answer:
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            return _failure("the request is not JSON")
+        name = request.get("request") if isinstance(request, dict) else None
+        handler = self._handlers.get(name) if isinstance(name, str) else None
+        if handler is None:
+            return _failure("unknown request; the running isoproxy may be of another version")
+        try:
+            return {"ok": True, **await handler(request)}
+        except IsoproxyError as error:
+            return _failure(str(error))
+        except Exception as error:
+            _log.err("admin_defect", error=error)
+            return _failure("isoproxy has a defect; see its log and report it")
+
+
+def ask(
+    path: Path, request: str, *, timeout_s: float = 30.0, **arguments: object
+) -> dict[str, Any]:
+    """Blocking: the answer of the isoproxy that listens at `path`, without `ok`.
+
+    Raises OperationError when there is none, or when it says that it could not.
+    """
+    line = json.dumps({"request": request, **arguments}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(timeout_s)
+            sock.connect(str(path))
+            sock.sendall(line)
+            with sock.makefile("rb") as file:
+                answer = json.loads(file.readline(MAX_ANSWER) or b"null")
+    except OSError as error:
+        raise OperationError(_unreachable(path, error)) from None
+    except ValueError:
+        raise OperationError(f"what listens at {path} is no isoproxy") from None
+    if not isinstance(answer, dict):
+        raise OperationError("the running isoproxy closed the connection; it may be stopping")
+    if not answer.pop("ok", False):
+        raise OperationError(str(answer.get("error", "the running isoproxy refused")))
+    return answer
+
+
+def _unreachable(path: Path, error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "the running isoproxy does not answer; see its log"
+    if isinstance(error, PermissionError):
+        return f"this user may not use {path}; ask as the user that isoproxy runs as, or as root"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "the running isoproxy hung up: it is stopping, busy, or runs as another user"
+    return f"no isoproxy listens at {path}; start it with: isoproxy run"
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens at any more."""
+    with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, "another isoproxy is running there")
+
+
+def _is_trusted(writer: asyncio.StreamWriter) -> bool:
+    sock = writer.get_extra_info("socket")
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.geteuid())
+
+
+def _failure(text: str) -> Answer:
+    return {"ok": False, "error": text}
+
+
+def _encode(answer: Answer) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,66 @@
+"""The command line: one module per group of commands, each registering its own.
+
+Exit codes: 0 success, 1 the operation failed, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from isoproxy import __version__
+from isoproxy.cli import control, doctor, service
+from isoproxy.cli.options import Commands
+from isoproxy.errors import ConfigError, IsoproxyError
+
+SUCCESS: Final = 0
+FAILURE: Final = 1
+USAGE: Final = 2
+
+GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
+    service.register,
+    control.register,
+    doctor.register,
+)
+"""Each adds its commands to the parser; what it sets as `run` is called with the
+arguments and returns the exit code, or raises IsoproxyError."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="isoproxy",
+        description="A front door to Tor that keeps separate activities on separate circuits.",
+        epilog="Exit codes: 0 success, 1 the operation failed, 2 usage or configuration.",
+    )
+    top.add_argument("--version", action="version", version=f"isoproxy {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for register in GROUPS:
+        register(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _complain(error, USAGE)
+    except IsoproxyError as error:
+        return _complain(error, FAILURE)
+    except BrokenPipeError:  # the reader of our output had enough
+        sys.stderr.close()
+        return FAILURE
+    except KeyboardInterrupt:
+        return FAILURE
+    return code
+
+
+def _complain(error: IsoproxyError, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"isoproxy: {line}", file=sys.stderr)
+    return code

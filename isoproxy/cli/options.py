@@ -1,0 +1,52 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isoproxy.config import Loaded, admin_address, load
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
+
+
+def add_configuration(command: argparse.ArgumentParser) -> None:
+    """`-c FILE` and `--set key=value`."""
+    command.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration file (default: /etc/isoproxy/isoproxy.toml if it is there)",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. tor.mode=system; may be repeated",
+    )
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def loaded(options: argparse.Namespace) -> Loaded:
+    """The configuration that the options name; raises ConfigError."""
+    return load(options.config, options.settings)
+
+
+def admin_path(options: argparse.Namespace) -> Path:
+    """Where the running isoproxy of that configuration answers."""
+    return admin_address(loaded(options).config)
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True))

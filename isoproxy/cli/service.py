@@ -1,0 +1,51 @@
+"""`isoproxy run` and `isoproxy check`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.config import Loaded, load, sample_toml
+from isoproxy.daemon import Daemon, configure_log
+from isoproxy.resolver_guard import ResolverGuard
+
+
+def register(commands: Commands) -> None:
+    run = commands.add_parser("run", help="open the listeners and serve until stopped")
+    add_configuration(run)
+    run.set_defaults(run=run_service)
+    check = commands.add_parser("check", help="check the configuration")
+    add_configuration(check)
+    check.add_argument("--sample", action="store_true", help="print a commented sample file")
+    check.set_defaults(run=check_configuration)
+
+
+def run_service(options: argparse.Namespace) -> int:
+    found = loaded(options)
+    configure_log(found.config)
+
+    guard = ResolverGuard()
+    guard.install()
+
+    def again() -> Loaded:
+        return load(options.config, options.settings)
+
+    async def serve() -> None:
+        await Daemon(found, again, guard=guard, out=sys.stdout, progress=sys.stderr).run()
+
+    asyncio.run(serve())
+    return 0
+
+
+def check_configuration(options: argparse.Namespace) -> int:
+    if options.sample:
+        print(sample_toml(), end="")
+        return 0
+    found = loaded(options)
+    for warning in found.warnings:
+        print(f"isoproxy: warning: {warning}", file=sys.stderr)
+    files = ", ".join(str(file) for file in found.files) or "defaults, no file"
+    print(f"the configuration is valid ({files})")
+    return 0

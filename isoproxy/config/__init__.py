@@ -1,0 +1,117 @@
+"""Configuration: TOML files, drop-ins and `--set`, checked whole, as one frozen `Config`.
+
+    schema.py    every setting: name, default, sentence, reader
+    sources.py   files and options, merged; each value keeps where it was written
+    build.py     the tree becomes `Config`; unknown keys get the nearest known one
+    check.py     rules between settings
+    sample.py    the commented sample, from the schema
+
+All problems of all files are reported at once, each as `file:line: key: what to do`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isoproxy.config.address import Address
+from isoproxy.config.build import build
+from isoproxy.config.check import check
+from isoproxy.config.difference import changed_keys
+from isoproxy.config.places import (
+    LOCAL_DROP_INS,
+    SYSTEM_DIRECTORY,
+    private_directory,
+    runtime_directory,
+    state_directory,
+)
+from isoproxy.config.sample import sample_toml
+from isoproxy.config.schema import (
+    BitcoinConfig,
+    Config,
+    DnsConfig,
+    ElectrumConfig,
+    GatewayConfig,
+    LimitsConfig,
+    ListenerConfig,
+    NamesConfig,
+    ObserveConfig,
+    OnionServiceConfig,
+    RpcConfig,
+    TorConfig,
+)
+from isoproxy.config.sources import Table, merge, read_file, read_option
+from isoproxy.errors import ConfigError
+
+__all__ = [
+    "Address",
+    "BitcoinConfig",
+    "Config",
+    "DnsConfig",
+    "ElectrumConfig",
+    "GatewayConfig",
+    "LimitsConfig",
+    "ListenerConfig",
+    "Loaded",
+    "NamesConfig",
+    "ObserveConfig",
+    "OnionServiceConfig",
+    "RpcConfig",
+    "TorConfig",
+    "admin_address",
+    "changed_keys",
+    "load",
+    "private_directory",
+    "runtime_directory",
+    "sample_toml",
+    "state_directory",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that passed, with what deserves a word and the files it is from."""
+
+    config: Config
+    warnings: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def load(path: Path | None = None, settings: Sequence[str] = ()) -> Loaded:
+    """Read `path` (or /etc/isoproxy), its drop-ins, then the `key=value` `settings`.
+
+    Raises ConfigError, whose text has one line for each problem of all the files.
+    """
+    problems: list[str] = []
+    tree = Table("defaults")
+    files = _files(path)
+    for file in files:
+        merge(tree, read_file(file, problems))
+    for setting in settings:
+        merge(tree, read_option(setting, problems))
+    config, places = build(tree, problems)
+    if not problems:
+        errors, warnings = check(config, places)
+        problems += errors
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Loaded(config, tuple(warnings), tuple(files))
+
+
+def admin_address(config: Config, environment: Mapping[str, str] = os.environ) -> Path:
+    """The path of the admin socket, for the daemon and for the commands that ask it."""
+    if config.observe.admin is not None:
+        return Path(config.observe.admin.path)
+    return runtime_directory(environment) / "admin"
+
+
+def _files(path: Path | None) -> list[Path]:
+    if path is not None:
+        return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
+    main = SYSTEM_DIRECTORY / "isoproxy.toml"
+    files = [main] if main.exists() else []
+    for directory in (SYSTEM_DIRECTORY / "conf.d", LOCAL_DROP_INS):
+        files += sorted(directory.glob("*.toml"))
+    return files

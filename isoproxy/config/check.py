@@ -1,0 +1,137 @@
+"""Rules between settings: what no single value can show to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from isoproxy.config.address import Address
+from isoproxy.config.build import Places, problem
+from isoproxy.config.schema import Config
+from isoproxy.isolation import Isolate
+
+_WHONIX_PORTS = range(9040, 9230)
+
+
+def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
+    """Errors and warnings, each beginning with where the setting was written."""
+    rules = (_credentials, _addresses, _names, _observe, _limits, _services)
+    errors = [_at(places, key, text) for rule in rules for key, text in rule(config)]
+    warnings = [_at(places, key, text) for key, text in _warnings(config)]
+    return errors, warnings
+
+
+Finding = tuple[str, str]
+
+
+def _at(places: Places, key: str, text: str) -> str:
+    where = key
+    while where and where not in places:
+        where = where.rpartition(".")[0]
+    return problem(places[where], key, text) if where else f"{key}: {text}"
+
+
+def _credentials(config: Config) -> Iterator[Finding]:
+    if config.tor.credentials != "verbatim":
+        return
+    if len(config.listener) != 1 or config.listener[0].isolate != Isolate.SOCKS_AUTH:
+        yield (
+            "tor.credentials",
+            '"verbatim" shows Tor the application\'s user and password alone, so it would merge '
+            "listeners, client addresses and destinations that are kept apart here; use "
+            '"derived", or exactly one listener with isolate = ["SOCKSAuth"]',
+        )
+
+
+def _addresses(config: Config) -> Iterator[Finding]:
+    seen: dict[Address, str] = {}
+    names: dict[str, str] = {}
+    tors_own = (str(config.tor.socks), str(config.tor.control))
+    for key, address in _listening(config):
+        fixed = address.is_unix or address.port != 0
+        if fixed and address in seen:
+            yield key, f"the same address as {seen[address]}; give each its own"
+        seen.setdefault(address, key)
+        if config.tor.mode == "system" and str(address) in tors_own:
+            yield key, "this is Tor's own address; isoproxy needs one beside it, such as port 9250"
+    for index, listener in enumerate(config.listener):
+        key = f"listener.{index}"
+        if listener.name in names:
+            yield f"{key}.name", f"the same name as {names[listener.name]}; give each its own"
+        names.setdefault(listener.name, key)
+        if not listener.address.is_loopback and Isolate.CLIENT_ADDR not in listener.isolate:
+            yield (
+                f"{key}.isolate",
+                "a listener that other machines reach must keep them apart; add ClientAddr",
+            )
+    if not seen and not config.onion_service:
+        yield "listener", "nothing to do: no listener, gateway, DNS server or onion service"
+
+
+def _listening(config: Config) -> Iterator[tuple[str, Address]]:
+    for index, listener in enumerate(config.listener):
+        yield f"listener.{index}.address", listener.address
+    for index, gateway in enumerate(config.bitcoin.gateway):
+        yield f"bitcoin.gateway.{index}.address", gateway.address
+    if config.observe.dashboard is not None:
+        yield "observe.dashboard", config.observe.dashboard
+    if config.observe.admin is not None:
+        yield "observe.admin", config.observe.admin
+
+
+def _names(config: Config) -> Iterator[Finding]:
+    electrum, rpc = config.names.electrum, config.names.rpc
+    if "bit" not in config.names.never_to_tor:
+        yield "names.never_to_tor", '"bit" must stay in the list: exits know no such names'
+    if electrum.servers and electrum.quorum > len(electrum.servers):
+        yield (
+            "names.electrum.quorum",
+            f"more than the {len(electrum.servers)} configured servers; name more or lower it",
+        )
+    if (electrum.anchor_height is None) != (electrum.anchor_hash is None):
+        yield "names.electrum.anchor_height", "anchor_height and anchor_hash go together"
+    if rpc.cookie_file and (rpc.username or rpc.password):
+        yield "names.rpc.cookie_file", "give a cookie file, or user and password, not both"
+    if rpc.password and not rpc.username:
+        yield "names.rpc.password", "a password needs a username"
+
+
+def _observe(config: Config) -> Iterator[Finding]:
+    admin, dashboard = config.observe.admin, config.observe.dashboard
+    if admin is not None and not admin.is_unix:
+        yield "observe.admin", "must be a unix socket, such as unix:/run/isoproxy/admin"
+    if dashboard is not None and not dashboard.is_loopback:
+        yield "observe.dashboard", "must be a unix socket or a loopback address: counts identify"
+
+
+def _limits(config: Config) -> Iterator[Finding]:
+    limits = config.limits
+    if limits.max_connections_per_client > limits.max_connections:
+        yield (
+            "limits.max_connections_per_client",
+            f"more than limits.max_connections ({limits.max_connections})",
+        )
+
+
+def _services(config: Config) -> Iterator[Finding]:
+    for index, service in enumerate(config.onion_service):
+        if service.target is None:
+            yield f"onion_service.{index}.target", "missing: say which local service is offered"
+
+
+def _warnings(config: Config) -> Iterator[Finding]:
+    for key, address in _listening(config):
+        if address.is_unix:
+            continue
+        if address.port in _WHONIX_PORTS:
+            yield key, "ports 9040 to 9229 are Whonix's; another port, such as 9250, avoids clashes"
+        if not address.is_loopback:
+            yield key, "other machines can reach this; a firewall must say which may"
+    for index, listener in enumerate(config.listener):
+        if not listener.isolate:
+            yield f"listener.{index}.isolate", "empty: all its clients share circuits"
+    if config.dns.address is not None and not config.dns.address.is_loopback:
+        yield "dns.address", "other machines can reach this; a firewall must say which may"
+    if not config.observe.safe_logging:
+        yield "observe.safe_logging", "names and targets will be in the log; for debugging only"
+    if config.names.rpc.allow_unisolated:
+        yield "names.rpc.allow_unisolated", "look-ups of separate identities can be linked"

@@ -1,0 +1,44 @@
+"""Where files of isoproxy are kept on this machine, by the conventions of systemd and XDG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+SYSTEM_DIRECTORY: Final = Path("/etc/isoproxy")
+LOCAL_DROP_INS: Final = Path("/usr/local/etc/isoproxy.d")  # kept by Whonix's bind-dirs
+
+
+def state_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """What must survive a restart: `$STATE_DIRECTORY`, else the XDG state directory."""
+    given = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    return _absolute(environment, "XDG_STATE_HOME", _home(environment) / ".local/state")
+
+
+def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where sockets live; the state directory when the session offers no such place."""
+    given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    if environment.get("XDG_RUNTIME_DIR", "").startswith("/"):
+        return Path(environment["XDG_RUNTIME_DIR"]) / "isoproxy"
+    return state_directory(environment)
+
+
+def private_directory(path: Path) -> Path:
+    """Make `path` if it is missing; nobody but us may enter it.  Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def _absolute(environment: Mapping[str, str], name: str, default: Path) -> Path:
+    value = environment.get(name, "")
+    return (Path(value) if value.startswith("/") else default) / "isoproxy"
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("HOME") or "/nonexistent")

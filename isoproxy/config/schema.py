@@ -1,0 +1,383 @@
+"""Every setting of isoproxy: its name, default, unit and one sentence about it.
+
+The sample file, the checks and the error messages are made from these declarations, so
+a setting is described in this one place.  Values are frozen; a reload builds a new tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from isoproxy.config.address import Address
+from isoproxy.config.option import (
+    FrozenMapping,
+    Mode,
+    boolean,
+    choice,
+    endpoint,
+    endpoint_or_none,
+    flags,
+    host_and_port,
+    integer,
+    ip_network,
+    listening,
+    mapping,
+    matching,
+    one_line,
+    option,
+    optional,
+    permissions,
+    seconds,
+    section,
+    sections,
+    several,
+    text,
+)
+from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
+from isoproxy.target import NEVER_SENT_TO_TOR
+from isoproxy.tor.endpoint import Endpoint
+
+DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
+LOG_LEVELS: Final = ("debug", "info", "notice", "warn", "err")
+
+_port = integer(1, 0xFFFF)
+_name = matching(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of small letters, digits, '-' and '_'")
+_tld = matching(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "a top-level domain in small letters")
+_hex32 = matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
+_server = matching(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,249}):[0-9]{1,5}:[st]",
+    '"host:port:s" (TLS) or "host:port:t" (TCP)',
+)
+_unset_address: Address | None = None
+_unset_endpoint: Endpoint | None = None
+_no_clients: Mapping[str, Endpoint] = FrozenMapping()
+_no_peers: Mapping[str, str] = FrozenMapping()
+
+
+@dataclass(frozen=True, slots=True)
+class TorConfig:
+    mode: str = option(
+        "managed",
+        'Who runs Tor: "managed" starts a tor of our own, "system" uses the addresses below.',
+        choice("managed", "system"),
+    )
+    credentials: str = option(
+        "derived",
+        'What Tor sees as SOCKS credentials: "derived" from the isolation key, or the '
+        "application's own, \"verbatim\", for Tor Browser's circuit display; the latter needs "
+        'exactly one listener with isolate = ["SOCKSAuth"].',
+        choice("derived", "verbatim"),
+    )
+    socks: Endpoint = option(
+        Endpoint.tcp("127.0.0.1", 9050), "Tor's SocksPort, in system mode.", endpoint
+    )
+    control: Endpoint = option(
+        Endpoint.tcp("127.0.0.1", 9051),
+        'Tor\'s ControlPort, in system mode; "none" works without one, but then NEWNYM '
+        "signals of others are not followed.",
+        endpoint_or_none,
+    )
+    control_password: str | None = option(
+        None,
+        "Password of the ControlPort; without it the authentication cookie is used.",
+        optional(text),
+        example="a password",
+        secret=True,
+    )
+    binary: str = option("tor", "The tor program that managed mode starts.", one_line)
+    extra_torrc: tuple[str, ...] = option(
+        (), "Lines added to the torrc of managed mode.", several(one_line, distinct=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    address: Address = option(
+        Address("127.0.0.1", DEFAULT_PORT),
+        'Where to listen for SOCKS5, 4, 4a and HTTP CONNECT: "IP:port" or "unix:/path". '
+        "A listener may instead be written as in a torrc: "
+        'socks = "127.0.0.1:9250 IsolateDestAddr SessionGroup=3".',
+        listening,
+    )
+    name: str = option(
+        "",
+        'Name of the listener in logs and metrics; the first is "default", others are numbered.',
+        matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
+    )
+    isolate: Isolate = option(
+        DEFAULT_ISOLATION,
+        "Streams that differ in one of these never share a circuit; also known: "
+        "ClientProtocol, DestAddr, DestPort.",
+        flags,
+    )
+    session_group: int | None = option(
+        None,
+        "Listeners with the same number may share circuits; without one a listener shares "
+        "with no other.",
+        optional(integer(0, 2**31 - 1)),
+        example="1",
+    )
+    extended_errors: bool = option(
+        True, "Tell clients Tor's precise reasons, SOCKS replies F0 to F7.", boolean
+    )
+    require_auth: bool = option(
+        False, "Refuse clients that send no isolation user name and password.", boolean
+    )
+    mode: Mode = option(Mode(0o660), "Permissions of a unix socket, octal.", permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    max_connections: int = option(
+        8192, "Connections open at a time, all clients together.", integer(1, 1_000_000)
+    )
+    max_connections_per_client: int = option(
+        4096, "Connections open at a time from one client address.", integer(1, 1_000_000)
+    )
+    handshake_timeout_s: float = option(
+        30.0, "Seconds in which a client must have said what it wants.", seconds(0.1, 3600)
+    )
+    dial_timeout_s: float = option(
+        120.0, "Seconds in which Tor must have opened a stream.", seconds(0.1, 3600)
+    )
+    idle_timeout_s: float = option(
+        7200.0, "Seconds without a byte after which a stream is closed.", seconds(1, 31_536_000)
+    )
+    max_pending_circuits: int = option(
+        24, "New circuits asked of Tor at a time; Tor itself stops at 32.", integer(1, 32)
+    )
+    drain_timeout_s: float = option(
+        10.0, "Seconds that streams may go on after the order to stop.", seconds(0, 3600)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ElectrumConfig:
+    network: str = option(
+        "mainnet", "The Namecoin network.", choice("mainnet", "testnet", "regtest")
+    )
+    servers: tuple[str, ...] = option(
+        (),
+        'ElectrumX servers, "host:port:s" for TLS or "host:port:t" for TCP; without any, the '
+        "list in the package.",
+        several(_server),
+    )
+    quorum: int = option(2, "Servers that must agree on what is recent or absent.", integer(1, 16))
+    confirmations: int = option(
+        12, "Blocks on top of a registration before it is believed.", integer(1, 1000)
+    )
+    pool_size: int = option(
+        8, "Connections kept open and unbound for identities to come.", integer(0, 64)
+    )
+    anchor_height: int | None = option(
+        None,
+        "Height of the block that header checking starts from, instead of the package's.",
+        optional(integer(0, 2**31 - 1)),
+        example="815000",
+    )
+    anchor_hash: str | None = option(
+        None, "Hash of that block.", optional(_hex32), example="46c3...affcf"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RpcConfig:
+    address: Endpoint = option(
+        Endpoint.tcp("127.0.0.1", 8336),
+        "JSON-RPC address of Electrum-NMC or Namecoin Core.",
+        endpoint,
+    )
+    username: str | None = option(None, "RPC user.", optional(text), example="a user", secret=True)
+    password: str | None = option(
+        None, "RPC password.", optional(text), example="a password", secret=True
+    )
+    cookie_file: str | None = option(
+        None,
+        "Namecoin Core's cookie file, instead of user and password.",
+        optional(one_line),
+        example="/var/lib/namecoin/.cookie",
+    )
+    allow_unisolated: bool = option(
+        False, "Use a backend that cannot keep look-ups apart; never sensible.", boolean
+    )
+    clients: Mapping[str, Endpoint] = option(
+        _no_clients,
+        "RPC address by client network, for workstations that bring their own; an example: "
+        '{ "10.152.152.11/32" = "10.152.152.11:8336" }.',
+        mapping(ip_network, endpoint),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NamesConfig:
+    backend: str = option(
+        "electrum",
+        "Who answers for .bit names: the light client in isoproxy, or another program.",
+        choice("electrum", "electrum-nmc", "namecoin-core"),
+    )
+    only_onion: bool = option(False, "Use the onion services of a name alone.", boolean)
+    allow_clearnet_alias: bool = option(
+        True, "Follow a .bit name's alias to a name outside of .bit.", boolean
+    )
+    allow_private_addresses: bool = option(
+        False, "Accept names that point to private or loopback addresses.", boolean
+    )
+    never_to_tor: tuple[str, ...] = option(
+        tuple(sorted(NEVER_SENT_TO_TOR)),
+        "Top-level domains that are never sent to an exit unresolved; bit is always one.",
+        several(_tld),
+    )
+    electrum: ElectrumConfig = section(ElectrumConfig, "The light client in isoproxy.")
+    rpc: RpcConfig = section(RpcConfig, "Electrum-NMC or Namecoin Core.")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    address: Address = option(
+        Address("127.0.0.1", 1324),
+        "Where to accept Bitcoin peers' connections without SOCKS.",
+        listening,
+    )
+    name: str = option(
+        "",
+        "Name of the gateway in logs and metrics.",
+        matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
+    )
+    isolate: Isolate = option(
+        Isolate.CLIENT_ADDR | Isolate.DEST_ADDR | Isolate.DEST_PORT,
+        "Connections that differ in one of these never share a circuit.",
+        flags,
+    )
+    network: str | None = option(
+        None,
+        "The only network accepted; without it any known one.",
+        optional(_name),
+        example='"mainnet"',
+    )
+    peers: Mapping[str, str] = option(
+        _no_peers,
+        'Peers in place of the one asked for; an example: { "127.0.0.2:8333" = '
+        '"examplepeer.onion:8333" }.',
+        mapping(host_and_port, host_and_port),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BitcoinConfig:
+    v2: str = option("on", "Speak BIP324 to peers for clients that cannot.", choice("on", "off"))
+    v1_fallback: str = option(
+        "onion-only",
+        "Peers without v2 that may be spoken to in plaintext.",
+        choice("never", "onion-only", "always"),
+    )
+    ports: tuple[int, ...] = option(
+        (8333, 18333, 38333, 48333, 18444, 8334, 18334),
+        "Destination ports on which a Bitcoin or Namecoin peer is expected.",
+        several(_port),
+    )
+    decoys: bool = option(
+        False, "Send decoy packets; costs bandwidth, blurs message sizes.", boolean
+    )
+    garbage: bool = option(
+        False, "Send random garbage in the handshake, up to 4094 bytes.", boolean
+    )
+    scrub_version: bool = option(
+        False, "Blank the addresses and the time in the client's VERSION message.", boolean
+    )
+    user_agent_suffix: str = option(
+        "", "Appended to the client's user agent; makes it recognisable.", one_line
+    )
+    ellswift_prefix: str = option(
+        "",
+        "Bytes in hexadecimal that our public key shall begin with, at most 4.",
+        matching(r"(?:[0-9a-f]{2}){0,4}", "up to 8 hexadecimal digits, an even number"),
+    )
+    gateway: tuple[GatewayConfig, ...] = sections(
+        GatewayConfig, "A port for Bitcoin programs that know no proxy."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DnsConfig:
+    address: Address | None = option(
+        _unset_address,
+        "Where to answer DNS queries for .bit; without it there is no DNS server.",
+        optional(listening),
+        example='"127.0.0.1:5353"',
+    )
+    key_file: str | None = option(
+        None,
+        "DNSSEC signing key made by isoproxy dns keygen; without it answers are unsigned.",
+        optional(one_line),
+        example='"/var/lib/isoproxy/dns.key"',
+    )
+    queries_per_second: int = option(
+        100, "Queries answered to one client address, per second.", integer(1, 1_000_000)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OnionServiceConfig:
+    name: str = option("service", "Name of the service in logs and status.", _name)
+    ports: tuple[int, ...] = option((80,), "Ports of the onion service.", several(_port))
+    target: Endpoint | None = option(
+        _unset_endpoint,
+        "The local service behind it.",
+        optional(endpoint),
+        example='"127.0.0.1:80"',
+    )
+    key_file: str | None = option(
+        None,
+        "Where the service's key is kept, made if missing; without it each start has a new "
+        "address.",
+        optional(one_line),
+        example='"/var/lib/isoproxy/web.key"',
+    )
+    v2: bool = option(False, "Speak BIP324 to the outside, v1 to the target.", boolean)
+    client_auth: tuple[str, ...] = option(
+        (),
+        "Public keys (x25519, base32) of the only clients let in.",
+        several(matching(r"[A-Z2-7]{52}", "52 letters and digits of base32")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveConfig:
+    admin: Address | None = option(
+        _unset_address,
+        "Unix socket for isoproxy status and the like; by default in the run-time directory.",
+        optional(listening),
+        example='"unix:/run/isoproxy/admin"',
+    )
+    dashboard: Address | None = option(
+        _unset_address,
+        "Unix socket or loopback address of the dashboard and the metrics; by default there "
+        "is none.",
+        optional(listening),
+        example='"unix:/run/isoproxy/dashboard"',
+    )
+    log_level: str = option("notice", "Least important level that is logged.", choice(*LOG_LEVELS))
+    log_format: str = option("text", "Form of a log line.", choice("text", "json"))
+    safe_logging: bool = option(
+        True, "Replace names, targets and credentials in the log by [scrubbed].", boolean
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration."""
+
+    tor: TorConfig = section(TorConfig, "How Tor is reached.")
+    listener: tuple[ListenerConfig, ...] = sections(
+        ListenerConfig, "A port for applications.", default=(ListenerConfig(name="default"),)
+    )
+    limits: LimitsConfig = section(LimitsConfig, "What clients may use up.")
+    names: NamesConfig = section(NamesConfig, "Namecoin names.")
+    bitcoin: BitcoinConfig = section(BitcoinConfig, "Bitcoin peers over BIP324.")
+    dns: DnsConfig = section(DnsConfig, "DNS server for .bit.")
+    onion_service: tuple[OnionServiceConfig, ...] = sections(
+        OnionServiceConfig, "A local service offered as an onion service."
+    )
+    observe: ObserveConfig = section(ObserveConfig, "Log, dashboard and administration.")

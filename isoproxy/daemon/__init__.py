@@ -1,0 +1,313 @@
+"""The composition root: builds everything from the configuration, and takes it down.
+
+Theory of operation
+    `Daemon.run` starts Tor (or the connection to it), opens the listeners, tells the
+    service manager, and waits for the order to stop.  SIGHUP builds a new configuration
+    and applies it: listeners whose address did not change stay open with their flows.
+    A configuration that cannot be read or whose listeners cannot be opened changes
+    nothing, and the log says why.  SIGTERM stops accepting, waits a bounded time for the
+    flows, and closes.
+
+Invariants
+    Everything that was started is stopped in reverse order, whatever fails on the way.
+    What the log says of a changed configuration are keys, never values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TextIO
+
+from isoproxy.admin import AdminServer, Answer
+from isoproxy.config import (
+    Config,
+    Loaded,
+    admin_address,
+    changed_keys,
+    private_directory,
+    state_directory,
+)
+from isoproxy.daemon.explain import arguments_of, explain
+from isoproxy.daemon.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.settings import (
+    describe_listener,
+    dialer_settings,
+    flag_names,
+    front_limits,
+    listener_settings,
+)
+from isoproxy.daemon.status import collect, status
+from isoproxy.daemon.upstream import Upstream
+from isoproxy.errors import IsoproxyError
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.listener import Listener
+from isoproxy.isolation import Isolator
+from isoproxy.observe.log import configure, logger
+from isoproxy.observe.metrics import Metrics
+from isoproxy.observe.notify import Notifier, inherited_sockets
+from isoproxy.reactor import Reactor
+from isoproxy.resolver_guard import ResolverGuard
+from isoproxy.tor.dialer import Dialer
+from isoproxy.tor.progress import BootstrapProgress
+
+HEALTH_S: Final = 10.0
+_LIVE: Final = ("listener", "limits", "names.never_to_tor", "bitcoin.ports", "observe.log_",
+                "observe.safe_logging")  # fmt: skip
+"""Beginnings of the keys that a reload applies; others wait for a restart."""
+
+_log = logger("daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """Keys whose values a reload found changed, and those of them that wait for a restart."""
+
+    changed: tuple[str, ...]
+    after_a_restart: tuple[str, ...]
+
+
+class Daemon:
+    """One running isoproxy.
+
+    `reload` reads the configuration again; `guard` stands before the system's resolver;
+    `out` gets a line per listener, `progress` the bootstrap of Tor.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        reload: Callable[[], Loaded],
+        *,
+        guard: ResolverGuard,
+        out: TextIO,
+        progress: TextIO,
+    ) -> None:
+        self.config: Config = loaded.config
+        self._warnings = loaded.warnings
+        self._read_again = reload
+        self._guard = guard
+        self._out = out
+        self._progress = BootstrapProgress(progress)
+        self._notifier = Notifier()
+        self._stop = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._began = time.monotonic()
+        self._resources = contextlib.AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tor_answers: bool | None = None
+        loop = asyncio.get_running_loop()
+        config = loaded.config
+        self.isolator = Isolator(verbatim=config.tor.credentials == "verbatim")
+        self.metrics = Metrics(listener.name for listener in config.listener)
+        self.upstream = Upstream(config.tor, private_directory(state_directory()) / "tor")
+        self.reactor = Reactor(loop, self._defect)
+        self.dialer = Dialer(
+            self.reactor, self.isolator, dialer_settings(config, self.upstream.socks)
+        )
+        self.front = FrontEnd(
+            self.reactor,
+            self.isolator,
+            self.dialer,
+            limits=front_limits(config),
+            bitcoin_ports=frozenset(config.bitcoin.ports),
+        )
+        self.admin = AdminServer(admin_address(config))
+        for request, handler in (
+            ("status", self._answer_status),
+            ("newnym", self._answer_newnym),
+            ("reload", self._answer_reload),
+            ("explain", self._answer_explain),
+            ("metrics", self._answer_metrics),
+        ):
+            self.admin.register(request, handler)
+
+    async def run(self) -> None:
+        """Serve until `stop`; raises IsoproxyError when the start fails."""
+        async with self._resources:
+            self._resources.callback(self.reactor.close)
+            self._resources.callback(self.dialer.close)
+            self._resources.push_async_callback(self._cancel_tasks)
+            self._handle_signals()
+            if await self._start_unless_stopped():
+                self._ready.set()
+                await self._stop.wait()
+            self._notifier.stopping()
+            _log.notice("stopping", flows=len(self.front.connections))
+            await self.front.drain(self.config.limits.drain_timeout_s)
+
+    def stop(self) -> None:
+        """Drain and end; called by signals."""
+        self._stop.set()
+
+    async def reload(self) -> Reloaded:
+        """Apply the configuration as it is now; says which keys changed.
+
+        Raises IsoproxyError, and keeps the old configuration, when that is not possible.
+        """
+        self._notifier.reloading()
+        try:
+            loaded = self._read_again()
+            changed = changed_keys(self.config, loaded.config)
+            self._apply(loaded)
+        except IsoproxyError as error:
+            for problem in str(error).splitlines():
+                _log.err("reload_refused", problem=problem)
+            raise
+        finally:
+            self._notifier.ready(self._headline())
+        waiting = tuple(key for key in changed if not key.startswith(_LIVE))
+        _log.notice("reloaded", changed=changed, after_a_restart=waiting)
+        return Reloaded(changed, waiting)
+
+    async def _start_unless_stopped(self) -> bool:
+        """Start; False if the order to stop came first.  Raises what the start raises."""
+        starting = asyncio.create_task(self._start(), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+
+    async def _start(self) -> None:
+        self._log_warnings()
+        await self.admin.open()
+        self._resources.push_async_callback(self.admin.close)
+        self.upstream.on_progress(self._progress.update)
+        self.upstream.control.on_newnym(self._newnym)
+        self._resources.push_async_callback(self.upstream.stop)
+        await self.upstream.start()
+        self._resources.push_async_callback(self.front.drain, 0.0)
+        wanted = listener_settings(self.config)
+        for listener in open_listeners(self.front, wanted, inherited_sockets()):
+            self._announce(listener)
+        self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
+        self._notifier.start_watchdog(asyncio.get_running_loop())
+        self._resources.callback(self._notifier.close)
+        self._notifier.ready(self._headline())
+
+    def _announce(self, listener: Listener) -> None:
+        isolate = listener.rule.listener.isolate
+        print(describe_listener(listener.address(), isolate), file=self._out, flush=True)
+        _log.notice(
+            "listening",
+            listener=listener.settings.name,
+            address=listener.address(),
+            isolate=flag_names(isolate),
+        )
+
+    def _apply(self, loaded: Loaded) -> None:
+        for listener in switch_listeners(self.front, listener_settings(loaded.config)):
+            self._announce(listener)
+        config = self.config = loaded.config
+        self._warnings = loaded.warnings
+        self.front.limits = front_limits(config)
+        self.front.bitcoin_ports = frozenset(config.bitcoin.ports)
+        fresh = dialer_settings(config, self.upstream.socks)
+        pending = self.dialer.settings.max_pending_circuits
+        self.dialer.settings = replace(fresh, max_pending_circuits=pending)
+        configure_log(config)
+        self._log_warnings()
+
+    def _log_warnings(self) -> None:
+        for warning in self._warnings:
+            _log.warn("configuration", warning=warning)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, action in (
+            (signal.SIGTERM, self.stop),
+            (signal.SIGINT, self.stop),
+            (signal.SIGHUP, self._on_hangup),
+        ):
+            loop.add_signal_handler(number, action)
+            self._resources.callback(loop.remove_signal_handler, number)
+
+    def _on_hangup(self) -> None:
+        async def reload() -> None:
+            await self._ready.wait()
+            with contextlib.suppress(IsoproxyError):  # the log said it
+                await self.reload()
+
+        task = asyncio.create_task(reload(), name="reload")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch_tor(self) -> None:
+        """Notice when Tor comes and goes; tell the log and the service manager."""
+        while True:
+            answers = await self.upstream.answers()
+            if answers != self._tor_answers:
+                self._tor_answers = answers
+                (_log.notice if answers else _log.warn)(
+                    "tor_answers" if answers else "tor_does_not_answer",
+                    state=self.upstream.describe(),
+                )
+                self._notifier.status(self._headline())
+            await asyncio.sleep(HEALTH_S if answers else HEALTH_S / 10)
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _newnym(self) -> None:
+        self.isolator.new_epoch()
+        _log.notice("new_identity", epoch=self.isolator.epoch)
+
+    def _defect(self, handler: Any, error: Exception) -> None:
+        self.front.defect(handler, error)
+
+    def _headline(self) -> str:
+        """One line for the service manager."""
+        tor = self.upstream.describe()
+        if self._tor_answers:
+            return f"{len(self.front.listeners)} listeners, tor: {tor}"
+        return f"degraded: tor does not answer yet ({tor})"
+
+    async def _answer_status(self, request: Mapping[str, Any]) -> Answer:
+        return status(
+            self.front,
+            self.upstream,
+            tor_answers=bool(self._tor_answers),
+            uptime_s=time.monotonic() - self._began,
+            local_lookups_refused=self._guard.refused,
+        )
+
+    async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
+        self._newnym()
+        return {"epoch": self.isolator.epoch}
+
+    async def _answer_reload(self, request: Mapping[str, Any]) -> Answer:
+        reloaded = await self.reload()
+        return {"changed": reloaded.changed, "after_a_restart": reloaded.after_a_restart}
+
+    async def _answer_explain(self, request: Mapping[str, Any]) -> Answer:
+        return explain(
+            self.config,
+            self.isolator,
+            **arguments_of(request),
+            live_keys=[flow.key for flow in self.front.flows()],
+        )
+
+    async def _answer_metrics(self, request: Mapping[str, Any]) -> Answer:
+        return {"exposition": self.exposition()}
+
+    def exposition(self) -> str:
+        """The metrics as of now, in Prometheus' text form."""
+        collect(self.metrics, self.front, self.upstream, tor_answers=bool(self._tor_answers))
+        return self.metrics.exposition()
+
+
+def configure_log(config: Config) -> None:
+    """Set up the log as the configuration wants it."""
+    observe = config.observe
+    configure(level=observe.log_level, form=observe.log_format, safe=observe.safe_logging)

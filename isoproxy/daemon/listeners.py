@@ -1,0 +1,71 @@
+"""Listeners at start and at a reload: what did not move stays open, with its flows."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Hashable, Mapping
+
+from isoproxy.errors import OperationError
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.listener import Listener, ListenerSettings
+from isoproxy.observe.log import logger
+
+_log = logger("daemon")
+
+
+def open_listeners(
+    front: FrontEnd,
+    wanted: Mapping[str, ListenerSettings],
+    inherited: dict[str, list[socket.socket]],
+) -> list[Listener]:
+    """Open all listeners; one called NAME takes the inherited socket `socks-NAME`.
+
+    Raises OperationError when an address cannot be had.
+    """
+    opened = []
+    for name, settings in wanted.items():
+        sockets = inherited.get(f"socks-{name}")
+        opened.append(front.open(settings, sockets.pop(0) if sockets else None))
+    for name, left in inherited.items():
+        for sock in left:
+            _log.warn("inherited_socket_unused", name=name, expected="socks-LISTENER")
+            sock.close()
+    return opened
+
+
+def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) -> list[Listener]:
+    """Open what is new, change what stays, close what is gone; returns what was opened.
+
+    Raises OperationError when a new address cannot be had; then nothing has changed.
+    """
+    before = front.listeners
+    by_place = {_place(old.settings): old for old in before.values()}
+    kept: dict[str, Listener] = {}
+    for name, settings in wanted.items():
+        listener = by_place.pop(_place(settings), None)
+        if listener is not None:
+            kept[name] = listener
+    front.listeners = dict(kept)
+    opened: list[Listener] = []
+    try:
+        for name, settings in wanted.items():
+            if name not in kept:
+                opened.append(front.open(settings))
+    except OperationError:
+        for listener in opened:
+            listener.close()
+        front.listeners = before
+        raise
+    for name, listener in kept.items():
+        listener.settings, listener.rule = wanted[name], wanted[name].rule
+    for gone in by_place.values():
+        gone.close()
+    return opened
+
+
+def _place(settings: ListenerSettings) -> Hashable:
+    """What stays open as long as this stays equal."""
+    endpoint = settings.endpoint
+    if endpoint.path is not None:
+        return endpoint, settings.mode
+    return endpoint, settings.name if endpoint.port == 0 else ""

@@ -1,0 +1,80 @@
+"""From the configuration to what each part is built with; nothing is decided here."""
+
+from __future__ import annotations
+
+from isoproxy.config import Address, Config, ListenerConfig
+from isoproxy.front.frontend import Limits
+from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.session import SessionRule
+from isoproxy.isolation import FLAG_NAMES, Isolate, ListenerRule, own_group, shared_group
+from isoproxy.tor.dialer import DialerSettings
+from isoproxy.tor.endpoint import Endpoint
+
+
+def endpoint_of(address: Address) -> Endpoint:
+    """A listening address as an endpoint; port 0 stays."""
+    if address.is_unix:
+        return Endpoint(path=address.path)
+    return Endpoint(host=address.host, port=address.port)
+
+
+def listener_settings(
+    config: Config, resolved_here: frozenset[str] = frozenset()
+) -> dict[str, ListenerSettings]:
+    """All listeners by name; `resolved_here` are the top-level labels with a resolver."""
+    return {
+        listener.name: ListenerSettings(
+            listener.name,
+            endpoint_of(listener.address),
+            session_rule(config, listener, resolved_here),
+            int(listener.mode),
+        )
+        for listener in config.listener
+    }
+
+
+def session_rule(
+    config: Config, listener: ListenerConfig, resolved_here: frozenset[str] = frozenset()
+) -> SessionRule:
+    group = (
+        own_group(listener.name)
+        if listener.session_group is None
+        else shared_group(listener.session_group)
+    )
+    return SessionRule(
+        ListenerRule(group, listener.isolate),
+        require_auth=listener.require_auth,
+        extended_errors=listener.extended_errors,
+        unix=listener.address.is_unix,
+        resolved_here=resolved_here,
+        never=frozenset(config.names.never_to_tor),
+    )
+
+
+def front_limits(config: Config) -> Limits:
+    limits = config.limits
+    return Limits(
+        max_connections=limits.max_connections,
+        max_connections_per_client=limits.max_connections_per_client,
+        handshake_timeout_s=limits.handshake_timeout_s,
+        idle_timeout_s=limits.idle_timeout_s,
+    )
+
+
+def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
+    return DialerSettings(
+        socks,
+        never_sent_to_tor=frozenset(config.names.never_to_tor),
+        timeout_s=config.limits.dial_timeout_s,
+        max_pending_circuits=config.limits.max_pending_circuits,
+    )
+
+
+def flag_names(isolate: Isolate) -> list[str]:
+    """The configuration's names of the flags in `isolate`."""
+    return [name for name, flag in FLAG_NAMES.items() if flag in isolate]
+
+
+def describe_listener(address: str, isolate: Isolate) -> str:
+    """The line that `isoproxy run` prints for each listener."""
+    return f"listening socks {address} isolate={','.join(flag_names(isolate)) or 'nothing'}"

@@ -1,0 +1,92 @@
+"""What a running isoproxy tells of itself: nothing in here identifies anybody."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from isoproxy import __version__
+from isoproxy.admin import Answer
+from isoproxy.daemon.settings import flag_names
+from isoproxy.daemon.upstream import Upstream
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.observe.metrics import Metrics
+from isoproxy.tor.control import Phase
+
+
+def status(
+    front: FrontEnd,
+    upstream: Upstream,
+    *,
+    tor_answers: bool,
+    uptime_s: float,
+    local_lookups_refused: int,
+) -> Answer:
+    """The answer to `isoproxy status`, ready for JSON."""
+    counters, circuits = front.counters, front.dialer.circuits
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "uptime_s": round(uptime_s, 1),
+        "epoch": front.isolator.epoch,
+        "tor": {
+            "mode": upstream.mode,
+            "state": upstream.describe(),
+            "answers": tor_answers,
+            "version": upstream.control.version,
+            "control": upstream.control.state.phase.value,
+        },
+        "listeners": [
+            {
+                "name": listener.settings.name,
+                "address": listener.address(),
+                "isolate": flag_names(listener.rule.listener.isolate),
+                "open": listener.open,
+                "accepted": listener.accepted,
+            }
+            for listener in front.listeners.values()
+        ],
+        "flows": [
+            {
+                "listener": flow.listener,
+                "state": flow.stage,
+                "key": flow.key,
+                "age_s": round(flow.age_s, 1),
+                "bytes_up": flow.bytes_up,
+                "bytes_down": flow.bytes_down,
+            }
+            for flow in front.flows()
+        ],
+        "counters": {
+            "opened": counters.opened,
+            "bytes_up": counters.bytes_up,
+            "bytes_down": counters.bytes_down,
+            "defects": counters.defects,
+            "local_lookups_refused": local_lookups_refused,
+            "out_of_descriptors": counters.scarcity,
+            "circuits_pending": circuits.pending,
+            "circuits_queued": circuits.queued,
+            "refusals": {kind.value: count for kind, count in counters.refusals.most_common()},
+        },
+    }
+
+
+def collect(metrics: Metrics, front: FrontEnd, upstream: Upstream, *, tor_answers: bool) -> None:
+    """Bring the metrics up to date from what the parts count themselves."""
+    counters = front.counters
+    for name in front.listeners:
+        metrics.listeners.add(name)
+    for gauge in metrics.connections.children():
+        gauge.value = 0
+    flows = list(front.flows())
+    for (name, state), count in Counter((flow.listener, flow.stage) for flow in flows).items():
+        metrics.listeners.add(name)  # a listener that a reload took away may still have flows
+        metrics.connections.of(listener=name, state=state).value = count
+    metrics.count_isolation_keys(lambda: len({flow.key for flow in flows if flow.key}))
+    for kind, count in counters.refusals.items():
+        metrics.policy_refusals.of(kind=kind.value).value = count
+    metrics.relay_bytes.of(direction="up").value = counters.bytes_up
+    metrics.relay_bytes.of(direction="down").value = counters.bytes_down
+    metrics.accept_pauses.value = counters.scarcity
+    metrics.upstream_up.value = int(tor_answers)
+    metrics.control_up.value = int(upstream.control.state.phase is Phase.READY)

@@ -1,0 +1,96 @@
+"""Tor as the configuration has it: a child of ours, or one that runs elsewhere.
+
+Both look the same from here: a SocksPort to dial through, a control connection that may
+be absent, and one line about how it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from isoproxy.config import TorConfig
+from isoproxy.tor.control import Control, Phase
+from isoproxy.tor.control_wire import Bootstrap
+from isoproxy.tor.endpoint import Endpoint
+from isoproxy.tor.process import ManagedTor, Stage
+
+PROBE_S: Final = 5.0
+_GREETING: Final = b"\x05\x01\x02"
+_ACCEPTED: Final = b"\x05\x02"
+
+
+class Upstream:
+    """The Tor that all streams go through; `directory` is where a tor of our own lives."""
+
+    def __init__(self, config: TorConfig, directory: Path) -> None:
+        self.mode = config.mode
+        self._managed: ManagedTor | None = None
+        if config.mode == "managed":
+            self._managed = ManagedTor(
+                directory, program=config.binary, extra_torrc=config.extra_torrc
+            )
+            self.socks = self._managed.socks
+            self.control = self._managed.control
+        else:
+            self.socks = config.socks
+            self.control = Control(config.control, password=config.control_password)
+
+    async def start(self) -> None:
+        """Start a tor of our own, or begin to connect to the other's control port.
+
+        Raises ConfigError if tor is missing or refuses its configuration.
+        """
+        if self._managed is not None:
+            await self._managed.start()
+        else:
+            self.control.start()
+
+    async def stop(self) -> None:
+        if self._managed is not None:
+            await self._managed.stop()
+        else:
+            await self.control.close()
+
+    def on_progress(self, callback: Callable[[Bootstrap], None]) -> None:
+        """Tell `callback` of each step of Tor's start, where the control port tells us."""
+        self.control.on_bootstrap(callback)
+
+    async def answers(self) -> bool:
+        """Whether Tor's SocksPort takes isolated streams now (a managed one: has started)."""
+        if self._managed is not None and self._managed.state.stage is not Stage.READY:
+            return False
+        return await probe_socks(self.socks)
+
+    def describe(self) -> str:
+        """How Tor stands, for a person."""
+        if self._managed is not None:
+            return str(self._managed.state)
+        if self.control.endpoint.is_none:
+            return "without control port"
+        if self.control.state.phase is Phase.READY:
+            bootstrap = self.control.bootstrap
+            if bootstrap is not None and bootstrap.percent < 100:
+                return f"bootstrapping {bootstrap.percent}%"
+            return "ready"
+        return f"control port {self.control.state}"
+
+
+async def probe_socks(endpoint: Endpoint) -> bool:
+    """Whether a SOCKS5 server with user/password listens there; makes no circuit."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+        async with asyncio.timeout(PROBE_S):
+            if endpoint.path is not None:
+                reader, writer = await asyncio.open_unix_connection(endpoint.path)
+            else:
+                assert endpoint.host is not None, "a SocksPort is somewhere"
+                reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+            try:
+                writer.write(_GREETING)
+                return await reader.readexactly(2) == _ACCEPTED
+            finally:
+                writer.close()
+    return False

@@ -1,0 +1,120 @@
+"""`isoproxy doctor`: is this set-up sound, and is isolation real?
+
+Each check gives one `Finding`: what was looked at, what was found, and when something is
+wrong the one thing to do.  What cannot be proven is said to be unproven, never passed.
+
+    environment.py   ports, permissions, the running process's sockets
+    torside.py       Tor's version, clock, circuits, through its control port
+    isolation.py     streams of an independent client, and what circuits they got
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from isoproxy.admin import ask
+from isoproxy.config import Address, Config, Loaded, admin_address, state_directory
+from isoproxy.daemon.upstream import probe_socks
+from isoproxy.doctor import environment, isolation, torside
+from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
+from isoproxy.errors import OperationError
+from isoproxy.target import Target
+from isoproxy.tor.control import Control
+from isoproxy.tor.endpoint import Endpoint
+from isoproxy.tor.torrc import socket_in
+
+__all__ = ["DEFAULT_TARGET", "Finding", "Verdict", "examine"]
+
+DEFAULT_TARGET: Final = "check.torproject.org:443"
+
+
+async def examine(
+    loaded: Loaded, target: Target, *, timeout_s: float = isolation.TIMEOUT_S
+) -> AsyncIterator[Finding]:
+    """All checks, one after the other; `target` is what the probe's streams go to."""
+    config = loaded.config
+    for text in loaded.warnings:
+        yield warning("configuration", text, "see 'isoproxy check --sample'")
+    if not loaded.warnings:
+        yield ok("configuration", "valid")
+    admin = admin_address(config)
+    answer = await _ask_status(config)
+    running = answer is not None
+    for finding in environment.permissions(config, state_directory(), admin, running=running):
+        yield finding
+    if answer is None:
+        for finding in environment.ports(config):
+            yield finding
+    socks, control_at = _tor_of(config)
+    if config.tor.mode == "system" or running:
+        yield await _socks_port(socks)
+    password = config.tor.control_password
+    async with torside.control_port(control_at, password) as control:
+        yield torside.version(None if control is None else control.version)
+        yield await torside.clock(control)
+        works: bool | None = None
+        if answer is None:
+            yield failed("isoproxy", "it does not run, or not for this user", "isoproxy run")
+        else:
+            for finding in _process(answer, socks):
+                yield finding
+            findings, works = await _prove(answer, target, control, timeout_s)
+            for finding in findings:
+                yield finding
+        yield await torside.attachment(control, streams_work=works)
+
+
+def _tor_of(config: Config) -> tuple[Endpoint, Endpoint]:
+    """Tor's SocksPort and ControlPort."""
+    if config.tor.mode == "system":
+        return config.tor.socks, config.tor.control
+    directory = state_directory().absolute() / "tor"
+    return socket_in(directory, "socks"), socket_in(directory, "control")
+
+
+async def _ask_status(config: Config) -> dict[str, Any] | None:
+    try:
+        return await asyncio.to_thread(ask, admin_address(config), "status", timeout_s=5.0)
+    except OperationError:
+        return None
+
+
+async def _socks_port(socks: Endpoint) -> Finding:
+    if await probe_socks(socks):
+        return ok("Tor's SocksPort", "it answers")
+    return failed("Tor's SocksPort", "it does not answer", "start Tor, or correct tor.socks")
+
+
+def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:
+    """What the running isoproxy says of itself, and the kernel of it."""
+    refused = int(answer["counters"]["local_lookups_refused"])
+    tor = None if socks.host is None else (socks.host, socks.port)
+    return [
+        ok("isoproxy", f"it runs, version {answer['version']}"),
+        ok("names in isoproxy", "the local resolver was never asked")
+        if refused == 0
+        else failed(
+            "names in isoproxy",
+            f"{refused} look-ups by the local resolver were attempted and stopped",
+            "report this defect",
+        ),
+        environment.connections(int(answer["pid"]), tor),
+    ]
+
+
+async def _prove(
+    answer: dict[str, Any], target: Target, control: Control | None, timeout_s: float
+) -> tuple[list[Finding], bool | None]:
+    addresses = [Address.parse(one["address"]) for one in answer["listeners"]]
+    reachable = [address for address in addresses if not address.is_unix]
+    if not reachable:
+        return [
+            unproven(
+                isolation.CHECK,
+                "PySocks cannot use unix sockets",
+                "add a listener on 127.0.0.1 for the doctor",
+            )
+        ], None
+    return await isolation.prove(reachable[0], target, control, timeout_s=timeout_s)

@@ -1,0 +1,154 @@
+"""What the doctor sees of this machine: ports, permissions, the sockets of a process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+from isoproxy.config import Address, Config
+from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
+
+
+def ports(config: Config) -> Iterator[Finding]:
+    """Whether each listener's address can be had; only asked when isoproxy does not run."""
+    for listener in config.listener:
+        address = listener.address
+        check = f"address of listener {listener.name}"
+        problem = _cannot_bind(address)
+        if problem:
+            yield failed(
+                check,
+                f"{address} cannot be had: {problem}",
+                "stop the program that uses it, or choose another address in [[listener]]",
+            )
+        else:
+            yield ok(check, f"{address} is free")
+
+
+def _cannot_bind(address: Address) -> str:
+    """Why not, or nothing."""
+    if address.is_unix:
+        directory = Path(address.path).parent
+        if not directory.is_dir():
+            return f"the directory {directory} does not exist"
+        return "" if os.access(directory, os.W_OK) else f"{directory} is not writable"
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address.host, address.port))
+        except OSError as error:
+            return error.strerror or "it is refused"
+    return ""
+
+
+def permissions(config: Config, state: Path, admin: Path, *, running: bool) -> Iterator[Finding]:
+    """Who may enter our directories and sockets."""
+    yield _private("state directory", state, 0o700)
+    if running:
+        yield _private("admin socket", admin, 0o600)
+    for listener in config.listener:
+        if not (running and listener.address.is_unix):
+            continue
+        path, check = Path(listener.address.path), f"socket of listener {listener.name}"
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError as error:
+            yield failed(check, f"{path}: {error.strerror}", "restart isoproxy")
+            continue
+        if mode == int(listener.mode):
+            yield ok(check, f"{path} has mode {mode:04o}")
+        else:
+            yield failed(
+                check,
+                f"{path} has mode {mode:04o}, configured is {listener.mode}",
+                f"chmod {listener.mode} {path}",
+            )
+
+
+def _private(check: str, path: Path, wanted: int) -> Finding:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ok(check, f"{path} will be made, with mode {wanted:04o}")
+    except OSError as error:
+        return failed(check, f"{path}: {error.strerror}", "run the doctor as isoproxy's user")
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        return failed(check, f"{path} belongs to another user", f"chown it, or remove {path}")
+    if mode & ~wanted:
+        return failed(check, f"{path} has mode {mode:04o}", f"chmod {wanted:04o} {path}")
+    return ok(check, f"{path} has mode {mode:04o}")
+
+
+class Peer(NamedTuple):
+    """One socket of a process: its kind, and the other end."""
+
+    kind: str
+    host: IPv4Address | IPv6Address
+    port: int
+
+
+def sockets_of(pid: int) -> list[Peer]:
+    """The inet sockets that process `pid` holds now.  Raises OSError if it is not ours."""
+    inodes = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            name = os.readlink(entry.path)
+        except FileNotFoundError:
+            continue
+        if name.startswith("socket:["):
+            inodes.add(name[8:-1])
+    return [
+        peer
+        for kind in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")
+        for inode, peer in _table(pid, kind)
+        if inode in inodes
+    ]
+
+
+def _table(pid: int, kind: str) -> Iterator[tuple[str, Peer]]:
+    try:
+        lines = Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]
+    except FileNotFoundError:
+        return
+    for line in lines:
+        columns = line.split()
+        host, _, port = columns[2].partition(":")
+        words = [bytes.fromhex(host[i : i + 8])[::-1] for i in range(0, len(host), 8)]
+        yield columns[9], Peer(kind.rstrip("6"), ip_address(b"".join(words)), int(port, 16))
+
+
+def connections(pid: int, tor: tuple[str, int] | None) -> Finding:
+    """Whether the running isoproxy talks to Tor and its clients alone.
+
+    `tor` is the address of Tor's SocksPort, None when that is a unix socket.
+    """
+    check = "connections of isoproxy"
+    try:
+        peers = sockets_of(pid)
+    except OSError:
+        return unproven(
+            check, "its sockets cannot be looked at", "run the doctor as root or isoproxy's user"
+        )
+    if any(peer.kind != "tcp" for peer in peers):
+        return failed(check, "it holds a UDP or raw socket", "report this defect")
+    away = {(str(peer.host), peer.port) for peer in peers if not _is_near(peer)}
+    away.discard(tor or ("", 0))
+    if away:
+        return warning(
+            check,
+            f"{len(away)} addresses beyond this machine; those must be clients of listeners "
+            "that are not on loopback",
+            "keep listeners on 127.0.0.1, or check the firewall",
+        )
+    return ok(check, f"{len(peers)} TCP sockets, all on this machine or to Tor; no UDP")
+
+
+def _is_near(peer: Peer) -> bool:
+    return peer.host.is_loopback or peer.host.is_unspecified

@@ -1,0 +1,131 @@
+"""The live proof: an independent client (PySocks) opens streams, Tor says on which circuits.
+
+The only importer of PySocks.  Streams A, A again, and B are opened one after the other
+and held; Tor's list of streams before and after each tells which circuit it got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import sys
+
+import socks
+
+from isoproxy.config import Address
+from isoproxy.doctor import torside
+from isoproxy.doctor.finding import Finding, failed, ok, unproven
+from isoproxy.target import Target
+from isoproxy.tor.control import Control
+
+CHECK = "streams through isoproxy"
+TIMEOUT_S = 60.0
+
+
+class LookupWatch:
+    """Counts look-ups of names in this process, from creation on."""
+
+    def __init__(self) -> None:
+        self.names = 0
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+            host = str(arguments[0] or "127.0.0.1")
+            try:
+                socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+            except OSError:
+                self.names += 1
+
+
+async def prove(
+    listener: Address, target: Target, control: Control | None, *, timeout_s: float = TIMEOUT_S
+) -> tuple[list[Finding], bool]:
+    """Open the streams and judge them; the second value says whether they opened at all."""
+    watch = LookupWatch()
+    with contextlib.ExitStack() as held:
+        try:
+            circuits = await _circuits(listener, target, control, held, timeout_s)
+        except (OSError, socks.ProxyError) as error:
+            return [_refused(error, target)], False
+    findings = [ok(CHECK, "three were opened")]
+    if control is None:
+        findings.append(
+            unproven(
+                "circuits of separate identities",
+                "Tor's circuits cannot be seen without its ControlPort",
+                "set tor.control, or use managed Tor",
+            )
+        )
+    else:
+        findings += torside.expected_sharing(circuits)
+    findings.append(_lookups(watch))
+    return findings, True
+
+
+async def _circuits(
+    listener: Address,
+    target: Target,
+    control: Control | None,
+    held: contextlib.ExitStack,
+    timeout_s: float,
+) -> list[str | None]:
+    """The circuits of tuple A, of A again, and of B; the sockets are left to `held`."""
+    ours = secrets.token_hex(8)
+    circuits: list[str | None] = []
+    for tag in ("a", "a", "b"):
+        before = {} if control is None else await torside.streams(control)
+        sock = await asyncio.to_thread(_connect, listener, target, f"doctor-{ours}", tag, timeout_s)
+        held.callback(sock.close)
+        after = {} if control is None else await torside.streams(control)
+        circuits.append(_new_circuit(before, after, target))
+    return circuits
+
+
+def _connect(
+    listener: Address, target: Target, username: str, password: str, timeout_s: float
+) -> socket.socket:
+    """Blocking: a stream through isoproxy, its name resolved at the far end."""
+    sock: socket.socket = socks.create_connection(
+        (target.host, target.port),
+        timeout=timeout_s,
+        proxy_type=socks.SOCKS5,
+        proxy_addr=listener.host,
+        proxy_port=listener.port,
+        proxy_rdns=True,
+        proxy_username=username,
+        proxy_password=password,
+    )
+    return sock
+
+
+def _new_circuit(
+    before: dict[bytes, tuple[str, bytes]], after: dict[bytes, tuple[str, bytes]], target: Target
+) -> str | None:
+    """The circuit of the one stream that is new; None if that cannot be told."""
+    port = b":%d" % target.port
+    fresh = [
+        circuit
+        for number, (circuit, text) in after.items()
+        if number not in before and text.endswith(port)
+    ]
+    return fresh[0] if len(fresh) == 1 else None
+
+
+def _refused(error: Exception, target: Target) -> Finding:
+    reason = str(getattr(error, "socket_err", None) or error)
+    if isinstance(error, ConnectionRefusedError):
+        return failed(CHECK, "isoproxy does not accept connections", "isoproxy run")
+    return failed(
+        CHECK,
+        f"a stream to port {target.port} was not opened: {reason}",
+        "see 'isoproxy status' for Tor's state; --target HOST:PORT names another target",
+    )
+
+
+def _lookups(watch: LookupWatch) -> Finding:
+    if watch.names:
+        return failed("names in the client", "it asked the local resolver", "use socks5h:// URLs")
+    return ok("names in the client", "PySocks sent the name to isoproxy, unresolved")

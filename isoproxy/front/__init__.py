@@ -1,0 +1,1 @@
+"""The front end: listeners, the clients' handshakes, and the relay behind them."""

@@ -1,0 +1,373 @@
+"""One client from its first byte to its last.
+
+Theory of operation
+    A connection goes through four stages, each with a deadline: *handshake* (bytes go to
+    the session), *opening* (a name is being resolved or Tor is being dialled), *relaying*
+    (a relay, or another program for the stream such as the Bitcoin bridge, has taken
+    over), *closing* (a refusal was written; the client's remaining bytes are read and
+    thrown away for a moment, because closing a socket with unread bytes resets the
+    connection and may destroy the refusal on its way).
+
+Invariants
+    Whatever happens, both sockets are closed and `front.ended(self)` is called once.  A
+    client that breaks its connection takes its dial or look-up with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from enum import Enum
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
+from isoproxy.front.relay import Direction, Relay
+from isoproxy.front.session import Answer, Session, Wish
+from isoproxy.isolation import APP, P2P
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
+from isoproxy.socks5 import Address, Command
+from isoproxy.target import Target
+from isoproxy.tor.dialer import Dial
+
+if TYPE_CHECKING:
+    from isoproxy.front.listener import Listener
+
+LINGER_S: Final = 3.0
+"""Seconds a refused client is given to read why."""
+MAX_DISCARDED: Final = 1 << 18
+_CHUNK: Final = 1 << 14
+
+
+class Stage(Enum):
+    """Where a connection is in its life."""
+
+    HANDSHAKE = "handshake"
+    OPENING = "opening"
+    RELAYING = "relaying"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Connection:
+    """A client of `listener`; `client` is its field of the isolation tuple."""
+
+    __slots__ = (
+        "_dial",
+        "_discarded",
+        "_early",
+        "_ending",
+        "_readable",
+        "_session",
+        "_sock",
+        "_spoke",
+        "_task",
+        "client",
+        "listener",
+        "relay",
+        "since",
+        "stage",
+        "wish",
+    )
+
+    def __init__(self, listener: Listener, sock: socket.socket, client: bytes | None) -> None:
+        front = listener.front
+        self.listener = listener
+        self.client = client
+        self.stage = Stage.HANDSHAKE
+        self.since = front.loop.time()
+        self.wish: Wish | None = None
+        self.relay: Relay | None = None
+        self._sock = sock
+        self._session: Session | None = Session(listener.rule, front.isolator, client)
+        self._dial: Dial | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._early = b""
+        self._spoke = False
+        self._readable = True
+        self._ending = False
+        self._discarded = 0
+        front.deadlines.set(self, front.limits.handshake_timeout_s)
+        front.reactor.register(sock.fileno(), self)
+
+    @property
+    def bytes_up(self) -> int:
+        return self.relay.up.moved if self.relay is not None else 0
+
+    @property
+    def bytes_down(self) -> int:
+        return self.relay.down.moved if self.relay is not None else 0
+
+    def on_events(self, fd: int, events: int) -> None:
+        if self.stage is Stage.HANDSHAKE:
+            self._read_handshake(bool(events & (PEER_SHUT | BROKEN)))
+        elif self.stage is Stage.OPENING:
+            if events & (READABLE | PEER_SHUT):
+                self._readable = True
+                self._ending = self._ending or bool(events & PEER_SHUT)
+            # As Tor sees it: a client that ends before it was answered, and has said
+            # nothing to be sent, has left.
+            if events & BROKEN or (events & PEER_SHUT and self._has_said_nothing()):
+                self.abort()
+        elif self.stage is Stage.CLOSING:
+            self._discard()
+
+    def on_deadline(self) -> None:
+        front = self.listener.front
+        if self.stage is Stage.HANDSHAKE:
+            self._refuse(ErrorKind.HANDSHAKE_TIMEOUT)
+        elif self.stage is Stage.RELAYING and self.relay is not None and self.relay.active:
+            self.relay.active = False
+            front.deadlines.set(self, front.limits.idle_timeout_s)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """End now, whatever the stage."""
+        if self.relay is not None:
+            self.relay.abort()
+        else:
+            self._close()
+
+    # Handshake
+
+    def _read_handshake(self, to_the_end: bool) -> None:
+        """Feed the session; `to_the_end` when the client has announced that nothing follows."""
+        try:
+            data = self._sock.recv(_CHUNK)
+            while data:
+                self._readable = self._ending = to_the_end or len(data) == _CHUNK
+                complete = self._take(data)
+                if complete or not (to_the_end or len(data) == _CHUNK):
+                    return
+                data = self._sock.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def _take(self, data: bytes) -> bool:
+        """Give bytes to the session; True when the handshake is over, either way."""
+        session = self._session
+        assert session is not None
+        try:
+            outcome = session.receive(data)
+        except RemoteProtocolError as error:
+            self.listener.front.counters.refused(error.kind)
+            self._say_and_close(error.reply)
+            return True
+        if isinstance(outcome, Answer):
+            if outcome.kind is not None:
+                self.listener.front.counters.refused(outcome.kind)
+            self._say_and_close(outcome.reply)
+            return True
+        out = session.data_to_send()
+        if out and not self._say(out):
+            self._close()
+            return True
+        if outcome is None:
+            return False
+        self._early = session.leftover
+        self._spoke = bool(self._early)
+        self._open(outcome)
+        return True
+
+    # Opening
+
+    def _has_said_nothing(self) -> bool:
+        """Whether the client, which has ended, left no bytes for the far end."""
+        if self._spoke:
+            return False
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
+    def _open(self, wish: Wish) -> None:
+        front = self.listener.front
+        self.wish = wish
+        self.stage = Stage.OPENING
+        front.deadlines.clear(self)
+        if wish.resolve_first:
+            self._start(self._resolve_and_dial(wish))
+        else:
+            self._start_dial(wish, wish.target)
+
+    def _start_dial(self, wish: Wish, target: Target) -> None:
+        """Dial for a wish; a Bitcoin port's first bytes wait for the bridge's decision."""
+        front = self.listener.front
+        bitcoin = wish.command is Command.CONNECT and target.port in front.bitcoin_ports
+        optimistic = b"" if bitcoin else self._early
+        if not bitcoin:
+            self._early = b""
+        try:
+            dial = front.dialer.start(
+                wish.key,
+                P2P if bitcoin else APP,
+                target,
+                self._dialled,
+                command=wish.command,
+                client=self.client or b"",
+                optimistic_data=optimistic,
+                read_ahead=True,
+            )
+        except IsoproxyError as error:
+            self._refuse(error.kind)
+            return
+        if self.stage is Stage.OPENING:
+            self._dial = dial
+
+    async def _resolve_and_dial(self, wish: Wish) -> None:
+        front = self.listener.front
+        assert front.names is not None
+        try:
+            target = await front.names.address_of(wish.target, wish.key)
+        except IsoproxyError as error:
+            self._refuse(error.kind)
+            return
+        if self.stage is not Stage.OPENING:
+            return
+        if wish.command is Command.RESOLVE:
+            if target.is_ip:
+                self._answer_resolve(ip_address(target.host))
+            elif target.is_onion:
+                self._refuse(ErrorKind.NAME_NO_ADDRESS)
+            else:
+                self._start_dial(wish, target)
+            return
+        self._start_dial(wish, target)
+
+    def _dialled(self, dial: Dial) -> None:
+        self._dial = None
+        if self.stage is not Stage.OPENING:
+            return
+        session, wish = self._session, self.wish
+        assert session is not None
+        assert wish is not None
+        if dial.error is not None or dial.reply is None:
+            kind = dial.error.kind if dial.error is not None else ErrorKind.INTERNAL
+            self._refuse(kind)
+        elif wish.command is Command.RESOLVE_PTR:
+            name = dial.reply.host
+            if isinstance(name, bytes):
+                self._say_and_close(session.resolved_name(name))
+            else:
+                self._refuse(ErrorKind.TOR_PROTOCOL)
+        elif wish.command is Command.RESOLVE:
+            if isinstance(dial.reply.host, bytes):
+                self._refuse(ErrorKind.TOR_PROTOCOL)
+            else:
+                self._answer_resolve(dial.reply.host)
+        else:
+            self._join(dial, session)
+
+    def _answer_resolve(self, address: Address) -> None:
+        assert self._session is not None
+        self._say_and_close(self._session.resolved(address))
+
+    def _join(self, dial: Dial, session: Session) -> None:
+        """The stream is open: tell the client and let the bytes flow."""
+        front = self.listener.front
+        if not self._say(session.succeed()):
+            self._close()
+            return
+        self._session = None
+        self.stage = Stage.RELAYING
+        front.counters.opened += 1
+        early, self._early = self._early, b""
+        front.deadlines.set(self, front.limits.idle_timeout_s)
+        upstream = dial.take_socket()
+        self.relay = Relay(
+            front.reactor,
+            front.pipes,
+            Direction(self._sock, upstream, early, readable=self._readable, ending=self._ending),
+            Direction(
+                upstream, self._sock, dial.leftover, readable=dial.readable, ending=dial.ending
+            ),
+            self._relayed,
+        )
+        self.relay.run()
+
+    def _relayed(self) -> None:
+        relay = self.relay
+        front = self.listener.front
+        if relay is not None:
+            front.counters.bytes_up += relay.up.moved
+            front.counters.bytes_down += relay.down.moved
+        self._forget()
+
+    # Closing
+
+    def _refuse(self, kind: ErrorKind) -> None:
+        if self.stage in (Stage.CLOSING, Stage.CLOSED):
+            return
+        self.listener.front.counters.refused(kind)
+        self._say_and_close(self._session.refuse(kind) if self._session is not None else b"")
+
+    def _say(self, data: bytes) -> bool:
+        """Write a few bytes to a client whose buffer is empty; False when it is gone."""
+        try:
+            return self._sock.send(data) == len(data)
+        except OSError:
+            return False
+
+    def _say_and_close(self, data: bytes) -> None:
+        front = self.listener.front
+        self.stage = Stage.CLOSING
+        self._session = None
+        try:
+            if data:
+                self._sock.send(data)
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+            return
+        front.deadlines.set(self, LINGER_S)
+        self._discard()
+
+    def _discard(self) -> None:
+        try:
+            while data := self._sock.recv(_CHUNK):
+                self._discarded += len(data)
+                if self._discarded > MAX_DISCARDED:
+                    break
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def _close(self) -> None:
+        if self.stage is Stage.CLOSED:
+            return
+        self.listener.front.reactor.unregister(self._sock.fileno())
+        self._sock.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        front = self.listener.front
+        self.stage = Stage.CLOSED
+        self._session = None
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._task = None
+        front.deadlines.clear(self)
+        front.ended(self)
+
+    def _start(self, work: asyncio._CoroutineLike[None]) -> None:
+        task = self.listener.front.loop.create_task(work)
+        self._task = task
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._task = None
+        with contextlib.suppress(asyncio.CancelledError):
+            error = task.exception()
+            if error is not None:
+                self.listener.front.defect(self, error)

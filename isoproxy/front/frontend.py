@@ -1,0 +1,185 @@
+"""The front end as a whole: listeners, connections, budgets, and how it is stopped.
+
+Invariants
+    The number of connections is bounded in total and per client.  Draining stops the
+    listeners first, waits for the flows, and then ends what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from isoproxy.errors import ErrorKind
+from isoproxy.front.connection import Connection, Stage
+from isoproxy.front.listener import Listener, ListenerSettings
+from isoproxy.front.pipes import PipePool
+from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.observe.log import logger
+from isoproxy.reactor import Deadlines, Handler, Reactor
+from isoproxy.target import Target
+from isoproxy.tor.dialer import Dialer
+
+_log: Final = logger("front")
+
+
+class Names(Protocol):
+    """Where names come from that are never sent to Tor."""
+
+    async def address_of(self, target: Target, key: IsolationKey) -> Target:
+        """The onion service, address or host that `target` stands for.
+
+        Every look-up happens under `key`.  Raises NamingError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets and deadlines of a front end."""
+
+    max_connections: int = 20_000
+    max_connections_per_client: int = 10_000
+    handshake_timeout_s: float = 30.0
+    idle_timeout_s: float = 86_400.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start; nothing in here identifies anybody."""
+
+    opened: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    defects: int = 0
+    scarcity: int = 0
+    refusals: Counter[ErrorKind] = field(default_factory=Counter)
+
+    def refused(self, kind: ErrorKind) -> None:
+        self.refusals[kind] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class FlowView:
+    """One connection as `isoproxy status` shows it: no name, no address, no credential."""
+
+    listener: str
+    stage: str
+    key: str
+    age_s: float
+    bytes_up: int
+    bytes_down: int
+
+
+class FrontEnd:
+    """All listeners of a process.
+
+    names          resolves the names that Tor must not see, or None
+    bitcoin_ports  destination ports whose streams get circuits of their own purpose
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        isolator: Isolator,
+        dialer: Dialer,
+        *,
+        limits: Limits | None = None,
+        names: Names | None = None,
+        bitcoin_ports: frozenset[int] = frozenset(),
+    ) -> None:
+        self.reactor = reactor
+        self.loop = reactor.loop
+        self.isolator = isolator
+        self.dialer = dialer
+        self.limits = limits if limits is not None else Limits()
+        self.names = names
+        self.bitcoin_ports = bitcoin_ports
+        self.pipes = PipePool.for_this_machine()
+        self.deadlines = Deadlines(self.loop)
+        self.counters = Counters()
+        self.connections: set[Connection] = set()
+        self.listeners: dict[str, Listener] = {}
+        self._per_client: Counter[bytes] = Counter()
+        self._drained: asyncio.Event | None = None
+
+    def open(self, settings: ListenerSettings, sock: socket.socket | None = None) -> Listener:
+        """Start a listener, on an inherited socket if there is one; OperationError if not."""
+        listener = Listener(self, settings, sock)
+        self.listeners[settings.name] = listener
+        return listener
+
+    def close(self, name: str) -> None:
+        """Stop one listener; its connections stay."""
+        self.listeners.pop(name).close()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop listening, give open connections `timeout_s`, then end them."""
+        for name in list(self.listeners):
+            self.close(name)
+        if self.connections and timeout_s > 0:
+            self._drained = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._drained.wait(), timeout_s)
+            except TimeoutError:
+                pass
+            finally:
+                self._drained = None
+        for connection in list(self.connections):
+            connection.abort()
+        self.deadlines.close()
+        self.pipes.close()
+
+    def flows(self) -> Iterable[FlowView]:
+        """A view of every connection."""
+        now = self.loop.time()
+        for connection in list(self.connections):
+            wish = connection.wish
+            yield FlowView(
+                connection.listener.settings.name,
+                connection.stage.value,
+                wish.key.label if wish is not None else "",
+                now - connection.since,
+                connection.bytes_up,
+                connection.bytes_down,
+            )
+
+    # What listeners and connections ask of their front end.
+
+    def admit(self, client: bytes) -> bool:
+        """Count a new connection of `client`, unless that would break a budget."""
+        if len(self.connections) >= self.limits.max_connections:
+            return False
+        if self._per_client[client] >= self.limits.max_connections_per_client:
+            return False
+        self._per_client[client] += 1
+        return True
+
+    def discharge(self, client: bytes | None) -> None:
+        """Count a connection of `client` that is over."""
+        if client is not None:
+            self._per_client[client] -= 1
+            if not self._per_client[client]:
+                del self._per_client[client]
+
+    def ended(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.discard(connection)
+            connection.listener.open -= 1
+            self.discharge(connection.client)
+        if not self.connections and self._drained is not None:
+            self._drained.set()
+
+    def out_of_descriptors(self) -> None:
+        self.counters.scarcity += 1
+        _log.warn("out_of_descriptors", clients="wait", advice="raise LimitNOFILE")
+
+    def defect(self, handler: Handler, error: BaseException) -> None:
+        """An exception escaped: end what it belongs to, and only that."""
+        self.counters.defects += 1
+        _log.err("defect_ended_one_connection", error=error)
+        if isinstance(handler, Connection) and handler.stage is not Stage.CLOSED:
+            handler.abort()

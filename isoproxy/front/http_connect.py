@@ -1,0 +1,157 @@
+"""HTTP CONNECT without sockets (RFC 9110 §9.3.6), on the port that speaks SOCKS too.
+
+Theory of operation
+    h11 parses the request.  Isolation comes as Tor's HTTPTunnelPort takes it: the value
+    of `Proxy-Authorization` as user name, that of `X-Tor-Stream-Isolation` (or
+    `Tor-Stream-Isolation`) as password, all of them opaque bytes.  The four combinations
+    of present and absent headers give four different pairs.
+
+    A browser that was sent here by mistake gets a page that says what this port is; its
+    status line is Tor's own, by which old Electrum versions recognise Tor.
+
+Invariants
+    The head of a request is bounded; what follows it is the application's and waits in
+    `leftover`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import h11
+
+from isoproxy.errors import OUTCOMES, ErrorKind, LimitExceeded, RemoteProtocolError
+from isoproxy.socks5 import Command
+
+MAX_HEAD: Final = 8192
+"""Bytes of request line and headers."""
+
+_ESTABLISHED: Final = b"HTTP/1.0 200 OK\r\n\r\n"
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>This is isoproxy, a proxy for Tor</title>
+<h1>This is isoproxy</h1>
+<p>This port is a proxy, not a web site. Nothing of your request was sent anywhere.</p>
+<p>Set it as <b>SOCKS5 proxy</b> (or as HTTP proxy for CONNECT) in your program:
+user name and password may be anything; each pair gets Tor circuits of its own.</p>
+<pre>curl --proxy socks5h://shopping:1@127.0.0.1:9250 https://check.torproject.org/</pre>
+</html>
+"""
+_REASONS: Final = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    407: "Proxy Authentication Required",
+    408: "Request Timeout",
+    410: "Gone",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+
+
+class HttpConnect:
+    """One client's CONNECT request.
+
+    Like `socks5.Server`: call `receive` until it returns true, then read `host`, `port`,
+    `username`, `password` and `leftover`, and answer with `succeed` or `refuse`.
+    """
+
+    __slots__ = (
+        "_complete",
+        "_connection",
+        "_require_auth",
+        "host",
+        "password",
+        "port",
+        "username",
+    )
+
+    command: Final = Command.CONNECT
+
+    def __init__(self, *, require_auth: bool = False) -> None:
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._require_auth = require_auth
+        self._complete = False
+        self.host = b""
+        self.port = 0
+        self.username: bytes | None = None
+        self.password: bytes | None = None
+
+    @property
+    def leftover(self) -> bytes:
+        """Bytes behind the head, the application's own."""
+        return self._connection.trailing_data[0] if self._complete else b""
+
+    def receive(self, data: bytes) -> bool:
+        """Take bytes; True once the request is complete.
+
+        Raises RemoteProtocolError with the answer in `reply`.
+        """
+        try:
+            self._connection.receive_data(data)
+            event = self._connection.next_event()
+        except h11.RemoteProtocolError as error:
+            too_long = error.error_status_hint == 431
+            kind = ErrorKind.TOO_LONG if too_long else ErrorKind.MALFORMED
+            failure = LimitExceeded if too_long else RemoteProtocolError
+            raise failure(kind=kind, reply=self.refuse(kind)) from None
+        if event is h11.NEED_DATA:
+            return False
+        if not isinstance(event, h11.Request):
+            raise RemoteProtocolError(reply=self.refuse(ErrorKind.MALFORMED))
+        if event.method != b"CONNECT":
+            raise RemoteProtocolError(
+                kind=ErrorKind.COMMAND_NOT_SUPPORTED, reply=friendly_page(event.method == b"HEAD")
+            )
+        self._read_isolation(event)
+        self._read_authority(event.target)
+        self._connection.next_event()
+        self._complete = True
+        return True
+
+    def succeed(self) -> bytes:
+        return _ESTABLISHED
+
+    def refuse(self, kind: ErrorKind) -> bytes:
+        """A response with the status of `kind` and its explanation as text."""
+        outcome = OUTCOMES[kind]
+        head = [("Content-Type", "text/plain; charset=utf-8"), ("X-Isoproxy-Error", kind.value)]
+        if outcome.http == 407:
+            head.append(("Proxy-Authenticate", 'Basic realm="isolation tag, any value"'))
+        return _response(outcome.http, _REASONS[outcome.http], head, outcome.text + "\n")
+
+    def _read_isolation(self, request: h11.Request) -> None:
+        tags: list[bytes] = []
+        for name, value in request.headers:
+            if name == b"proxy-authorization":
+                self.username = bytes(value)
+            elif name in (b"x-tor-stream-isolation", b"tor-stream-isolation"):
+                tags.append(name + b"\x00" + bytes(value))
+        if tags:
+            self.password = b"\x00".join(sorted(tags))
+        if self._require_auth and self.username is None and self.password is None:
+            kind = ErrorKind.AUTH_REQUIRED
+            raise RemoteProtocolError(kind=kind, reply=self.refuse(kind))
+
+    def _read_authority(self, target: bytes) -> None:
+        host, colon, port = target.rpartition(b":")
+        if not colon or not host or not port.isdigit() or not 0 < int(port[:6]) <= 0xFFFF:
+            raise RemoteProtocolError(reply=self.refuse(ErrorKind.MALFORMED))
+        self.host, self.port = host, int(port)
+
+
+def friendly_page(head_only: bool) -> bytes:
+    """What a browser sees that takes this port for a web server."""
+    content = [("Content-Type", "text/html; charset=utf-8")]
+    return _response(501, "Tor is not an HTTP Proxy", content, "" if head_only else _PAGE)
+
+
+def _response(status: int, reason: str, headers: list[tuple[str, str]], text: str) -> bytes:
+    body = text.encode()
+    lines = [f"HTTP/1.0 {status} {reason}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines += [f"Content-Length: {len(body)}", "Cache-Control: no-store", "Connection: close", ""]
+    return "\r\n".join(lines).encode() + b"\r\n" + body

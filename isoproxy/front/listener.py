@@ -1,0 +1,221 @@
+"""A port that clients come to, TCP or unix, its budgets, and how it survives scarcity.
+
+Theory of operation
+    The listening socket is watched level-triggered; each event accepts a batch.  When
+    descriptors run out (EMFILE, ENFILE) accepting pauses for a moment instead of
+    spinning: the clients wait in the kernel's backlog.
+
+    Beyond a budget, for one client or in total, a connection is refused at once with the
+    SOCKS5 words "no acceptable methods", so that it does not hang.
+
+Invariants
+    A listener never outlives `close`; a unix socket's file goes with it, unless it was
+    inherited from a service manager.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.front.connection import Connection
+from isoproxy.front.session import SessionRule
+from isoproxy.isolation import client_of_address, client_of_uid
+from isoproxy.tor.dialer import OUT_OF_RESOURCES
+from isoproxy.tor.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from isoproxy.front.frontend import FrontEnd
+
+BACKLOG: Final = 1024
+ACCEPT_BATCH: Final = 64
+SCARCITY_PAUSE_S: Final = 0.25
+_REFUSAL: Final = b"\x05\xff"
+_TRANSIENT: Final = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
+)
+
+_client_of_address = lru_cache(maxsize=4096)(client_of_address)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One listener as configured.
+
+    name     what status and metrics call it
+    mode     permission bits of a unix socket's file
+    """
+
+    name: str
+    endpoint: Endpoint
+    rule: SessionRule
+    mode: int = 0o600
+
+
+def open_listening_socket(endpoint: Endpoint, mode: int) -> socket.socket:
+    """A bound, listening, non-blocking socket; OperationError says why there is none."""
+    try:
+        if endpoint.path is not None:
+            return _listen_unix(endpoint.path, mode)
+        assert endpoint.host is not None
+        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((endpoint.host, endpoint.port))
+            sock.listen(BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OperationError(
+            f"cannot listen on {endpoint}: {reason}; "
+            "stop the program that uses it, or choose another address"
+        ) from error
+
+
+def _listen_unix(path: str, mode: int) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _somebody_listens(path):
+            os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # Nobody may connect between bind and chmod: the file is born closed.
+        before = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        sock.listen(BACKLOG)
+        os.chmod(path, mode)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _somebody_listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+class Listener:
+    """A listening socket of a front end and the connections that came in on it.
+
+    `sock` is inherited from a service manager, or opened here when None.
+    """
+
+    def __init__(
+        self, front: FrontEnd, settings: ListenerSettings, sock: socket.socket | None = None
+    ) -> None:
+        self.front = front
+        self.settings = settings
+        self.accepted = 0
+        self.open = 0
+        self._inherited = sock is not None
+        if sock is None:
+            sock = open_listening_socket(settings.endpoint, settings.mode)
+        self._sock: socket.socket | None = sock
+        sock.setblocking(False)
+        self._unix = sock.family == socket.AF_UNIX
+        self.rule = replace(settings.rule, unix=self._unix)
+        if not self._unix:
+            # Accepted sockets inherit it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._resume()
+
+    def address(self) -> str:
+        """Where it listens: `host:port` or `unix:path`."""
+        if self._sock is None:
+            return str(self.settings.endpoint)
+        name = self._sock.getsockname()
+        return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
+
+    def on_events(self, fd: int, events: int) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if self._sock is None:
+                return
+            try:
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._pause()
+                elif error.errno not in _TRANSIENT:
+                    raise
+                return
+            self._admit(sock, peer)
+
+    def close(self) -> None:
+        """Stop listening; connections that are open stay."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        self.front.reactor.unregister(sock.fileno())
+        path = self.settings.endpoint.path
+        if path is not None and not self._inherited:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        sock.close()
+
+    def _admit(self, sock: socket.socket, peer: object) -> None:
+        front = self.front
+        self.accepted += 1
+        try:
+            sock.setblocking(False)
+            client = self._client_field(sock, peer)
+        except OSError:
+            sock.close()
+            return
+        if not front.admit(client):
+            front.counters.refused(ErrorKind.BUSY)
+            with contextlib.suppress(OSError):
+                sock.send(_REFUSAL)
+            sock.close()
+            return
+        self.open += 1
+        try:
+            connection = Connection(self, sock, client)
+        except OSError:
+            self.open -= 1
+            front.discharge(client)
+            sock.close()
+            return
+        front.connections.add(connection)
+
+    def _client_field(self, sock: socket.socket, peer: object) -> bytes:
+        if self._unix:
+            credentials = sock.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+            )
+            return client_of_uid(struct.unpack("3i", credentials)[1])
+        assert isinstance(peer, tuple)
+        return _client_of_address(peer[0])
+
+    def _pause(self) -> None:
+        if self._sock is not None:
+            self.front.out_of_descriptors()
+            self.front.reactor.unregister(self._sock.fileno())
+            self.front.loop.call_later(SCARCITY_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._sock is not None:
+            self.front.reactor.register_listener(self._sock.fileno(), self)

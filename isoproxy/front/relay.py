@@ -1,0 +1,293 @@
+"""Bytes between a client and Tor, in both directions, until both have ended.
+
+Theory of operation
+    A relay is two directions over two non-blocking sockets; it runs on reactor events,
+    without a task.  Each direction copies its first 256 KiB through one buffer that all
+    relays share (small exchanges need no pipe), and then splices through a borrowed
+    kernel pipe.  A direction stops when its source says EAGAIN, when its sink is full, or
+    when it had its share of the turn; bytes that the sink did not take are kept (copy) or
+    stay in the pipe (splice), and nothing more is read before they are gone: that is the
+    back-pressure.
+
+    `splice` says EAGAIN both for an empty socket and for a full pipe.  A pipe is always
+    drained before it is filled again, so here it means the socket.
+
+Invariants
+    * Half-close is exact: the end of one direction is forwarded as a shutdown of its
+      sink, and only when all its bytes are; the relay ends when both directions did.
+    * A broken connection is never passed on as an orderly end: the other side is reset.
+    * At most one buffer or one pipe of bytes is held per direction.
+    * `finished` is called exactly once, after both sockets are closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from isoproxy.front.pipes import Pipe, PipePool
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor
+
+COPY_LIMIT: Final = 1 << 18
+"""Bytes of a direction that are copied before it begins to splice."""
+SHARE: Final = 1 << 22
+"""Bytes a direction may move in one turn before others have theirs."""
+
+_BUFFER: Final = memoryview(bytearray(1 << 17))
+_SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class _SinkBroken(Exception):
+    """The sink takes no more, for good."""
+
+
+class Direction:
+    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken.
+
+    readable    the source may hold bytes that no event will announce again
+    ending      the source may have announced its end: a short read proves nothing
+    """
+
+    __slots__ = (
+        "ended",
+        "ending",
+        "moved",
+        "pending",
+        "pipe",
+        "readable",
+        "sink",
+        "source",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        pending: bytes = b"",
+        *,
+        readable: bool = True,
+        ending: bool = True,
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self.pending: bytes | memoryview = pending
+        self.pipe: Pipe | None = None
+        self.moved = 0
+        self.readable = readable
+        self.writable = True
+        self.ending = ending
+        self.ended = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing can be done before the next event."""
+        if self.ended or not self.writable:
+            return True
+        return not (self.readable or self.pending or self.pipe is not None)
+
+    def pump(self, pipes: PipePool, last: bool) -> None:
+        """Move bytes until something is in the way or the share is used up.
+
+        `last` says that the other direction has ended: both sockets are about to be
+        closed, which announces this end as well.  A sink that is broken ends the
+        direction: nobody is left to read.  A source that is broken raises OSError.
+        """
+        share = SHARE
+        try:
+            while share > 0 and self.writable and not self.ended:
+                if (self.pending or self.pipe is not None) and not self._flush(pipes):
+                    return
+                if not self.readable:
+                    return
+                share -= self._splice(pipes) if self.moved >= COPY_LIMIT else self._copy()
+        except _SinkBroken:
+            self.release(pipes)
+            self.ended = True
+        else:
+            if self.ended and not last:
+                with contextlib.suppress(OSError):
+                    # The sink may be gone; its own direction finds that out.
+                    self.sink.shutdown(socket.SHUT_WR)
+
+    def release(self, pipes: PipePool) -> None:
+        """Give back what is borrowed."""
+        if self.pipe is not None:
+            pipes.give_back(self.pipe)
+            self.pipe = None
+        self.pending = b""
+
+    def _flush(self, pipes: PipePool) -> bool:
+        """Hand the sink what is held; False when it takes no more."""
+        try:
+            if self.pending:
+                sent = self._send(self.pending)
+                self.moved += sent
+                self.pending = self.pending[sent:]
+                if self.pending:
+                    self.writable = False
+                    return False
+            return self.pipe is None or self._drain(self.pipe, pipes)
+        except BlockingIOError:
+            self.writable = False
+            return False
+
+    def _copy(self) -> int:
+        try:
+            count = self.source.recv_into(_BUFFER)
+        except BlockingIOError:
+            self.readable = self.ending = False
+            return 0
+        if not count:
+            self.ended = True
+            return 0
+        sent = 0
+        try:
+            sent = self._send(_BUFFER[:count])
+        except BlockingIOError:
+            self.writable = False
+        self.moved += sent
+        if sent < count:
+            self.pending = bytes(_BUFFER[sent:count])
+        if count < len(_BUFFER) and not self.ending:
+            # The kernel gave less than was asked for: the socket is empty, and whatever
+            # comes next is announced by an event.
+            self.readable = False
+        return count
+
+    def _splice(self, pipes: PipePool) -> int:
+        pipe = self.pipe = pipes.borrow()
+        if pipe is None:
+            return self._copy()
+        try:
+            count = os.splice(
+                self.source.fileno(), pipe.write_fd, pipe.capacity, flags=_SPLICE_FLAGS
+            )
+        except BlockingIOError:
+            self.readable = self.ending = False
+            self.release(pipes)
+            return 0
+        if not count:
+            self.release(pipes)
+            self.ended = True
+            return 0
+        pipe.held = count
+        try:
+            self._drain(pipe, pipes)
+        except BlockingIOError:
+            self.writable = False
+        return count
+
+    def _drain(self, pipe: Pipe, pipes: PipePool) -> bool:
+        """Move a pipe's bytes to the sink; True when it is empty and given back."""
+        while pipe.held:
+            try:
+                sent = os.splice(pipe.read_fd, self.sink.fileno(), pipe.held, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise _SinkBroken from error
+            pipe.held -= sent
+            self.moved += sent
+        pipes.give_back(pipe)
+        self.pipe = None
+        return True
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return self.sink.send(data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise _SinkBroken from error
+
+
+class Relay:
+    """A client's socket and Tor's, joined.
+
+    `up` carries the client's bytes, `down` Tor's.  `finished` is called once, when both
+    sockets are closed.  Both must be registered with the reactor; the relay takes them
+    over, and moves nothing before the first event or `run`.
+    """
+
+    __slots__ = ("_finished", "_pipes", "_queued", "_reactor", "_up_fd", "active", "down", "up")
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        pipes: PipePool,
+        up: Direction,
+        down: Direction,
+        finished: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._pipes = pipes
+        self._finished: Callable[[], None] | None = finished
+        self._queued = False
+        self.active = True
+        """Set whenever something happened; whoever watches for idleness clears it."""
+        self.up = up
+        self.down = down
+        self._up_fd = up.source.fileno()
+        reactor.hand_over(self._up_fd, self)
+        reactor.hand_over(down.source.fileno(), self)
+
+    @property
+    def half_closed(self) -> bool:
+        """Exactly one direction has ended."""
+        return self.up.ended != self.down.ended
+
+    def on_events(self, fd: int, events: int) -> None:
+        if self._finished is None:
+            return
+        self.active = True
+        own, other = (self.up, self.down) if fd == self._up_fd else (self.down, self.up)
+        if events & (READABLE | PEER_SHUT | BROKEN):
+            own.readable = True
+            if events & (PEER_SHUT | BROKEN):
+                own.ending = True
+        if events & (WRITABLE | BROKEN):
+            other.writable = True
+        if not events:
+            self._queued = False
+        self.run()
+
+    def run(self) -> None:
+        """Move what can be moved in both directions."""
+        up, down = self.up, self.down
+        try:
+            if not up.idle:
+                up.pump(self._pipes, down.ended)
+            if not down.idle:
+                down.pump(self._pipes, up.ended)
+        except OSError:
+            self.abort()
+            return
+        if up.ended and down.ended:
+            self._close()
+        elif not self._queued and not (up.idle and down.idle):
+            self._queued = True
+            self._reactor.again(self, self._up_fd)
+
+    def abort(self) -> None:
+        """End at once and reset both connections, so that nobody takes it for an end."""
+        if self._finished is not None:
+            for sock in (self.up.source, self.up.sink):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._close()
+
+    def _close(self) -> None:
+        finished, self._finished = self._finished, None
+        for direction in (self.up, self.down):
+            direction.release(self._pipes)
+        for sock in (self.up.source, self.up.sink):
+            self._reactor.unregister(sock.fileno())
+            sock.close()
+        if finished is not None:
+            finished()

@@ -1,0 +1,204 @@
+"""What one client wants, decided without sockets.
+
+Theory of operation
+    The first byte tells the protocol: 05 and 04 are SOCKS, a letter is HTTP, 16 (hex) is
+    a TLS hello that somebody sent to the wrong port.  Once the request is complete the
+    session judges it: it derives the isolation key, validates the target, answers what
+    can be answered here (RESOLVE of a literal address), and returns a `Wish` for the rest.
+
+Invariants
+    A wish always carries a key.  A wish never carries a name that may not be sent to
+    Tor, unless a resolver has claimed its top-level label.  A request that is refused
+    becomes an `Answer`, a broken protocol a RemoteProtocolError; both hold the bytes that
+    tell the client in its own protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal, RemoteProtocolError
+from isoproxy.front.http_connect import HttpConnect
+from isoproxy.isolation import (
+    ClientProtocol,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    accepts_username,
+)
+from isoproxy.socks5 import Address, Command, Request, Server, Version
+from isoproxy.target import NEVER_SENT_TO_TOR, Target
+
+_TLS_HANDSHAKE: Final = 0x16
+_TLS_ALERT: Final = bytes.fromhex("15030100020228")
+"""A fatal handshake_failure alert (RFC 8446 §6.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRule:
+    """What a listener demands of its clients.
+
+    resolved_here   top-level labels that a resolver of ours answers for
+    never           top-level labels that never reach Tor
+    """
+
+    listener: ListenerRule
+    require_auth: bool = False
+    extended_errors: bool = True
+    unix: bool = False
+    resolved_here: frozenset[str] = field(default_factory=frozenset)
+    never: frozenset[str] = NEVER_SENT_TO_TOR
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A judged request: what to do, under which key.
+
+    `stream` is the tuple the key was derived from, kept for a later epoch.
+    """
+
+    command: Command
+    target: Target
+    key: IsolationKey
+    stream: IsolationTuple
+    resolve_first: bool
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """A request that needs nobody else: write `reply` and close.
+
+    `kind` says why it was refused; None when it was answered.
+    """
+
+    reply: bytes
+    kind: ErrorKind | None = None
+
+
+class Session:
+    """The handshake of one client; `client` is its field of the isolation tuple.
+
+    Call `receive`, write `data_to_send()`, and once there is a wish fulfil it and answer
+    with one of `succeed`, `resolved`, `resolved_name`, `refuse`.
+    """
+
+    __slots__ = ("_client", "_http", "_isolator", "_out", "_rule", "_socks", "protocol")
+
+    def __init__(self, rule: SessionRule, isolator: Isolator, client: bytes | None) -> None:
+        self._rule = rule
+        self._isolator = isolator
+        self._client = client
+        self._socks: Server | None = None
+        self._http: HttpConnect | None = None
+        self._out = b""
+        self.protocol: ClientProtocol | None = None
+
+    @property
+    def leftover(self) -> bytes:
+        """The application's bytes that came with the request."""
+        if self._http is not None:
+            return self._http.leftover
+        return self._socks.leftover if self._socks is not None else b""
+
+    def data_to_send(self) -> bytes:
+        """What must be written now, in one write."""
+        out, self._out = self._out, b""
+        if self._socks is not None:
+            out += self._socks.data_to_send()
+        return out
+
+    def receive(self, data: bytes) -> Wish | Answer | None:
+        """Take bytes; returns the wish, or the answer, once the request is complete.
+
+        Raises RemoteProtocolError: write its `reply` and close.
+        """
+        if self._socks is None and self._http is None:
+            self._choose_protocol(data[0])
+        if self._http is not None:
+            if not self._http.receive(data):
+                return None
+            http = self._http
+            self.protocol = ClientProtocol.HTTP_CONNECT
+            return self._judge(http.command, http.host, http.port, http.username, http.password)
+        if self._socks is None:
+            return None
+        request = self._socks.receive(data)
+        if request is None:
+            return None
+        self._note_protocol(request)
+        return self._judge(
+            request.command, request.host, request.port, request.username, request.password
+        )
+
+    def succeed(self) -> bytes:
+        """The answer to a CONNECT whose stream is open."""
+        if self._http is not None:
+            return self._http.succeed()
+        return self._expect_socks().succeed()
+
+    def resolved(self, address: Address) -> bytes:
+        """The answer to a RESOLVE."""
+        return self._expect_socks().resolved(address)
+
+    def resolved_name(self, name: bytes) -> bytes:
+        """The answer to a RESOLVE_PTR."""
+        return self._expect_socks().resolved_name(name)
+
+    def refuse(self, kind: ErrorKind) -> bytes:
+        """The answer to a wish that was not fulfilled, or to a handshake that took too long."""
+        if self._http is not None:
+            return self._http.refuse(kind)
+        return self._socks.refuse(kind) if self._socks is not None else b""
+
+    def _choose_protocol(self, first: int) -> None:
+        if first == _TLS_HANDSHAKE:
+            raise RemoteProtocolError(reply=_TLS_ALERT)
+        rule = self._rule
+        if chr(first).isascii() and chr(first).isalpha():
+            self._http = HttpConnect(require_auth=rule.require_auth)
+            return
+        self._socks = Server(
+            require_auth=rule.require_auth,
+            extended_errors=rule.extended_errors,
+            unix=rule.unix,
+            accepts_username=accepts_username,
+        )
+
+    def _note_protocol(self, request: Request) -> None:
+        old = request.version is Version.SOCKS4
+        self.protocol = ClientProtocol.SOCKS4 if old else ClientProtocol.SOCKS5
+
+    def _judge(
+        self,
+        command: Command,
+        host: bytes,
+        port: int,
+        username: bytes | None,
+        password: bytes | None,
+    ) -> Wish | Answer:
+        try:
+            target = Target.parse(host, port)
+        except PolicyRefusal as error:
+            return self._refusal(error.kind)
+        if command is Command.RESOLVE and target.is_ip:
+            return Answer(self.data_to_send() + self.resolved(ip_address(target.host)))
+        if command is Command.RESOLVE_PTR and not target.is_ip:
+            return self._refusal(ErrorKind.NAME_SYNTAX)
+        ours = not target.is_ip and target.top_level() in self._rule.resolved_here
+        if not ours and not target.may_be_sent_to_tor(self._rule.never):
+            return self._refusal(ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        assert self.protocol is not None
+        stream = IsolationTuple(self._client, self.protocol, username, password, host.lower(), port)
+        key = self._isolator.key_for(self._rule.listener, stream)
+        return Wish(command, target, key, stream, ours)
+
+    def _refusal(self, kind: ErrorKind) -> Answer:
+        return Answer(self.data_to_send() + self.refuse(kind), kind)
+
+    def _expect_socks(self) -> Server:
+        if self._socks is None:
+            raise LocalProtocolError("HTTP has no such answer")
+        return self._socks

@@ -1,0 +1,1 @@
+"""What people may see of isoproxy at work: log, metrics, the state told to systemd."""

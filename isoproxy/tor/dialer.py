@@ -1,0 +1,433 @@
+"""The only way out: streams through Tor's SocksPort, each with a key.
+
+Theory of operation
+    `Dialer.start` begins a `Dial`: it waits for a slot if its circuit has to be built
+    (see `circuits`), connects to the SocksPort, and runs the SOCKS5 handshake with
+    credentials derived from (key, purpose).  It lives on reactor callbacks alone, without
+    a task; `connect`, `resolve` and `resolve_ptr` are the same for callers that await.
+
+    Bytes behind Tor's reply are the far end's.  They are left in the kernel: the
+    handshake never reads more than it needs.
+
+Invariants
+    * No key, no dial: there is no argument whose absence means "not isolated".  A key of
+      an old epoch is refused.
+    * Only a validated `Target` is written to Tor, and never one whose top-level label
+      means nothing there.
+    * Nothing but the SocksPort is ever connected to.
+    * Every dial ends: by reply, by error or by its deadline; its socket is closed unless
+      it was handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from isoproxy.errors import DialError, ErrorKind, IsoproxyError, PolicyRefusal
+from isoproxy.isolation import (
+    CredentialForm,
+    IsolationKey,
+    Isolator,
+    Purpose,
+    upstream_credentials,
+)
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, Deadlines, Reactor
+from isoproxy.socks5 import Address, Client, Command, Reply
+from isoproxy.target import NEVER_SENT_TO_TOR, Target
+from isoproxy.tor.circuits import CircuitBudget, Slot
+from isoproxy.tor.endpoint import Endpoint
+
+DIAL_TIMEOUT_S: Final = 120.0
+SEND_BUFFER: Final = 16384
+"""Bytes of SO_SNDBUF towards Tor: a fast local upload can otherwise keep Tor reading."""
+READ_AHEAD: Final = 4096
+BACKLOG_RETRY_S: Final = 0.05
+"""Seconds before a SocksPort whose backlog was full is tried again."""
+OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What says that this machine, not Tor, is at its limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialerSettings:
+    """What a dialer is built with.
+
+    never_sent_to_tor    top-level labels refused here, whoever asks
+    timeout_s            seconds a stream may take to open, queueing included
+    max_pending_circuits Tor allows 32
+    send_buffer          bytes of SO_SNDBUF towards Tor, 0 for the system's own
+    """
+
+    socks: Endpoint
+    never_sent_to_tor: frozenset[str] = NEVER_SENT_TO_TOR
+    timeout_s: float = DIAL_TIMEOUT_S
+    max_pending_circuits: int = 24
+    send_buffer: int = SEND_BUFFER
+
+
+class Dial:
+    """One attempt to open a stream or to resolve a name.
+
+    When it is over `done(dial)` is called once: `reply` is set and the connected socket
+    can be taken with `take_socket`, or `error` says what went wrong.
+    """
+
+    __slots__ = (
+        "_circuit",
+        "_client",
+        "_dialer",
+        "_done",
+        "_key",
+        "_read_ahead",
+        "_slot",
+        "_sock",
+        "_unsent",
+        "ending",
+        "error",
+        "readable",
+        "reply",
+    )
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        key: IsolationKey,
+        purpose: Purpose,
+        client: Client,
+        done: Callable[[Dial], None],
+        read_ahead: bool,
+    ) -> None:
+        self._dialer = dialer
+        self._key = key
+        self._circuit = (key, purpose)
+        self._client = client
+        self._done: Callable[[Dial], None] | None = done
+        self._slot: Slot | None = None
+        self._sock: socket.socket | None = None
+        self._unsent = b""
+        self.reply: Reply | None = None
+        self.error: IsoproxyError | None = None
+        self._read_ahead = read_ahead
+        self.readable = True
+        """Whether the socket may hold bytes that no event will announce again."""
+        self.ending = False
+        """Whether the far end has announced its end."""
+
+    @property
+    def leftover(self) -> bytes:
+        """The far end's first bytes, read ahead."""
+        return self._client.leftover
+
+    def take_socket(self) -> socket.socket:
+        """The connected socket, still registered with the reactor; now the caller's."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            raise DialError(kind=ErrorKind.INTERNAL)
+        return sock
+
+    def cancel(self) -> None:
+        """Give up without a call of `done`; does nothing once it is over."""
+        self._done = None
+        self._finish()
+
+    def fail(self, kind: ErrorKind) -> None:
+        """End with an error of `kind`."""
+        if self._done is not None:
+            self.error = DialError(kind=kind)
+            self._finish()
+
+    def on_deadline(self) -> None:
+        queued = self._slot is not None and self._slot.waiting
+        self.fail(ErrorKind.CIRCUITS_PENDING if queued else ErrorKind.DIAL_TIMEOUT)
+
+    def on_events(self, fd: int, events: int) -> None:
+        sock = self._sock
+        if sock is None or self._done is None:
+            return
+        try:
+            if events & (PEER_SHUT | BROKEN):
+                self.ending = True
+            if self._unsent and not self._send(sock):
+                return
+            if events & (READABLE | PEER_SHUT | BROKEN):
+                self._receive(sock)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.fail(ErrorKind.TOR_UNREACHABLE)
+        except IsoproxyError as error:
+            self.fail(error.kind)
+
+    def begin(self) -> None:
+        """The slot is granted: connect.  Called by the dialer only."""
+        if self._done is None:
+            return
+        if not self._dialer.isolator.is_current(self._key):
+            self.fail(ErrorKind.STALE_KEY)
+            return
+        try:
+            self._sock = self._dialer.open_socket()
+        except BlockingIOError:
+            self._dialer.loop.call_later(BACKLOG_RETRY_S, self.begin)
+            return
+        except OSError as error:
+            scarce = error.errno in OUT_OF_RESOURCES
+            self.fail(ErrorKind.BUSY if scarce else ErrorKind.TOR_UNREACHABLE)
+            return
+        self._unsent = self._client.data_to_send()
+        self._dialer.reactor.register(self._sock.fileno(), self)
+        # On this machine the connection usually stands already: save a turn of the loop.
+        self.on_events(self._sock.fileno(), 0)
+
+    def want_slot(self, slot: Slot | None) -> None:
+        """Remember the slot to give back; None means that the queue is full."""
+        if slot is None:
+            self.fail(ErrorKind.CIRCUITS_PENDING)
+        elif self._done is None:
+            slot.release()
+        else:
+            self._slot = slot
+
+    def _send(self, sock: socket.socket) -> bool:
+        sent = sock.send(self._unsent)
+        self._unsent = self._unsent[sent:]
+        return not self._unsent
+
+    def _receive(self, sock: socket.socket) -> None:
+        while wanted := self._client.wanted:
+            if self._read_ahead:
+                wanted = READ_AHEAD
+            data = sock.recv(wanted)
+            if not data:
+                self.fail(ErrorKind.TOR_UNREACHABLE)
+                return
+            reply = self._client.receive(data)
+            self._unsent += self._client.data_to_send()
+            # A short read has emptied the socket, unless its end is there already.
+            emptied = self._read_ahead and len(data) < READ_AHEAD and not self.ending
+            if reply is not None:
+                self.reply = reply
+                self.readable = not emptied
+                self._dialer.succeeded(self._circuit)
+                self._finish()
+                return
+            if (self._unsent and not self._send(sock)) or emptied:
+                return
+
+    def _finish(self) -> None:
+        self._dialer.ended(self)
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
+        done, self._done = self._done, None
+        if done is not None:
+            done(self)
+        if self._sock is not None:
+            self._dialer.reactor.unregister(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+
+
+class Dialer:
+    """Opens streams through one SocksPort."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        isolator: Isolator,
+        settings: DialerSettings,
+        *,
+        form: CredentialForm = CredentialForm.PROP351,
+    ) -> None:
+        self.reactor = reactor
+        self.loop = reactor.loop
+        self.isolator = isolator
+        self.settings = settings
+        self.form = form
+        self.circuits = CircuitBudget(self.loop, settings.max_pending_circuits)
+        self._deadlines = Deadlines(self.loop)
+        self._active: set[Dial] = set()
+        isolator.on_new_epoch(self.circuits.forget_all)
+
+    @property
+    def pending(self) -> int:
+        """Dials that are not over."""
+        return len(self._active)
+
+    def start(
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        done: Callable[[Dial], None],
+        *,
+        command: Command = Command.CONNECT,
+        client: bytes = b"",
+        optimistic_data: bytes = b"",
+        timeout: float | None = None,
+        read_ahead: bool = False,
+    ) -> Dial:
+        """Begin a dial; `done(dial)` is called when it is over, possibly before the return.
+
+        `client` says on whose behalf, for fairness among those that wait for circuits.
+        With `read_ahead` the far end's first bytes may come in `dial.leftover`; without,
+        they stay in the kernel.
+        Raises PolicyRefusal for a target that must never reach Tor.
+        """
+        if not target.may_be_sent_to_tor(self.settings.never_sent_to_tor):
+            raise PolicyRefusal(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        credentials = upstream_credentials(key, purpose, self.form)
+        handshake = Client(
+            command,
+            target.host if target.is_ip else target.host.encode("ascii"),
+            target.port,
+            username=credentials.username,
+            password=credentials.password,
+            optimistic_data=optimistic_data,
+        )
+        dial = Dial(self, key, purpose, handshake, done, read_ahead)
+        self._active.add(dial)
+        self._deadlines.set(dial, self.settings.timeout_s if timeout is None else timeout)
+        circuit = (key, purpose)
+        if self.circuits.stands(circuit):
+            dial.begin()
+        else:
+            dial.want_slot(self.circuits.request(circuit, client, dial.begin))
+        return dial
+
+    async def connect(
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        *,
+        client: bytes = b"",
+        timeout: float | None = None,
+    ) -> socket.socket:
+        """A connected, non-blocking socket through Tor; raises DialError or PolicyRefusal."""
+        sock, _ = await self._run(key, purpose, target, Command.CONNECT, client, timeout)
+        return sock
+
+    async def open_stream(
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        *,
+        client: bytes = b"",
+        timeout: float | None = None,
+        limit: int = 1 << 16,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Like `connect`, as a pair of asyncio streams; `limit` bounds the read buffer."""
+        sock = await self.connect(key, purpose, target, client=client, timeout=timeout)
+        return await asyncio.open_connection(sock=sock, limit=limit)
+
+    async def resolve(
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        *,
+        client: bytes = b"",
+        timeout: float | None = None,
+    ) -> Address:
+        """The address an exit finds for a name (Tor's RESOLVE)."""
+        sock, reply = await self._run(key, purpose, target, Command.RESOLVE, client, timeout)
+        sock.close()
+        if not isinstance(reply.host, IPv4Address | IPv6Address):
+            raise DialError(kind=ErrorKind.TOR_PROTOCOL)
+        return reply.host
+
+    async def resolve_ptr(
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        *,
+        client: bytes = b"",
+        timeout: float | None = None,
+    ) -> bytes:
+        """The name an exit finds for an address (Tor's RESOLVE_PTR)."""
+        sock, reply = await self._run(key, purpose, target, Command.RESOLVE_PTR, client, timeout)
+        sock.close()
+        if not isinstance(reply.host, bytes):
+            raise DialError(kind=ErrorKind.TOR_PROTOCOL)
+        return reply.host
+
+    def close(self) -> None:
+        """End every dial with an error and open no more timers."""
+        for dial in tuple(self._active):
+            dial.fail(ErrorKind.TOR_UNREACHABLE)
+        self._deadlines.close()
+        self.circuits.close()
+
+    # What a Dial asks of its dialer.
+
+    def open_socket(self) -> socket.socket:
+        """A socket that is connected, or connecting, to the SocksPort; raises OSError."""
+        endpoint = self.settings.socks
+        address: str | tuple[str, int]
+        if endpoint.path is not None:
+            family, address = socket.AF_UNIX, endpoint.path
+        elif endpoint.host is not None:
+            family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+            address = (endpoint.host, endpoint.port)
+        else:
+            raise OSError(errno.EDESTADDRREQ, "there is no SocksPort")
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if self.settings.send_buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.send_buffer)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = sock.connect_ex(address)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, "the SocksPort does not answer")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def succeeded(self, circuit: tuple[IsolationKey, Purpose]) -> None:
+        self.circuits.succeeded(circuit)
+
+    def ended(self, dial: Dial) -> None:
+        self._deadlines.clear(dial)
+        self._active.discard(dial)
+
+    async def _run(
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        command: Command,
+        client: bytes,
+        timeout: float | None,
+    ) -> tuple[socket.socket, Reply]:
+        outcome: asyncio.Future[tuple[socket.socket, Reply]] = self.loop.create_future()
+
+        def done(dial: Dial) -> None:
+            if outcome.done():
+                return
+            if dial.error is not None or dial.reply is None:
+                outcome.set_exception(dial.error or DialError())
+                return
+            sock = dial.take_socket()
+            self.reactor.unregister(sock.fileno())
+            outcome.set_result((sock, dial.reply))
+
+        dial = self.start(
+            key, purpose, target, done, command=command, client=client, timeout=timeout
+        )
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            dial.cancel()
+            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+                outcome.result()[0].close()
+            raise

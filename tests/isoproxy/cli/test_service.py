@@ -1,0 +1,359 @@
+"""`isoproxy run` and `isoproxy check` as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from isoproxy.config import load
+from isoproxy.tor.endpoint import Endpoint
+from tests.kit.service import Service, command, environment, running
+from tests.kit.socks_port import SocksPort
+
+HELLO = b"\x05\x01\x02"
+
+
+def system_tor(port: SocksPort, *more: str) -> list[str]:
+    """Settings for a service whose Tor is `port`."""
+    settings = [
+        "tor.mode=system",
+        f"tor.socks={port.endpoint}",
+        "tor.control=none",
+        "listener.0.address=127.0.0.1:0",
+        *more,
+    ]
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+async def connect(
+    port: int, *, user: bytes = b"u", password: bytes = b"p", host: bytes = b"example.com"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A SOCKS5 client by hand, up to its reply."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    login = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
+    request = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + (80).to_bytes(2, "big")
+    writer.write(HELLO + login + request)
+    assert await reader.readexactly(4) == b"\x05\x02\x01\x00"
+    return reader, writer
+
+
+async def echoes(service: Service, text: bytes = b"hello", **login: bytes) -> bool:
+    """Whether a stream opens and carries `text` there and back."""
+    reader, writer = await connect(service.port(), **login)
+    try:
+        if (await reader.readexactly(10))[1] != 0:
+            return False
+        writer.write(text)
+        return await reader.readexactly(len(text)) == text
+    finally:
+        writer.close()
+
+
+async def test_it_announces_its_listeners_and_serves(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        port = service.port()
+        assert service.listening == [
+            f"listening socks 127.0.0.1:{port} isolate=ClientAddr,SOCKSAuth"
+        ]
+        assert await echoes(service)
+        assert await service.stop() == 0
+    asked = [request for request in tor.requests if request.host == b"example.com"]
+    assert len(asked) == 1
+    assert asked[0].username == b"<torS0X>0"
+
+
+async def test_sigterm_waits_for_flows_but_not_for_ever(tmp_path: Path) -> None:
+    settings = ["limits.drain_timeout_s=0.5"]
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+        reader, writer = await connect(service.port())
+        await reader.readexactly(10)
+        service.process.send_signal(signal.SIGTERM)
+        await service.logged("event=stopping flows=1")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", service.port())
+        writer.write(b"still there")
+        assert await reader.readexactly(11) == b"still there"
+        async with asyncio.timeout(10):
+            assert await service.process.wait() == 0
+        writer.close()
+
+
+async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
+    settings = ["limits.drain_timeout_s=3600"]
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+        reader, writer = await connect(service.port())
+        await reader.readexactly(10)
+        service.process.send_signal(signal.SIGTERM)
+        await service.logged("event=stopping flows=1")
+        writer.close()
+        async with asyncio.timeout(10):
+            assert await service.process.wait() == 0
+
+
+async def test_sighup_changes_listeners_and_keeps_those_that_stay(tmp_path: Path) -> None:
+    fixed, added = _free_port(), _free_port()
+    file = tmp_path / "isoproxy.toml"
+    async with SocksPort() as tor:
+        head = f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
+        first = f'{head}[[listener]]\naddress="127.0.0.1:{fixed}"\n'
+        file.write_text(first)
+        async with running(tmp_path, "-c", str(file)) as service:
+            reader, writer = await connect(fixed)
+            await reader.readexactly(10)
+
+            file.write_text(
+                f'{first}require_auth=true\n[[listener]]\naddress="127.0.0.1:{added}"\n'
+                'isolate=["DestAddr"]\n'
+            )
+            service.process.send_signal(signal.SIGHUP)
+            assert await service.line() == f"listening socks 127.0.0.1:{added} isolate=DestAddr"
+            await service.logged("event=reloaded changed=listener")
+            writer.write(b"the old flow lives")
+            assert await reader.readexactly(18) == b"the old flow lives"
+            refused, closing = await asyncio.open_connection("127.0.0.1", fixed)
+            closing.write(b"\x05\x01\x00")
+            assert await refused.read(2) == b"\x05\xff"  # the new rule: credentials wanted
+            closing.close()
+
+            file.write_text(f"{first}nonsense = 1\n[tor]\n")
+            service.process.send_signal(signal.SIGHUP)
+            await service.logged("event=reload_refused")
+            assert "isoproxy.toml:" in service.text()
+
+            file.write_text(f'{head}[[listener]]\naddress="127.0.0.1:{added}"\n')
+            service.process.send_signal(signal.SIGHUP)
+            await until(lambda: _accepts(fixed), False)
+            assert await _accepts(added)
+            writer.write(b"and still does")
+            assert await reader.readexactly(14) == b"and still does"
+            writer.close()
+
+
+async def test_a_reload_whose_address_is_taken_changes_nothing(tmp_path: Path) -> None:
+    fixed = _free_port()
+    file = tmp_path / "isoproxy.toml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        head = '[tor]\nmode="system"\ncontrol="none"\n'
+        file.write_text(f'{head}[[listener]]\naddress="127.0.0.1:{fixed}"\n')
+        async with running(tmp_path, "-c", str(file)) as service:
+            file.write_text(
+                f'{head}[[listener]]\naddress="127.0.0.1:0"\n'
+                f'[[listener]]\naddress="127.0.0.1:{taken}"\n'
+            )
+            answer = await service.ask("reload", "-c", str(file))
+            assert answer.code == 1
+            assert "cannot listen on" in answer.err
+            assert await _accepts(fixed)
+
+
+async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "isoproxy.toml"
+    head = '[[listener]]\naddress="127.0.0.1:0"\n[tor]\nmode="system"\ncontrol="none"\n'
+    file.write_text(head)
+    async with running(tmp_path, "-c", str(file)) as service:
+        file.write_text(f'{head}socks="127.0.0.1:9999"\n[limits]\nmax_connections=9000\n')
+        answer = await service.ask("reload", "-c", str(file))
+        assert answer.out == (
+            "changed: limits.max_connections, tor.socks\ntakes effect after a restart: tor.socks\n"
+        )
+        assert "9999" not in service.text()
+
+
+async def test_tor_that_is_away_is_reported_and_served_once_it_is_back(tmp_path: Path) -> None:
+    path = tmp_path / "tor"
+    away = SocksPort(endpoint=Endpoint.unix(str(path)))
+    async with running(tmp_path, *system_tor(away)) as service:
+        await service.logged("event=tor_does_not_answer")
+        assert await echoes(service) is False
+        async with SocksPort(path=path):
+            await service.logged("event=tor_answers")
+            assert await echoes(service)
+        assert await echoes(service) is False
+
+
+async def test_inherited_sockets_serve_their_listeners(tmp_path: Path) -> None:
+    # the shell stands for the service manager: it alone knows the process id in time
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        port = inherited.getsockname()[1]
+        script = (
+            f"exec 3<&{inherited.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1 "
+            'LISTEN_FDNAMES=socks-default; exec "$0" "$@"'
+        )
+        async with SocksPort() as tor:
+            process = await asyncio.create_subprocess_exec(
+                *("bash", "-c", script, sys.executable, "-m", "isoproxy", "run"),
+                *system_tor(tor, "listener.0.address=127.0.0.1:1"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=environment(tmp_path),
+                pass_fds=(inherited.fileno(),),
+            )
+            try:
+                assert process.stdout is not None
+                async with asyncio.timeout(20):
+                    line = (await process.stdout.readline()).decode()
+                assert f"127.0.0.1:{port} " in line
+                assert await _accepts(port)
+            finally:
+                process.kill()
+                await process.wait()
+
+
+async def test_systemd_hears_ready_reloading_and_stopping(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+
+        async def heard() -> str:
+            return (await asyncio.to_thread(manager.recv, 1000)).decode()
+
+        more = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        async with SocksPort() as tor, running(tmp_path, *system_tor(tor), more=more) as service:
+            ready = await heard()
+            assert ready.startswith("READY=1\nSTATUS=")
+            assert "1 listeners" in await heard()
+            service.process.send_signal(signal.SIGHUP)
+            assert (await heard()).startswith("RELOADING=1\n")
+            assert (await heard()).startswith("READY=1\n")
+            service.process.send_signal(signal.SIGTERM)
+            assert await heard() == "STOPPING=1"
+
+
+async def test_the_order_to_stop_is_obeyed_while_tor_still_starts(tmp_path: Path) -> None:
+    slow = tmp_path / "slow-tor"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    settings = ["--set", f"tor.binary={slow}", "--set", "listener.0.address=127.0.0.1:0"]
+    async with running(tmp_path, *settings, listeners=0) as service:
+        admin = tmp_path / "run" / "admin"
+
+        async def is_up() -> bool:
+            return admin.exists()
+
+        await until(is_up, True)
+        assert await service.stop() == 0
+        assert not admin.exists()
+
+
+async def test_running_twice_is_refused(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)):
+        second = await command(tmp_path, "run", *system_tor(tor))
+        assert second.code == 1
+        assert "another isoproxy is running" in second.err
+
+
+async def test_an_address_that_is_taken_ends_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"listener.0.address=127.0.0.1:{other.getsockname()[1]}"
+        async with SocksPort() as tor:
+            outcome = await command(tmp_path, "run", *system_tor(tor), "--set", taken)
+    assert outcome.code == 1
+    assert "Address already in use; stop the program" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+async def test_managed_tor_that_is_missing_is_a_configuration_error(tmp_path: Path) -> None:
+    outcome = await command(tmp_path, "run", "--set", "tor.binary=/nonexistent/tor")
+    assert outcome.code == 2
+    assert "tor is not installed; install it" in outcome.err
+
+
+async def test_descriptors_running_out_is_survived(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        limit = len(os.listdir(f"/proc/{service.process.pid}/fd")) + 6
+        resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        clients = [await asyncio.open_connection("127.0.0.1", service.port()) for _ in range(30)]
+        await service.logged("event=out_of_descriptors")
+        for _, writer in clients:
+            writer.close()
+        await until(lambda: echoes(service), True)
+
+
+async def test_nothing_that_identifies_is_logged(tmp_path: Path) -> None:
+    settings = ["observe.log_level=debug"]
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+        assert await echoes(
+            service, user=b"MARKEDuser", password=b"MARKEDpass", host=b"marked.example.com"
+        )
+        _, writer = await connect(service.port(), user=b"MARKEDuser", host=b"marked.bit")
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port())
+        writer.write(b"GET http://marked.example.com/ HTTP/1.1\r\nHost: marked\r\n\r\n")
+        await reader.read()
+        writer.close()
+        status = await service.ask("status", "--json")
+        await service.stop()
+        assert "marked" not in (service.text() + status.out + status.err).lower()
+
+
+async def test_a_unix_listener_gets_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "socks"
+    settings = [f"listener.0.address=unix:{path}", "listener.0.mode=0606"]
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+        assert service.listening == [f"listening socks unix:{path} isolate=ClientAddr,SOCKSAuth"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o606
+        assert await service.stop() == 0, service.text()
+        assert not path.exists(), service.text()
+
+
+async def test_check(tmp_path: Path) -> None:
+    good = tmp_path / "good.toml"
+    good.write_text("[observe]\nsafe_logging = false\n")
+    outcome = await command(tmp_path, "check", "-c", str(good))
+    assert (outcome.code, outcome.out) == (0, f"the configuration is valid ({good})\n")
+    assert f"{good}:2: observe.safe_logging: names and targets will be in the log" in outcome.err
+
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[tor]\nsock = 1\nmode = 2\n")
+    outcome = await command(tmp_path, "check", "-c", str(bad))
+    assert outcome.code == 2
+    assert outcome.err.splitlines() == [
+        f'isoproxy: {bad}:2: unknown key "tor.sock" (did you mean tor.socks?)',
+        f'isoproxy: {bad}:3: tor.mode: expected one of "managed", "system"',
+    ]
+
+
+async def test_the_sample_is_printed_and_valid(tmp_path: Path) -> None:
+    outcome = await command(tmp_path, "check", "--sample")
+    file = tmp_path / "sample.toml"
+    file.write_text(outcome.out)
+    assert load(file).warnings == ()
+
+
+async def test_usage_errors_end_with_2(tmp_path: Path) -> None:
+    for arguments in ([], ["nonsense"], ["run", "--nonsense"], ["explain"]):
+        assert (await command(tmp_path, *arguments)).code == 2
+
+
+async def until(question: Callable[[], Awaitable[bool]], answer: bool) -> None:
+    """Ask until the answer is `answer`."""
+    async with asyncio.timeout(20):
+        while True:
+            if await question() is answer:
+                return
+            await asyncio.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True

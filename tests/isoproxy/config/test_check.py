@@ -1,0 +1,99 @@
+"""Rules between settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from isoproxy.config import load
+from isoproxy.errors import ConfigError
+
+
+def refused(*settings: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(None, settings)
+    return str(caught.value)
+
+
+VERBATIM = "tor.credentials=verbatim"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ('listener.0.isolate=["SOCKSAuth", "ClientAddr"]',),
+        ("listener.0.isolate=[]",),
+        ('listener.0.isolate=["SOCKSAuth", "DestPort"]',),
+        (
+            'listener.0.isolate=["SOCKSAuth"]',
+            "listener.1.address=127.0.0.1:9251",
+            'listener.1.isolate=["SOCKSAuth"]',
+        ),
+        ("listener=[]", "bitcoin.gateway.0.address=127.0.0.1:1324"),
+    ],
+)
+def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[str, ...]) -> None:
+    assert refused(VERBATIM, *settings).startswith("--set tor.credentials: ")
+
+
+def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> None:
+    loaded = load(None, [VERBATIM, 'listener.0.isolate=["SOCKSAuth"]'])
+    assert loaded.config.tor.credentials == "verbatim"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("listener.0.address=127.0.0.1:1", "listener.1.address=127.0.0.1:1"),
+            "--set listener.1.address: the same address as listener.0.address",
+        ),
+        (
+            ("listener.0.address=unix:/a", "bitcoin.gateway.0.address=unix:/a"),
+            "--set bitcoin.gateway.0.address: the same address as listener.0.address",
+        ),
+        (
+            ("listener.0.name=a", "listener.1.address=127.0.0.1:1", "listener.1.name=a"),
+            "--set listener.1.name: the same name as listener.0",
+        ),
+        (
+            ("listener.0.address=0.0.0.0:9250", 'listener.0.isolate=["SOCKSAuth"]'),
+            "add ClientAddr",
+        ),
+        (("tor.mode=system", "listener.0.address=127.0.0.1:9050"), "Tor's own address"),
+        (("listener=[]",), "--set listener: nothing to do"),
+        (('names.never_to_tor=["lan"]',), '"bit" must stay'),
+        (('names.electrum.servers=["a.onion:1:t"]',), "more than the 1 configured servers"),
+        (("names.electrum.anchor_height=1",), "go together"),
+        (("names.rpc.cookie_file=/a", "names.rpc.username=b"), "not both"),
+        (("names.rpc.password=b",), "a password needs a username"),
+        (("observe.admin=127.0.0.1:1",), "must be a unix socket"),
+        (("observe.dashboard=0.0.0.0:1",), "must be a unix socket or a loopback address"),
+        (("limits.max_connections=10",), "more than limits.max_connections (10)"),
+        (("onion_service.0.ports=[80]",), "--set onion_service.0.ports: onion_service.0.target"),
+    ],
+)
+def test_contradictions_are_refused(settings: tuple[str, ...], message: str) -> None:
+    assert message in refused(*settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("listener.0.address=127.0.0.1:9150",), "Whonix"),
+        (("listener.0.address=10.152.152.10:9250",), "other machines can reach this"),
+        (("listener.0.isolate=[]",), "all its clients share circuits"),
+        (("dns.address=10.0.0.1:53",), "other machines can reach this"),
+        (("observe.safe_logging=false",), "for debugging only"),
+        (("names.rpc.allow_unisolated=true",), "can be linked"),
+    ],
+)
+def test_what_deserves_a_word_is_warned_of(settings: tuple[str, ...], message: str) -> None:
+    (warning,) = load(None, settings).warnings
+    assert message in warning
+    assert warning.startswith(f"--set {settings[0].partition('=')[0]}: ")
+
+
+def test_two_listeners_may_both_let_the_system_choose_a_port() -> None:
+    loaded = load(None, ["listener.0.address=127.0.0.1:0", "listener.1.address=127.0.0.1:0"])
+    assert (len(loaded.config.listener), loaded.warnings) == (2, ())

@@ -1,0 +1,25 @@
+"""Directories by convention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isoproxy.config.places import private_directory, runtime_directory, state_directory
+
+
+def test_systemd_comes_before_the_session_before_the_home() -> None:
+    home = {"HOME": "/home/a"}
+    session = {**home, "XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/r"}
+    service = {**session, "STATE_DIRECTORY": "/var/lib/isoproxy:/x", "RUNTIME_DIRECTORY": "/run/i"}
+    assert state_directory(home) == Path("/home/a/.local/state/isoproxy")
+    assert state_directory(session) == Path("/s/isoproxy")
+    assert state_directory(service) == Path("/var/lib/isoproxy")
+    assert runtime_directory(home) == Path("/home/a/.local/state/isoproxy")
+    assert runtime_directory(session) == Path("/r/isoproxy")
+    assert runtime_directory(service) == Path("/run/i")
+    assert state_directory({**home, "XDG_STATE_HOME": "relative"}).is_absolute()
+
+
+def test_directories_are_private(tmp_path: Path) -> None:
+    made = private_directory(tmp_path / "a" / "b")
+    assert made.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,175 @@
+"""What a client gets for what it says: wishes with keys, answers, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
+from isoproxy.front.session import Answer, Session, SessionRule, Wish
+from isoproxy.isolation import (
+    ClientProtocol,
+    Isolate,
+    Isolator,
+    ListenerRule,
+    client_of_address,
+    own_group,
+)
+from isoproxy.socks5.wire import encode_address
+from isoproxy.target import Target
+
+ISOLATOR = Isolator()
+RULE = SessionRule(ListenerRule(own_group("a")))
+CLIENT = client_of_address("127.0.0.1")
+SOCKS4 = b"\x04\x01\x00\x50\x00\x00\x00\x01bob\x00a.test\x00"
+HTTP = b"CONNECT a.test:80 HTTP/1.1\r\nHost: a.test\r\n\r\n"
+
+
+def socks5(host: bytes, *, user: bytes | None = None, command: int = 1, port: int = 80) -> bytes:
+    greeting = b"\x05\x01\x00"
+    if user is not None:
+        greeting = b"\x05\x01\x02\x01%c%b\x01p" % (len(user), user)
+    return greeting + bytes((5, command, 0)) + encode_address(host, port)
+
+
+def ask(data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT) -> Wish | Answer:
+    outcome = Session(rule, ISOLATOR, client).receive(data)
+    assert outcome is not None
+    return outcome
+
+
+def wish(data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT) -> Wish:
+    outcome = ask(data, rule, client)
+    assert isinstance(outcome, Wish)
+    return outcome
+
+
+def test_the_same_tuple_gets_the_same_key_whatever_the_destination() -> None:
+    assert wish(socks5(b"a.test", user=b"u")).key == wish(socks5(b"b.test", user=b"u")).key
+
+
+@pytest.mark.parametrize(
+    ("flag", "one", "two"),
+    [
+        (Isolate.SOCKS_AUTH, socks5(b"a.test", user=b"u"), socks5(b"a.test", user=b"v")),
+        (Isolate.CLIENT_PROTOCOL, socks5(b"a.test"), HTTP),
+        (Isolate.DEST_ADDR, socks5(b"a.test"), socks5(b"b.test")),
+        (Isolate.DEST_PORT, socks5(b"a.test"), socks5(b"a.test", port=81)),
+    ],
+)
+def test_each_flag_separates_what_it_names_and_nothing_else(
+    flag: Isolate, one: bytes, two: bytes
+) -> None:
+    with_flag = replace(RULE, listener=ListenerRule(own_group("a"), flag))
+    without = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.NOTHING))
+    assert wish(one, with_flag).key != wish(two, with_flag).key
+    assert wish(one, without).key == wish(two, without).key
+
+
+def test_client_addresses_separate() -> None:
+    other = client_of_address("127.0.0.2")
+    assert wish(socks5(b"a.test")).key != wish(socks5(b"a.test"), client=other).key
+    loose = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.SOCKS_AUTH))
+    assert wish(socks5(b"a.test"), loose).key == wish(socks5(b"a.test"), loose, other).key
+
+
+def test_one_port_speaks_every_protocol() -> None:
+    protocols = {
+        b"\x05": (socks5(b"a.test"), ClientProtocol.SOCKS5),
+        b"\x04": (SOCKS4, ClientProtocol.SOCKS4),
+        b"C": (HTTP, ClientProtocol.HTTP_CONNECT),
+    }
+    for data, protocol in protocols.values():
+        found = wish(data)
+        assert found.stream.protocol is protocol
+        assert found.target == Target("a.test", 80)
+        assert not found.resolve_first
+
+
+@given(st.integers(1, 60), st.sampled_from([socks5(b"a.test", user=b"u"), SOCKS4, HTTP]))
+def test_any_pieces_give_the_same_wish(size: int, data: bytes) -> None:
+    session = Session(RULE, ISOLATOR, CLIENT)
+    outcomes = [session.receive(data[at : at + size]) for at in range(0, len(data), size)]
+    assert outcomes[-1] == wish(data)
+    assert not any(outcomes[:-1])
+
+
+def test_optimistic_data_is_kept() -> None:
+    for data in (socks5(b"a.test"), SOCKS4, HTTP):
+        session = Session(RULE, ISOLATOR, CLIENT)
+        assert session.receive(data + b"early") is not None
+        assert session.leftover == b"early"
+
+
+def test_resolving_a_literal_address_is_answered_here() -> None:
+    outcome = ask(socks5(b"192.0.2.1", command=0xF0))
+    assert isinstance(outcome, Answer)
+    assert outcome.kind is None
+    assert outcome.reply == bytes.fromhex("050005000001c00002010000")
+
+
+@pytest.mark.parametrize(
+    ("host", "command", "kind"),
+    [
+        (b"x.bit", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"X.BIT.", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"x.bit", 0xF0, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"a b", 1, ErrorKind.NAME_SYNTAX),
+        (b"a\r\n650 STREAM", 1, ErrorKind.NAME_SYNTAX),
+        (b"a.test", 0xF1, ErrorKind.NAME_SYNTAX),
+    ],
+)
+def test_refusals_come_with_their_kind_and_a_reply(
+    host: bytes, command: int, kind: ErrorKind
+) -> None:
+    outcome = ask(socks5(host, command=command))
+    assert isinstance(outcome, Answer)
+    assert outcome.kind is kind
+    assert outcome.reply[:2] == b"\x05\x00"
+    assert outcome.reply[3] != 0
+
+
+def test_a_resolver_takes_the_names_it_claims() -> None:
+    rule = replace(RULE, resolved_here=frozenset({"bit"}))
+    for host in (b"x.bit", b"X.Bit."):
+        assert wish(socks5(host), rule).resolve_first
+        assert wish(socks5(host, command=0xF0), rule).resolve_first
+    assert not wish(socks5(b"a.test"), rule).resolve_first
+
+
+@pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\x00", b"\xff", b"\x06", b"\n"])
+def test_other_protocols_are_told_so(first: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        Session(RULE, ISOLATOR, CLIENT).receive(first)
+    assert caught.value.reply
+
+
+def test_tls_on_the_port_gets_an_alert() -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        Session(RULE, ISOLATOR, CLIENT).receive(b"\x16\x03\x01\x02\x00")
+    assert caught.value.reply[:3] == b"\x15\x03\x01"
+
+
+def test_answers_in_the_clients_protocol() -> None:
+    session = Session(RULE, ISOLATOR, CLIENT)
+    assert session.refuse(ErrorKind.HANDSHAKE_TIMEOUT) == b""
+    session.receive(HTTP)
+    assert session.succeed().startswith(b"HTTP/1.0 200")
+    assert session.refuse(ErrorKind.ONION_NOT_FOUND).startswith(b"HTTP/1.0 503")
+    with pytest.raises(LocalProtocolError):
+        session.resolved_name(b"x")
+
+
+@given(st.binary(min_size=1, max_size=400), st.integers(1, 50))
+def test_garbage_ends_in_a_wish_an_answer_or_one_error(data: bytes, size: int) -> None:
+    session = Session(RULE, ISOLATOR, CLIENT)
+    for at in range(0, len(data), size):
+        try:
+            if session.receive(data[at : at + size]) is not None:
+                return
+        except RemoteProtocolError as error:
+            assert isinstance(error.reply, bytes)
+            return

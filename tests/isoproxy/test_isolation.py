@@ -1,0 +1,256 @@
+"""The laws of isolation, as properties over all tuples and all listener rules."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from isoproxy.errors import LocalProtocolError
+from isoproxy.isolation import (
+    APP,
+    DEFAULT_ISOLATION,
+    FLAG_NAMES,
+    P2P,
+    PROP351_USERNAME,
+    ClientProtocol,
+    CredentialForm,
+    Isolate,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    accepts_username,
+    canonical_fields,
+    client_of_address,
+    client_of_uid,
+    describe_client,
+    name_purpose,
+    own_group,
+    parse_isolation,
+    shared_group,
+    upstream_credentials,
+)
+
+raw = st.binary(max_size=6)
+rules = st.builds(
+    ListenerRule,
+    group=st.sampled_from([own_group("a"), own_group("b"), shared_group(1), shared_group(11)]),
+    isolate=st.integers(0, 31).map(Isolate),
+)
+tuples = st.builds(
+    IsolationTuple,
+    client=st.sampled_from([None, client_of_address("127.0.0.1"), client_of_address("::1")]),
+    protocol=st.sampled_from(ClientProtocol),
+    username=st.none() | raw,
+    password=st.none() | raw,
+    dest_host=st.sampled_from([b"a.test", b"A.test", b"a.test.", b"b.test"]),
+    dest_port=st.integers(0, 3),
+)
+ISOLATOR = Isolator()
+
+
+@given(rules, tuples, rules, tuples)
+def test_keys_are_equal_exactly_when_all_selected_fields_are(
+    rule: ListenerRule, stream: IsolationTuple, other_rule: ListenerRule, other: IsolationTuple
+) -> None:
+    same = rule == other_rule and (
+        canonical_fields(rule, stream) == canonical_fields(other_rule, other)
+    )
+    key, other_key = ISOLATOR.key_for(rule, stream), ISOLATOR.key_for(other_rule, other)
+    assert (key == other_key) == same
+    assert (hash(key) == hash(other_key)) or not same
+    assert (upstream_credentials(key, APP) == upstream_credentials(other_key, APP)) == same
+
+
+@given(rules, tuples)
+def test_equal_tuples_always_share(rule: ListenerRule, stream: IsolationTuple) -> None:
+    assert ISOLATOR.key_for(rule, stream) == ISOLATOR.key_for(rule, replace(stream))
+
+
+@given(st.binary(max_size=8), st.binary(max_size=8), st.integers(0, 8))
+def test_framing_cannot_collide(username: bytes, password: bytes, shift: int) -> None:
+    both = username + password
+    assume(len(username) != shift and shift <= len(both))
+    rule = ListenerRule(own_group("a"))
+    stream = IsolationTuple(None, ClientProtocol.SOCKS5, username, password)
+    moved = replace(stream, username=both[:shift], password=both[shift:])
+    assert ISOLATOR.key_for(rule, stream) != ISOLATOR.key_for(rule, moved)
+
+
+def test_absent_empty_and_swapped_credentials_all_differ() -> None:
+    rule = ListenerRule(own_group("a"))
+    values = (None, b"", b"\x00", b"\xff", b"a")
+    keys = {
+        ISOLATOR.key_for(rule, IsolationTuple(None, ClientProtocol.SOCKS5, username, password))
+        for username in values
+        for password in values
+    }
+    assert len(keys) == len(values) ** 2
+
+
+@given(rules, tuples)
+def test_a_new_epoch_shares_nothing_with_the_old(
+    rule: ListenerRule, stream: IsolationTuple
+) -> None:
+    isolator = Isolator()
+    old = isolator.key_for(rule, stream)
+    assert isolator.is_current(old)
+    isolator.new_epoch()
+    new = isolator.key_for(rule, stream)
+    assert not isolator.is_current(old)
+    assert isolator.is_current(new)
+    assert new != old
+    assert upstream_credentials(new, APP) != upstream_credentials(old, APP)
+    assert new.label != old.label
+
+
+@given(rules, tuples)
+def test_two_processes_share_nothing(rule: ListenerRule, stream: IsolationTuple) -> None:
+    assert ISOLATOR.key_for(rule, stream) != Isolator().key_for(rule, stream)
+
+
+@given(st.binary(min_size=4, max_size=40), st.binary(min_size=4, max_size=40))
+def test_a_key_reveals_nothing_of_its_tuple(username: bytes, password: bytes) -> None:
+    stream = IsolationTuple(
+        client_of_address("192.0.2.99"),
+        ClientProtocol.SOCKS5,
+        b"M-" + username,
+        b"P-" + password,
+        b"secret.test",
+        80,
+    )
+    rule = ListenerRule(own_group("a"), Isolate(31))
+    key = ISOLATOR.key_for(rule, stream)
+    credentials = upstream_credentials(key, APP)
+    shown = repr(key).encode() + repr(stream).encode() + repr(credentials).encode()
+    shown += key.label.encode() + credentials.username + credentials.password
+    for secret in (b"M-" + username, b"P-" + password, b"secret.test", b"192.0.2.99"):
+        assert secret not in shown
+
+
+@given(tuples)
+def test_purposes_and_forms_never_share_credentials(stream: IsolationTuple) -> None:
+    key = ISOLATOR.key_for(ListenerRule(own_group("a")), stream)
+    purposes = [APP, P2P, name_purpose("one"), name_purpose("two")]
+    derived = {
+        upstream_credentials(key, purpose, form).password
+        for purpose in purposes
+        for form in CredentialForm
+    }
+    assert len(derived) == len(purposes) * len(CredentialForm)
+
+
+def test_the_two_credential_forms() -> None:
+    key = ISOLATOR.own_key("test")
+    modern = upstream_credentials(key, APP)
+    assert modern.username == PROP351_USERNAME
+    assert len(bytes.fromhex(modern.password.decode())) == 32
+    plain = upstream_credentials(key, APP, CredentialForm.PLAIN)
+    assert plain.username + plain.password == modern.password
+    assert len(plain.username) == len(plain.password) == 32
+
+
+def test_only_an_isolator_builds_keys_and_they_stay_in_memory() -> None:
+    key = ISOLATOR.own_key("test")
+    with pytest.raises(TypeError):
+        IsolationKey(object(), b"s" * 32, 0, b"label")
+    with pytest.raises(TypeError):
+        pickle.dumps(key)
+    with pytest.raises(TypeError):
+        copy.deepcopy(key)
+
+
+def test_own_keys_are_never_the_same() -> None:
+    assert len({ISOLATOR.own_key("pool") for _ in range(100)}) == 100
+
+
+def test_without_a_group_there_is_no_key() -> None:
+    with pytest.raises(LocalProtocolError):
+        ISOLATOR.key_for(ListenerRule(b""), IsolationTuple(None, ClientProtocol.SOCKS5))
+
+
+def test_followers_hear_of_each_epoch() -> None:
+    isolator = Isolator()
+    heard: list[int] = []
+    isolator.on_new_epoch(lambda: heard.append(isolator.epoch))
+    isolator.new_epoch()
+    isolator.new_epoch()
+    assert heard == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("username", "accepted"),
+    [
+        (b"<torS0X>0", True),
+        (b"alice", True),
+        (b"", True),
+        (b"<tors0x>0", True),
+        (b"<torS1X>0", True),
+        (b" <torS0X>0", True),
+        (b"<torS0X", True),
+        (b"<torS0X>", False),
+        (b"<torS0X>1", False),
+        (b"<torS0X>00", False),
+        (b"<torS0X>0abc", False),
+        (b"<torS0X>\x00", False),
+    ],
+)
+def test_reserved_user_names_are_judged_as_tor_judges_them(username: bytes, accepted: bool) -> None:
+    assert accepts_username(username) is accepted
+
+
+def test_flags_are_spelt_as_in_tor() -> None:
+    assert parse_isolation(["ClientAddr", "socksauth"]) == DEFAULT_ISOLATION
+    assert parse_isolation([f"Isolate{name}" for name in FLAG_NAMES]) == Isolate(31)
+    assert parse_isolation([]) is Isolate.NOTHING
+    with pytest.raises(ValueError, match="DestAdr"):
+        parse_isolation(["DestAdr"])
+
+
+def test_clients_of_different_families_differ() -> None:
+    clients = {
+        client_of_address("127.0.0.1"),
+        client_of_address("::ffff:127.0.0.1"),
+        client_of_address("::1"),
+        client_of_uid(1000),
+    }
+    assert len(clients) == 4
+    assert describe_client(client_of_address("::1")) == "::1"
+    assert describe_client(client_of_address("fe80::1%eth0")) == "fe80::1"
+    assert describe_client(client_of_uid(7)) == "user id 7"
+    assert describe_client(None) == "none"
+
+
+class TestVerbatim:
+    """`tor.credentials = "verbatim"`: the application's own pair where Tor can tell it."""
+
+    rule = ListenerRule(own_group("a"), Isolate.SOCKS_AUTH)
+
+    def credentials(self, username: bytes | None, password: bytes | None) -> tuple[bytes, bytes]:
+        stream = IsolationTuple(None, ClientProtocol.SOCKS5, username, password)
+        pair = upstream_credentials(Isolator(verbatim=True).key_for(self.rule, stream), APP)
+        return pair.username, pair.password
+
+    def test_a_complete_pair_passes_as_it_is(self) -> None:
+        assert self.credentials(b"example.com:0", b"\xff\x00") == (b"example.com:0", b"\xff\x00")
+
+    @pytest.mark.parametrize(
+        ("username", "password"),
+        [(None, None), (b"", b""), (b"", b"x"), (b"x", None), (b"x" * 256, b"")],
+    )
+    def test_what_tor_would_merge_is_derived(
+        self, username: bytes | None, password: bytes | None
+    ) -> None:
+        assert self.credentials(username, password)[0] == PROP351_USERNAME
+
+    def test_look_ups_are_always_derived(self) -> None:
+        isolator = Isolator(verbatim=True)
+        key = isolator.key_for(
+            self.rule, IsolationTuple(None, ClientProtocol.SOCKS5, b"user", b"word")
+        )
+        assert upstream_credentials(key, name_purpose("s")).username == PROP351_USERNAME

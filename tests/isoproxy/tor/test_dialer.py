@@ -1,0 +1,228 @@
+"""Every dial carries a key's credentials, ends, and leaves nothing open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
+from isoproxy.isolation import (
+    APP,
+    P2P,
+    PROP351_USERNAME,
+    CredentialForm,
+    IsolationKey,
+    Isolator,
+    upstream_credentials,
+)
+from isoproxy.reactor import Handler, Reactor
+from isoproxy.socks5 import Command, Request, Server, encode_reply
+from isoproxy.target import Target
+from isoproxy.tor.dialer import Dialer, DialerSettings
+from isoproxy.tor.endpoint import Endpoint
+from tests.kit.socks_port import Serve, SocksPort, echo, refusing, silent
+
+TARGET = Target.parse("a.test", 80)
+
+
+@asynccontextmanager
+async def dialing(
+    endpoint: Endpoint, *, timeout_s: float = 5.0, max_pending: int = 24
+) -> AsyncIterator[tuple[Dialer, IsolationKey]]:
+    """A dialer and a key; afterwards nothing may be pending, open or registered."""
+
+    def defect(handler: Handler, error: Exception) -> None:
+        raise error
+
+    reactor = Reactor(asyncio.get_running_loop(), defect)
+    isolator = Isolator()
+    settings = DialerSettings(endpoint, timeout_s=timeout_s, max_pending_circuits=max_pending)
+    dialer = Dialer(reactor, isolator, settings)
+    try:
+        yield dialer, isolator.own_key("test")
+        assert (dialer.pending, dialer.circuits.pending, dialer.circuits.queued) == (0, 0, 0)
+        assert len(reactor) == 0
+    finally:
+        dialer.close()
+        reactor.close()
+
+
+@pytest.mark.parametrize("form", CredentialForm)
+@pytest.mark.parametrize("unix", [True, False])
+async def test_a_stream_is_opened_with_the_keys_credentials(
+    form: CredentialForm, unix: bool, tmp_path: Path
+) -> None:
+    async with SocksPort(path=tmp_path / "socks" if unix else None) as port:
+        async with dialing(port.endpoint) as (dialer, key):
+            dialer.form = form
+            reader, writer = await dialer.open_stream(key, P2P, TARGET)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            await writer.wait_closed()
+        expected = upstream_credentials(key, P2P, form)
+        assert port.requests[0].username == expected.username
+        assert port.requests[0].password == expected.password
+        assert (port.requests[0].host, port.requests[0].port) == (b"a.test", 80)
+
+
+async def test_the_first_bytes_of_the_far_end_stay_in_the_kernel() -> None:
+    async def greeting(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed() + b"220 hello\r\n")
+        await reader.read()
+
+    async with SocksPort(greeting) as port, dialing(port.endpoint) as (dialer, key):
+        sock = await dialer.connect(key, APP, TARGET)
+        with sock:
+            await asyncio.sleep(0.02)
+            assert sock.recv(100) == b"220 hello\r\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (1, ErrorKind.GENERAL_FAILURE),
+        (4, ErrorKind.HOST_UNREACHABLE),
+        (5, ErrorKind.CONNECTION_REFUSED),
+        (0xF0, ErrorKind.ONION_NOT_FOUND),
+        (0xF6, ErrorKind.ONION_BAD_ADDRESS),
+    ],
+)
+async def test_tors_refusals_keep_their_kind(code: int, kind: ErrorKind) -> None:
+    async with (
+        SocksPort(refusing(encode_reply(code))) as port,
+        dialing(port.endpoint) as (dialer, key),
+    ):
+        with pytest.raises(DialError) as caught:
+            await dialer.connect(key, APP, TARGET)
+        assert caught.value.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("serve", "kind"),
+    [
+        (refusing(b"HTTP/1.0 400 no\r\n\r\n"), ErrorKind.TOR_PROTOCOL),
+        (refusing(b""), ErrorKind.TOR_UNREACHABLE),
+        (refusing(b"\x05\x00\x00"), ErrorKind.TOR_UNREACHABLE),
+    ],
+)
+async def test_what_is_not_tor_is_an_error(serve: Serve, kind: ErrorKind) -> None:
+    async with SocksPort(serve) as port, dialing(port.endpoint) as (dialer, key):
+        with pytest.raises(DialError) as caught:
+            await dialer.connect(key, APP, TARGET)
+        assert caught.value.kind is kind
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        endpoints = [
+            Endpoint.tcp(*reserved.getsockname()),
+            Endpoint.unix(str(tmp_path / "absent")),
+            Endpoint(),
+        ]
+        for endpoint in endpoints:
+            async with dialing(endpoint) as (dialer, key):
+                with pytest.raises(DialError) as caught:
+                    await dialer.connect(key, APP, TARGET)
+                assert caught.value.kind is ErrorKind.TOR_UNREACHABLE
+
+
+async def test_a_dial_that_is_not_answered_ends_at_its_deadline() -> None:
+    async with SocksPort(silent) as port, dialing(port.endpoint) as (dialer, key):
+        with pytest.raises(DialError) as caught:
+            await dialer.connect(key, APP, TARGET, timeout=0.1)
+        assert caught.value.kind is ErrorKind.DIAL_TIMEOUT
+
+
+async def test_new_circuits_queue_and_say_so() -> None:
+    async with SocksPort(silent) as port, dialing(port.endpoint, max_pending=1) as (dialer, _):
+        keys = [dialer.isolator.own_key("queue") for _ in range(3)]
+        outcomes = await asyncio.gather(
+            *(dialer.connect(key, APP, TARGET, timeout=0.1) for key in keys),
+            return_exceptions=True,
+        )
+        kinds = [outcome.kind for outcome in outcomes if isinstance(outcome, DialError)]
+        assert kinds.count(ErrorKind.CIRCUITS_PENDING) == 2
+        assert kinds.count(ErrorKind.DIAL_TIMEOUT) == 1
+        assert len(port.requests) == 1
+
+
+async def test_a_standing_circuit_needs_no_slot() -> None:
+    async with SocksPort(echo) as port, dialing(port.endpoint, max_pending=1) as (dialer, key):
+        (await dialer.connect(key, APP, TARGET)).close()
+        port.serve = silent
+        blocker = asyncio.ensure_future(
+            dialer.connect(dialer.isolator.own_key("slow"), APP, TARGET, timeout=1)
+        )
+        await asyncio.sleep(0.02)
+        port.serve = echo
+        (await dialer.connect(key, APP, TARGET, timeout=0.5)).close()
+        blocker.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await blocker
+
+
+@pytest.mark.parametrize("host", ["x.bit", "X.BIT.", "a.i2p", "printer.local"])
+async def test_some_names_never_reach_tor(host: str) -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        with pytest.raises(PolicyRefusal) as caught:
+            await dialer.connect(key, APP, Target.parse(host, 80))
+        assert caught.value.kind is ErrorKind.NAME_NEVER_SENT_TO_TOR
+        assert port.requests == []
+
+
+async def test_a_key_of_an_old_epoch_opens_nothing() -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        dialer.isolator.new_epoch()
+        with pytest.raises(DialError) as caught:
+            await dialer.connect(key, APP, TARGET)
+        assert caught.value.kind is ErrorKind.STALE_KEY
+        assert port.requests == []
+
+
+async def test_resolving() -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        port.serve = refusing(encode_reply(0, ip_address("192.0.2.9")))
+        assert await dialer.resolve(key, APP, TARGET) == ip_address("192.0.2.9")
+        with pytest.raises(DialError):
+            await dialer.resolve_ptr(key, APP, Target.parse("192.0.2.9", 0))
+        port.serve = refusing(encode_reply(0, b"a.test"))
+        assert await dialer.resolve_ptr(key, APP, Target.parse("192.0.2.9", 0)) == b"a.test"
+        commands = [request.command for request in port.requests]
+        assert commands == [Command.RESOLVE, Command.RESOLVE_PTR, Command.RESOLVE_PTR]
+        with pytest.raises(DialError):
+            await dialer.resolve(key, APP, TARGET)
+
+
+async def test_cancelling_leaves_no_descriptor_open() -> None:
+    async with SocksPort(silent) as port:
+        before = len(os.listdir("/proc/self/fd"))
+        async with dialing(port.endpoint) as (dialer, key):
+            waiting = [asyncio.ensure_future(dialer.connect(key, APP, TARGET)) for _ in range(20)]
+            await asyncio.sleep(0.05)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        assert port.open == 0
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_closing_the_dialer_ends_what_is_pending() -> None:
+    async with SocksPort(silent) as port, dialing(port.endpoint) as (dialer, key):
+        waiting = asyncio.ensure_future(dialer.connect(key, APP, TARGET))
+        await asyncio.sleep(0.02)
+        dialer.close()
+        with pytest.raises(DialError):
+            await waiting
+    assert port.requests[0].username == PROP351_USERNAME

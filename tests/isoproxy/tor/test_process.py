@@ -1,0 +1,411 @@
+"""A managed tor: its life in virtual time with a scripted child, and with the real tor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from isoproxy.errors import ConfigError, OperationError
+from isoproxy.tor.backoff import Backoff
+from isoproxy.tor.control import Control, ControlState, Phase
+from isoproxy.tor.control_wire import Bootstrap
+from isoproxy.tor.endpoint import Endpoint
+from isoproxy.tor.process import CONTROL_S, ManagedTor, Stage, TorState
+from isoproxy.tor.torrc import SOCKS_FLAGS
+from tests.isoproxy.tor.scripted import open_stream, until
+from tests.kit.servers import EchoServer
+from tests.kit.tornet import TorNetwork
+
+OFFLINE = ["DisableNetwork 1"]
+
+
+class ScriptedChild:
+    """A program that prints what it is given and ends when told."""
+
+    def __init__(self, output: bytes = b"", status: int | None = None) -> None:
+        self.pid = 4711
+        self.stdout = asyncio.StreamReader()
+        self.stdout.feed_data(output)
+        self.returncode: int | None = None
+        self.signals: list[str] = []
+        self._ended = asyncio.Event()
+        if status is not None:
+            self.end(status)
+
+    def end(self, status: int) -> None:
+        if self.returncode is None:
+            self.returncode = status
+            self.stdout.feed_eof()
+            self._ended.set()
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def terminate(self) -> None:
+        self.signals.append("TERM")
+        self.end(0)
+
+    def kill(self) -> None:
+        self.signals.append("KILL")
+        self.end(-9)
+
+
+class StubbornChild(ScriptedChild):
+    """Ends for SIGKILL only."""
+
+    def terminate(self) -> None:
+        self.signals.append("TERM")
+
+
+class ScriptedControl(Control):
+    """A control connection whose state a test sets."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(Endpoint.unix(str(directory / "control")))
+
+    def start(self) -> None:
+        pass
+
+    def come_up(self) -> None:
+        self.bootstrap = None
+        self._set(ControlState(Phase.CONNECTING))
+        self._set(ControlState(Phase.READY))
+
+    def reach(self, percent: int) -> None:
+        self._bootstrapped(Bootstrap(percent, "tag", "Words"))
+
+
+class Program:
+    """Starts scripted children: one after the other from `lives`, then quiet ones."""
+
+    def __init__(self, control: ScriptedControl, *lives: ScriptedChild | OSError) -> None:
+        self.control = control
+        self.lives = list(lives)
+        self.children: list[ScriptedChild] = []
+        self.arguments: list[list[str]] = []
+        self.environment: Mapping[str, str] = {}
+        self.times: list[float] = []
+        self.comes_up = True
+
+    async def spawn(
+        self, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> ScriptedChild:
+        self.arguments.append(list(arguments))
+        self.environment = environment
+        if "--version" in arguments:
+            return ScriptedChild(b"Tor version 0.4.9.11.\n", 0)
+        self.times.append(asyncio.get_running_loop().time())
+        life = self.lives.pop(0) if self.lives else ScriptedChild()
+        if isinstance(life, OSError):
+            raise life
+        self.children.append(life)
+        if life.returncode is None and self.comes_up:
+            asyncio.get_running_loop().call_later(0.01, self.control.come_up)
+        return life
+
+
+def managed(
+    directory: Path, *lives: ScriptedChild | OSError
+) -> tuple[ManagedTor, ScriptedControl, Program]:
+    control = ScriptedControl(directory)
+    program = Program(control, *lives)
+    backoff = Backoff(1.0, 60.0, jitter=lambda low, high: high)
+    tor = ManagedTor(directory, backoff=backoff, spawn=program.spawn, control=control)
+    return tor, control, program
+
+
+@pytest.mark.virtual_clock
+async def test_the_states_of_a_life(tmp_path: Path) -> None:
+    tor, control, program = managed(tmp_path)
+    states: list[str] = []
+    tor.on_state(lambda state: states.append(str(state)))
+    await tor.start()
+    control.reach(45)
+    control.reach(100)
+    await tor.wait_ready()
+    program.children[0].end(1)
+    await asyncio.sleep(0.5)
+    assert tor.state == TorState(Stage.BACKING_OFF, retry_in=1.0, problem="tor ended with status 1")
+    await asyncio.sleep(1.0)
+    await tor.stop()
+    assert states == [
+        "starting",
+        "bootstrapping 0%",
+        "bootstrapping 45%",
+        "ready",
+        "backing off 1s",
+        "starting",
+        "bootstrapping 0%",
+        "stopped",
+    ]
+    assert program.children[1].signals == ["TERM"]
+
+
+@pytest.mark.virtual_clock
+async def test_the_waits_double_until_a_tor_has_lived_a_minute(tmp_path: Path) -> None:
+    tor, _, program = managed(tmp_path)
+    await tor.start()
+    waits = []
+    for _ in range(3):
+        program.children[-1].end(1)
+        await asyncio.sleep(0.5)
+        waits.append(tor.state.retry_in)
+        before = len(program.times)
+        await asyncio.sleep(tor.state.retry_in - 0.6)
+        assert len(program.times) == before
+        await asyncio.sleep(0.7)
+        assert len(program.times) == before + 1
+    assert waits == [1.0, 2.0, 4.0]
+    await asyncio.sleep(61)
+    program.children[-1].end(1)
+    await asyncio.sleep(0.1)
+    assert tor.state.retry_in == 1.0
+    await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_a_failed_start_is_tried_again(tmp_path: Path) -> None:
+    locked = b"Nov 21 02:08:49.355 [err] No, it's still there.  Exiting.\n"
+    tor, _, _ = managed(tmp_path, ScriptedChild(locked, 1), OSError(11, "no memory"))
+    states: list[TorState] = []
+    tor.on_state(states.append)
+    await tor.start()
+    problems = [state.problem for state in states if state.stage is Stage.BACKING_OFF]
+    assert problems == ["No, it's still there.  Exiting.", "tor cannot be started: no memory"]
+    assert tor.starts == 3
+    await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_a_tor_without_control_port_is_ended_in_time(tmp_path: Path) -> None:
+    tor, control, program = managed(tmp_path, StubbornChild())
+    program.comes_up = False
+    starting = asyncio.create_task(tor.start())
+    await asyncio.sleep(CONTROL_S + 1)
+    assert program.children[0].signals == ["TERM"]
+    await asyncio.sleep(5)
+    assert program.children[0].signals == ["TERM", "KILL"]
+    await until(lambda: tor.starts == 2)
+    control.come_up()
+    await starting
+    await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_a_tor_that_lacks_an_isolation_flag_is_not_used(tmp_path: Path) -> None:
+    output = b"Nov 21 02:08:49.368 [warn] Unrecognized SocksPort option '\"ExtendedErrors\"'\n"
+    child = ScriptedChild(output)
+    tor, _, _ = managed(tmp_path, child)
+    with pytest.raises(ConfigError, match="isolation flags"):
+        await tor.start()
+    assert child.signals == ["TERM"]
+    assert tor.state.stage is Stage.STOPPED
+
+
+@pytest.mark.virtual_clock
+async def test_a_refused_configuration_ends_the_start(tmp_path: Path) -> None:
+    output = (
+        b"Nov 21 02:08:49.355 [warn] Failed to parse/validate config: Unknown option 'Foo'.\n"
+        b"Nov 21 02:08:49.355 [err] Reading config failed--see warnings above.\n"
+    )
+    tor, _, _ = managed(tmp_path, ScriptedChild(output, 1))
+    with pytest.raises(ConfigError, match="Unknown option 'Foo'"):
+        await tor.start()
+
+
+@pytest.mark.virtual_clock
+async def test_the_start_may_be_cancelled(tmp_path: Path) -> None:
+    tor, _, program = managed(tmp_path)
+    program.comes_up = False
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await tor.start()
+    assert program.children[0].signals == ["TERM"]
+    assert str(tor.state) == "stopped"
+
+
+@pytest.mark.virtual_clock
+async def test_tor_gets_its_own_torrc_and_a_clean_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    monkeypatch.setenv("LD_PRELOAD", "")
+    tor, _, program = managed(tmp_path)
+    await tor.start()
+    arguments = program.arguments[-1]
+    assert arguments[:3] == ["tor", "-f", str(tmp_path / "torrc")]
+    assert arguments[3:5] == ["--defaults-torrc", "/dev/null"]
+    assert arguments[5:] == ["__OwningControllerProcess", str(os.getpid())]
+    assert set(program.environment) == {"PATH", "HOME", "LC_ALL"}
+    assert stat.S_IMODE((tmp_path / "torrc").stat().st_mode) == 0o600
+    assert tor.version == (0, 4, 9, 11)
+    await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_the_directory_becomes_private_and_is_ours_alone(tmp_path: Path) -> None:
+    home = tmp_path / "deep" / "tor"
+    home.mkdir(parents=True, mode=0o755)
+    first, _, _ = managed(home)
+    second, _, _ = managed(home)
+    await first.start()
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    with pytest.raises(OperationError, match="another isoproxy"):
+        await second.start()
+    assert first.state.stage is Stage.BOOTSTRAPPING
+    await first.stop()
+    await second.start()
+    await second.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    tor, _, _ = managed(tmp_path / "link")
+    with pytest.raises(ConfigError, match="real directory"):
+        await tor.start()
+
+
+async def test_a_missing_tor_says_what_to_install(tmp_path: Path) -> None:
+    tor = ManagedTor(tmp_path, program="/nonexistent/tor")
+    with pytest.raises(ConfigError, match="apt install tor"):
+        await tor.start()
+
+
+async def test_a_program_that_is_not_tor_is_refused(tmp_path: Path) -> None:
+    tor = ManagedTor(tmp_path, program="/bin/true")
+    with pytest.raises(ConfigError, match="version"):
+        await tor.start()
+
+
+def test_a_path_too_long_for_a_socket_is_refused() -> None:
+    with pytest.raises(ConfigError, match="shorter directory"):
+        ManagedTor(Path("/" + "d" * 100))
+
+
+async def test_the_real_tor_starts_serves_and_stops(short_path: Path) -> None:
+    tor = ManagedTor(short_path, extra_torrc=OFFLINE)
+    newnyms: list[int] = []
+    tor.control.on_newnym(lambda: newnyms.append(1))
+    await tor.start()
+    try:
+        assert tor.state.stage is Stage.BOOTSTRAPPING
+        assert tor.control.version is not None
+        assert tor.version is not None
+        assert tor.control.version.startswith(".".join(map(str, tor.version)))
+        assert await tor.control.getinfo("config-file") == str(short_path / "torrc").encode()
+        listener = f'SocksPort=unix:"{tor.socks.path}" {SOCKS_FLAGS}'.encode()
+        assert (await tor.control.message("GETCONF SocksPort")).lines == (listener,)
+        assert (await tor.control.message("GETCONF ConfluxEnabled")).lines == (b"ConfluxEnabled=0",)
+        assert await tor.control.refresh_circuits() == ()
+        await tor.control.signal_newnym()
+        await until(lambda: newnyms)
+        assert tor.pid is not None
+        pid = tor.pid
+    finally:
+        await tor.stop()
+    assert not is_running(pid)
+    assert tor.pid is None
+
+
+async def test_the_real_tor_is_started_again_after_a_kill(short_path: Path) -> None:
+    tor = ManagedTor(short_path, extra_torrc=OFFLINE, backoff=Backoff(0.1, 0.2))
+    await tor.start()
+    try:
+        first = tor.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: tor.pid not in (None, first) and tor.control.connects == 2)
+        await until(lambda: tor.state.stage is Stage.BOOTSTRAPPING)
+        assert await tor.control.getinfo("process/pid") == str(tor.pid).encode()
+    finally:
+        await tor.stop()
+
+
+async def test_what_the_real_tor_refuses_is_a_configuration_error(short_path: Path) -> None:
+    tor = ManagedTor(short_path, extra_torrc=["NoSuchOption 1"])
+    with pytest.raises(ConfigError, match="Unknown option 'NoSuchOption'"):
+        await tor.start()
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from isoproxy.tor.process import ManagedTor
+
+async def main():
+    tor = ManagedTor(Path(sys.argv[1]), extra_torrc=["DisableNetwork 1"])
+    await tor.start()
+    print(tor.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_real_tor_dies_when_we_are_killed(short_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT, str(short_path)), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(await parent.stdout.readline())
+    assert is_running(pid)
+    parent.kill()
+    await parent.wait()
+    await until(lambda: not is_running(pid), 5)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie (an orphan may wait for its reaper)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(") ")[2][0] != "Z"
+
+
+async def test_on_a_network_it_bootstraps_carries_streams_and_comes_back(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    lines = tor_network.joining_lines
+    tor = ManagedTor(short_path, extra_torrc=lines, backoff=Backoff(0.1, 0.2))
+    steps: list[Bootstrap] = []
+    tor.on_progress(steps.append)
+    with EchoServer(tor_network.server_ip) as server:
+        async with asyncio.timeout(90):
+            await tor.start()
+            try:
+                await tor.wait_ready()
+                assert steps[-1].percent == 100
+                assert [step.percent for step in steps] == sorted(step.percent for step in steps)
+                await carries_a_stream(tor, server, b'"p\\w\xff\n')
+                assert tor.pid is not None
+                os.kill(tor.pid, signal.SIGKILL)
+                await until(lambda: tor.state.stage is Stage.BACKING_OFF)
+                await tor.wait_ready()
+                await carries_a_stream(tor, server, b"again")
+            finally:
+                await tor.stop()
+
+
+async def carries_a_stream(tor: ManagedTor, server: EchoServer, password: bytes) -> None:
+    """A stream goes through, and its circuit is known by its credentials."""
+    assert tor.socks.path is not None
+    arguments = (tor.socks.path, b"<torS0X>0", password, server.host.encode(), server.port)
+    assert await asyncio.to_thread(open_stream, *arguments) == b"hello"
+    circuits = await tor.control.refresh_circuits()
+    (mine,) = [circuit for circuit in circuits if circuit.password == password]
+    assert (mine.username, mine.status, len(mine.path)) == (b"<torS0X>0", "BUILT", 3)
+    listener = f'"unix:{tor.socks.path}"'.encode()
+    assert await tor.control.getinfo("net/listeners/socks") == listener
+    for kind in ("dns", "trans", "httptunnel"):
+        assert await tor.control.getinfo(f"net/listeners/{kind}") == b""

@@ -1,0 +1,56 @@
+"""The progress of Tor's start: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+from isoproxy.tor.control_wire import Bootstrap
+from isoproxy.tor.progress import BootstrapProgress, render
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_grows_with_the_percent() -> None:
+    assert render(Bootstrap(0, "starting", "Starting"), 80) == f"tor [{'-' * 24}]   0% Starting"
+    assert render(Bootstrap(50, "t", "Half"), 80) == f"tor [{'#' * 12}{'-' * 12}]  50% Half"
+    assert render(Bootstrap(100, "done", "Done"), 80) == f"tor [{'#' * 24}] 100% Done"
+
+
+def test_the_bar_fits_the_terminal_and_says_what_holds_it_up() -> None:
+    stuck = Bootstrap(5, "conn", "Connecting", "No route to host")
+    assert render(stuck, 200).endswith("5% Connecting: No route to host")
+    assert len(render(stuck, 20)) == 20
+    assert render(stuck, -1) == ""
+
+
+def test_a_terminal_has_one_line_that_ends_when_done() -> None:
+    terminal = Terminal()
+    progress = BootstrapProgress(terminal)
+    progress.update(Bootstrap(10, "conn", "Connecting"))
+    progress.update(Bootstrap(10, "conn", "Connecting"))
+    progress.update(Bootstrap(100, "done", "Done"))
+    progress.finish()
+    text = terminal.getvalue()
+    assert text.count("\r\x1b[K") == 2
+    assert text.count("\n") == 1
+    assert text.endswith("Done\n")
+
+
+def test_an_interrupted_bar_leaves_the_line() -> None:
+    terminal = Terminal()
+    progress = BootstrapProgress(terminal)
+    progress.update(Bootstrap(10, "conn", "Connecting"))
+    progress.finish()
+    assert terminal.getvalue().endswith("Connecting\n")
+
+
+def test_elsewhere_each_step_is_a_plain_line() -> None:
+    stream = io.StringIO()
+    progress = BootstrapProgress(stream)
+    for percent in (5, 5, 100):
+        progress.update(Bootstrap(percent, "t", "Words"))
+    progress.finish()
+    assert stream.getvalue() == "tor: 5% Words\ntor: 100% Words\n"

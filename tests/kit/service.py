@@ -1,0 +1,126 @@
+"""The real `isoproxy` process, started for a test and always stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+DEADLINE_S = 30.0
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(directory: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment in which isoproxy keeps everything below `directory`."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONDEVMODE": "1",
+        "STATE_DIRECTORY": str(directory / "state"),
+        "RUNTIME_DIRECTORY": str(directory / "run"),
+        **(more or {}),
+    }
+
+
+async def command(
+    directory: Path, *arguments: str, more: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run one `isoproxy` command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "isoproxy", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(directory, more),
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Outcome(process.returncode, out.decode(), err.decode())
+
+
+@dataclass
+class Service:
+    """A running `isoproxy run`."""
+
+    directory: Path
+    process: asyncio.subprocess.Process
+    listening: list[str] = field(default_factory=list)
+    log: Path = Path()
+
+    def port(self, index: int = 0) -> int:
+        """The TCP port of a listener, in the order they were announced."""
+        return int(self.listening[index].split()[2].rpartition(":")[2])
+
+    def text(self) -> str:
+        """The log so far."""
+        return self.log.read_text()
+
+    async def ask(self, *arguments: str) -> Outcome:
+        """Run another command against this service."""
+        return await command(self.directory, *arguments)
+
+    async def logged(self, text: str) -> None:
+        """Wait until the log holds `text`."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                if text in self.text():
+                    return
+                await asyncio.sleep(0.02)
+
+    async def line(self) -> str:
+        """The next line on standard output."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            return (await self.process.stdout.readline()).decode().rstrip("\n")
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    directory: Path,
+    *arguments: str,
+    listeners: int = 1,
+    more: Mapping[str, str] | None = None,
+    pass_fds: tuple[int, ...] = (),
+) -> AsyncIterator[Service]:
+    """`isoproxy run` with `arguments`, once it announced `listeners` listeners."""
+    log = directory / "log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "run", *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            env=environment(directory, more),
+            pass_fds=pass_fds,
+        )
+    service = Service(directory, process, log=log)
+    try:
+        for _ in range(listeners):
+            line = await service.line()
+            assert line.startswith("listening "), service.text()
+            service.listening.append(line)
+        yield service
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
