@@ -1,0 +1,1 @@
+"""Namecoin names: from `example.bit` to a verified address, under one isolation key."""
