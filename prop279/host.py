@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import os
 import re
 from asyncio.subprocess import PIPE, Process
@@ -31,6 +30,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
+from isoproxy.observe.log import logger
 from isoproxy.target import Target
 from prop279.protocol import (
     VERSION,
@@ -46,7 +46,7 @@ from prop279.protocol import (
     write_command,
 )
 
-_log = logging.getLogger(__name__)
+_log = logger("prop279")
 
 _READ: Final = 64 * 1024
 _KINDS: Final = {
@@ -181,7 +181,7 @@ class PluginHost:
             return
         self._silent_timeouts += 1
         if self._silent_timeouts >= self._limits.silent_timeouts:
-            _log.warning("the name plugin answers nothing; starting it anew")
+            _log.warn("plugin_answers_nothing", action="killed")
             self._kill()
 
     def _write(self, line: bytes) -> None:
@@ -217,15 +217,15 @@ class PluginHost:
         try:
             self._process = process = await self._spawn()
         except OSError as error:
-            _log.error("the name plugin cannot be started: %s", os.strerror(error.errno or 0))
+            _log.err("plugin_cannot_be_started", reason=os.strerror(error.errno or 0))
             self._fail_all()
             return False
         errors = asyncio.create_task(self._read_errors(process))
         try:
             useful = await self._read_answers(process)
-            _log.warning("the name plugin has ended; starting it anew")
+            _log.warn("plugin_ended")
         except _Unfit as unfit:
-            _log.warning("the name plugin is ended and started anew: %s", unfit)
+            _log.warn("plugin_misbehaves", how=str(unfit), action="killed")
         finally:
             self._ready = False
             self._fail_all()
@@ -306,7 +306,7 @@ class PluginHost:
         while data := await process.stderr.read(_READ):
             for line in splitter.feed(data)[: self._limits.stderr_lines - logged]:
                 logged += 1
-                _log.info("the name plugin says: %s", scrub(line))
+                _log.info("plugin_says", text=scrub(line))
 
     async def _end(self, process: Process) -> None:
         """Let the program end by itself, then make it."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final, Protocol, cast
@@ -35,6 +34,8 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
+from isoproxy.names.answer import Resolution, Want
+from isoproxy.observe.log import logger
 from isoproxy.target import Target
 from prop279.protocol import (
     VERSION,
@@ -50,7 +51,7 @@ from prop279.protocol import (
     write_answer,
 )
 
-_log = logging.getLogger(__name__)
+_log = logger("prop279")
 
 RULE: Final = ListenerRule(own_group("prop279"), Isolate.SOCKS_AUTH)
 DEFAULT_TIMEOUT_S: Final = 60.0
@@ -60,22 +61,13 @@ MAX_QUERIES: Final = 2048
 _SUFFIXES: Final = (".bit", ".bit.onion")
 
 
-class Resolution(Protocol):
-    """What a name stands for."""
-
-    @property
-    def target(self) -> str:
-        """An onion host, another host name, or an IP address."""
-        ...
-
-
 class Resolver(Protocol):
-    """Finds what a name stands for."""
+    """Finds what a name stands for; `isoproxy.names.resolver.Resolver` is one."""
 
-    async def resolve(self, name: str, key: IsolationKey) -> Resolution:
+    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
         """Resolve `name` (`example.bit`, or `example.bit.onion`: onion only) under `key`.
 
-        Raises IsoproxyError; its kind says why.
+        A failure is an answer too; IsoproxyError is raised where even that is impossible.
         """
         ...
 
@@ -87,6 +79,7 @@ class Plugin:
     isolator  makes isolation keys from stream isolation IDs
     write     takes the bytes of the answers
     timeout   seconds that a query may take
+    owns      which names are the plugin's; those of Namecoin by default
     """
 
     def __init__(
@@ -96,8 +89,10 @@ class Plugin:
         write: Callable[[bytes], object],
         *,
         timeout: float = DEFAULT_TIMEOUT_S,
+        owns: Callable[[str], bool] | None = None,
     ) -> None:
         self._resolver = resolver
+        self._owns = is_ours if owns is None else owns
         self._isolator = isolator
         self._write = write
         self._timeout = timeout
@@ -159,19 +154,21 @@ class Plugin:
     async def _answer(self, command: Resolve) -> Resolved:
         """What to say about one query; only cancellation is raised."""
         name = command.name.decode("ascii")
-        if not is_ours(name):
+        if not self._owns(name):
             return _failure(command.query, ErrorKind.NAME_NEVER_SENT_TO_TOR, Status.NOT_OURS)
         try:
             Target.parse(name, 0)
             async with asyncio.timeout(self._timeout):
                 resolution = await self._resolver.resolve(name, self._key(command.isolation))
+            if resolution.target is None:
+                return _failure(command.query, resolution.reason or ErrorKind.NAME_UNVERIFIABLE)
             host = Target.parse(resolution.target, 0).host
         except IsoproxyError as error:
             return _failure(command.query, error.kind)
         except TimeoutError:
             return _failure(command.query, ErrorKind.NAME_TIMEOUT)
         except Exception as error:  # a defect of the resolver harms this query alone
-            _log.error("the resolver failed on a defect: %s", type(error).__name__)
+            _log.err("resolver_defect", error=error)
             return _failure(command.query, ErrorKind.INTERNAL)
         return Resolved(command.query, Status.SUCCESS, host.encode("ascii"))
 
@@ -180,10 +177,10 @@ class Plugin:
         password = None
         if isolation is None:
             if not self._lonely_queries:
-                _log.warning(
-                    "queries come without a stream isolation ID; each is kept apart from all "
-                    "others, and nothing is remembered between them: use a controller that "
-                    "sends IDs"
+                _log.warn(
+                    "queries_without_isolation_id",
+                    consequence="each is kept apart from all others; nothing is remembered",
+                    advice="use a controller that sends stream isolation IDs",
                 )
             self._lonely_queries += 1
             password = b"%d" % self._lonely_queries
@@ -293,12 +290,13 @@ async def serve(
     *,
     timeout: float = DEFAULT_TIMEOUT_S,
     max_queries: int = MAX_QUERIES,
+    owns: Callable[[str], bool] | None = None,
 ) -> None:
     """Answer queries until the end of `stdin`, SIGTERM or SIGINT; both are pipes or sockets."""
     loop = asyncio.get_running_loop()
     pipes = _Pipes(max_queries)
     sink, _ = await loop.connect_write_pipe(lambda: _Answers(pipes), stdout)
-    plugin = Plugin(resolver, isolator, sink.write, timeout=timeout)
+    plugin = Plugin(resolver, isolator, sink.write, timeout=timeout, owns=owns)
     pipes.attach(plugin)
     plugin.greet()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.observe.log import logger
 from isoproxy.sharing import SharingTable
 from isoproxy.target import Target
 from isoproxy.tor.endpoint import Endpoint
@@ -48,7 +48,7 @@ from stemns_plugin.streams import (
 )
 from stemns_plugin.wire import Reply, command
 
-_log = logging.getLogger(__name__)
+_log = logger("stemns")
 
 OPTION: Final = "__LeaveStreamsUnattached"
 OLDEST_TOR: Final = (0, 4, 5, 1)
@@ -188,10 +188,11 @@ class Session:
             self._check_wanted.clear()
             if await self._setting(OPTION) != b"1":
                 await self._commands.request(command("SETCONF", f"{OPTION}=1"))
-                _log.error(
-                    "Tor was reloaded without %s 1 and may have sent unresolved names to exits "
-                    "for a moment; it is set again.  %s", OPTION, HOW_TO_SET,
-                )  # fmt: skip
+                _log.err(
+                    "streams_were_not_left_to_us",
+                    consequence="unresolved names may have reached exits; the option is set again",
+                    advice=HOW_TO_SET,
+                )
 
     # -- what goes out
 
@@ -259,7 +260,7 @@ class Session:
         except Exception as error:  # a defect of a name service harms this stream alone
             kind = kind_of(error)
             if kind is ErrorKind.INTERNAL:
-                _log.error("a name service failed on a defect: %s", type(error).__name__)
+                _log.err("name_service_defect", error=error)
             actions = self._streams.on_failed(action.stream, kind)
         finally:
             if self._lookups.get(action.stream) is asyncio.current_task():
@@ -285,11 +286,11 @@ class Controller:
             self.ready = session.ready
             try:
                 await session.run()
-                _log.warning("Tor's control port has closed the connection; connecting anew")
+                _log.warn("control_port_closed", action="connecting anew")
             except UnsafeTor:
                 raise
             except OperationError as error:
-                _log.warning("%s; trying again", error)
+                _log.warn("control_port_unusable", reason=str(error), action="trying again")
             if session.ready.is_set():
                 wait = _FIRST_WAIT_S
             self.ready = asyncio.Event()

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,8 +43,6 @@ from stemns_plugin.grammar import StreamEvent, write_event
 from stemns_plugin.services import Services
 from stemns_plugin.streams import LookUp
 from stemns_plugin.wire import LineSplitter
-
-_log = logging.getLogger(__name__)
 
 MAX_CLIENTS: Final = 64
 MAX_OFFERS: Final = 1024
@@ -307,9 +304,12 @@ class Desk:
         event = asked.event
         if event is None or event.source is None or not self._may_ask(event):
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
-        clients = [one for one in self._clients.get(event.source, ()) if one.subscribed]
-        offers = self._open.setdefault(event.source, {})
+        source = event.source.strip(b"[]")
+        clients = [one for one in self._clients.get(source, ()) if one.subscribed]
+        offers = self._open.setdefault(source, {})
         if not clients or len(offers) >= MAX_OFFERS:
+            if not offers:
+                del self._open[source]
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         waiting = offers[event.id] = _Open(Offer(event))
         for client in clients:
@@ -323,9 +323,9 @@ class Desk:
         finally:
             del offers[event.id]
             if not offers:
-                self._open.pop(event.source, None)
+                self._open.pop(source, None)
             if waiting.answer.cancelled() or not waiting.answer.done():
-                for client in self._clients.get(event.source, ()):
+                for client in self._clients.get(source, ()):
                     client.say(write_event(event, b"CLOSED"))
 
     def _may_ask(self, event: StreamEvent) -> bool:

@@ -29,6 +29,7 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
+from isoproxy.names.answer import Want
 from isoproxy.target import Target
 from prop279.host import PluginHost
 from prop279.plugin import Resolver
@@ -70,7 +71,10 @@ class Embedded:
     async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
         stream = IsolationTuple(None, ClientProtocol.PLUGIN, username=isolation)
         key = self._isolator.key_for(_RULE, stream)
-        resolution = await self._resolver.resolve(name, key)
+        want = Want.ADDRESS if wants_address else Want.STREAM
+        resolution = await self._resolver.resolve(name, key, want)
+        if resolution.target is None:
+            raise NamingError(kind=resolution.reason or ErrorKind.NAME_UNVERIFIABLE)
         return Target.parse(resolution.target, 0)
 
 

@@ -43,10 +43,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from ipaddress import ip_address
 from typing import Final
 
 from isoproxy.errors import ErrorKind
+from isoproxy.names.answer import is_public
 from isoproxy.sharing import SharingTable
 from isoproxy.target import Target
 from stemns_plugin.grammar import (
@@ -315,7 +315,7 @@ class Streams:
         wants_address = self._lookups.pop(stream, None)
         if wants_address is None:
             return []
-        if target.is_ip and not self._allow_internal and not ip_address(target.host).is_global:
+        if target.is_ip and not self._allow_internal and not is_public(target.host):
             return [Close(stream, CloseReason.EXITPOLICY)]
         if self._is_ours(target.host.rstrip(".")) or not target.may_be_sent_to_tor():
             return [Close(stream)]
@@ -341,7 +341,7 @@ def _asks_for_internal_name(host: bytes) -> bool:
     if name.endswith(_REVERSE):
         return _is_internal_arpa(name)
     try:
-        return not ip_address(name.strip(b"[]").decode("ascii")).is_global
+        return not is_public(name.strip(b"[]").decode("ascii"))
     except ValueError:
         return False
 
@@ -358,6 +358,6 @@ def _is_internal_arpa(name: bytes) -> bool:
         else:
             digits = ("".join(labels) + "0" * 32)[:32]
             text = ":".join(digits[at : at + 4] for at in range(0, 32, 4))
-        return not ip_address(text).is_global
+        return not is_public(text)
     except ValueError:
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 import random
@@ -16,15 +15,11 @@ import pytest
 
 from isoproxy.errors import OUTCOMES, DialError, ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.names.answer import Resolution, Status, TargetType, Want
 from prop279.plugin import Plugin, is_ours, serve
 from prop279.protocol import Answer, Canceled, Init, Resolved, parse_answer
 
 ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"
-
-
-@dataclasses.dataclass
-class _Found:
-    target: str
 
 
 class _Resolver:
@@ -35,13 +30,14 @@ class _Resolver:
         self.asked: list[tuple[str, IsolationKey]] = []
         self.cancelled = 0
 
-    async def resolve(self, name: str, key: IsolationKey) -> _Found:
+    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
         self.asked.append((name, key))
         try:
-            return _Found(await self._find(name))
+            found = await self._find(name)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        return Resolution(name, Status.OK, found, TargetType.ALIAS)
 
 
 def fixed(target: str | BaseException) -> _Resolver:
@@ -113,6 +109,19 @@ async def test_a_result_that_is_no_host_is_a_failure(target: str) -> None:
 @pytest.mark.parametrize("kind", list(ErrorKind))
 async def test_every_failure_has_its_status(kind: ErrorKind) -> None:
     talk = _Talk(fixed(NamingError(kind=kind)))
+    await talk.say(b"RESOLVE 1 example.bit i")
+    assert talk.statuses == {1: OUTCOMES[kind].prop279}
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.NAME_ABSENT, ErrorKind.NAME_BACKEND_DOWN])
+async def test_a_resolution_without_an_answer_has_its_status(kind: ErrorKind) -> None:
+    class Failing(_Resolver):
+        async def resolve(
+            self, name: str, key: IsolationKey, want: Want = Want.STREAM
+        ) -> Resolution:
+            return Resolution.failure(name, kind)
+
+    talk = _Talk(Failing(never))
     await talk.say(b"RESOLVE 1 example.bit i")
     assert talk.statuses == {1: OUTCOMES[kind].prop279}
 
@@ -245,12 +254,12 @@ async def test_queries_without_an_id_share_with_nobody_and_warn_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     talk = _Talk(fixed(ONION))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="isoproxy"):
         await talk.say(*(b"RESOLVE %d a.bit" % number for number in range(5)))
     await talk.say(b"RESOLVE 9 a.bit 1")
     assert len({key for _, key in talk.resolver.asked}) == 6
     assert len(caplog.records) == 1
-    assert "a.bit" not in caplog.text
+    assert "a.bit" not in str([vars(record) for record in caplog.records])
 
 
 async def test_closing_abandons_what_is_under_way() -> None:
