@@ -104,8 +104,9 @@ class Session:
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._duties: set[asyncio.Task[None]] = set()
         self._keys = ["stream-status"]
-        self.ready = asyncio.Event()
-        """Set once streams are served."""
+        self.is_ready = False
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called once, when streams are served."""
 
     async def run(self) -> None:
         """Serve Tor's streams until the connection ends; raises OperationError."""
@@ -177,7 +178,9 @@ class Session:
                 lines = await self._queries.listing(*self._keys)
                 mappings = lines if len(self._keys) > 1 else ()
                 self._carry_out(self._streams.on_listing(lines, mappings))
-                self.ready.set()
+                if not self.is_ready:
+                    self.is_ready = True
+                    self.on_ready()
             if not self._streams.wants_listing:
                 await self._wake.wait()
 
@@ -275,15 +278,21 @@ class Controller:
         self._settings = settings
         self._is_ours = is_ours
         self._find = find
-        self.ready = asyncio.Event()
-        """Set while streams are served."""
+        self._session: Session | None = None
+        self.first_ready = asyncio.Event()
+        """Set once streams have been served."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether streams are served now."""
+        return self._session is not None and self._session.is_ready
 
     async def run(self) -> None:
         """Serve until cancelled; raises UnsafeTor where a retry would not help."""
         wait = _FIRST_WAIT_S
         while True:
-            session = Session(self._settings, self._is_ours, self._find)
-            self.ready = session.ready
+            self._session = session = Session(self._settings, self._is_ours, self._find)
+            session.on_ready = self.first_ready.set
             try:
                 await session.run()
                 _log.warn("control_port_closed", action="connecting anew")
@@ -291,8 +300,8 @@ class Controller:
                 raise
             except OperationError as error:
                 _log.warn("control_port_unusable", reason=str(error), action="trying again")
-            if session.ready.is_set():
+            if session.is_ready:
                 wait = _FIRST_WAIT_S
-            self.ready = asyncio.Event()
+            self._session = None
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)

@@ -359,9 +359,14 @@ class Guard:
         self._controller = Controller(settings.controller, ours.is_ours, self._desk.find)
 
     @property
-    def ready(self) -> asyncio.Event:
-        """Set while streams are served."""
-        return self._controller.ready
+    def first_ready(self) -> asyncio.Event:
+        """Set once streams have been served."""
+        return self._controller.first_ready
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether streams are served now."""
+        return self._controller.is_ready
 
     async def run(self) -> None:
         """Listen and serve; raises OSError or OperationError where that cannot be."""
