@@ -137,6 +137,7 @@ class _Remembered:
 
     candidates: list[StreamEvent] = field(default_factory=list)
     malformed: bool = False
+    wellformed: bool = False
     conflicts: int = 0
     seen: int = 0
 
@@ -187,6 +188,7 @@ class Streams:
         elif event.status == b"CONTROLLER_WAIT" or (
             event.status in _ENDS and event.id in self._lookups
         ):
+            self._entry(event.id).wellformed = True
             self._hint(event.id)
 
     def _on_malformed(self, line: bytes) -> None:
@@ -211,7 +213,9 @@ class Streams:
         return entry
 
     def _remember(self, event: StreamEvent) -> None:
-        candidates = self._entry(event.id).candidates
+        entry = self._entry(event.id)
+        entry.wellformed = True
+        candidates = entry.candidates
         if event not in candidates and len(candidates) < _MAX_CANDIDATES:
             candidates.append(event)
 
@@ -250,10 +254,12 @@ class Streams:
         (claim,) = claims
         if claim.status not in WAITING:
             return self._abandoned(stream)
-        if claim.host is None or (entry is not None and entry.malformed and not entry.candidates):
+        if claim.host is None:
             return [*self._abandoned(stream), Close(stream)]
         if stream in self._lookups:
             return []
+        if entry is not None and entry.malformed and not entry.wellformed:
+            return [Close(stream)]
         return self._decide(claim, claim.host, names)
 
     def _gone(self, stream: int, entry: _Remembered | None) -> list[Action]:
