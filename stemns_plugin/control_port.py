@@ -28,7 +28,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, TypeVar, cast
 
-from isoproxy.errors import ErrorKind, OperationError, ProtocolError
+from isoproxy.errors import ErrorKind, LimitExceeded, OperationError, ProtocolError
 from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin.wire import (
     COOKIE_LENGTH,
@@ -240,8 +240,7 @@ class ControlConnection(asyncio.Protocol):
             return
         self._listing_size += len(line)
         if self._listing_size > MAX_LISTING:
-            self.close()
-            return
+            raise LimitExceeded("Tor's control port lists more streams than there can be")
         self._listing.append(line)
 
     def connection_lost(self, exc: Exception | None) -> None:
