@@ -97,7 +97,8 @@ def parse_event(line: bytes) -> StreamEvent | None:
     if len(named) != len(pairs) or not all(_INTEGER.fullmatch(number) for number in numbers):
         return None
     try:
-        isolated = mask_of(named[b"ISO_FIELDS"].decode("ascii").split(","))
+        names = named[b"ISO_FIELDS"].decode("ascii")  # empty for Tor's own streams
+        isolated = mask_of(names.split(",") if names else ())
     except (KeyError, UnicodeDecodeError):
         return None
     source = _source_of(named.get(b"SOURCE_ADDR"))

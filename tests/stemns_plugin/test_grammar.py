@@ -69,6 +69,15 @@ def test_lines_of_tors(line: bytes) -> None:
     assert event.id == stream_of(line)
 
 
+def test_a_stream_of_tors_own_is_isolated_by_nothing() -> None:
+    event = parse_event(
+        b"650 STREAM 38 NEW 0 127.135.90.4.$E8138FCA3C3BBE9413304CDF7A74F71E3A2E6D9E.exit:9001"
+        b" PURPOSE=DIR_FETCH CLIENT_PROTOCOL=UNKNOWN NYM_EPOCH=0 SESSION_GROUP=-2 ISO_FIELDS="
+    )
+    assert event is not None
+    assert event.isolated == 0
+
+
 def test_values_are_unescaped_and_cannot_add_fields() -> None:
     event = parse_event(
         b'650 STREAM 1 NEW 0 a.b:1 SOCKS_USERNAME="a b\\"c\\\'d\\\\e\\303\\251\\377\\n\\tz= PURPOSE=X"'
@@ -134,8 +143,6 @@ def test_nothing_raises(line: bytes) -> None:
     st.sampled_from([b"NEW", b"NEWRESOLVE"]),
 )
 def test_what_is_written_is_read(user: bytes | None, isolated: int, status: bytes) -> None:
-    if not isolated:
-        return
     fields = StreamFields(b"127.0.0.1", user, None, b"SOCKS5", b"a.bit", 80, -6, 3)
     event = StreamEvent(7, status, b"a.bit", 80, fields, isolated, b"127.0.0.1", b"USER")
     line = write_event(event, status)

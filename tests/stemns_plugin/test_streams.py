@@ -421,6 +421,17 @@ def test_forged_lines_change_nothing_for_honest_streams(
 # -- bounds
 
 
+def test_streams_of_tors_own_are_left_alone() -> None:
+    tor = _Tor()
+    target = b"127.135.90.4.$E8138FCA3C3BBE9413304CDF7A74F71E3A2E6D9E.exit:9001"
+    tor.listed[38] = b"38 NEW 0 " + target
+    tor.streams.on_line(
+        b"650 STREAM 38 NEW 0 " + target + b" PURPOSE=DIR_FETCH CLIENT_PROTOCOL=UNKNOWN"
+        b" NYM_EPOCH=0 SESSION_GROUP=-2 ISO_FIELDS="
+    )
+    assert tor.look() == []
+
+
 def test_what_is_remembered_is_bounded() -> None:
     tor = _Tor()
     for number in range(MAX_REMEMBERED + 100):
