@@ -74,7 +74,7 @@ def isoproxy_command(listen: tuple[str, int], socks: str) -> list[str]:
         "tor.control": "none",
         "listener": f'[{{address="{_text(listen)}"}}]',
     }
-    command = [programs.python(), "-m", "isoproxy.cli", "run"]
+    command = [programs.python(), "-m", "isoproxy", "run"]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     return command

@@ -3,10 +3,14 @@
 Theory of operation
     asyncio's `add_reader` and `add_writer` cost a system call for each change of
     interest and a handle, a context and a turn of the loop for each event.  A relay of
-    many short connections spends more on that than on its work.  The reactor owns one
-    epoll descriptor; each socket is registered once, for everything, edge-triggered; the
-    epoll descriptor itself (which is readable while events wait) is what asyncio
-    watches.  Events go straight to a bound method.
+    many short connections spends more on that than on its work.  Here each socket is
+    registered once, for everything, edge-triggered, and its events go straight to a
+    bound method.
+
+    On a `ReactorLoop` the sockets of its first reactor live in the very epoll descriptor
+    that asyncio waits on: its selector hands asyncio's events to asyncio and ours to
+    their handlers.  Any other reactor has an epoll descriptor of its own, which is
+    readable while events wait and is watched by asyncio: one more system call a turn.
 
     Edge-triggered means: an event says that something *changed*.  A handler must go on
     until the kernel says EAGAIN, or remember that it stopped early and ask for another
@@ -22,10 +26,16 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import select
+import selectors
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
@@ -43,8 +53,96 @@ class Handler(Protocol):
         """Something changed at `fd`; `events` is an epoll mask."""
 
 
+Dispatch = Callable[[int, int], None]
+
+
+class SharedSelector(selectors.BaseSelector):
+    """asyncio's selector over an epoll descriptor that it shares with a reactor.
+
+    Events of descriptors in `foreign` go to `dispatch(fd, events)` from within `select`;
+    all others are reported as `selectors.EpollSelector` reports them.
+    """
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.foreign: dict[int, Handler] = {}
+        self.dispatch: Dispatch | None = None
+        """Set by the one reactor that shares the descriptor; a second has its own."""
+        self._keys: dict[int, selectors.SelectorKey] = {}
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: object = None
+    ) -> selectors.SelectorKey:
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if fd in self._keys:
+            raise KeyError(f"descriptor {fd} is already registered")
+        key = selectors.SelectorKey(fileobj, fd, events, data)
+        self.epoll.register(fd, _interest(events))
+        self._keys[fd] = key
+        return key
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        key = self._keys.pop(fd)
+        with contextlib.suppress(OSError):
+            # Closed already, and so unregistered; asyncio's own selector ignores it too.
+            self.epoll.unregister(fd)
+        return key
+
+    def modify(
+        self, fileobj: FileDescriptorLike, events: int, data: object = None
+    ) -> selectors.SelectorKey:
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        old = self._keys[fd]
+        if events != old.events:
+            self.epoll.modify(fd, _interest(events))
+        key = self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            wait = -1.0
+        else:
+            # epoll counts milliseconds and would spin on what is left of one.
+            wait = math.ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0.0
+        ready = []
+        for fd, mask in self.epoll.poll(wait, _BATCH):
+            if fd in self.foreign and self.dispatch is not None:
+                self.dispatch(fd, mask)
+            elif (key := self._keys.get(fd)) is not None:
+                events = selectors.EVENT_WRITE if mask & ~READABLE else 0
+                if mask & ~WRITABLE:
+                    events |= selectors.EVENT_READ
+                ready.append((key, events & key.events))
+        return ready
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return {key.fileobj: key for key in self._keys.values()}
+
+    def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self._keys[fileobj if isinstance(fileobj, int) else fileobj.fileno()]
+
+    def close(self) -> None:
+        self.epoll.close()
+        self._keys.clear()
+        self.foreign.clear()
+
+
+def _interest(events: int) -> int:
+    interest = READABLE if events & selectors.EVENT_READ else 0
+    return interest | (WRITABLE if events & selectors.EVENT_WRITE else 0)
+
+
+class ReactorLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop whose epoll descriptor a reactor shares."""
+
+    def __init__(self) -> None:
+        self.shared = SharedSelector()
+        super().__init__(self.shared)
+
+
 class Reactor:
-    """One epoll descriptor under one asyncio loop.
+    """Edge-triggered readiness under one asyncio loop.
 
     `on_defect(handler, error)` is told of an exception that escaped a handler.
     """
@@ -56,11 +154,20 @@ class Reactor:
     ) -> None:
         self._loop = loop
         self._on_defect = on_defect
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
         self._again: deque[tuple[Handler, int]] = deque()
         self._again_scheduled = False
-        loop.add_reader(self._epoll.fileno(), self._dispatch)
+        self._shared: SharedSelector | None = None
+        self._own = False
+        if isinstance(loop, ReactorLoop) and loop.shared.dispatch is None:
+            self._shared = loop.shared
+            self._epoll = loop.shared.epoll
+            self._handlers = loop.shared.foreign
+            loop.shared.dispatch = self._deliver
+        else:
+            self._own = True
+            self._epoll = select.epoll()
+            self._handlers = {}
+            loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def __len__(self) -> int:
         """How many descriptors are registered."""
@@ -84,8 +191,12 @@ class Reactor:
         """Give a registered descriptor to another handler, without a system call."""
         self._handlers[fd] = handler
 
+    def closing(self, fd: int) -> None:
+        """Forget `fd`, whose only descriptor is closed next: the kernel forgets it too."""
+        self._handlers.pop(fd, None)
+
     def unregister(self, fd: int) -> None:
-        """Forget `fd`; call it before the descriptor is closed.  Unknown ones are ignored."""
+        """Forget `fd`, which stays open.  Unknown ones are ignored."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
@@ -98,22 +209,32 @@ class Reactor:
 
     def close(self) -> None:
         """Stop dispatching and free the epoll descriptor; sockets stay their owners'."""
-        if not self._epoll.closed:
+        if self._shared is not None:
+            for fd in list(self._handlers):
+                with contextlib.suppress(OSError):
+                    # A descriptor that is closed already is not in there any more.
+                    self.unregister(fd)
+            self._shared.dispatch = None
+            self._shared = None
+        elif self._own:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
-        self._handlers.clear()
+        self._own = False
+        self._handlers = {}
         self._again.clear()
 
     def _dispatch(self) -> None:
-        handlers = self._handlers
         for fd, events in self._epoll.poll(0, _BATCH):
-            handler = handlers.get(fd)
-            if handler is None:
-                continue
-            try:
-                handler.on_events(fd, events)
-            except Exception as error:
-                self._on_defect(handler, error)
+            self._deliver(fd, events)
+
+    def _deliver(self, fd: int, events: int) -> None:
+        handler = self._handlers.get(fd)
+        if handler is None:
+            return
+        try:
+            handler.on_events(fd, events)
+        except Exception as error:
+            self._on_defect(handler, error)
 
     def _take_turns(self) -> None:
         self._again_scheduled = False

@@ -4,6 +4,10 @@ Python announces every look-up to its audit hooks before it makes it.  Once inst
 guard refuses whatever is not an IP literal: a mistake of ours, or of a library, becomes
 an error that is counted, instead of a DNS query that tells the world.
 
+One way cannot be stopped in time: `socket.connect`, `bind` and `sendto` with a name look
+it up before they announce anything.  Those are refused and counted afterwards, so that
+tests and `isoproxy doctor` see the mistake.
+
 Hooks cannot be removed: this is for the process of `isoproxy run`, not for libraries.
 """
 
@@ -15,9 +19,9 @@ from typing import Final
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
 
-_LOOKUPS: Final = frozenset(
-    {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"}
-)
+_FORWARD: Final = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
+_REVERSE: Final = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})
+_ADDRESSED: Final = frozenset({"socket.connect", "socket.bind", "socket.sendto"})
 
 
 class ResolverGuard:
@@ -30,8 +34,14 @@ class ResolverGuard:
         sys.addaudithook(self.hook)
 
     def hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        """Raises PolicyRefusal for a look-up that needs a resolver."""
-        if event in _LOOKUPS and not _is_literal(arguments[0]):
+        """Raises PolicyRefusal for what needs a resolver."""
+        if not event.startswith("socket."):
+            return
+        if (
+            event in _REVERSE
+            or (event in _FORWARD and not _is_literal(arguments[0]))
+            or (event in _ADDRESSED and not _is_address(arguments[1]))
+        ):
             self.refused += 1
             raise PolicyRefusal(
                 "the system's resolver is never asked; only IP addresses can be used here",
@@ -39,12 +49,17 @@ class ResolverGuard:
             )
 
 
+def _is_address(address: object) -> bool:
+    """Whether a socket's address is no host name; the empty host is the wildcard."""
+    if not isinstance(address, tuple) or not address:
+        return True  # a unix socket's path
+    return address[0] in ("", b"") or _is_literal(address[0])
+
+
 def _is_literal(host: object) -> bool:
     """Whether `host`, as the audited function got it, needs no look-up."""
     if host is None:
         return True
-    if isinstance(host, tuple) and host:
-        return False  # getnameinfo() asks for the name of an address
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
     try:
         ipaddress.ip_address(text.partition("%")[0])

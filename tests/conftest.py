@@ -8,6 +8,7 @@ import inspect
 import pytest
 from hypothesis import HealthCheck, settings
 
+from isoproxy.reactor import ReactorLoop
 from tests.kit.clock import VirtualClockLoop
 
 pytest_plugins = ["tests.kit.fixtures"]
@@ -25,7 +26,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     virtual = pyfuncitem.get_closest_marker("virtual_clock") is not None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    factory = VirtualClockLoop if virtual else None
+    factory = VirtualClockLoop if virtual else ReactorLoop
     with asyncio.Runner(debug=True, loop_factory=factory) as runner:
         runner.run(pyfuncitem.obj(**arguments))
     return True

@@ -9,6 +9,7 @@ import sys
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
 from isoproxy.daemon import Daemon, configure_log
+from isoproxy.reactor import ReactorLoop
 from isoproxy.resolver_guard import ResolverGuard
 
 
@@ -35,7 +36,8 @@ def run_service(options: argparse.Namespace) -> int:
     async def serve() -> None:
         await Daemon(found, again, guard=guard, out=sys.stdout, progress=sys.stderr).run()
 
-    asyncio.run(serve())
+    with asyncio.Runner(loop_factory=ReactorLoop) as runner:
+        runner.run(serve())
     return 0
 
 

@@ -40,6 +40,7 @@ from isoproxy.daemon.settings import (
     flag_names,
     front_limits,
     listener_settings,
+    peer_to_peer,
 )
 from isoproxy.daemon.status import collect, status
 from isoproxy.daemon.upstream import Upstream
@@ -114,7 +115,7 @@ class Daemon:
             self.isolator,
             self.dialer,
             limits=front_limits(config),
-            bitcoin_ports=frozenset(config.bitcoin.ports),
+            p2p=peer_to_peer(config, self.dialer, self.isolator),
         )
         self.admin = AdminServer(admin_address(config))
         for request, handler in (
@@ -210,7 +211,8 @@ class Daemon:
         config = self.config = loaded.config
         self._warnings = loaded.warnings
         self.front.limits = front_limits(config)
-        self.front.bitcoin_ports = frozenset(config.bitcoin.ports)
+        if self.front.p2p is not None:
+            self.front.p2p.ports = frozenset(config.bitcoin.ports)
         fresh = dialer_settings(config, self.upstream.socks)
         pending = self.dialer.settings.max_pending_circuits
         self.dialer.settings = replace(fresh, max_pending_circuits=pending)
@@ -283,6 +285,9 @@ class Daemon:
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
+        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
+        if self.config.tor.credentials == "verbatim":
+            await self.upstream.control.signal_newnym()
         self._newnym()
         return {"epoch": self.isolator.epoch}
 

@@ -8,7 +8,13 @@ from typing import Any
 from isoproxy.admin import Answer
 from isoproxy.config import Config, ListenerConfig
 from isoproxy.daemon.settings import session_rule
-from isoproxy.errors import IsoproxyError, OperationError, PolicyRefusal, explanation
+from isoproxy.errors import (
+    ErrorKind,
+    IsoproxyError,
+    OperationError,
+    PolicyRefusal,
+    explanation,
+)
 from isoproxy.isolation import (
     APP,
     ClientProtocol,
@@ -118,11 +124,8 @@ def _path(config: Config, target: Target | None) -> str:
         return "Tor, to an onion service"
     if target.top_level() == "bit":
         return "resolved as a Namecoin name under this key, then Tor"
-    try:
-        if not target.may_be_sent_to_tor(frozenset(config.names.never_to_tor)):
-            raise PolicyRefusal
-    except PolicyRefusal as error:
-        return f"refused: {explanation(error.kind)}"
+    if not target.may_be_sent_to_tor(frozenset(config.names.never_to_tor)):
+        return f"refused: {explanation(ErrorKind.NAME_NEVER_SENT_TO_TOR)}"
     return "Tor, to an exit that resolves the name"
 
 

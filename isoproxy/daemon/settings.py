@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from isoproxy.bitcoin.bridge import BridgeSettings
+from isoproxy.bitcoin.options import Fallback
 from isoproxy.config import Address, Config, ListenerConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.session import SessionRule
-from isoproxy.isolation import FLAG_NAMES, Isolate, ListenerRule, own_group, shared_group
-from isoproxy.tor.dialer import DialerSettings
+from isoproxy.isolation import (
+    FLAG_NAMES,
+    Isolate,
+    Isolator,
+    ListenerRule,
+    own_group,
+    shared_group,
+)
+from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 
 
@@ -67,6 +77,19 @@ def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
         never_sent_to_tor=frozenset(config.names.never_to_tor),
         timeout_s=config.limits.dial_timeout_s,
         max_pending_circuits=config.limits.max_pending_circuits,
+    )
+
+
+def peer_to_peer(config: Config, dialer: Dialer, isolator: Isolator) -> PeerToPeer | None:
+    """The Bitcoin side of the front end; None where v2 is off."""
+    bitcoin = config.bitcoin
+    if bitcoin.v2 == "off":
+        return None
+    return PeerToPeer(
+        dialer,
+        isolator,
+        ports=frozenset(bitcoin.ports),
+        settings=BridgeSettings(fallback=Fallback(bitcoin.v1_fallback)),
     )
 
 

@@ -24,6 +24,7 @@ def status(
 ) -> Answer:
     """The answer to `isoproxy status`, ready for JSON."""
     counters, circuits = front.counters, front.dialer.circuits
+    flows = list(front.flows())
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -55,12 +56,12 @@ def status(
                 "bytes_up": flow.bytes_up,
                 "bytes_down": flow.bytes_down,
             }
-            for flow in front.flows()
+            for flow in flows
         ],
         "counters": {
             "opened": counters.opened,
-            "bytes_up": counters.bytes_up,
-            "bytes_down": counters.bytes_down,
+            "bytes_up": counters.bytes_up + sum(flow.bytes_up for flow in flows),
+            "bytes_down": counters.bytes_down + sum(flow.bytes_down for flow in flows),
             "defects": counters.defects,
             "local_lookups_refused": local_lookups_refused,
             "out_of_descriptors": counters.scarcity,
@@ -85,8 +86,12 @@ def collect(metrics: Metrics, front: FrontEnd, upstream: Upstream, *, tor_answer
     metrics.count_isolation_keys(lambda: len({flow.key for flow in flows if flow.key}))
     for kind, count in counters.refusals.items():
         metrics.policy_refusals.of(kind=kind.value).value = count
-    metrics.relay_bytes.of(direction="up").value = counters.bytes_up
-    metrics.relay_bytes.of(direction="down").value = counters.bytes_down
+    metrics.relay_bytes.of(direction="up").value = counters.bytes_up + sum(
+        flow.bytes_up for flow in flows
+    )
+    metrics.relay_bytes.of(direction="down").value = counters.bytes_down + sum(
+        flow.bytes_down for flow in flows
+    )
     metrics.accept_pauses.value = counters.scarcity
     metrics.upstream_up.value = int(tor_answers)
     metrics.control_up.value = int(upstream.control.state.phase is Phase.READY)

@@ -46,7 +46,7 @@ def version(text: str | None) -> Finding:
     if text is None:
         return unproven("version of Tor", "it is not known", "give isoproxy a ControlPort")
     try:
-        parsed = parse_version(f"Tor version {text.removeprefix('Tor ')}.")
+        parsed = parse_version(text)
     except ConfigError:
         return unproven("version of Tor", "it is not known", "upgrade Tor")
     if tuple(parsed)[:3] < OLDEST:

@@ -23,13 +23,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
+from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.isolation import APP, P2P
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
-from isoproxy.tor.dialer import Dial
+from isoproxy.tor.dial import Dial
 
 if TYPE_CHECKING:
     from isoproxy.front.listener import Listener
@@ -58,10 +59,12 @@ class Connection:
         "_discarded",
         "_early",
         "_ending",
+        "_p2p",
         "_readable",
         "_session",
         "_sock",
         "_spoke",
+        "_target",
         "_task",
         "client",
         "listener",
@@ -84,6 +87,8 @@ class Connection:
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""
+        self._p2p = False
+        self._target: Target | None = None
         self._spoke = False
         self._readable = True
         self._ending = False
@@ -127,6 +132,8 @@ class Connection:
         """End now, whatever the stage."""
         if self.relay is not None:
             self.relay.abort()
+        elif self.stage is Stage.RELAYING and self._task is not None:
+            self._task.cancel()
         else:
             self._close()
 
@@ -196,22 +203,23 @@ class Connection:
             self._start_dial(wish, wish.target)
 
     def _start_dial(self, wish: Wish, target: Target) -> None:
-        """Dial for a wish; a Bitcoin port's first bytes wait for the bridge's decision."""
+        """Dial for a wish; what is for a Bitcoin peer waits until it is known how to say it."""
         front = self.listener.front
-        bitcoin = wish.command is Command.CONNECT and target.port in front.bitcoin_ports
-        optimistic = b"" if bitcoin else self._early
-        if not bitcoin:
+        self._p2p = wish.command is Command.CONNECT and target.port in front.p2p_ports
+        optimistic = b"" if self._p2p else self._early
+        if not self._p2p:
             self._early = b""
+        self._target = target
         try:
             dial = front.dialer.start(
                 wish.key,
-                P2P if bitcoin else APP,
+                P2P if self._p2p else APP,
                 target,
                 self._dialled,
                 command=wish.command,
                 client=self.client or b"",
                 optimistic_data=optimistic,
-                read_ahead=True,
+                read_ahead=not self._p2p,
             )
         except IsoproxyError as error:
             self._refuse(error.kind)
@@ -277,8 +285,11 @@ class Connection:
         self.stage = Stage.RELAYING
         front.counters.opened += 1
         early, self._early = self._early, b""
-        front.deadlines.set(self, front.limits.idle_timeout_s)
         upstream = dial.take_socket()
+        if self._p2p and front.p2p is not None:
+            self._carry(front.p2p, upstream, early)
+            return
+        front.deadlines.set(self, front.limits.idle_timeout_s)
         self.relay = Relay(
             front.reactor,
             front.pipes,
@@ -289,6 +300,15 @@ class Connection:
             self._relayed,
         )
         self.relay.run()
+
+    def _carry(self, p2p: PeerToPeer, upstream: socket.socket, early: bytes) -> None:
+        """Hand both sockets to the Bitcoin side, which ends with them."""
+        reactor, wish, target = self.listener.front.reactor, self.wish, self._target
+        assert wish is not None
+        assert target is not None
+        reactor.unregister(self._sock.fileno())
+        reactor.unregister(upstream.fileno())
+        self._start(p2p.carry(self._sock, early, upstream, wish.key, target, self.client or b""))
 
     def _relayed(self) -> None:
         relay = self.relay
@@ -342,7 +362,7 @@ class Connection:
     def _close(self) -> None:
         if self.stage is Stage.CLOSED:
             return
-        self.listener.front.reactor.unregister(self._sock.fileno())
+        self.listener.front.reactor.closing(self._sock.fileno())
         self._sock.close()
         self._forget()
 
@@ -362,11 +382,15 @@ class Connection:
     def _start(self, work: asyncio._CoroutineLike[None]) -> None:
         task = self.listener.front.loop.create_task(work)
         self._task = task
+        self.listener.front.tasks.add(task)
         task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self.listener.front.tasks.discard(task)
         if self._task is task:
             self._task = None
+        if self.stage is Stage.RELAYING:
+            self._forget()
         with contextlib.suppress(asyncio.CancelledError):
             error = task.exception()
             if error is not None:

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from isoproxy.errors import ErrorKind
 from isoproxy.front.connection import Connection, Stage
 from isoproxy.front.listener import Listener, ListenerSettings
+from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.observe.log import logger
@@ -78,7 +79,7 @@ class FrontEnd:
     """All listeners of a process.
 
     names          resolves the names that Tor must not see, or None
-    bitcoin_ports  destination ports whose streams get circuits of their own purpose
+    p2p            carries streams to Bitcoin peers, or None
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class FrontEnd:
         *,
         limits: Limits | None = None,
         names: Names | None = None,
-        bitcoin_ports: frozenset[int] = frozenset(),
+        p2p: PeerToPeer | None = None,
     ) -> None:
         self.reactor = reactor
         self.loop = reactor.loop
@@ -97,14 +98,20 @@ class FrontEnd:
         self.dialer = dialer
         self.limits = limits if limits is not None else Limits()
         self.names = names
-        self.bitcoin_ports = bitcoin_ports
+        self.p2p = p2p
         self.pipes = PipePool.for_this_machine()
         self.deadlines = Deadlines(self.loop)
         self.counters = Counters()
         self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.listeners: dict[str, Listener] = {}
         self._per_client: Counter[bytes] = Counter()
         self._drained: asyncio.Event | None = None
+
+    @property
+    def p2p_ports(self) -> frozenset[int]:
+        """Destination ports whose streams are for Bitcoin peers."""
+        return self.p2p.ports if self.p2p is not None else frozenset()
 
     def open(self, settings: ListenerSettings, sock: socket.socket | None = None) -> Listener:
         """Start a listener, on an inherited socket if there is one; OperationError if not."""
@@ -130,6 +137,7 @@ class FrontEnd:
                 self._drained = None
         for connection in list(self.connections):
             connection.abort()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         self.deadlines.close()
         self.pipes.close()
 

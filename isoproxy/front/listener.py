@@ -29,7 +29,7 @@ from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import client_of_address, client_of_uid
-from isoproxy.tor.dialer import OUT_OF_RESOURCES
+from isoproxy.tor.dial import OUT_OF_RESOURCES
 from isoproxy.tor.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Listener:
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        self.front.reactor.unregister(sock.fileno())
+        self.front.reactor.closing(sock.fileno())
         path = self.settings.endpoint.path
         if path is not None and not self._inherited:
             with contextlib.suppress(OSError):

@@ -287,7 +287,7 @@ class Relay:
         for direction in (self.up, self.down):
             direction.release(self._pipes)
         for sock in (self.up.source, self.up.sink):
-            self._reactor.unregister(sock.fileno())
+            self._reactor.closing(sock.fileno())
             sock.close()
         if finished is not None:
             finished()

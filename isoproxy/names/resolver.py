@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.answer import Policy, Resolution, Status, Want
 from isoproxy.names.backend import MAX_VALUE_BYTES, Absent, Backend, Found
@@ -31,6 +31,7 @@ from isoproxy.names.cache import PER_KEY, TOTAL, KeyedCache
 from isoproxy.names.domain import Place
 from isoproxy.names.name import BitName
 from isoproxy.names.walk import Fetched, Walk
+from isoproxy.target import Target
 
 DEADLINE_S: Final = 60.0
 POSITIVE_S: Final = 600.0
@@ -137,6 +138,23 @@ class Resolver:
         if resolution.status is not Status.FAILED and self._isolator.is_current(key):
             self._answers.put(key, (wanted, want), resolution.from_cache(), walk.ends)
         return resolution
+
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want = Want.STREAM
+    ) -> Target:
+        """Where a stream to `target`, a host under `bit`, is to go: the front end's question.
+
+        Raises:
+            NamingError: there is no answer; its kind is the reason.
+        """
+        resolution = self.lookup_cached(target.host, key, want)
+        try:
+            resolution = resolution or await self.resolve(target.host, key, want)
+        except PolicyRefusal as refusal:
+            raise NamingError(kind=refusal.kind) from None
+        if resolution.target is None:
+            raise NamingError(kind=resolution.reason)
+        return target.with_host(resolution.target)
 
     async def look_at(self, name: bytes | str, key: IsolationKey) -> tuple[Place, Found]:
         """What the value says about exactly `name`; aliases are not followed.

@@ -6,8 +6,9 @@ Theory of operation
     `_tor.<name>`, its `tor` item, A, AAAA, and then the alias (or what a `translate`
     above it makes of it), where everything starts again.
 
-    The DNS knows no `tor` item and a `translate` hides everything below it; so the TXT
-    records at `_tor.<name>` may themselves lie behind a redirection, which is followed.
+    The TXT records at `_tor.<name>` may themselves lie behind a redirection (a `translate`
+    at the name, an alias that a wildcard catches).  It is followed; where it leads in a
+    circle or to a name that is not there, there are none.
 
 Invariants
     At most MAX_FETCHES values are asked for and MAX_ALIASES redirections followed in one
@@ -151,7 +152,13 @@ class Walk:
     async def _onions(self, name: BitName) -> list[str]:
         """The v3 onion services of `name`."""
         place = await self.look_at(BitName(name.base, ("_tor", *name.labels)))
-        while place.redirect is not None and _is_under_bit(place.redirect):
+        seen = {place.owner}
+        while (
+            place.redirect is not None
+            and place.redirect not in seen
+            and _is_under_bit(place.redirect)
+        ):
+            seen.add(place.redirect)
             self._follow()
             try:
                 place = await self.look_at(BitName.parse(place.redirect))

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
+from collections.abc import Callable, Coroutine
 
 import pytest
 
-from isoproxy.reactor import PEER_SHUT, READABLE, WRITABLE, Deadlines, Handler, Reactor
+from isoproxy.reactor import (
+    PEER_SHUT,
+    READABLE,
+    WRITABLE,
+    Deadlines,
+    Handler,
+    Reactor,
+    ReactorLoop,
+    SharedSelector,
+)
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Recorder:
@@ -37,7 +50,18 @@ def reactor_with(defects: list[tuple[Handler, Exception]]) -> Reactor:
     )
 
 
-async def test_events_come_once_per_change() -> None:
+def on_both_loops(play: Callable[[], Coroutine[None, None, None]]) -> Callable[[LoopFactory], None]:
+    """Run a test where the reactor shares the loop's epoll, and where it has its own."""
+
+    @pytest.mark.parametrize("factory", [ReactorLoop, asyncio.SelectorEventLoop])
+    def test(factory: LoopFactory) -> None:
+        with asyncio.Runner(debug=True, loop_factory=factory) as runner:
+            runner.run(play())
+
+    return test
+
+
+async def _events_come_once_per_change() -> None:
     reactor = reactor_with([])
     near, far = socket.socketpair()
     near.setblocking(False)
@@ -62,7 +86,7 @@ async def test_events_come_once_per_change() -> None:
     reactor.close()
 
 
-async def test_a_descriptor_changes_hands_without_losing_events() -> None:
+async def _a_descriptor_changes_hands_without_losing_events() -> None:
     reactor = reactor_with([])
     near, far = socket.socketpair()
     with near, far:
@@ -77,7 +101,7 @@ async def test_a_descriptor_changes_hands_without_losing_events() -> None:
     reactor.close()
 
 
-async def test_one_handlers_defect_leaves_the_others_alone() -> None:
+async def _one_handlers_defect_leaves_the_others_alone() -> None:
     defects: list[tuple[Handler, Exception]] = []
     reactor = reactor_with(defects)
     pairs = [socket.socketpair() for _ in range(2)]
@@ -95,7 +119,7 @@ async def test_one_handlers_defect_leaves_the_others_alone() -> None:
             sock.close()
 
 
-async def test_another_turn_comes_after_the_others() -> None:
+async def _another_turn_comes_after_the_others() -> None:
     reactor = reactor_with([])
     first, second = Recorder(), Recorder()
     reactor.again(first, 1)
@@ -104,6 +128,68 @@ async def test_another_turn_comes_after_the_others() -> None:
     await asyncio.sleep(0)
     assert (first.events, second.events) == ([(1, 0)], [(2, 0)])
     reactor.close()
+
+
+test_events_come_once_per_change = on_both_loops(_events_come_once_per_change)
+test_a_descriptor_changes_hands = on_both_loops(_a_descriptor_changes_hands_without_losing_events)
+test_one_defect_stays_one = on_both_loops(_one_handlers_defect_leaves_the_others_alone)
+test_another_turn_comes_after_the_others = on_both_loops(_another_turn_comes_after_the_others)
+
+
+async def _sockets_of_both_kinds_live_side_by_side() -> None:
+    """asyncio's own readers and writers work while the reactor is busy."""
+    reactor = reactor_with([])
+    near, far = socket.socketpair()
+    with near, far:
+        handler = Recorder()
+        near.setblocking(False)
+        reactor.register(near.fileno(), handler)
+        server = await asyncio.start_server(_echo, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for number in range(20):
+            far.send(b"x")
+            writer.write(b"%d\n" % number)
+            assert await reader.readline() == b"%d\n" % number
+        assert sum(1 for _, events in handler.events if events & READABLE) >= 2
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await asyncio.sleep(0.01)
+        reactor.closing(near.fileno())
+        assert len(reactor) == 0
+    reactor.close()
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        writer.write(line)
+    writer.close()
+
+
+test_sockets_of_both_kinds = on_both_loops(_sockets_of_both_kinds_live_side_by_side)
+
+
+def test_the_shared_selector_keeps_asyncios_contract() -> None:
+    selector = SharedSelector()
+    near, far = socket.socketpair()
+    with near, far:
+        key = selector.register(near, selectors.EVENT_READ, "data")
+        with pytest.raises(KeyError):
+            selector.register(near.fileno(), selectors.EVENT_READ)
+        assert selector.get_key(near) == key
+        assert dict(selector.get_map()) == {near: key}
+        assert selector.select(0) == []
+        assert selector.select(0.001) == []
+        far.send(b"x")
+        assert selector.select(None) == [(key, selectors.EVENT_READ)]
+        both = selector.modify(near, selectors.EVENT_READ | selectors.EVENT_WRITE, "more")
+        assert selector.select(-1) == [(both, selectors.EVENT_READ | selectors.EVENT_WRITE)]
+        assert selector.modify(near, both.events, "data").data == "data"
+        near.close()
+    selector.unregister(key.fd)
+    with pytest.raises(KeyError):
+        selector.unregister(key.fd)
+    selector.close()
 
 
 @pytest.mark.virtual_clock

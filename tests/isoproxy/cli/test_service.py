@@ -35,25 +35,36 @@ def system_tor(port: SocksPort, *more: str) -> list[str]:
 
 
 async def connect(
-    port: int, *, user: bytes = b"u", password: bytes = b"p", host: bytes = b"example.com"
+    port: int,
+    *,
+    user: bytes = b"u",
+    password: bytes = b"p",
+    host: bytes = b"example.com",
+    dest: int = 80,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A SOCKS5 client by hand, up to its reply."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     login = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
-    request = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + (80).to_bytes(2, "big")
+    request = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + dest.to_bytes(2, "big")
     writer.write(HELLO + login + request)
     assert await reader.readexactly(4) == b"\x05\x02\x01\x00"
     return reader, writer
 
 
-async def echoes(service: Service, text: bytes = b"hello", **login: bytes) -> bool:
-    """Whether a stream opens and carries `text` there and back."""
-    reader, writer = await connect(service.port(), **login)
+async def echoes(
+    service: Service,
+    *,
+    user: bytes = b"u",
+    password: bytes = b"p",
+    host: bytes = b"example.com",
+) -> bool:
+    """Whether a stream opens and carries bytes there and back."""
+    reader, writer = await connect(service.port(), user=user, password=password, host=host)
     try:
         if (await reader.readexactly(10))[1] != 0:
             return False
-        writer.write(text)
-        return await reader.readexactly(len(text)) == text
+        writer.write(b"hello")
+        return await reader.readexactly(5) == b"hello"
     finally:
         writer.close()
 

@@ -1,0 +1,114 @@
+"""How many merge-mined headers a second one core validates, and in how much memory.
+
+    python -m benchmarks.headers [COUNT] [DISTINCT]
+
+A chain of DISTINCT headers is mined here, each of the size that main-network headers
+have on average (about 0.8 kB: a witness coinbase with five outputs, a parent block of
+thousands of transactions, a merged-mining tree of sixteen chains), at a difficulty that
+is found at once.  COUNT of them then pass through the parser in pieces of 32 kB and
+through all checks of the chain, as they do in synchronisation.  The chain is begun anew
+each time its headers are used up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import resource
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+
+from isoproxy.names.auxpow import Header, HeaderStream
+from isoproxy.names.chain import HeaderChain
+from isoproxy.names.network import MAINNET, REGTEST, Anchor, Network
+from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
+
+PIECE = 1 << 15
+TARGET = 5000
+EASY = dataclasses.replace(MAINNET, pow_limit=REGTEST.pow_limit, retargets=False)
+FIRST = 815_000
+
+
+def hashes(count: int, rng: random.Random) -> list[bytes]:
+    return [rng.randbytes(32) for _ in range(count)]
+
+
+def mine(count: int) -> tuple[Network, Anchor, list[Header], bytes]:
+    """Rules, anchor, the headers up to the anchor, and `count` full headers above it."""
+    rng = random.Random(1)
+    previous, when, below = bytes(32), 1_700_000_000, []
+    for _ in range(11):
+        below.append(Header.parse(header_bytes(PLAIN_VERSION, previous, rng.randbytes(32), when)))
+        previous, when = below[-1].block_hash, when + 600
+    anchor = Anchor(FIRST, previous)
+    parts = []
+    for _ in range(count):
+        mining = MergeMining(
+            branch=hashes(4, rng),
+            coinbase_branch=hashes(12, rng),
+            nonce=rng.getrandbits(32),
+            before=b"\x03" + rng.randbytes(3),
+            outputs=3,
+            witness=True,
+        )
+        header = header_bytes(AUXPOW_VERSION, previous, rng.randbytes(32), when)
+        parts.append(mining.mine(header))
+        previous, when = Header.parse(header).block_hash, when + 600
+    return EASY, anchor, below, b"".join(parts)
+
+
+def pieces(blob: bytes) -> Iterator[bytes]:
+    for at in range(0, len(blob), PIECE):
+        yield blob[at : at + PIECE]
+
+
+def validate(network: Network, anchor: Anchor, below: list[Header], blob: bytes) -> int:
+    """Validate the whole of `blob` on top of the anchor; returns how many headers it had."""
+    chain = HeaderChain(network, anchor)
+    chain.extend_down(below)
+    branch, stream = chain.branch(anchor.height), HeaderStream()
+    for piece in pieces(blob):
+        for mined in stream.feed(piece):
+            branch.append(mined)
+    for mined in stream.finish():
+        branch.append(mined)
+    chain.adopt(branch)
+    return chain.tip_height - anchor.height
+
+
+def peak_memory(chain: tuple[Network, Anchor, list[Header], bytes], rounds: int) -> int:
+    """Bytes allocated at most during `rounds` passes over the chain."""
+    tracemalloc.start()
+    for _ in range(rounds):
+        validate(*chain)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def main() -> int:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    distinct = min(count, int(sys.argv[2]) if len(sys.argv) > 2 else 2000)
+    chain = mine(distinct)
+    size = len(chain[3]) / distinct
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done, began = 0, time.process_time()
+    while done < count:
+        done += validate(*chain)
+    seconds = time.process_time() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rate = done / seconds
+    short, long = peak_memory(chain, 1), peak_memory(chain, 3)
+    print(f"headers validated          {done}")
+    print(f"average size               {size:.0f} bytes")
+    print(f"rate on one core           {rate:.0f} headers/s (target {TARGET})")
+    print(f"throughput                 {rate * size / 1e6:.1f} MB/s")
+    print(f"peak allocated, one pass   {short / 1e3:.0f} kB; three passes {long / 1e3:.0f} kB")
+    print(f"resident growth            {(after - before) / 1e3:.1f} MB over the whole run")
+    return 0 if rate >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

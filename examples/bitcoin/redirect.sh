@@ -1,0 +1,14 @@
+#!/bin/sh
+# Run a program so that its Bitcoin connections go through isoproxy's gateway, by nftables.
+#
+#     sudo ./redirect.sh GROUP PROGRAM [ARGUMENT...]
+#
+# GROUP is a system group made for this; the program runs as the user who called sudo, in
+# that group alone.  The gateway must listen on 127.0.0.1:1324 and on [::1]:1324.
+set -eu
+group=$1
+shift
+rules=$(isoproxy bitcoin redirect --print "$group")
+printf '%s\n' "$rules" | nft -f -
+trap 'nft delete table inet isoproxy_bitcoin' EXIT
+setpriv --reuid "${SUDO_UID:-$(id -u)}" --regid "$group" --clear-groups -- "$@"

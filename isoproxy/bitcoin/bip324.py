@@ -1,0 +1,262 @@
+"""The v2 transport of Bitcoin's P2P protocol (BIP324): one side of one connection.
+
+Theory of operation
+    Both sides send a 64-byte key and up to 4095 bytes of garbage; from the two keys come
+    all others, and after its garbage each side sends a 16-byte terminator that only the
+    other can recognise.  From there on there are packets: any number of decoys, the
+    version packet (whose contents mean nothing yet), then application messages mixed with
+    decoys.  The first packet of a direction, decoy or not, authenticates that direction's
+    garbage.
+
+        responder only            both
+        V1_CHECK ──mismatch──▶ KEY ──64 bytes──▶ GARBAGE ──terminator──▶ VERSION ──▶ READY
+            └──16 bytes match──▶ V1                            first packet that is no decoy
+
+    The responder sends nothing until the first byte that no v1 client would have sent.
+    Either side sends its terminator and version packet as soon as it has the other's key,
+    and may send messages at once: it does not wait for the other's version packet.
+
+    The owner puts what it received into `inbox`, calls `advance`, sends what that returns,
+    and once `session_id` is set reads packets: `next_size`, then `open_into`.
+
+Invariants
+    The 3 length bytes go through their cipher exactly once, however the stream is cut
+    (the size is remembered).  The size is checked before any memory is set aside.  Our own
+    garbage stays below 4095 bytes: a widespread peer never looks at the last position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
+
+from isoproxy.bitcoin.buffer import ByteQueue
+from isoproxy.bitcoin.cipher import (
+    HEADER_SIZE,
+    IGNORE,
+    LENGTH_SIZE,
+    OVERHEAD,
+    PacketOpener,
+    PacketSealer,
+    SessionKeys,
+)
+from isoproxy.bitcoin.ellswift import ENCODED_LENGTH, KeyPair
+from isoproxy.bitcoin.messages import Network
+from isoproxy.bitcoin.v1 import PREFIX_LENGTH, VERSION
+from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+
+MAX_GARBAGE: Final = 4095
+MAX_SENT_GARBAGE: Final = 4094
+TERMINATOR_LENGTH: Final = 16
+
+
+class State(Enum):
+    """How far a connection is."""
+
+    V1_CHECK = "v1 check"
+    V1 = "v1"
+    KEY = "key"
+    GARBAGE = "garbage"
+    VERSION = "version"
+    READY = "ready"
+
+
+class Transport:
+    """One side of a v2 connection.
+
+    `keys` is used up; `garbage` (at most 4094 bytes) follows our key; `decoys` are the
+    contents of decoy packets to send before our version packet.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_decoys",
+        "_garbage",
+        "_initiator",
+        "_keys",
+        "_magic",
+        "_max_contents",
+        "_opener",
+        "_recv_terminator",
+        "_scanned",
+        "_sealer",
+        "decoys_received",
+        "inbox",
+        "session_id",
+        "state",
+    )
+
+    def __init__(
+        self,
+        network: Network,
+        keys: KeyPair,
+        *,
+        initiator: bool,
+        garbage: bytes = b"",
+        decoys: Sequence[bytes] = (),
+    ) -> None:
+        if len(garbage) > MAX_GARBAGE:
+            raise LocalProtocolError("BIP324 garbage is at most 4095 bytes long")
+        self._keys = keys
+        self._initiator = initiator
+        self._magic = network.magic
+        self._max_contents = network.max_contents
+        self._garbage = garbage
+        self._decoys = decoys
+        self._sealer: PacketSealer | None = None
+        self._opener: PacketOpener | None = None
+        self._recv_terminator = b""
+        self._scanned = 0
+        self._awaited = -1
+        self.inbox = ByteQueue()
+        self.state = State.KEY if initiator else State.V1_CHECK
+        self.session_id: bytes | None = None
+        self.decoys_received = 0
+
+    def opening(self) -> bytes:
+        """Our key and garbage; the initiator begins the connection with it."""
+        return self._keys.encoded + self._garbage
+
+    def advance(self) -> bytes:
+        """Carry the handshake on with what is in `inbox`; returns bytes to be sent.
+
+        Raises RemoteProtocolError if the other side cannot be a v2 peer of this network.
+        """
+        output = b""
+        if self.state is State.V1_CHECK and self._is_v2():
+            output = self.opening()
+        if self.state is State.KEY:
+            if not self._initiator and self.inbox.peek()[4:PREFIX_LENGTH] == VERSION:
+                raise RemoteProtocolError("the other side is a v1 peer of another network")
+            if len(self.inbox) >= ENCODED_LENGTH:
+                output += self._derive()
+        if self.state is State.GARBAGE:
+            self._find_terminator()
+        return output
+
+    def _is_v2(self) -> bool:
+        """Leave V1_CHECK as soon as the bytes received decide it."""
+        first = bytes(self.inbox.peek()[:PREFIX_LENGTH])
+        if not (self._magic + VERSION).startswith(first):
+            self.state = State.KEY
+            return True
+        if len(first) == PREFIX_LENGTH:
+            self.state = State.V1
+        return False
+
+    def _derive(self) -> bytes:
+        """Take the other side's key; our terminator, decoys and version packet come out."""
+        theirs = bytes(self.inbox.peek()[:ENCODED_LENGTH])
+        self.inbox.drop(ENCODED_LENGTH)
+        secret = self._keys.exchange(theirs, initiator=self._initiator)
+        keys = SessionKeys.derive(secret, self._magic)
+        sending = (keys.initiator_length, keys.initiator_packet)
+        receiving = (keys.responder_length, keys.responder_packet)
+        terminator = keys.garbage_terminators[:TERMINATOR_LENGTH]
+        self._recv_terminator = keys.garbage_terminators[TERMINATOR_LENGTH:]
+        if not self._initiator:
+            sending, receiving = receiving, sending
+            terminator, self._recv_terminator = self._recv_terminator, terminator
+        self._sealer = PacketSealer(*sending, self._garbage)
+        self._opener = PacketOpener(*receiving)
+        self.session_id = keys.session_id
+        self.state = State.GARBAGE
+        decoys = b"".join(self._sealer.seal(decoy, ignore=True) for decoy in self._decoys)
+        self._garbage, self._decoys = b"", ()
+        return terminator + decoys + self._sealer.seal(b"")
+
+    def _find_terminator(self) -> None:
+        inbox, opener = self.inbox, self._opener
+        assert opener is not None
+        limit = inbox.start + min(len(inbox), MAX_GARBAGE + TERMINATOR_LENGTH)
+        found = inbox.data.find(self._recv_terminator, inbox.start + self._scanned, limit)
+        if found >= 0:
+            opener.authenticate(bytes(inbox.data[inbox.start : found]))
+            inbox.start = found + TERMINATOR_LENGTH
+            self.state = State.VERSION
+        elif len(inbox) >= MAX_GARBAGE + TERMINATOR_LENGTH:
+            raise LimitExceeded("the BIP324 garbage has no end, or the peer is on another network")
+        else:
+            self._scanned = max(0, len(inbox) - TERMINATOR_LENGTH + 1)
+
+    @property
+    def can_send(self) -> bool:
+        """True once messages may be sealed: from the other side's key on."""
+        return self._sealer is not None
+
+    def next_size(self) -> int | None:
+        """The size of the next packet's contents, None while it is not complete.
+
+        Raises LimitExceeded if it is longer than the network allows.
+        """
+        if self.state is not State.READY and self.state is not State.VERSION:
+            return None
+        inbox = self.inbox
+        queued = inbox.end - inbox.start
+        size = self._awaited
+        if size < 0:
+            if queued < LENGTH_SIZE:
+                return None
+            size = self._read_length()
+        if queued < size + OVERHEAD:
+            inbox.expect(size + OVERHEAD)
+            return None
+        return size
+
+    def _read_length(self) -> int:
+        inbox, opener = self.inbox, self._opener
+        assert opener is not None
+        size = opener.open_length(inbox.data[inbox.start : inbox.start + LENGTH_SIZE])
+        if size > self._max_contents:
+            raise LimitExceeded("a BIP324 packet is longer than its network allows")
+        self._awaited = size
+        return size
+
+    def open_into(self, out: memoryview) -> bool:
+        """Open the packet that `next_size` told of into `out` (1 + size bytes).
+
+        Byte 0 of `out` becomes the header byte, the contents follow.  Returns False for
+        packets that carry nothing for the application: decoys and the version packet.
+        Raises RemoteProtocolError if the packet is not authentic.
+        """
+        inbox, opener = self.inbox, self._opener
+        assert opener is not None
+        start = inbox.start + LENGTH_SIZE
+        end = inbox.start + self._awaited + OVERHEAD
+        opener.open_into(inbox.view[start:end], out)
+        inbox.start = end
+        self._awaited = -1
+        if out[0] & IGNORE:
+            self.decoys_received += 1
+            return False
+        if self.state is State.VERSION:
+            self.state = State.READY
+            return False
+        return True
+
+    def seal_into(self, plaintext: bytes | bytearray | memoryview, out: memoryview) -> None:
+        """Seal a header byte and contents into `out`, 19 bytes longer; see PacketSealer."""
+        if self._sealer is None:
+            raise LocalProtocolError("nothing can be sealed before the other side's key came")
+        self._sealer.seal_into(plaintext, out)
+
+    def seal(self, contents: bytes, *, ignore: bool = False) -> bytes:
+        """One packet; a decoy if `ignore`."""
+        if self._sealer is None:
+            raise LocalProtocolError("nothing can be sealed before the other side's key came")
+        return self._sealer.seal(contents, ignore=ignore)
+
+    def receive(self, data: bytes) -> tuple[bytes, list[bytes]]:
+        """Take `data`; returns bytes to be sent and the contents of the packets completed.
+
+        For owners to whom one more copy does not matter.
+        """
+        self.inbox.append(data)
+        output = self.advance()
+        contents = []
+        while (size := self.next_size()) is not None:
+            out = bytearray(HEADER_SIZE + size)
+            if self.open_into(memoryview(out)):
+                contents.append(bytes(out[HEADER_SIZE:]))
+        return output, contents

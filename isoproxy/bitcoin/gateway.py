@@ -1,0 +1,225 @@
+"""Port 1324: a door for clients that cannot be told about a SOCKS proxy.
+
+Theory of operation
+    The destination of a connection is, in this order: what a SOCKS5 client asks for (its
+    first byte is 05; the front end's session takes over, untouched), the one peer this
+    gateway is configured for, where the kernel says the connection was going before
+    nftables redirected it, or the address the client's VERSION message is addressed to.
+    A map of the configuration can turn such an address into another destination, an
+    onion service for instance.
+
+    VERSION holds what the client believes, and some clients put nonsense there (their own
+    address, 127.0.0.1); so an address that was learned is refused unless it is global
+    unicast: a gateway must not be talked into reaching the machine it runs on.
+
+    Each connection is given its own isolation key by this gateway's rule; by default
+    that separates clients and destinations, so every peer gets a circuit of its own.
+
+Invariants
+    Nothing is dialled without a key.  The number of connections is bounded, as is the
+    time and the memory in which a connection must say what it wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
+from isoproxy.bitcoin.opening import read_opening, read_version
+from isoproxy.bitcoin.redirect import original_destination
+from isoproxy.errors import ErrorKind, IsoproxyError, PolicyRefusal
+from isoproxy.isolation import (
+    ClientProtocol,
+    Isolate,
+    IsolationKey,
+    IsolationTuple,
+    client_of_address,
+    client_of_uid,
+)
+from isoproxy.target import Target
+
+GATEWAY_ISOLATION: Final = Isolate.CLIENT_ADDR | Isolate.DEST_ADDR | Isolate.DEST_PORT
+_SOCKS5: Final = 5
+_PEERCRED: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """One gateway.  `peer` is its only destination if set; `peers` maps addresses learned
+    to destinations; `allow_private` lifts the guard, for test networks alone; `silence`
+    is how many seconds a client whose destination is known may wait before it is taken
+    for one that speaks something else; `patience` how long one may take to say where to.
+    """
+
+    peer: Target | None = None
+    peers: Mapping[Target, Target] = field(default_factory=dict)
+    networks: Networks = KNOWN_NETWORKS
+    allow_private: bool = False
+    silence: float = 3.0
+    patience: float = 60.0
+    max_connections: int = 512
+
+
+def check_learned(address: IPv4Address | IPv6Address) -> None:
+    """Raise PolicyRefusal(ADDRESS_REFUSED) unless `address` is global unicast."""
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address.sixtofour or address
+    if isinstance(address, IPv6Address) and address.teredo is not None:
+        raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
+    if not address.is_global or address.is_multicast or address.is_reserved:
+        raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
+
+
+def client_field(client: socket.socket) -> bytes:
+    """Who the client is, for isolation: its address, or its user on a unix socket."""
+    if client.family == socket.AF_UNIX:
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED)
+        return client_of_uid(int.from_bytes(credentials[4:8], "little"))
+    return client_of_address(client.getpeername()[0])
+
+
+class Gateway:
+    """Serves clients on a listening socket.
+
+    `key_for` applies this gateway's isolation rule; `connect` opens a P2P stream under a
+    key (and resolves `.bit` names under it); `socks` serves a SOCKS5 client on a socket
+    from which nothing has been read.  `flows` are the ones under way.
+    """
+
+    def __init__(
+        self,
+        key_for: Callable[[IsolationTuple], IsolationKey],
+        connect: Callable[[IsolationKey, Target], Awaitable[socket.socket]],
+        proven: ProvenV2,
+        *,
+        bridging: BridgeSettings | None = None,
+        settings: GatewaySettings | None = None,
+        socks: Callable[[socket.socket], Awaitable[None]] | None = None,
+    ) -> None:
+        self._key_for = key_for
+        self._connect = connect
+        self._proven = proven
+        self._bridging = bridging or BridgeSettings()
+        self._settings = settings or GatewaySettings()
+        self._socks = socks
+        self.flows: set[Flow] = set()
+        self.refused: dict[ErrorKind, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept until cancelled; then end all connections."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                client, _ = await loop.sock_accept(listener)
+                if len(self._tasks) >= self._settings.max_connections:
+                    self._count(ErrorKind.BUSY)
+                    client.close()
+                    continue
+                client.setblocking(False)
+                task = loop.create_task(self.handle(client))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def handle(self, client: socket.socket) -> None:
+        """Serve one client to the end; closes its socket."""
+        try:
+            if await self._is_socks(client):
+                if self._socks is None:
+                    raise PolicyRefusal(kind=ErrorKind.COMMAND_NOT_SUPPORTED)
+                await self._socks(client)
+            else:
+                await self._serve_bitcoin(client)
+        except IsoproxyError as error:
+            self._count(error.kind)
+        except TimeoutError:
+            self._count(ErrorKind.HANDSHAKE_TIMEOUT)
+        except OSError:
+            self._count(ErrorKind.GENERAL_FAILURE)
+        finally:
+            client.close()
+
+    def _count(self, kind: ErrorKind) -> None:
+        self.refused[kind] = self.refused.get(kind, 0) + 1
+
+    async def _is_socks(self, client: socket.socket) -> bool:
+        """Look at the first byte and leave it where it is."""
+        known = self._settings.peer is not None or original_destination(client) is not None
+        patience = self._settings.silence if known else self._settings.patience
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(client, readable.set)
+        try:
+            async with asyncio.timeout(patience):
+                await readable.wait()
+        except TimeoutError:
+            if not known:
+                raise
+            return False
+        finally:
+            loop.remove_reader(client)
+        with contextlib.suppress(BlockingIOError):
+            return client.recv(1, socket.MSG_PEEK)[:1] == bytes([_SOCKS5])
+        return False
+
+    async def _serve_bitcoin(self, client: socket.socket) -> None:
+        settings = self._settings
+        first, network = await read_opening(
+            client, settings.networks, silence=settings.silence, patience=settings.patience
+        )
+        target = self._known_destination(client)
+        if target is None:
+            if not isinstance(network, Network):
+                raise PolicyRefusal(kind=ErrorKind.MALFORMED)
+            first, version = await read_version(client, first, network, settings.patience)
+            target = self._learned(version.recv_host, version.recv_port)
+        key = self._key_for(
+            IsolationTuple(
+                client=client_field(client),
+                protocol=ClientProtocol.BITCOIN,
+                dest_host=target.host.encode("ascii"),
+                dest_port=target.port,
+            )
+        )
+
+        async def dial() -> socket.socket:
+            return await self._connect(key, target)
+
+        peer = await dial()
+        if not isinstance(network, Network):
+            await relay(client, first, peer, self._bridging.deadlines)
+            return
+        flow = Flow(key, target, network)
+        self.flows.add(flow)
+        try:
+            await bridge(client, first, peer, dial, flow, self._bridging, self._proven)
+        finally:
+            self.flows.discard(flow)
+
+    def _known_destination(self, client: socket.socket) -> Target | None:
+        """What needs no VERSION: the configured peer, or the original destination."""
+        if self._settings.peer is not None:
+            return self._settings.peer
+        original = original_destination(client)
+        return None if original is None else self._learned(*original)
+
+    def _learned(self, address: IPv4Address | IPv6Address, port: int) -> Target:
+        learned = Target.parse(str(address), port)
+        mapped = self._settings.peers.get(learned)
+        if mapped is not None:
+            return mapped
+        if not self._settings.allow_private:
+            check_learned(address)
+            if not port:
+                raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
+        return learned

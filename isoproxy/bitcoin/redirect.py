@@ -1,0 +1,89 @@
+"""Sending an unmodified client's connections to the gateway: nftables, SO_ORIGINAL_DST.
+
+Theory of operation
+    Programs of one system group have their connections to Bitcoin's ports redirected to
+    the gateway on this machine; the kernel remembers where they were going, and the
+    gateway asks it (`original_destination`).  Whatever else that group tries to send is
+    rejected, so a client that ignores its settings leaks nothing, its DNS included.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS
+from isoproxy.errors import OperationError
+
+DEFAULT_PORTS: Final = tuple(sorted({network.port for network in KNOWN_NETWORKS}))
+
+_SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h
+_SOL_IPV6: Final = 41
+_GROUP: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}|[0-9]{1,10}", re.ASCII)
+
+_RULES: Final = """\
+# Connections that programs of group {group} make to Bitcoin's ports go to isoproxy's
+# gateway; all else they send, DNS included, is rejected.
+# Load: nft -f FILE        Undo: nft delete table inet isoproxy_bitcoin
+table inet isoproxy_bitcoin {{
+    chain to_gateway {{
+        type nat hook output priority -100; policy accept;
+        meta skgid {skgid} oifname != "lo" tcp dport {{ {ports} }} redirect to :{gateway}
+    }}
+    chain confine {{
+        type filter hook output priority 0; policy accept;
+        meta skgid {skgid} ip daddr 127.0.0.0/8 accept
+        meta skgid {skgid} ip6 daddr ::1 accept
+        meta skgid {skgid} reject
+    }}
+}}
+"""
+
+
+def nft_rules(group: str, *, gateway_port: int = 1324, ports: Iterable[int] = ()) -> str:
+    """The nftables rules for the system group `group` (a name or a number).
+
+    `ports` are the destination ports to redirect, by default those of the known networks.
+    Raises OperationError for what is no group and no port.
+    """
+    chosen = sorted(set(ports)) or list(DEFAULT_PORTS)
+    if _GROUP.fullmatch(group) is None:
+        raise OperationError("this is not the name or number of a system group")
+    if not all(0 < port <= 0xFFFF for port in (gateway_port, *chosen)):
+        raise OperationError("a TCP port lies between 1 and 65535")
+    return _RULES.format(
+        group=group,
+        skgid=group if group.isdigit() else f'"{group}"',
+        ports=", ".join(map(str, chosen)),
+        gateway=gateway_port,
+    )
+
+
+def original_destination(
+    client: socket.socket,
+) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """Where a redirected connection was going; None if it was not redirected."""
+    try:
+        if client.family == socket.AF_INET6:
+            raw = client.getsockopt(_SOL_IPV6, _SO_ORIGINAL_DST, 28)
+        elif client.family == socket.AF_INET:
+            raw = client.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, 16)
+        else:
+            return None
+    except OSError:  # the kernel tracks no such connection
+        return None
+    destination = parse_sockaddr(raw)
+    local = client.getsockname()
+    return None if (str(destination[0]), destination[1]) == local[:2] else destination
+
+
+def parse_sockaddr(raw: bytes) -> tuple[IPv4Address | IPv6Address, int]:
+    """Address and port of a `sockaddr_in` (16 bytes) or `sockaddr_in6` (28 bytes)."""
+    (port,) = struct.unpack_from("!H", raw, 2)
+    if len(raw) >= 28:
+        return IPv6Address(raw[8:24]), port
+    return IPv4Address(raw[4:8]), port

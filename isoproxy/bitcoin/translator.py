@@ -1,0 +1,345 @@
+"""A v1 program on one side, a v2 peer on the other: bytes in, bytes out, no sockets.
+
+Theory of operation
+    A converter has two sides, each with an inbox (bytes received there) and an outbox
+    (bytes to be sent there).  Its owner fills an inbox, calls `received`, and sends what
+    the outboxes hold.  Time is told to it: `deadline` says when it wants `on_deadline`.
+
+    `Translator` turns every whole message of a batch into its other form without copying
+    the payload: towards the peer, header byte and type are written over the tail of the
+    v1 header and encrypted from there into the outbox; towards the client, the packet is
+    decrypted to where its payload belongs and the v1 header is written before it.  Only
+    types without a short id, rare and small, are moved by 12 bytes.
+
+    `Relay` passes v1 through, for a fallback or a v1 peer that came in; the inbox of one
+    side is the outbox of the other.  It can rewrite the client's VERSION, no more.
+
+Invariants
+    Nothing of the client's leaves before the peer's key came, and until then all of it
+    can be taken back (`untranslated`) for a fallback.  A message is passed on whole and
+    verified, or not at all; order is kept.  What an inbox may hold is bounded by the
+    network's largest message, and both sides' owner stops reading a side while the other
+    side's outbox is not empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+from hashlib import sha256
+from typing import Final, Protocol
+
+from isoproxy.bitcoin.bip324 import State
+from isoproxy.bitcoin.buffer import READ, ByteQueue
+from isoproxy.bitcoin.cipher import HEADER_SIZE, OVERHEAD
+from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, is_type
+from isoproxy.bitcoin.options import Deadlines, TransportOptions
+from isoproxy.bitcoin.traffic import Direction
+from isoproxy.bitcoin.v1 import (
+    HEADER,
+    HEADER_LENGTH,
+    VERSION,
+    V1Receiver,
+    VersionRewrite,
+    encode,
+)
+from isoproxy.errors import LimitExceeded
+
+_PACKET_AT: Final = HEADER_LENGTH - 1 - HEADER_SIZE
+"""Where a packet is decrypted to, so that a short type's payload follows a v1 header."""
+
+
+class Ending(Enum):
+    """How a flow ended; the value is the metric label."""
+
+    CLIENT_CLOSED = "client_closed"
+    PEER_CLOSED = "peer_closed"
+    CLIENT_BROKE_PROTOCOL = "client_broke_protocol"
+    PEER_BROKE_PROTOCOL = "peer_broke_protocol"
+    CLIENT_SILENT = "client_silent"
+    PEER_SILENT = "peer_silent"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    IDLE = "idle"
+    V2_REQUIRED = "v2_required"
+    DIAL_FAILED = "dial_failed"
+
+
+class Side:
+    """One side of a converter."""
+
+    __slots__ = ("inbox", "outbox")
+
+    def __init__(self, inbox: ByteQueue, outbox: ByteQueue) -> None:
+        self.inbox = inbox
+        self.outbox = outbox
+
+
+class Converter(Protocol):
+    """What stands between two sockets."""
+
+    client: Side
+    peer: Side
+
+    def accepts(self, side: Side) -> bool:
+        """False while `side` is not to be read, whatever its outboxes say."""
+
+    def received(self, side: Side, size: int, now: float) -> None:
+        """`size` bytes were put into the inbox of `side`; raises RemoteProtocolError."""
+
+    def deadline(self) -> float:
+        """When `on_deadline` is due, in the clock of `now`."""
+
+    def on_deadline(self, now: float) -> Ending | None:
+        """Do what is due; an Ending if the time is up."""
+
+    def trim(self) -> None:
+        """Give back memory that is not in use."""
+
+
+class Translator:
+    """v1 with the client, v2 with the peer.
+
+    `initiator` is False where the peer came to us.  `on_ready` is called once, when the
+    peer's version packet has been authenticated.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        options: TransportOptions,
+        *,
+        initiator: bool,
+        now: float,
+        deadlines: Deadlines | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.network = network
+        self.transport = options.transport(network, initiator=initiator)
+        self._receiver = V1Receiver(network)
+        self.client = Side(self._receiver.queue, ByteQueue())
+        self.peer = Side(self.transport.inbox, ByteQueue())
+        self.to_peer = Direction(network.ids)
+        self.to_client = Direction(network.ids)
+        self.ready = False
+        self._on_ready = on_ready
+        self._options = options
+        self._deadlines = deadlines or Deadlines()
+        self._began = now
+        self._last_byte = now
+        self._first_byte_at = math.inf
+        self._next_decoy = math.inf
+        if initiator:
+            self._send(self.transport.opening())
+
+    @property
+    def session_id(self) -> str:
+        """In lower-case hex as Bitcoin Core shows it, "" until the peer is authenticated."""
+        session_id = self.transport.session_id
+        return session_id.hex() if self.ready and session_id is not None else ""
+
+    @property
+    def corrupt(self) -> int:
+        """Messages of the client that were dropped for a wrong checksum."""
+        return self._receiver.corrupt
+
+    @property
+    def peer_was_silent(self) -> bool:
+        """True while not one byte came from the peer."""
+        return self.to_client.wire == 0
+
+    @property
+    def sent_to_peer(self) -> int:
+        """Bytes that have left towards the peer."""
+        return self.to_peer.wire - len(self.peer.outbox)
+
+    def untranslated(self) -> bytes:
+        """Take back what the client sent, none of which has left."""
+        assert self.peer_was_silent
+        return self.client.inbox.take()
+
+    def accepts(self, side: Side) -> bool:
+        """The client is not read further while its bytes cannot be translated yet."""
+        return side is self.peer or self.transport.can_send or len(side.inbox) < READ
+
+    def received(self, side: Side, size: int, now: float) -> None:
+        side.inbox.added(size)
+        self._last_byte = now
+        if side is self.client:
+            self._client_to_peer()
+            return
+        if not self.to_client.wire:
+            self._first_byte_at = now
+        self.to_client.wire += size
+        if not self.ready:
+            self._handshake()
+        self._peer_to_client()
+        if not self.ready and self.transport.state is State.READY:
+            self.ready = True
+            self._next_decoy = now + self._options.decoys.pause()
+            self._on_ready()
+
+    def _handshake(self) -> None:
+        output = self.transport.advance()
+        if output:
+            self._send(output)
+            self._client_to_peer()
+
+    def _send(self, data: bytes) -> None:
+        self.peer.outbox.append(data)
+        self.to_peer.wire += len(data)
+
+    def _client_to_peer(self) -> None:
+        transport, receiver, out = self.transport, self._receiver, self.peer.outbox
+        if not transport.can_send:
+            return
+        queue, traffic = receiver.queue, self.to_peer
+        while (message := receiver.next_message()) is not None:
+            kind, start, end = message
+            row = traffic.tally(kind)
+            row.messages += 1
+            row.payload += end - start - HEADER_LENGTH
+            prefix = row.prefix or b"\x00\x00" + kind
+            if kind == VERSION and self._options.version:
+                payload = queue.view[start + HEADER_LENGTH : end]
+                plaintext = memoryview(prefix + self._options.version.apply(payload))
+            else:
+                begin = start + HEADER_LENGTH - len(prefix)
+                queue.data[begin : start + HEADER_LENGTH] = prefix
+                plaintext = queue.view[begin:end]
+            size = len(plaintext) + OVERHEAD - HEADER_SIZE
+            transport.seal_into(plaintext, out.reserve(size))
+            out.added(size)
+            traffic.wire += size
+
+    def _peer_to_client(self) -> None:
+        transport, out = self.transport, self.client.outbox
+        while (size := transport.next_size()) is not None:
+            room = out.reserve(_PACKET_AT + HEADER_SIZE + size)
+            if transport.open_into(room[_PACKET_AT:]):
+                self._to_v1(out, size)
+
+    def _to_v1(self, out: ByteQueue, size: int) -> None:
+        """Make the packet decrypted behind `out` a v1 message, or drop and count it."""
+        data, at = out.data, out.end
+        payload_at = at + HEADER_LENGTH
+        number = data[payload_at - 1] if size else 0
+        if number:
+            kind, length = self.network.ids.received[number], size - 1
+        else:
+            kind, length = _long_type(out, payload_at, size), size - 1 - TYPE_LENGTH
+        if kind is None:
+            self.to_client.dropped += 1
+            return
+        if length > self.network.max_payload:
+            raise LimitExceeded("a Bitcoin message is longer than its network allows")
+        payload = out.view[payload_at : payload_at + length]
+        check = sha256(sha256(payload).digest()).digest()[:4]
+        HEADER.pack_into(data, at, self.network.magic, kind, length, check)
+        out.end = payload_at + length
+        row = self.to_client.tally(kind)
+        row.messages += 1
+        row.payload += length
+
+    def deadline(self) -> float:
+        limits = self._deadlines
+        if not self.ready:
+            if self.peer_was_silent:
+                return self._began + limits.first_byte
+            return self._first_byte_at + limits.handshake
+        return min(self._last_byte + limits.idle, self._client_deadline(), self._next_decoy)
+
+    def _client_deadline(self) -> float:
+        """The client must get its first message out as fast as the peer its version packet."""
+        if self.to_peer.tallies:
+            return math.inf
+        return self._began + self._deadlines.first_byte + self._deadlines.handshake
+
+    def on_deadline(self, now: float) -> Ending | None:
+        if not self.ready:
+            if now < self.deadline():
+                return None
+            return Ending.PEER_SILENT if self.peer_was_silent else Ending.HANDSHAKE_TIMEOUT
+        if now >= self._client_deadline():
+            return Ending.CLIENT_SILENT
+        if now >= self._last_byte + self._deadlines.idle:
+            return Ending.IDLE
+        if now >= self._next_decoy:
+            if not len(self.peer.outbox):
+                self._send(self.transport.seal(bytes(self._options.decoys.size()), ignore=True))
+            self._next_decoy = now + self._options.decoys.pause()
+        return None
+
+    def trim(self) -> None:
+        for side in (self.client, self.peer):
+            side.inbox.trim()
+            side.outbox.trim()
+
+
+def _long_type(out: ByteQueue, at: int, size: int) -> bytes | None:
+    """Read the 12-byte type at `at` and move the payload into its place."""
+    if size < 1 + TYPE_LENGTH:
+        return None
+    kind = bytes(out.data[at : at + TYPE_LENGTH])
+    if kind not in KNOWN_TYPES and not is_type(kind):
+        return None
+    length = size - 1 - TYPE_LENGTH
+    out.view[at : at + length] = out.view[at + TYPE_LENGTH : at + TYPE_LENGTH + length]
+    return kind
+
+
+class Relay:
+    """Both sides speak the same; `rewrite` is applied to the client's VERSION message."""
+
+    def __init__(
+        self,
+        *,
+        now: float,
+        deadlines: Deadlines | None = None,
+        network: Network | None = None,
+        rewrite: VersionRewrite | None = None,
+    ) -> None:
+        self._to_peer, self._to_client = ByteQueue(), ByteQueue()
+        self._receiver = V1Receiver(network) if network is not None and rewrite else None
+        self._network, self._rewrite = network, rewrite
+        inbox = self._receiver.queue if self._receiver is not None else self._to_peer
+        self.client = Side(inbox, self._to_client)
+        self.peer = Side(self._to_client, self._to_peer)
+        self._idle = (deadlines or Deadlines()).idle
+        self._last_byte = now
+
+    def accepts(self, side: Side) -> bool:
+        """Both sides may always be read."""
+        return True
+
+    def received(self, side: Side, size: int, now: float) -> None:
+        side.inbox.added(size)
+        self._last_byte = now
+        if side is self.client and self._receiver is not None:
+            self._rewrite_first(self._receiver)
+
+    def _rewrite_first(self, receiver: V1Receiver) -> None:
+        message = receiver.next_message()
+        if message is None:
+            return
+        assert self._network is not None
+        assert self._rewrite is not None
+        kind, start, end = message
+        first = bytes(receiver.queue.data[start:end])
+        if kind == VERSION:
+            payload = self._rewrite.apply(first[HEADER_LENGTH:])
+            first = encode(self._network, VERSION, payload)
+        self._to_peer.append(first)
+        self._to_peer.append(receiver.queue.take())
+        self.client.inbox = self._to_peer
+        self._receiver = None
+
+    def deadline(self) -> float:
+        return self._last_byte + self._idle
+
+    def on_deadline(self, now: float) -> Ending | None:
+        return Ending.IDLE if now >= self.deadline() else None
+
+    def trim(self) -> None:
+        for queue in (self._to_peer, self._to_client):
+            queue.trim()

@@ -1,0 +1,97 @@
+"""Streams to Bitcoin peers: v1 clients are carried as v2, all others untouched.
+
+Theory of operation
+    On the configured ports a stream has a purpose of its own, and so circuits of its own.
+    Once it is open the client's first bytes tell what it speaks: the v1 prefix of a known
+    network puts the bridge between client and peer; anything else (a client that speaks
+    v2 itself, another protocol) or silence is relayed as it is.
+
+Invariants
+    A second stream, which a fallback to v1 needs, is dialled with the same key and the
+    same target; the bridge is given nothing else to dial with.  Both sockets are closed
+    when `carry` returns, however it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Final
+
+from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
+from isoproxy.bitcoin.opening import read_opening
+from isoproxy.isolation import P2P, IsolationKey, Isolator
+from isoproxy.target import Target
+from isoproxy.tor.dialer import Dialer
+
+SILENCE_S: Final = 3.0
+"""Seconds after which a client that says nothing is taken for one of another protocol."""
+PATIENCE_S: Final = 60.0
+"""Seconds a client that began like v1 may take for the rest of the prefix."""
+
+
+class PeerToPeer:
+    """The Bitcoin side of a front end.
+
+    `ports` are the destination ports it claims; `flows` are the bridged flows under way;
+    `proven` is shared with other doors to the same peers (the gateways).
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        isolator: Isolator,
+        *,
+        ports: frozenset[int],
+        settings: BridgeSettings | None = None,
+        networks: Networks = KNOWN_NETWORKS,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._dialer = dialer
+        self._networks = networks
+        self._silence_s = silence_s
+        self.ports = ports
+        self.settings = settings if settings is not None else BridgeSettings()
+        self.proven = ProvenV2()
+        self.flows: set[Flow] = set()
+        isolator.on_new_epoch(self.proven.forget)
+
+    async def carry(
+        self,
+        client: socket.socket,
+        early: bytes,
+        peer: socket.socket,
+        key: IsolationKey,
+        target: Target,
+        whose: bytes,
+    ) -> None:
+        """Carry one stream to its end.
+
+        `early` is what the client has sent already; `peer` is the stream to `target`
+        that was opened under `key` on behalf of the client field `whose`.
+        """
+        with client, peer, contextlib.suppress(OSError, TimeoutError):
+            first, network = await read_opening(
+                client,
+                self._networks,
+                silence=self._silence_s,
+                patience=PATIENCE_S,
+                first=early,
+            )
+            if not isinstance(network, Network):
+                await relay(client, first, peer, self.settings.deadlines)
+                return
+            await self._bridge(client, first, peer, Flow(key, target, network), whose)
+
+    async def _bridge(
+        self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes
+    ) -> None:
+        async def dial() -> socket.socket:
+            return await self._dialer.connect(flow.key, P2P, flow.peer, client=whose)
+
+        self.flows.add(flow)
+        try:
+            await bridge(client, first, peer, dial, flow, self.settings, self.proven)
+        finally:
+            self.flows.discard(flow)

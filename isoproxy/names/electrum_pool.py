@@ -1,0 +1,392 @@
+"""Connections to Electrum servers: opened ahead, bound to one key, never shared.
+
+Theory of operation
+    For every server that is due the pool keeps a few *clean* connections: dialled on
+    circuits of their own (each under a key nobody else has), handshaken, unused.  The
+    first look-up of an isolation key at a server takes a clean one and keeps it: the
+    connection is *bound* to that key until it ends.  An empty pool makes a look-up wait,
+    up to a deadline, while one more is opened; it does not fail.
+
+    Clean connections exist before anybody asks, so when they are opened says nothing
+    about which names are asked for.  All are pinged at random intervals below the time
+    after which servers drop silent clients.  New circuits are limited per minute.  The
+    bound connection that was unused longest goes when there are too many.  A new epoch
+    closes everything.
+
+Invariants
+    * A session is in exactly one place: clean, bound to one key, or reserved for our own
+      header synchronisation.  It moves from clean to another place once.
+    * No dial without a key of the current epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
+from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
+from isoproxy.names.electrum_health import Scores
+from isoproxy.names.electrum_rates import OpenRate
+from isoproxy.names.electrum_session import (
+    LOOKUP_LINE,
+    MAX_SYNC_LINE,
+    ElectrumSession,
+    ServerRefused,
+)
+from isoproxy.names.electrum_tls import TlsPolicy
+from isoproxy.names.network import Network
+from isoproxy.names.servers import Server
+from isoproxy.target import Target
+
+_LEAST_LIFE_S: Final = 5.0
+"""A bound connection is not closed to make room before it can have been used."""
+
+
+class Dials(Protocol):
+    """The part of the Tor dialer that is needed here."""
+
+    async def connect(
+        self, key: IsolationKey, purpose: Purpose, target: Target, *, timeout: float | None = None
+    ) -> socket.socket:
+        """A connected, non-blocking socket; raises DialError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """`clean` connections are kept per server, for the best `clean_servers` servers.
+
+    Times in s.  `opens_per_minute` limits new circuits, `burst` of them may come at once.
+    """
+
+    clean: int = 2
+    clean_servers: int = 4
+    max_bound: int = 128
+    opens_per_minute: float = 60.0
+    burst: int = 16
+    wait: float = 20.0
+    open_timeout: float = 45.0
+    ping_after: tuple[float, float] = (200.0, 450.0)
+    unused_after: float = 900.0
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """What the pool holds for one server; look-ups in `queue` wait for a session."""
+
+    server: Server
+    clean: deque[ElectrumSession] = field(default_factory=deque)
+    queue: deque[asyncio.Future[ElectrumSession]] = field(default_factory=deque)
+    opening: int = 0
+
+
+def _fail(slot: _Slot, error: IsoproxyError, count: int) -> None:
+    """Let some of those who wait for this server turn to another one."""
+    for _ in range(min(count, len(slot.queue))):
+        waiter = slot.queue.popleft()
+        if not waiter.done():
+            waiter.set_exception(DialError(kind=error.kind))
+
+
+@dataclass(eq=False, slots=True)
+class _Bound:
+    session: ElectrumSession
+    used_at: float
+
+
+class ServerPool:
+    """See the module's text.  `run` must be running for anything to be opened."""
+
+    def __init__(
+        self,
+        dialer: Dials,
+        isolator: Isolator,
+        network: Network,
+        scores: Scores,
+        tls: TlsPolicy,
+        settings: PoolSettings | None = None,
+    ) -> None:
+        self._dialer = dialer
+        self._isolator = isolator
+        self._network = network
+        self._tls = tls
+        self.scores = scores
+        self.settings = settings or PoolSettings()
+        self._slots = {server.label: _Slot(server) for server in scores.servers}
+        self._bound: OrderedDict[tuple[IsolationKey, str], _Bound] = OrderedDict()
+        self._binding: dict[tuple[IsolationKey, str], asyncio.Task[ElectrumSession]] = {}
+        self._reserved: set[ElectrumSession] = set()
+        self._ping_at: dict[ElectrumSession, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._rng = random.SystemRandom()
+        self._rate: OpenRate | None = None
+        self._closed = False
+        isolator.on_new_epoch(self.drop_all)
+
+    # -- for look-ups ----------------------------------------------------------
+
+    def servers_of(self, key: IsolationKey) -> list[str]:
+        """Labels of the servers that have a live connection bound to `key`."""
+        return [
+            label
+            for (owner, label), bound in self._bound.items()
+            if owner == key and not bound.session.closed.is_set()
+        ]
+
+    async def session(self, key: IsolationKey, server: Server) -> ElectrumSession:
+        """The connection to `server` bound to `key`; binds a clean one at first use.
+
+        Waits `settings.wait` s at most.  Raises DialError.
+        """
+        self._require_current(key)
+        now = asyncio.get_running_loop().time()
+        place = (key, server.label)
+        bound = self._bound.get(place)
+        if bound is not None and not bound.session.closed.is_set():
+            bound.used_at = now
+            self._bound.move_to_end(place)
+            return bound.session
+        binding = self._binding.get(place)
+        if binding is None:
+            binding = asyncio.get_running_loop().create_task(self._bind(key, server))
+            self._binding[place] = binding
+            binding.add_done_callback(lambda task: self._bound_or_not(place, task))
+        return await asyncio.shield(binding)
+
+    async def _bind(self, key: IsolationKey, server: Server) -> ElectrumSession:
+        session = await self._take_clean(server)
+        if not self._isolator.is_current(key):
+            session.close()
+            raise DialError(kind=ErrorKind.STALE_KEY)
+        now = asyncio.get_running_loop().time()
+        self._bound[key, server.label] = _Bound(session, now)
+        self._close_unused()
+        return session
+
+    def _bound_or_not(
+        self, place: tuple[IsolationKey, str], task: asyncio.Task[ElectrumSession]
+    ) -> None:
+        del self._binding[place]
+        if not task.cancelled():
+            task.exception()
+
+    async def reserve(self, server: Server) -> ElectrumSession:
+        """A connection for our own upkeep alone; end it with `release`."""
+        session = await self._take_clean(server)
+        session.allow_long_answers(MAX_SYNC_LINE)
+        self._reserved.add(session)
+        return session
+
+    def release(self, session: ElectrumSession) -> None:
+        """Close a reserved connection."""
+        self._reserved.discard(session)
+        session.close()
+
+    def drop(self, key: IsolationKey, server: Server) -> None:
+        """Close the connection to `server` that is bound to `key`, if there is one."""
+        bound = self._bound.pop((key, server.label), None)
+        if bound is not None:
+            bound.session.close()
+
+    def forget(self, key: IsolationKey) -> None:
+        """Close all that is bound to `key`."""
+        for place in [place for place in self._bound if place[0] == key]:
+            self._bound.pop(place).session.close()
+
+    def drop_all(self) -> None:
+        """Close every connection, clean ones too: nothing of an old epoch is used again."""
+        for session in list(self._sessions()):
+            session.close()
+        for slot in self._slots.values():
+            slot.clean.clear()
+        self._bound.clear()
+        self._reserved.clear()
+        self._wake.set()
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many connections are clean, bound and reserved."""
+        clean = sum(len(slot.clean) for slot in self._slots.values())
+        return clean, len(self._bound), len(self._reserved)
+
+    # -- upkeep ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the pool filled, pinged and small; runs until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                delay = self._tend(asyncio.get_running_loop().time())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; waiting look-ups fail."""
+        self._closed = True
+        sessions = list(self._sessions())
+        self.drop_all()
+        for slot in self._slots.values():
+            _fail(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN), len(slot.queue))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._binding.values(), return_exceptions=True)
+        for session in sessions:
+            await session.wait_closed()
+
+    def _require_current(self, key: IsolationKey) -> None:
+        if self._closed:
+            raise DialError(kind=ErrorKind.NAME_BACKEND_DOWN)
+        if not self._isolator.is_current(key):
+            raise DialError(kind=ErrorKind.STALE_KEY)
+
+    def _sessions(self) -> Iterator[ElectrumSession]:
+        for slot in self._slots.values():
+            yield from slot.clean
+        for bound in self._bound.values():
+            yield bound.session
+        yield from self._reserved
+
+    async def _take_clean(self, server: Server) -> ElectrumSession:
+        slot = self._slots[server.label]
+        while slot.clean:
+            session = slot.clean.popleft()
+            if not session.closed.is_set():
+                self._wake.set()
+                return session
+        waiter: asyncio.Future[ElectrumSession] = asyncio.get_running_loop().create_future()
+        slot.queue.append(waiter)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self.settings.wait):
+                return await waiter
+        except (TimeoutError, asyncio.CancelledError) as reason:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._hand_over(slot, waiter.result())
+            if isinstance(reason, TimeoutError):
+                raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                slot.queue.remove(waiter)
+
+    def _hand_over(self, slot: _Slot, session: ElectrumSession) -> None:
+        while slot.queue:
+            waiter = slot.queue.popleft()
+            if not waiter.done():
+                waiter.set_result(session)
+                return
+        slot.clean.append(session)
+
+    def _tend(self, now: float) -> float:
+        """Do what is due; returns the s until something may be due again."""
+        if self._rate is None:
+            self._rate = OpenRate(self.settings.opens_per_minute, self.settings.burst, now)
+        self._ping(now)
+        self._close_unused()
+        delay = 15.0
+        for slot in self._slots.values():
+            slot.clean = deque(s for s in slot.clean if not s.closed.is_set())
+        for slot in self._in_order(now):
+            missing = self._missing(slot, now)
+            for _ in range(missing):
+                wait = self._rate.take(now)
+                if wait > 0:
+                    return min(delay, wait)
+                self._open(slot)
+        dues = [self.scores.of(slot.server).retry_at - now for slot in self._slots.values()]
+        return max(0.05, min([delay, *(due for due in dues if due > 0)]))
+
+    def _in_order(self, now: float) -> list[_Slot]:
+        """Slots that somebody waits for first, then by rank."""
+        ranked = [self._slots[server.label] for server in self.scores.choose(now)]
+        return sorted(ranked, key=lambda slot: not slot.queue)
+
+    def _missing(self, slot: _Slot, now: float) -> int:
+        if not self.scores.is_due(slot.server, now):
+            return 0 if not slot.queue or slot.opening else 1
+        favoured = [server.label for server in self.scores.choose(now)]
+        is_favoured = slot.server.label in favoured[: self.settings.clean_servers]
+        wanted = len(slot.queue) + (self.settings.clean if is_favoured else 0)
+        return max(0, wanted - len(slot.clean) - slot.opening)
+
+    def _open(self, slot: _Slot) -> None:
+        slot.opening += 1
+        task = asyncio.get_running_loop().create_task(self._connect(slot))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, slot: _Slot) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            session = await self._dial(slot.server)
+        except IsoproxyError as error:
+            if error.kind is ErrorKind.STALE_KEY:
+                return  # the epoch changed meanwhile: no fault of the server's
+            lied = isinstance(error, RemoteProtocolError) and not isinstance(error, ServerRefused)
+            (self.scores.lied if lied else self.scores.failed)(slot.server, loop.time())
+            _fail(slot, error, len(slot.queue) if lied or slot.opening == 1 else 1)
+        else:
+            self.scores.answered(slot.server, min(loop.time() - began, 2.0))
+            self._ping_at[session] = loop.time() + self._rng.uniform(*self.settings.ping_after)
+            self._hand_over(slot, session)
+        finally:
+            slot.opening -= 1
+            self._wake.set()
+
+    async def _dial(self, server: Server) -> ElectrumSession:
+        key = self._isolator.own_key("name server connection")
+        timeout = self.settings.open_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                try:
+                    streams = await self._open_streams(key, server)
+                except DialError:
+                    if not self._tls.needs_second_try(server):
+                        raise
+                    streams = await self._open_streams(key, server)
+        except TimeoutError:
+            raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
+        session = await ElectrumSession.start(
+            *streams, self._network, max_line=LOOKUP_LINE, timeout=timeout
+        )
+        if not self._isolator.is_current(key):
+            session.close()
+            raise DialError(kind=ErrorKind.STALE_KEY)
+        return session
+
+    async def _open_streams(
+        self, key: IsolationKey, server: Server
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        sock = await self._dialer.connect(
+            key, name_purpose(server.label), server.target, timeout=self.settings.open_timeout
+        )
+        return await self._tls.open(sock, server)
+
+    def _ping(self, now: float) -> None:
+        alive = {session for session in self._sessions() if not session.closed.is_set()}
+        self._ping_at = {s: due for s, due in self._ping_at.items() if s in alive}
+        for session, due in self._ping_at.items():
+            if now >= due:
+                session.ping()
+                self._ping_at[session] = now + self._rng.uniform(*self.settings.ping_after)
+
+    def _close_unused(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for place, bound in list(self._bound.items()):
+            unused = now - bound.used_at
+            crowded = len(self._bound) > self.settings.max_bound and unused > _LEAST_LIFE_S
+            old = unused > self.settings.unused_after
+            if bound.session.closed.is_set() or ((crowded or old) and not bound.session.busy):
+                del self._bound[place]
+                bound.session.close()

@@ -1,0 +1,160 @@
+"""TLS to Electrum servers: who has to prove what.
+
+    onion service           encrypted, no check of the name: the address authenticates
+    a pin in the list       the certificate's SHA-256 must be the pin
+    otherwise               a certificate authority vouches for it, or else it is the
+                            certificate this server showed first (kept in the state
+                            directory)
+
+A name's value is proven by work, whoever carries it; TLS keeps the exit from reading and
+withholding, not from forging.
+
+Invariants
+    No host name is looked up and nothing is sent here: this wraps a connected socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Final
+
+from isoproxy.errors import DialError, ErrorKind
+from isoproxy.names.servers import Server
+
+_LIMIT: Final = 1 << 16
+_FILE: Final = "name-server-pins.json"
+
+
+class CertificateRefused(DialError):
+    """The server's certificate is not the one it has to be."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a name server's certificate is not the one it showed before; an exit may be in "
+            "between. If the server renewed it, remove its line from name-server-pins.json.",
+            kind=ErrorKind.GENERAL_FAILURE,
+        )
+
+
+class PinStore:
+    """Certificates that servers without an authority showed first, by host:port.
+
+    `directory` None keeps them in memory.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._path = directory / _FILE if directory is not None else None
+        self._pins: dict[str, str] = {}
+        if self._path is not None and self._path.exists():
+            self._pins = _read_pins(self._path)
+
+    def get(self, server: Server) -> bytes | None:
+        text = self._pins.get(server.label)
+        return bytes.fromhex(text) if text else None
+
+    def remember(self, server: Server, digest: bytes) -> None:
+        """Keep `digest` for `server`, on disk atomically."""
+        self._pins[server.label] = digest.hex()
+        if self._path is None:
+            return
+        temporary = self._path.with_suffix(".new")
+        text = json.dumps(self._pins, indent=1, sort_keys=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+
+
+def _read_pins(path: Path) -> dict[str, str]:
+    try:
+        data = json.loads(path.read_text())
+        pins = {str(label): str(pin) for label, pin in data.items()}
+        for pin in pins.values():
+            bytes.fromhex(pin)
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return pins
+
+
+def _context(*, authorities: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if authorities:
+        context.load_default_certs()
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class TlsPolicy:
+    """Wraps sockets to servers by the rules above."""
+
+    def __init__(self, pins: PinStore) -> None:
+        self._pins = pins
+        self._checking = _context(authorities=True)
+        self._encrypting = _context(authorities=False)
+        self._unvouched: set[str] = set()
+
+    def needs_second_try(self, server: Server) -> bool:
+        """True if the last attempt failed only because no authority vouches for it."""
+        return server.label in self._unvouched and self._pins.get(server) is None
+
+    async def open(
+        self, sock: socket.socket, server: Server
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Streams over the connected `sock`, which is closed on failure.
+
+        Raises DialError; if `needs_second_try` says so then, a new connection will be
+        judged by the certificate it shows.
+        """
+        if not server.tls:
+            return await asyncio.open_connection(sock=sock, limit=_LIMIT)
+        pin = server.pin or self._pins.get(server)
+        by_authority = (
+            pin is None and not server.target.is_onion and server.label not in self._unvouched
+        )
+        try:
+            reader, writer = await asyncio.open_connection(
+                sock=sock,
+                limit=_LIMIT,
+                ssl=self._checking if by_authority else self._encrypting,
+                server_hostname=server.target.host,
+            )
+        except ssl.SSLCertVerificationError:
+            sock.close()
+            self._unvouched.add(server.label)
+            raise CertificateRefused from None
+        except OSError:
+            sock.close()
+            raise DialError(kind=ErrorKind.GENERAL_FAILURE) from None
+        except BaseException:
+            sock.close()
+            raise
+        if not by_authority and not self._is_acceptable(writer, server, pin):
+            writer.transport.abort()
+            raise CertificateRefused
+        return reader, writer
+
+    def _is_acceptable(
+        self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None
+    ) -> bool:
+        if pin is None and server.target.is_onion:
+            return True
+        tls = writer.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        if not certificate:
+            return False
+        digest = hashlib.sha256(certificate).digest()
+        if pin is None:
+            self._pins.remember(server, digest)
+            return True
+        return digest == pin

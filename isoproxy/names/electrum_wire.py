@@ -1,0 +1,143 @@
+"""The Electrum protocol's framing: JSON-RPC 2.0, one object per line, in both directions.
+
+Theory of operation
+    `Wire` numbers our requests and turns received bytes into `Response`, `Refusal` and
+    `Notification` events.  Servers pad lines with blanks to hide their length and answer
+    in any order; both are tolerated, as are notifications nobody asked for.
+
+Invariants
+    * A line is at most `max_line` bytes, JSON at most as deep as the parser's own stack.
+    * A response belongs to a request of ours that has none yet; any other is a breach.
+    * A server's error text never leaves this module: it may repeat what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Never
+
+from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+
+MAX_LINE: Final = 20_000_000
+"""Bytes; twice what servers of merge-mined coins allow themselves to send."""
+MAX_REQUEST: Final = 100_000
+"""Bytes; servers accept 1 000 000 and ours are far smaller."""
+MAX_OUTSTANDING: Final = 1024
+
+EXCESSIVE_USE: Final = -101
+UNKNOWN_METHOD: Final = -32601
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The result of request `number`."""
+
+    number: int
+    result: object
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Request `number` failed at the server with an integer `code`."""
+
+    number: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """Something the server says unasked."""
+
+    method: str
+    params: Sequence[object]
+
+
+Event = Response | Refusal | Notification
+
+
+def _no_constant(text: str) -> Never:
+    raise ValueError(text)
+
+
+class Wire:
+    """One connection's codec, as the client.  `max_line` may be changed at any time."""
+
+    def __init__(self, max_line: int = MAX_LINE) -> None:
+        self.max_line = max_line
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._number = 0
+        self._outstanding: set[int] = set()
+
+    @property
+    def outstanding(self) -> int:
+        """Requests without an answer yet."""
+        return len(self._outstanding)
+
+    def request(self, method: str, params: Sequence[object]) -> tuple[int, bytes]:
+        """The number of a new request, and the line to send."""
+        if len(self._outstanding) >= MAX_OUTSTANDING:
+            raise LocalProtocolError("too many requests without an answer")
+        self._number += 1
+        message = {
+            "jsonrpc": "2.0",
+            "id": self._number,
+            "method": method,
+            "params": list(params),
+        }
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        if len(line) > MAX_REQUEST:
+            raise LocalProtocolError("a request is too long")
+        self._outstanding.add(self._number)
+        return self._number, line
+
+    def receive(self, data: bytes) -> list[Event]:
+        """The events that `data` completes.
+
+        Raises LimitExceeded or RemoteProtocolError; the connection is of no use then.
+        """
+        self._buffer += data
+        events: list[Event] = []
+        start = 0
+        while (end := self._buffer.find(b"\n", max(start, self._scanned))) >= 0:
+            if end - start > self.max_line:
+                raise LimitExceeded("a name server's line is too long")
+            events.append(self._event(bytes(self._buffer[start:end])))
+            start = end + 1
+        del self._buffer[:start]
+        self._scanned = len(self._buffer)
+        if len(self._buffer) > self.max_line:
+            raise LimitExceeded("a name server's line is too long")
+        return events
+
+    def _event(self, line: bytes) -> Event:
+        try:
+            message = json.loads(line, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise RemoteProtocolError("a name server sent something that is not JSON") from None
+        if not isinstance(message, dict):
+            raise RemoteProtocolError("a name server sent something that is not an object")
+        if "method" in message:
+            return self._notification(message)
+        number = message.get("id")
+        if type(number) is not int or number not in self._outstanding:
+            raise RemoteProtocolError("a name server answered what was not asked")
+        self._outstanding.discard(number)
+        if message.get("error") is not None:
+            return Refusal(number, _error_code(message["error"]))
+        if "result" not in message:
+            raise RemoteProtocolError("a name server's answer has no result")
+        return Response(number, message["result"])
+
+    def _notification(self, message: dict[str, object]) -> Notification:
+        method, params = message["method"], message.get("params", [])
+        if not isinstance(method, str) or not isinstance(params, list):
+            raise RemoteProtocolError("a name server's notification is malformed")
+        return Notification(method, params)
+
+
+def _error_code(error: object) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if type(code) is int else 0

@@ -1,0 +1,394 @@
+"""Keeping our header chain at the tip, in the background, at the servers' pace.
+
+Theory of operation
+    A few connections of our own (never a user's) are subscribed to new headers.  Each
+    round does what is needed, in this order:
+
+    1. *Bootstrap*: the trust anchor and the few headers below it that the rules need.
+    2. *Forward* to the tip that servers claim, each range asked of another server, every
+       header checked (`chain.Branch`).  Until this is done once, nothing is `ready`.
+    3. *Backward* by hash links, the newest first, as far down as a name can live: a name
+       renewed yesterday can be proven long before one renewed eight months ago.
+
+    A server whose headers do not continue our chain is asked for the fork point; its
+    branch replaces ours if it has more work.  Wrong headers cost a server its
+    reputation, and the range is asked of another one.
+
+    Servers count what they send and cut off who takes too much.  A `CostBudget` per
+    server counts the same way and stays well below the usual limit.
+
+Invariants
+    The chain and the store change only here, by whole verified ranges, in that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
+from isoproxy.names import electrum_answers as answers
+from isoproxy.names.auxpow import Header, HeaderStream, MinedHeader
+from isoproxy.names.chain import (
+    Branch,
+    HeaderChain,
+    HeaderFromTheFuture,
+    first_height_needed,
+)
+from isoproxy.names.electrum_pool import ServerPool
+from isoproxy.names.electrum_rates import CostBudget
+from isoproxy.names.electrum_session import ElectrumSession, ServerRefused
+from isoproxy.names.header_store import HeaderStore
+from isoproxy.names.network import Checkpoint
+from isoproxy.names.servers import Server
+
+MAX_BLOB: Final = 10_000_000
+"""Bytes of headers in one answer."""
+PIECE: Final = 1 << 15
+"""Bytes parsed before other work of the loop has its turn."""
+_FIRST_FORK_STEP: Final = 8
+_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """`chunk` headers are asked for at a time, over `connections` connections.
+
+    A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
+    `cost_capacity` at once, `cost_rate` units a second from then on.  Times in s.
+    """
+
+    chunk: int = 504
+    connections: int = 3
+    cost_capacity: float = 6000.0
+    cost_rate: float = 0.9
+    answer_timeout: float = 120.0
+    idle: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Heights held (`base`...`tip`), claimed by servers (`target`), and `wanted_base`,
+    down to which a name can live."""
+
+    base: int
+    tip: int
+    target: int
+    wanted_base: int
+
+    @property
+    def is_complete(self) -> bool:
+        return self.tip >= self.target and self.base <= self.wanted_base
+
+
+class HeaderSync:
+    """See the module's text; `run` does the work, `ready` says that lookups may start."""
+
+    def __init__(
+        self,
+        chain: HeaderChain,
+        store: HeaderStore | None,
+        pool: ServerPool,
+        settings: SyncSettings | None = None,
+        checkpoint: Checkpoint | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.chain = chain
+        self._store = store
+        self._pool = pool
+        self._settings = settings or SyncSettings()
+        self._checkpoint = checkpoint
+        self._wall_clock = wall_clock
+        self._first_height_needed = first_height_needed(chain.network, chain.anchor)
+        self._sessions: dict[str, tuple[Server, ElectrumSession]] = {}
+        self._weaker: dict[str, bytes] = {}
+        self._budgets: dict[str, CostBudget] = {}
+        self._bytes_per_header = 1700.0
+        self._wake = asyncio.Event()
+        self.ready = asyncio.Event()
+
+    # -- what others look at ----------------------------------------------------
+
+    def restore(self) -> None:
+        """Take back what an earlier run stored; what does not fit is forgotten."""
+        if self._store is not None:
+            self._store.restore(self.chain, int(self._wall_clock()))
+
+    @property
+    def wanted_base(self) -> int:
+        """The lowest height at which an unexpired name can have been renewed."""
+        lowest = max(0, self.chain.tip_height - self.chain.network.expiry)
+        if self._checkpoint is not None:
+            lowest = max(lowest, self._checkpoint.height + 1)
+        return lowest
+
+    def progress(self) -> Progress:
+        """Where the synchronisation stands."""
+        claims = [session.claimed_height for _, session in self._sessions.values()]
+        tip = self.chain.tip_height
+        return Progress(self.chain.base_height, tip, max([tip, *claims]), self.wanted_base)
+
+    def nudge(self) -> None:
+        """Begin the next round now."""
+        self._wake.set()
+
+    # -- the work -----------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Synchronise until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                await self._open_sessions()
+                await self._round()
+                if self._sessions and self._is_waiting():
+                    await self._pause(self._settings.idle)
+                elif not self._sessions:
+                    await self._pause(1.0)
+        finally:
+            for label in list(self._sessions):
+                self._close(label)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    def _is_waiting(self) -> bool:
+        return self.chain.is_anchored and not self._ahead() and not self._is_backfilling()
+
+    def _is_backfilling(self) -> bool:
+        return self.chain.is_anchored and self.chain.base_height > self.wanted_base
+
+    async def _open_sessions(self) -> None:
+        for label, (_, session) in list(self._sessions.items()):
+            if session.closed.is_set():
+                self._close(label)
+        now = asyncio.get_running_loop().time()
+        scores = self._pool.scores
+        due = [
+            server
+            for server in scores.choose(now)
+            if server.label not in self._sessions and scores.is_due(server, now)
+        ]
+        missing = due[: self._settings.connections - len(self._sessions)]
+        await asyncio.gather(*(self._open(server) for server in missing))
+
+    async def _open(self, server: Server) -> None:
+        with contextlib.suppress(DialError):
+            session = await self._pool.reserve(server)
+            session.on_tip = self._wake.set
+            self._sessions[server.label] = (server, session)
+
+    def _close(self, label: str) -> None:
+        _, session = self._sessions.pop(label)
+        session.on_tip = lambda: None
+        self._pool.release(session)
+
+    def _blame(self, label: str, error: BaseException) -> None:
+        """Stop using a server's connection; what it did decides how long."""
+        if label not in self._sessions:
+            return
+        server, _ = self._sessions[label]
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
+            self._pool.scores.lied(server, now)
+        else:
+            self._pool.scores.failed(server, now)
+        self._close(label)
+
+    async def _round(self) -> None:
+        if not self.chain.is_anchored:
+            await self._bootstrap()
+        if not self.chain.is_anchored:
+            return
+        await self._forward()
+        if self._agrees_with_a_server():
+            self.ready.set()
+        if self._is_backfilling():
+            await self._backward()
+
+    def _agrees_with_a_server(self) -> bool:
+        for _, session in self._sessions.values():
+            tip = session.tip
+            if tip is not None and tip.height in self.chain:
+                claimed = Header.parse(tip.raw[:80]).block_hash
+                if claimed == self.chain.block_hash(tip.height) and not self._ahead():
+                    return True
+        return False
+
+    def _ahead(self) -> list[str]:
+        """Servers that claim more blocks than we have, on no branch known to be weaker."""
+        return [
+            label
+            for label, (_, session) in self._sessions.items()
+            if session.claimed_height > self.chain.tip_height
+            and session.tip is not None
+            and self._weaker.get(label) != session.tip.raw
+        ]
+
+    # -- single ranges --------------------------------------------------------------
+
+    async def _fetch(self, label: str, start: int, count: int) -> bytes:
+        """Headers from `start` on, one or more and at most `count`, concatenated."""
+        server, session = self._sessions[label]
+        settings = self._settings
+        budget = self._budgets.setdefault(
+            server.label, CostBudget(settings.cost_capacity, settings.cost_rate)
+        )
+        loop = asyncio.get_running_loop()
+        estimate = 1 + count / 50 + count * self._bytes_per_header / 5000
+        await asyncio.sleep(budget.wait_for(estimate, loop.time()))
+        try:
+            async with asyncio.timeout(settings.answer_timeout):
+                answer = await session.call("blockchain.block.headers", start, count)
+        except TimeoutError:
+            raise DialError from None
+        got, blob = answers.header_blob(answer, MAX_BLOB)
+        if not 1 <= got <= count:
+            raise RemoteProtocolError("a name server sent no headers, or too many")
+        budget.spend(1 + got / 50 + 2 * len(blob) / 5000)
+        self._bytes_per_header = max(200.0, 2 * len(blob) / got)
+        return blob
+
+    async def _fetch_ranges(
+        self, ranges: list[tuple[str, int, int]]
+    ) -> list[tuple[str, bytes | BaseException]]:
+        """The answers to (label, start, count) asked at once, in order."""
+        outcomes = await asyncio.gather(
+            *(self._fetch(*item) for item in ranges), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, IsoproxyError):
+                raise outcome
+        return [(item[0], outcome) for item, outcome in zip(ranges, outcomes, strict=True)]
+
+    async def _parse(self, blob: bytes) -> AsyncIterator[MinedHeader]:
+        stream = HeaderStream()
+        for at in range(0, len(blob), PIECE):
+            for mined in stream.feed(blob[at : at + PIECE]):
+                yield mined
+            await asyncio.sleep(0)
+        for mined in stream.finish():
+            yield mined
+
+    async def _bootstrap(self) -> None:
+        anchor = self.chain.anchor.height
+        start = self._first_height_needed
+        for label in list(self._sessions):
+            try:
+                headers: list[Header] = []
+                while start + len(headers) <= anchor:
+                    at = start + len(headers)
+                    count = min(anchor + 1 - at, self._settings.chunk)
+                    blob = await self._fetch(label, at, count)
+                    headers += [mined.header async for mined in self._parse(blob)]
+                self._put_below(headers)
+            except (RemoteProtocolError, DialError) as error:
+                self._blame(label, error)
+            else:
+                return
+
+    def _put_below(self, headers: list[Header]) -> None:
+        self.chain.extend_down(headers)
+        if self._store is not None:
+            self._store.append_down(b"".join(header.raw for header in headers))
+
+    async def _backward(self) -> None:
+        labels = list(self._sessions)
+        stop, chunk = self.chain.base_height, self._settings.chunk
+        ranges: list[tuple[str, int, int]] = []
+        for label in labels:
+            start = max(self.wanted_base, stop - chunk)
+            if start < stop:
+                ranges.append((label, start, stop - start))
+            stop = start
+        for (_, start, count), (label, blob) in zip(
+            ranges, await self._fetch_ranges(ranges), strict=True
+        ):
+            try:
+                if not isinstance(blob, bytes):
+                    raise blob
+                headers = [mined.header async for mined in self._parse(blob)]
+                if len(headers) != count or start + count != self.chain.base_height:
+                    return
+                self._put_below(headers)
+            except (RemoteProtocolError, DialError) as error:
+                self._blame(label, error)
+                return
+
+    async def _forward(self) -> None:
+        while ahead := self._ahead():
+            ahead.sort(key=lambda label: -self._sessions[label][1].claimed_height)
+            at, chunk = self.chain.tip_height + 1, self._settings.chunk
+            ranges: list[tuple[str, int, int]] = []
+            for label in ahead:
+                count = min(chunk, self._sessions[label][1].claimed_height + 1 - at)
+                if count > 0:
+                    ranges.append((label, at, count))
+                    at += count
+            await self._take_ranges(await self._fetch_ranges(ranges))
+
+    async def _take_ranges(self, outcomes: list[tuple[str, bytes | BaseException]]) -> None:
+        branch = self.chain.branch(self.chain.tip_height)
+        for label, blob in outcomes:
+            try:
+                if not isinstance(blob, bytes):
+                    raise blob
+                if not self._continues(branch, blob):
+                    self._adopt(branch)
+                    await self._settle_fork(label)
+                    return
+                await self._append(branch, blob)
+            except (RemoteProtocolError, DialError) as error:
+                self._blame(label, error)
+                break
+        self._adopt(branch)
+
+    def _continues(self, branch: Branch, blob: bytes) -> bool:
+        return Header.parse(blob[:80]).previous == branch.tip_hash
+
+    async def _append(self, branch: Branch, blob: bytes) -> None:
+        now = int(self._wall_clock())
+        async for mined in self._parse(blob):
+            branch.append(mined, now)
+
+    def _adopt(self, branch: Branch) -> bool:
+        if not branch.outweighs:
+            return False
+        replaced = self.chain.adopt(branch)
+        if self._store is not None:
+            if replaced:
+                self._store.replace_above(branch.fork_height, bytes(branch.raw))
+            else:
+                self._store.append_up(bytes(branch.raw))
+        return True
+
+    async def _settle_fork(self, label: str) -> None:
+        """Follow a server to the block its chain has in common with ours, and up again."""
+        session = self._sessions[label][1]
+        target, claim = session.claimed_height, session.tip
+        lowest, step = self.chain.anchor.height + 1, _FIRST_FORK_STEP
+        try:
+            start = max(lowest, self.chain.tip_height + 1 - step)
+            blob = await self._fetch(label, start, self._settings.chunk)
+            while Header.parse(blob[:80]).previous != self.chain.block_hash(start - 1):
+                if start == lowest:
+                    raise RemoteProtocolError("a name server's chain has another trust anchor")
+                step *= 4
+                start = max(lowest, self.chain.tip_height + 1 - step)
+                blob = await self._fetch(label, start, self._settings.chunk)
+            branch = self.chain.branch(start - 1)
+            await self._append(branch, blob)
+            while branch.tip_height < target:
+                count = min(self._settings.chunk, target - branch.tip_height)
+                await self._append(branch, await self._fetch(label, branch.tip_height + 1, count))
+        except (RemoteProtocolError, DialError) as error:
+            self._blame(label, error)
+            return
+        if not self._adopt(branch) and claim is not None:
+            self._weaker[label] = claim.raw

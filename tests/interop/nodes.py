@@ -1,0 +1,207 @@
+"""Real Bitcoin programs on a private regtest, built by their own toolchains.
+
+They are built once into .cache/interop; where the toolchain or the registry is not to be
+had the tests that need them are skipped and say so.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CACHE = Path(__file__).parents[2] / ".cache" / "interop"
+BTCD_VERSION = "v0.26.0"
+BCOIN_VERSION = "1.0.2"
+MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"  # the hash of nobody's key: 20 zeros
+_AUTHORIZATION = "Basic " + base64.b64encode(b"u:p").decode()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Poll until `condition()` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail("a real peer did not get there in time")
+        time.sleep(0.05)
+
+
+def btcd_program() -> str:
+    """The path of btcd, built from the Go module proxy if need be."""
+    program = CACHE / "bin" / "btcd"
+    if not program.exists():
+        if shutil.which("go") is None:
+            pytest.skip("go is not installed, so btcd cannot be built")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        built = subprocess.run(
+            ["go", "install", f"github.com/btcsuite/btcd@{BTCD_VERSION}"],
+            env={**os.environ, "GOBIN": str(program.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if built.returncode:
+            pytest.skip("btcd could not be built: " + built.stderr.strip()[-200:])
+    return str(program)
+
+
+def bcoin_folder() -> Path:
+    """Where bcoin is installed, from npm if need be; its database is kept in memory."""
+    folder = CACHE / "bcoin"
+    if not (folder / "node_modules" / "bcoin" / "bin" / "spvnode").exists():
+        if shutil.which("npm") is None:
+            pytest.skip("npm is not installed, so bcoin cannot be fetched")
+        folder.mkdir(parents=True, exist_ok=True)
+        fetched = subprocess.run(
+            ["npm", "install", "--ignore-scripts", "--no-audit", f"bcoin@{BCOIN_VERSION}"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if fetched.returncode:
+            pytest.skip("bcoin could not be fetched: " + fetched.stderr.strip()[-200:])
+    # its native database does not build on current versions of Node, and is not used
+    stub = folder / "node_modules" / "leveldown" / "leveldown.js"
+    stub.write_text("module.exports = function LevelDOWN() {};\n")
+    return folder
+
+
+class Program:
+    """A program under way; `log` is what it printed."""
+
+    def __init__(self, arguments: list[str], folder: Path, **variables: str) -> None:
+        self.log_path = folder / "log"
+        self._log = self.log_path.open("wb")
+        self.process = subprocess.Popen(
+            arguments,
+            cwd=folder,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HOME": str(folder), **variables},
+        )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+class Btcd(Program):
+    """A btcd node on regtest."""
+
+    def __init__(self, folder: Path, *arguments: str, v2: bool, listen: bool = True) -> None:
+        folder.mkdir(parents=True)
+        (folder / "btcd.conf").touch()
+        self.port, self.rpc_port = free_port(), free_port()
+        super().__init__(
+            [
+                btcd_program(),
+                "--regtest",
+                "--nodnsseed",
+                "--notls",
+                f"--datadir={folder}/data",
+                f"--logdir={folder}/logs",
+                f"--configfile={folder}/btcd.conf",
+                f"--rpclisten=127.0.0.1:{self.rpc_port}",
+                "--rpcuser=u",
+                "--rpcpass=p",
+                "--debuglevel=debug",
+                f"--miningaddr={MINING_ADDRESS}",
+                *([f"--listen=127.0.0.1:{self.port}"] if listen else ["--nolisten"]),
+                *(["--v2transport"] if v2 else []),
+                *arguments,
+            ],
+            folder,
+        )
+        wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            pytest.fail("btcd ended at once: " + self.log[-500:])
+        try:
+            self.call("getblockcount")
+        except OSError:
+            return False
+        return True
+
+    def call(self, method: str, *parameters: object) -> Any:
+        """One JSON-RPC call."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.rpc_port, timeout=30)
+        body = {"jsonrpc": "1.0", "id": 1, "method": method, "params": parameters}
+        try:
+            connection.request("POST", "/", json.dumps(body), {"Authorization": _AUTHORIZATION})
+            answer = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        if answer["error"]:
+            pytest.fail(f"btcd refused {method}: {answer['error']}")
+        return answer["result"]
+
+    @property
+    def height(self) -> int:
+        height: int = self.call("getblockcount")
+        return height
+
+
+class BcoinSpv(Program):
+    """bcoin's light client on regtest, all of its P2P through a SOCKS proxy."""
+
+    def __init__(self, folder: Path, proxy_port: int, peer: str) -> None:
+        folder.mkdir(parents=True)
+        self.http_port = free_port()
+        program = bcoin_folder() / "node_modules" / "bcoin" / "bin" / "spvnode"
+        super().__init__(
+            [
+                "node",
+                str(program),
+                "--network=regtest",
+                "--memory=true",
+                f"--prefix={folder}/bcoin",
+                f"--proxy=127.0.0.1:{proxy_port}",
+                f"--only={peer}",
+                f"--http-port={self.http_port}",
+                "--no-auth=true",
+                "--no-wallet=true",
+                "--log-level=spam",
+            ],
+            folder,
+            NODE_BACKEND="js",
+        )
+
+    @property
+    def height(self) -> int:
+        """Blocks whose headers it knows; -1 while it does not answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)
+        try:
+            connection.request("GET", "/")
+            height: int = json.loads(connection.getresponse().read())["chain"]["height"]
+        except (OSError, http.client.HTTPException):
+            return -1
+        finally:
+            connection.close()
+        return height

@@ -1,0 +1,139 @@
+"""A loop of its own thread that serves SOCKS and inbound peers, dialling straight.
+
+What the front end does with Bitcoin flows, without Tor: SOCKS request, answer, look at
+the client's first bytes, bridge.  The dialer here takes the place of the one that goes
+through Tor; it is told the isolation key of every stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
+from isoproxy.bitcoin.inbound import Inbound
+from isoproxy.bitcoin.messages import Network
+from isoproxy.bitcoin.opening import read_opening
+from isoproxy.isolation import (
+    ClientProtocol,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    own_group,
+)
+from isoproxy.socks5 import Server
+from isoproxy.target import Target
+
+
+@dataclass
+class Proxy:
+    """A SOCKS5 server with a bridge behind it."""
+
+    settings: BridgeSettings = field(default_factory=BridgeSettings)
+    port: int = 0
+    flows: list[Flow] = field(default_factory=list)
+    dialled: list[tuple[IsolationKey, Target]] = field(default_factory=list)
+    relayed: int = 0
+    proven: ProvenV2 = field(default_factory=ProvenV2)
+    isolator: Isolator = field(default_factory=Isolator)
+
+    async def serve(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                client, _ = await loop.sock_accept(listener)
+                client.setblocking(False)
+                group.create_task(self._session(client))
+
+    async def _session(self, client: socket.socket) -> None:
+        with contextlib.closing(client), contextlib.suppress(OSError, TimeoutError):
+            await self._serve(client)
+
+    async def _serve(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        server = Server()
+        request = None
+        while request is None:
+            data = await loop.sock_recv(client, 512)
+            if not data:
+                return
+            request = server.receive(data)
+            if request is None:
+                await loop.sock_sendall(client, server.data_to_send())
+        target = Target.parse(request.host, request.port)
+        user, password = request.username, request.password
+        stream = IsolationTuple(None, ClientProtocol.SOCKS5, user, password)
+        key = self.isolator.key_for(ListenerRule(own_group("interop")), stream)
+
+        async def dial() -> socket.socket:
+            self.dialled.append((key, target))
+            peer = socket.socket()
+            peer.setblocking(False)
+            await loop.sock_connect(peer, (target.host, target.port))
+            return peer
+
+        peer = await dial()
+        await loop.sock_sendall(client, server.succeed())
+        first, network = await read_opening(client, silence=2, patience=30)
+        if not isinstance(network, Network):
+            self.relayed += 1
+            await relay(client, first, peer, self.settings.deadlines)
+            return
+        flow = Flow(key, target, network)
+        self.flows.append(flow)
+        await bridge(client, first, peer, dial, flow, self.settings, self.proven)
+
+
+@contextlib.contextmanager
+def serving(serve: Callable[[socket.socket], Awaitable[None]]) -> Iterator[int]:
+    """Run `serve(listener)` on a loop in a thread; gives the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    task: asyncio.Task[None] | None = None
+
+    async def run() -> None:
+        nonlocal task
+        task = asyncio.ensure_future(_awaited(serve, listener))
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    started.wait(5)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        assert task is not None
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+        loop.close()
+        listener.close()
+
+
+async def _awaited(
+    serve: Callable[[socket.socket], Awaitable[None]], listener: socket.socket
+) -> None:
+    await serve(listener)
+
+
+@contextlib.contextmanager
+def proxy(settings: BridgeSettings | None = None) -> Iterator[Proxy]:
+    """A SOCKS5 proxy with BIP324 behind it."""
+    made = Proxy(settings or BridgeSettings())
+    with serving(made.serve) as made.port:
+        yield made
+
+
+@contextlib.contextmanager
+def inbound(service: Inbound) -> Iterator[int]:
+    """An inbound service; gives its port."""
+    with serving(service.serve) as port:
+        yield port

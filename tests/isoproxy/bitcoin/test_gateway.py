@@ -1,0 +1,285 @@
+"""Port 1324: where a connection goes, under which key, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+
+from isoproxy.bitcoin import gateway as module
+from isoproxy.bitcoin.bridge import ProvenV2
+from isoproxy.bitcoin.gateway import (
+    GATEWAY_ISOLATION,
+    Gateway,
+    GatewaySettings,
+    check_learned,
+    client_field,
+)
+from isoproxy.bitcoin.messages import MAINNET
+from isoproxy.bitcoin.v1 import VERSION, encode
+from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
+from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
+from isoproxy.target import Target
+from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
+from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.isoproxy.bitcoin.test_v1 import version_payload
+
+ONION = Target.parse("b" * 56 + ".onion", 8333)
+
+
+class World:
+    """A gateway whose dialler hands out one end of a socket pair."""
+
+    def __init__(
+        self, settings: GatewaySettings | None = None, *, refuse: ErrorKind | None = None
+    ) -> None:
+        self.isolator = Isolator()
+        self.rule = ListenerRule(own_group("gateway"), GATEWAY_ISOLATION)
+        self.dialled: list[tuple[IsolationKey, Target]] = []
+        self.peers: asyncio.Queue[socket.socket] = asyncio.Queue()
+        self.socks_clients: list[socket.socket] = []
+        self.refuse = refuse
+        self.gateway = Gateway(
+            lambda stream: self.isolator.key_for(self.rule, stream),
+            self.connect,
+            ProvenV2(),
+            settings=settings,
+            socks=self.socks,
+        )
+
+    async def connect(self, key: IsolationKey, target: Target) -> socket.socket:
+        self.dialled.append((key, target))
+        if self.refuse is not None:
+            raise DialError(kind=self.refuse)
+        far, near = pair()
+        self.peers.put_nowait(far)
+        return near
+
+    async def socks(self, client: socket.socket) -> None:
+        self.socks_clients.append(client)
+        await send(client, b"socks " + await receive(client))
+
+    async def serve(self, first: bytes) -> tuple[socket.socket, asyncio.Task[None]]:
+        far, near = pair()
+        task = asyncio.create_task(self.gateway.handle(near))
+        if first:
+            await asyncio.get_running_loop().sock_sendall(far, first)
+        return far, task
+
+
+async def test_the_destination_comes_from_version() -> None:
+    world = World()
+    client, task = await world.serve(HELLO)
+    peer = V2End(await world.peers.get())
+    await peer.shake()
+    assert await peer.contents() == LONG_VERSION
+    await peer.send(short("ping", bytes(8)))
+    assert (await V1End(client).message())[1] == bytes(8)
+    ((key, target),) = world.dialled
+    assert target == Target.parse("1.2.3.4", 8333)
+    (flow,) = world.gateway.flows
+    assert flow.key == key
+    assert flow.transport == "v2"
+    client.close()
+    await task
+    peer.sock.close()
+    assert not world.gateway.flows
+
+
+async def test_each_destination_has_a_key_of_its_own() -> None:
+    world = World()
+    for port in (8333, 8334, 8333):
+        hello = encode(MAINNET, VERSION, version_payload(port=port))
+        client, task = await world.serve(hello)
+        peer = await world.peers.get()
+        client.close()
+        await task
+        peer.close()
+    keys = [key for key, _ in world.dialled]
+    assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "::",
+        "::1",
+        "::ffff:0.0.0.0",
+        "::ffff:127.0.0.1",
+        "::ffff:10.1.2.3",
+        "::ffff:192.168.0.1",
+        "::ffff:169.254.1.1",
+        "::ffff:224.0.0.1",
+        "::ffff:100.64.0.1",
+        "fe80::1",
+        "fc00::1",
+        "ff02::1",
+        "fd87:d87e:eb43::1",
+        "2002:7f00:1::",
+        "2001:0:4136:e378::1",
+        "2001:db8::1",
+    ],
+)
+async def test_addresses_that_are_never_learned(host: str) -> None:
+    world = World()
+    payload = version_payload(host=IPv6Address(host).packed)
+    client, task = await world.serve(encode(MAINNET, VERSION, payload))
+    await task
+    assert not world.dialled
+    assert world.gateway.refused == {ErrorKind.ADDRESS_REFUSED: 1}
+    client.close()
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2a00:1450::1"])
+def test_global_addresses_are_learned(host: str) -> None:
+    check_learned(ip_address(host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "255.255.255.255", "240.0.0.1", "172.16.0.1"])
+def test_addresses_the_guard_refuses(host: str) -> None:
+    with pytest.raises(PolicyRefusal):
+        check_learned(IPv4Address(host))
+
+
+async def test_port_zero_is_never_learned() -> None:
+    world = World()
+    client, task = await world.serve(encode(MAINNET, VERSION, version_payload(port=0)))
+    await task
+    assert not world.dialled
+    client.close()
+
+
+async def test_a_map_turns_an_address_into_an_onion_service() -> None:
+    private = Target.parse("10.64.0.1", 8333)
+    world = World(GatewaySettings(peers={private: ONION}))
+    payload = version_payload(host=IPv6Address("::ffff:10.64.0.1").packed)
+    client, task = await world.serve(encode(MAINNET, VERSION, payload))
+    peer = await world.peers.get()
+    assert world.dialled[0][1] == ONION
+    client.close()
+    await task
+    peer.close()
+
+
+async def test_a_test_network_may_lift_the_guard() -> None:
+    world = World(GatewaySettings(allow_private=True))
+    payload = version_payload(host=IPv6Address("::1").packed, port=18444)
+    client, task = await world.serve(encode(MAINNET, VERSION, payload))
+    peer = await world.peers.get()
+    assert world.dialled[0][1] == Target.parse("::1", 18444)
+    client.close()
+    await task
+    peer.close()
+
+
+async def test_a_configured_peer_needs_no_version() -> None:
+    world = World(GatewaySettings(peer=ONION))
+    client, task = await world.serve(b"\xaa" * 64)
+    peer = await world.peers.get()
+    assert await receive_exactly(peer, 64) == b"\xaa" * 64
+    await send(peer, b"v2 answer")
+    assert await receive(client) == b"v2 answer"
+    assert world.dialled[0][1] == ONION
+    client.close()
+    await task
+    peer.close()
+
+
+@pytest.mark.virtual_clock
+async def test_silence_towards_a_known_destination_is_relayed() -> None:
+    world = World(GatewaySettings(peer=ONION))
+    client, task = await world.serve(b"")
+    peer = await world.peers.get()
+    await asyncio.get_running_loop().sock_sendall(peer, b"banner")
+    assert await asyncio.get_running_loop().sock_recv(client, 100) == b"banner"
+    client.close()
+    await task
+    peer.close()
+
+
+async def test_a_redirected_client_goes_where_it_was_going(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        module, "original_destination", lambda client: (IPv4Address("9.9.9.9"), 8333)
+    )
+    world = World()
+    payload = version_payload(host=IPv6Address("::").packed, port=0)
+    client, task = await world.serve(encode(MAINNET, VERSION, payload))
+    peer = await world.peers.get()
+    assert world.dialled[0][1] == Target.parse("9.9.9.9", 8333)
+    client.close()
+    await task
+    peer.close()
+
+
+async def test_a_socks_client_is_handed_on_untouched() -> None:
+    world = World()
+    client, task = await world.serve(b"\x05\x01\x00")
+    assert await receive(client) == b"socks \x05\x01\x00"
+    await task
+    assert not world.dialled
+    client.close()
+
+
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
+async def test_what_names_no_destination_is_refused(first: bytes) -> None:
+    world = World()
+    client, task = await world.serve(first)
+    await task
+    assert await receive(client) == b""
+    assert not world.dialled
+    assert world.gateway.refused == {ErrorKind.MALFORMED: 1}
+    client.close()
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize("first", [b"", HELLO[:3], HELLO[:16], HELLO[:60]])
+async def test_a_client_that_never_says_where_to(first: bytes) -> None:
+    world = World()
+    client, task = await world.serve(first)
+    await task
+    assert 59 <= asyncio.get_running_loop().time() < 70
+    assert world.gateway.refused == {ErrorKind.HANDSHAKE_TIMEOUT: 1}
+    client.close()
+
+
+async def test_a_dial_that_fails_closes_the_client() -> None:
+    world = World(refuse=ErrorKind.CONNECTION_REFUSED)
+    client, task = await world.serve(HELLO)
+    await task
+    assert await receive(client) == b""
+    assert world.gateway.refused == {ErrorKind.CONNECTION_REFUSED: 1}
+    client.close()
+
+
+async def test_connections_are_bounded_and_end_with_the_gateway() -> None:
+    world = World(GatewaySettings(max_connections=2))
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    serving = asyncio.create_task(world.gateway.serve(listener))
+    clients = []
+    for _ in range(3):
+        client = socket.socket()
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, listener.getsockname())
+        clients.append(client)
+    assert await receive(clients[2]) == b""
+    assert world.gateway.refused == {ErrorKind.BUSY: 1}
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert await receive(clients[0]) == b""
+    for sock in (*clients, listener):
+        sock.close()
+
+
+def test_who_the_client_is() -> None:
+    one, two = socket.socketpair()
+    with one, two:
+        assert client_field(one).startswith(b"u")
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, socket.create_connection(server.getsockname()) as client:
+        assert client_field(client) == b"4\x7f\x00\x00\x01"

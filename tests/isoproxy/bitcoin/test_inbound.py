@@ -1,0 +1,155 @@
+"""Peers that come in, v2 or v1, to a v1 node."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
+from isoproxy.bitcoin.messages import MAINNET, REGTEST, padded
+from isoproxy.bitcoin.translator import Ending
+from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, encode, parse_version
+from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, send
+from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.isoproxy.bitcoin.test_v1 import version_payload
+
+
+class World:
+    """An inbound service; the node's far end appears in `nodes`."""
+
+    def __init__(self, *, advertise_v2: bool = False) -> None:
+        self.nodes: asyncio.Queue[socket.socket] = asyncio.Queue()
+        self.service = Inbound(InboundSettings(MAINNET, advertise_v2), self.connect)
+
+    async def connect(self) -> socket.socket:
+        far, near = pair()
+        self.nodes.put_nowait(far)
+        return near
+
+    def visit(self) -> tuple[socket.socket, asyncio.Task[None]]:
+        far, near = pair()
+        return far, asyncio.create_task(self.service.handle(near))
+
+
+@pytest.mark.parametrize("advertise", [True, False])
+async def test_a_v2_peer_meets_a_v1_node(advertise: bool) -> None:
+    world = World(advertise_v2=advertise)
+    sock, task = world.visit()
+    peer = V2End(sock, initiator=True)
+    await peer.shake()
+    await peer.send(LONG_VERSION)
+    node = V1End(await world.nodes.get())
+    assert await node.message() == (VERSION, version_payload())
+    await send(node.sock, HELLO + v1("ping", bytes(8)))
+    answered = await peer.contents()
+    services = parse_version(answered[13:]).services
+    assert bool(services & SERVICE_P2P_V2) is advertise
+    assert await peer.contents() == short("ping", bytes(8))
+    (flow,) = world.service.flows
+    assert flow.transport == "v2"
+    assert peer.transport.session_id is not None
+    assert flow.session_id == peer.transport.session_id.hex()
+    sock.close()
+    await task
+    assert flow.ended is Ending.PEER_CLOSED
+    assert not world.service.flows
+    node.sock.close()
+
+
+@pytest.mark.parametrize("advertise", [True, False])
+async def test_a_v1_peer_is_passed_through(advertise: bool) -> None:
+    world = World(advertise_v2=advertise)
+    sock, task = world.visit()
+    for byte in HELLO[:20]:
+        await send(sock, bytes([byte]))
+    await send(sock, HELLO[20:])
+    node, peer = V1End(await world.nodes.get()), V1End(sock)
+    assert await node.message() == (VERSION, version_payload())
+    await send(node.sock, HELLO + v1("verack"))
+    services = parse_version((await peer.message())[1]).services
+    assert bool(services & SERVICE_P2P_V2) is advertise
+    assert await peer.message() == (padded("verack"), b"")
+    (flow,) = world.service.flows
+    assert (flow.transport, flow.session_id) == ("v1", "")
+    node.sock.close()
+    await task
+    assert await receive(sock) == b""
+    sock.close()
+
+
+async def test_a_v1_peer_of_another_network_is_refused() -> None:
+    world = World()
+    sock, task = world.visit()
+    await send(sock, encode(REGTEST, VERSION, version_payload()))
+    await task
+    while await receive(sock):
+        pass
+    sock.close()
+    node = world.nodes.get_nowait()
+    assert await receive(node) == b""
+    node.close()
+
+
+@pytest.mark.virtual_clock
+async def test_a_silent_peer_costs_the_node_nothing() -> None:
+    world = World()
+    sock, task = world.visit()
+    await task
+    assert 60 <= asyncio.get_running_loop().time() < 65
+    assert world.nodes.empty()
+    assert world.service.refused == 1
+    sock.close()
+
+
+@pytest.mark.virtual_clock
+async def test_a_peer_that_stops_within_the_handshake() -> None:
+    world = World()
+    sock, task = world.visit()
+    await asyncio.get_running_loop().sock_sendall(sock, b"\xaa" * 70)
+    await task
+    assert asyncio.get_running_loop().time() < 75
+    world.nodes.get_nowait().close()
+    sock.close()
+
+
+async def test_peers_are_bounded_and_end_with_the_service() -> None:
+    service = Inbound(InboundSettings(MAINNET, max_connections=1), local_node("127.0.0.1", 1))
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    serving = asyncio.create_task(service.serve(listener))
+    visitors = []
+    for _ in range(2):
+        visitor = socket.socket()
+        visitor.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(visitor, listener.getsockname())
+        visitors.append(visitor)
+    assert await receive(visitors[1]) == b""
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert await receive(visitors[0]) == b""
+    for sock in (*visitors, listener):
+        sock.close()
+
+
+async def test_a_node_that_is_down_closes_the_peer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    service = Inbound(InboundSettings(MAINNET), local_node("127.0.0.1", port))
+    far, near = pair()
+    task = asyncio.create_task(service.handle(near))
+    await send(far, HELLO)
+    await task
+    assert service.refused == 1
+    far.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_local_node_is_reached(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+        sock = await local_node(host, server.getsockname()[1])()
+        with sock:
+            assert sock.getpeername()[:2] == server.getsockname()[:2]

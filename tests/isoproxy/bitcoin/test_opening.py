@@ -1,0 +1,91 @@
+"""Reading a connection's first bytes: no more than needed, in time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from isoproxy.bitcoin.messages import MAINNET
+from isoproxy.bitcoin.opening import MAX_VERSION, read_opening, read_version
+from isoproxy.bitcoin.v1 import Detected, encode
+from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from tests.isoproxy.bitcoin.ends import pair, send
+from tests.isoproxy.bitcoin.peers import HELLO, v1
+
+
+async def test_v1_is_found_and_no_more_is_read() -> None:
+    near, far = pair()
+    with near, far:
+        await send(far, HELLO + b"rest")
+        first, found = await read_opening(near, silence=1, patience=1)
+        assert found is MAINNET
+        assert first == HELLO[:16]
+        whole, version = await read_version(near, first, MAINNET, 1)
+        assert version.recv_port == 8333
+        assert (HELLO + b"rest").startswith(whole)
+
+
+async def test_something_else_is_told_at_its_first_strange_byte() -> None:
+    near, far = pair()
+    with near, far:
+        await send(far, b"\x16\x03\x01")
+        assert await read_opening(near, silence=1, patience=1) == (b"\x16\x03\x01", Detected.NOT_V1)
+
+
+@pytest.mark.virtual_clock
+async def test_silence_is_not_waited_out_for_long() -> None:
+    near, far = pair()
+    with near, far:
+        found = await read_opening(near, silence=3, patience=60)
+        assert found == (b"", Detected.NEED_MORE)
+        assert asyncio.get_running_loop().time() == pytest.approx(3, abs=1)
+
+
+@pytest.mark.virtual_clock
+async def test_a_client_that_stops_within_the_prefix_is_given_up() -> None:
+    near, far = pair()
+    with near, far:
+        await asyncio.get_running_loop().sock_sendall(far, HELLO[:9])
+        with pytest.raises(TimeoutError):
+            await read_opening(near, silence=3, patience=60)
+        assert asyncio.get_running_loop().time() >= 60
+
+
+async def test_a_client_that_closes_is_told_apart_by_its_bytes() -> None:
+    near, far = pair()
+    with near, far:
+        await send(far, HELLO[:5])
+        far.close()
+        found = await read_opening(near, silence=3, patience=60)
+        assert found == (HELLO[:5], Detected.NEED_MORE)
+
+
+async def test_bytes_read_before_count() -> None:
+    near, far = pair()
+    with near, far:
+        await send(far, HELLO[5:])
+        first, found = await read_opening(near, silence=3, patience=60, first=HELLO[:5])
+        assert (first, found) == (HELLO[:16], MAINNET)
+
+
+@pytest.mark.parametrize(
+    ("stream", "error"),
+    [
+        (encode(MAINNET, HELLO[4:16], bytes(2000)), LimitExceeded),
+        (HELLO[:-1] + b"\xff", RemoteProtocolError),
+        (v1("verack"), RemoteProtocolError),
+        (encode(MAINNET, HELLO[4:16], bytes(20)), RemoteProtocolError),
+        (HELLO[:50], RemoteProtocolError),
+    ],
+)
+async def test_first_messages_that_are_refused(
+    stream: bytes, error: type[RemoteProtocolError]
+) -> None:
+    near, far = pair()
+    with near, far:
+        await send(far, stream[16:])
+        far.close()
+        with pytest.raises(error):
+            await read_version(near, stream[:16], MAINNET, 5)
+    assert MAX_VERSION < 2000

@@ -1,0 +1,90 @@
+"""The pump alone: bytes carried, order kept, the last ones delivered, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isoproxy.bitcoin.pump import no_delay, pump
+from isoproxy.bitcoin.translator import Ending, Relay
+from tests.isoproxy.bitcoin.ends import pair, receive_exactly, send
+
+
+def relay() -> Relay:
+    return Relay(now=asyncio.get_running_loop().time())
+
+
+@given(st.binary(min_size=1, max_size=200_000), st.integers(1, 20))
+@settings(max_examples=10)
+def test_all_bytes_arrive_in_order(data: bytes, copies: int) -> None:
+    async def scenario() -> None:
+        (client, near), (peer, far) = pair(), pair()
+        task = asyncio.create_task(pump(relay(), near, far, linger=5, from_peer=b"early"))
+        sending = asyncio.create_task(send(client, data * copies))
+        assert await receive_exactly(client, 5) == b"early"
+        assert await receive_exactly(peer, len(data) * copies) == data * copies
+        await sending
+        client.close()
+        assert await task is Ending.CLIENT_CLOSED
+        for sock in (near, peer, far):
+            sock.close()
+
+    asyncio.run(scenario())
+
+
+async def test_the_sockets_stay_open_and_unwatched() -> None:
+    (client, near), (peer, far) = pair(), pair()
+    with near, far, peer:
+        task = asyncio.create_task(pump(relay(), near, far, linger=5))
+        await send(client, b"last")
+        client.close()
+        assert await task is Ending.CLIENT_CLOSED
+        assert await receive_exactly(peer, 4) == b"last"
+        loop = asyncio.get_running_loop()
+        for sock in (near, far):
+            assert not loop.remove_reader(sock)
+            assert not loop.remove_writer(sock)
+
+
+@pytest.mark.virtual_clock
+async def test_a_receiver_that_never_reads_is_given_up_after_the_linger_time() -> None:
+    (client, near), (peer, far) = pair(), pair()
+    with near, far, peer, client:
+        task = asyncio.create_task(pump(relay(), near, far, linger=7))
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await loop.sock_sendall(client, bytes(10_000_000))
+        client.shutdown(socket.SHUT_WR)
+        peer.shutdown(socket.SHUT_WR)
+        assert await task in {Ending.PEER_CLOSED, Ending.CLIENT_CLOSED}
+        assert 8 <= loop.time() < 45
+
+
+async def test_a_reset_is_a_close() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        client = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    near.setblocking(False)
+    peer, far = pair()
+    with near, far, peer:
+        task = asyncio.create_task(pump(relay(), near, far, linger=5))
+        await asyncio.sleep(0)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0" + bytes(4))
+        client.close()
+        assert await task is Ending.CLIENT_CLOSED
+
+
+def test_small_writes_are_not_delayed() -> None:
+    with socket.socket() as sock:
+        no_delay(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    one, two = socket.socketpair()
+    with one, two:
+        no_delay(one)

@@ -1,0 +1,134 @@
+"""nftables rules and the kernel's memory of where a connection was going."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from isoproxy.bitcoin.redirect import (
+    DEFAULT_PORTS,
+    nft_rules,
+    original_destination,
+    parse_sockaddr,
+)
+from isoproxy.errors import OperationError
+
+
+def test_rules_name_the_group_the_ports_and_the_gateway() -> None:
+    rules = nft_rules("bitcoin", gateway_port=1325, ports=[8333, 18444, 8333])
+    assert 'meta skgid "bitcoin" oifname != "lo" tcp dport { 8333, 18444 } redirect' in rules
+    assert "redirect to :1325" in rules
+    assert 'meta skgid "bitcoin" reject' in rules
+    assert "meta skgid 1000 " in nft_rules("1000")
+    assert {8333, 38333, 8334} <= set(DEFAULT_PORTS)
+
+
+@pytest.mark.parametrize("group", ["", "a b", 'x" accept', "$(id)", "é", "a" * 40, "x\n"])
+def test_what_is_no_group_never_becomes_a_rule(group: str) -> None:
+    with pytest.raises(OperationError, match="group"):
+        nft_rules(group)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_what_is_no_port_never_becomes_a_rule(port: int) -> None:
+    with pytest.raises(OperationError, match="port"):
+        nft_rules("0", ports=[port])
+    with pytest.raises(OperationError, match="port"):
+        nft_rules("0", gateway_port=port)
+
+
+def test_nft_accepts_the_rules() -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed; apt-get install nftables to check the rules with it")
+    probe = ["unshare", "--net", "nft", "-c", "-f", "-"]
+    checked = subprocess.run(
+        probe, input=nft_rules("0"), text=True, capture_output=True, check=False
+    )
+    if "not permitted" in checked.stderr:
+        pytest.skip("no network namespace may be made here, so nft cannot check the rules")
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_addresses_as_the_kernel_writes_them() -> None:
+    v4 = struct.pack("=H", socket.AF_INET) + b"\x20\x8d" + bytes([1, 2, 3, 4]) + bytes(8)
+    assert parse_sockaddr(v4) == (IPv4Address("1.2.3.4"), 8333)
+    host = IPv6Address("2001:db8::1")
+    v6 = struct.pack("=H", socket.AF_INET6) + b"\x20\x8d" + bytes(4) + host.packed + bytes(4)
+    assert parse_sockaddr(v6) == (host, 8333)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_direct_connection_was_not_redirected(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if family == socket.AF_INET6 and not os.path.exists("/proc/net/if_inet6"):
+        pytest.skip("this machine has no IPv6")
+    with socket.create_server((host, 0), family=family) as server:
+        client = socket.create_connection(server.getsockname()[:2])
+        accepted, _ = server.accept()
+        with accepted, client:
+            assert original_destination(accepted) is None
+
+
+def test_a_unix_socket_was_not_redirected() -> None:
+    one, two = socket.socketpair()
+    with one, two:
+        assert original_destination(one) is None
+
+
+_REDIRECTED = """
+import os, socket, subprocess, sys
+from isoproxy.bitcoin.redirect import nft_rules, original_destination
+run = lambda *words, **more: subprocess.run(words, check=True, **more)
+run("ip", "link", "set", "lo", "up")
+run("ip", "link", "add", "name", "out", "type", "veth", "peer", "name", "far")
+run("ip", "link", "set", "far", "up")
+run("ip", "addr", "add", "10.99.0.1/24", "dev", "out")
+run("ip", "-6", "addr", "add", "2001:db8::1/64", "dev", "out", "nodad")
+run("ip", "link", "set", "out", "up")
+run("ip", "route", "add", "default", "dev", "out")
+run("ip", "-6", "route", "add", "default", "dev", "out")
+run("nft", "-f", "-", input=nft_rules("4242", gateway_port=1324), text=True)
+for family, here, there in (
+    (socket.AF_INET, "127.0.0.1", "203.0.113.9"),
+    (socket.AF_INET6, "::1", "2001:db8:1::9"),
+):
+    with socket.create_server((here, 1324), family=family) as server:
+        os.setegid(4242)
+        with socket.create_connection((there, 8333), timeout=5):
+            client, _ = server.accept()
+            print(*original_destination(client))
+            client.close()
+        try:
+            socket.create_connection((there, 80), timeout=5)
+        except OSError as error:
+            print(type(error).__name__)
+        os.setegid(0)
+"""
+
+
+def test_redirected_connections_are_asked_back_from_the_kernel() -> None:
+    if shutil.which("nft") is None or shutil.which("ip") is None:
+        pytest.skip("nft and ip are needed; apt-get install nftables iproute2")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", _REDIRECTED],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "not permitted" in done.stderr or "not supported" in done.stderr:
+        pytest.skip("no network namespace with NAT may be made here: " + done.stderr[-100:])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:4] == [
+        "203.0.113.9 8333",
+        "ConnectionRefusedError",
+        "2001:db8:1::9 8333",
+        "ConnectionRefusedError",
+    ]

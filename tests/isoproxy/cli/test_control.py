@@ -1,0 +1,153 @@
+"""`isoproxy status`, `newnym`, `explain` against a running process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from isoproxy.cli.control import status_text
+from isoproxy.errors import ErrorKind
+from tests.isoproxy.cli.test_service import connect, echoes, system_tor
+from tests.kit.service import command, environment, running
+from tests.kit.socks_port import SocksPort, refusing
+
+
+async def test_status_tells_of_listeners_and_flows(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        reader, writer = await connect(service.port(), user=b"MARKED")
+        await reader.readexactly(10)
+        writer.write(b"12345")
+        await reader.readexactly(5)
+        answer = json.loads((await service.ask("status", "--json")).out)
+        (listener,) = answer["listeners"]
+        assert (listener["name"], listener["open"]) == ("default", 1)
+        assert listener["isolate"] == ["ClientAddr", "SOCKSAuth"]
+        (flow,) = answer["flows"]
+        assert (flow["state"], flow["bytes_up"], flow["bytes_down"]) == ("relaying", 5, 5)
+        assert len(flow["key"]) == 6
+        assert answer["tor"]["mode"] == "system"
+        assert answer["tor"]["answers"] is True
+        assert answer["counters"]["local_lookups_refused"] == 0
+        text = (await service.ask("status")).out
+        assert f"127.0.0.1:{service.port()}" in text
+        assert flow["key"] in text
+        assert "MARKED" not in text + json.dumps(answer)
+        writer.close()
+
+
+async def test_refusals_are_counted_by_kind(tmp_path: Path) -> None:
+    async with (
+        SocksPort(serve=refusing(b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00")) as tor,
+        running(tmp_path, *system_tor(tor)) as service,
+    ):
+        assert await echoes(service) is False
+        answer = json.loads((await service.ask("status", "--json")).out)
+        assert answer["counters"]["refusals"] == {ErrorKind.CONNECTION_REFUSED.value: 1}
+        assert "connection_refused 1" in (await service.ask("status")).out
+
+
+async def test_newnym_changes_every_key(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        before = json.loads((await service.ask("explain", "a", "b", "--json")).out)
+        again = json.loads((await service.ask("explain", "a", "b", "--json")).out)
+        assert before["key"] == again["key"]
+        assert await echoes(service, user=b"a", password=b"b")
+        renewed = await service.ask("newnym")
+        assert (renewed.code, "epoch 1" in renewed.out) == (0, True)
+        after = json.loads((await service.ask("explain", "a", "b", "--json")).out)
+        assert before["key"] != after["key"]
+        assert await echoes(service, user=b"a", password=b"b")
+    asked = [request.password for request in tor.requests]
+    assert len(set(asked)) == 2
+
+
+async def test_explain_names_the_key_of_a_live_flow(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        reader, writer = await connect(service.port(), user=b"alice", password=b"secret")
+        await reader.readexactly(10)
+        outcome = await service.ask("explain", "alice", "secret", "example.com:80")
+        answer = json.loads((await service.ask("explain", "alice", "secret", "--json")).out)
+        assert answer["live_flows"] == 1
+        assert answer["key"] in outcome.out
+        assert "user name, password" in outcome.out
+        other = json.loads((await service.ask("explain", "alice", "other", "--json")).out)
+        assert other["live_flows"] == 0
+        wrong = await service.ask("explain", "--listener", "nope", "a", "b")
+        assert (wrong.code, "known: default" in wrong.err) == (1, True)
+        writer.close()
+
+
+async def test_without_a_service_the_answer_says_what_to_do(tmp_path: Path) -> None:
+    for arguments in (["status"], ["newnym"], ["explain", "a", "b"], ["reload"]):
+        outcome = await command(tmp_path, *arguments)
+        assert outcome.code == 1
+        assert "start it with: isoproxy run" in outcome.err
+
+
+async def test_watch_shows_it_again_until_interrupted(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "status", "--watch"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(tmp_path),
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                await process.stdout.readuntil(b"\x1b[H\x1b[2Jisoproxy ")
+            process.send_signal(signal.SIGINT)
+            _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert b"Traceback" not in errors
+
+
+async def test_a_reader_that_leaves_is_no_error_worth_a_traceback(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "isoproxy", "check", "--sample"),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(tmp_path),
+    )
+    os.close(writing)
+    _, errors = await process.communicate()
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(999, "999 B"), (1000, "1.0 kB"), (10**15, "1000.0 TB")]
+)
+def test_sizes_and_long_lists_are_for_people(count: int, shown: str) -> None:
+    flow = {
+        "key": "abcdef", "listener": "default", "state": "relaying",
+        "age_s": 4000.0, "bytes_up": count, "bytes_down": 0,
+    }  # fmt: skip
+    counters = {
+        "opened": 0, "bytes_up": 0, "bytes_down": 0,
+        "circuits_pending": 0, "circuits_queued": 0, "refusals": {},
+    }  # fmt: skip
+    text = status_text(
+        {
+            "version": "1",
+            "uptime_s": 120.0,
+            "epoch": 0,
+            "tor": {
+                "mode": "system", "state": "x", "answers": False, "version": None, "control": "off",
+            },
+            "listeners": [],
+            "flows": [flow] * 50,
+            "counters": counters,
+        }
+    )  # fmt: skip
+    assert shown in text
+    assert "up 2 min" in text
+    assert "1.1 h" in text
+    assert "... and 10 more" in text

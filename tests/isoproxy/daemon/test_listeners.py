@@ -1,0 +1,117 @@
+"""Listeners at a reload, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from isoproxy.config import load
+from isoproxy.daemon.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.settings import dialer_settings, front_limits, listener_settings
+from isoproxy.errors import OperationError
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.listener import ListenerSettings
+from isoproxy.isolation import Isolate, Isolator
+from isoproxy.reactor import Handler, Reactor
+from isoproxy.tor.dialer import Dialer
+from isoproxy.tor.endpoint import Endpoint
+
+
+def settings(*changes: str) -> dict[str, ListenerSettings]:
+    return listener_settings(load(None, changes).config)
+
+
+@asynccontextmanager
+async def front_end() -> AsyncIterator[FrontEnd]:
+    config = load(None, ["limits.max_connections=9", "limits.max_connections_per_client=3"]).config
+
+    def fail(handler: Handler, error: Exception) -> None:
+        raise error
+
+    reactor = Reactor(asyncio.get_running_loop(), fail)
+    isolator = Isolator()
+    dialer = Dialer(reactor, isolator, dialer_settings(config, Endpoint.unix("/nonexistent")))
+    front = FrontEnd(reactor, isolator, dialer, limits=front_limits(config))
+    assert front.limits.max_connections_per_client == 3
+    try:
+        yield front
+    finally:
+        await front.drain(0)
+        dialer.close()
+        reactor.close()
+
+
+def addresses(front: FrontEnd) -> dict[str, str]:
+    return {name: listener.address() for name, listener in front.listeners.items()}
+
+
+async def test_what_stays_keeps_its_socket_and_gets_its_new_rule(tmp_path: Path) -> None:
+    gone = tmp_path / "a"
+    async with front_end() as front:
+        before = settings("listener.0.address=127.0.0.1:0", f"listener.1.address=unix:{gone}")
+        open_listeners(front, before, {})
+        (kept, _) = front.listeners.values()
+        at = addresses(front)["default"]
+        after = settings("listener.0.address=127.0.0.1:0", 'listener.0.isolate=["DestPort"]')
+        assert switch_listeners(front, after) == []
+        assert addresses(front) == {"default": at}
+        assert front.listeners["default"] is kept
+        assert kept.rule.listener.isolate is Isolate.DEST_PORT
+        assert not gone.exists()
+
+
+async def test_a_renamed_listener_is_the_same_socket_in_a_group_of_its_own(tmp_path: Path) -> None:
+    path = f"listener.0.address=unix:{tmp_path}/a"
+    async with front_end() as front:
+        open_listeners(front, settings(path), {})
+        listener = front.listeners["default"]
+        group = listener.rule.listener.group
+        switch_listeners(front, settings(path, "listener.0.name=new"))
+        assert front.listeners == {"new": listener}
+        assert listener.settings.name == "new"
+        assert listener.rule.listener.group != group
+
+
+async def test_a_new_mode_is_a_new_socket(tmp_path: Path) -> None:
+    path = f"listener.0.address=unix:{tmp_path}/a"
+    async with front_end() as front:
+        open_listeners(front, settings(path), {})
+        with pytest.raises(OperationError, match="Address already in use"):
+            switch_listeners(front, settings(path, "listener.0.mode=0600"))
+        assert front.listeners["default"].settings.mode == 0o660
+
+
+async def test_a_failure_leaves_everything_as_it_was() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        async with front_end() as front:
+            open_listeners(front, settings("listener.0.address=127.0.0.1:0"), {})
+            before = addresses(front)
+            with pytest.raises(OperationError, match="cannot listen on"):
+                switch_listeners(
+                    front,
+                    settings(
+                        "listener.0.address=[::1]:0",
+                        f"listener.1.address=127.0.0.1:{other.getsockname()[1]}",
+                        'listener.1.isolate=["DestPort"]',
+                    ),
+                )
+            assert addresses(front) == before
+            assert len(front.reactor) == 1
+
+
+async def test_inherited_sockets_go_to_the_listener_of_their_name() -> None:
+    mine, stray = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    at = "{}:{}".format(*mine.getsockname())
+    async with front_end() as front:
+        open_listeners(
+            front,
+            settings("listener.0.address=127.0.0.1:1"),
+            {"socks-default": [mine], "something": [stray]},
+        )
+        assert addresses(front) == {"default": at}
+        assert stray.fileno() == -1

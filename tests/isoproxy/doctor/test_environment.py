@@ -1,0 +1,100 @@
+"""What the doctor sees of this machine, against real files, ports and sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from isoproxy.config import load
+from isoproxy.doctor.environment import connections, permissions, ports, sockets_of
+from isoproxy.doctor.finding import Finding, Verdict
+
+
+def verdicts(findings: list[Finding]) -> list[Verdict]:
+    assert all(one.advice for one in findings if one.verdict is not Verdict.OK)
+    return [one.verdict for one in findings]
+
+
+def test_a_free_port_and_a_taken_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        config = load(
+            None,
+            [
+                "listener.0.address=127.0.0.1:0",
+                f"listener.1.address=127.0.0.1:{other.getsockname()[1]}",
+                f"listener.2.address=unix:{tmp_path}/x",
+                f"listener.3.address=unix:{tmp_path}/missing/x",
+            ],
+        ).config
+        findings = list(ports(config))
+    assert verdicts(findings) == [Verdict.OK, Verdict.FAILED, Verdict.OK, Verdict.FAILED]
+    assert "Address already in use" in str(findings[1])
+    assert str(findings[1]).endswith(
+        "-> stop the program that uses it, or choose another address in [[listener]]"
+    )
+
+
+def test_permissions(tmp_path: Path) -> None:
+    state, admin, path = tmp_path / "state", tmp_path / "admin", tmp_path / "socks"
+    config = load(None, [f"listener.0.address=unix:{path}", "listener.0.mode=0600"]).config
+    assert verdicts(list(permissions(config, state, admin, running=False))) == [Verdict.OK]
+    state.mkdir(mode=0o755)
+    admin.touch(mode=0o600)
+    findings = list(permissions(config, state, admin, running=True))
+    assert verdicts(findings) == [Verdict.FAILED, Verdict.OK, Verdict.FAILED]
+    assert findings[0].advice == f"chmod 0700 {state}"
+    state.chmod(0o700)
+    admin.chmod(0o660)
+    path.touch(mode=0o600)
+    findings = list(permissions(config, state, admin, running=True))
+    assert verdicts(findings) == [Verdict.OK, Verdict.FAILED, Verdict.OK]
+    path.chmod(0o666)
+    findings = list(permissions(config, state, admin, running=True))
+    assert findings[2].advice == f"chmod 0600 {path}"
+
+
+HOLDS = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+server6 = socket.create_server(("::1", 0), family=socket.AF_INET6)
+client6 = socket.create_connection(server6.getsockname()[:2])
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if "udp" in sys.argv else None
+if udp:
+    udp.connect(("127.0.0.1", 9))
+print(server.getsockname()[1], server6.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holding(*what: str) -> Iterator[tuple[int, list[int]]]:
+    """The process id and the ports of a program that holds sockets."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, *what], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        yield process.pid, [int(port) for port in process.stdout.readline().split()]
+        process.kill()
+
+
+def test_the_sockets_of_a_process() -> None:
+    with holding() as (pid, (port, port6)):
+        peers = {(peer.kind, str(peer.host), peer.port) for peer in sockets_of(pid)}
+        assert {("tcp", "127.0.0.1", port), ("tcp", "::1", port6)} <= peers
+        assert connections(pid, None).verdict is Verdict.OK
+
+
+def test_udp_is_a_defect() -> None:
+    with holding("udp") as (pid, _):
+        finding = connections(pid, None)
+    assert finding.verdict is Verdict.FAILED
+    assert "UDP" in finding.found
+
+
+def test_a_process_that_is_gone_proves_nothing() -> None:
+    assert connections(2**22 + 1, None).verdict is Verdict.UNPROVEN

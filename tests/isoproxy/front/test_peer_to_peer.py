@@ -1,0 +1,164 @@
+"""Which streams are carried as v2, and that a second one has nowhere else to come from."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from isoproxy.bitcoin.bridge import BridgeSettings
+from isoproxy.bitcoin.options import Deadlines, Fallback
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.peer_to_peer import PeerToPeer
+from isoproxy.front.session import SessionRule
+from isoproxy.isolation import APP, P2P, Isolator, ListenerRule, own_group, upstream_credentials
+from isoproxy.reactor import Handler, Reactor
+from isoproxy.socks5 import Request, Server
+from isoproxy.tor.dialer import Dialer, DialerSettings
+from isoproxy.tor.endpoint import Endpoint
+from tests.kit.socks_port import SocksPort, echo
+
+PORT = 18444
+REQUEST = b"\x05\x01\x00\x05\x01\x00\x03\x06a.test" + PORT.to_bytes(2, "big")
+OK = b"\x05\x00" + bytes.fromhex("05000001000000000000")
+PAYLOAD = bytes(80) + b"\x00" + bytes(5)
+VERSION = (
+    bytes.fromhex("fabfb5da")
+    + b"version\x00\x00\x00\x00\x00"
+    + len(PAYLOAD).to_bytes(4, "little")
+    + hashlib.sha256(hashlib.sha256(PAYLOAD).digest()).digest()[:4]
+    + PAYLOAD
+)
+
+
+@asynccontextmanager
+async def front_end(port: SocksPort, fallback: Fallback) -> AsyncIterator[FrontEnd]:
+    front: FrontEnd
+
+    def defect(handler: Handler, error: Exception) -> None:
+        front.defect(handler, error)
+
+    reactor = Reactor(asyncio.get_running_loop(), defect)
+    isolator = Isolator()
+    dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
+    settings = BridgeSettings(fallback=fallback, deadlines=Deadlines(first_byte=1, handshake=1))
+    p2p = PeerToPeer(dialer, isolator, ports=frozenset({PORT}), settings=settings, silence_s=0.2)
+    front = FrontEnd(reactor, isolator, dialer, p2p=p2p)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = Endpoint.tcp(*free.getsockname())
+    front.open(ListenerSettings("test", endpoint, SessionRule(ListenerRule(own_group("t")))))
+    try:
+        yield front
+        assert front.counters.defects == 0
+    finally:
+        await front.drain(0)
+        dialer.close()
+        assert (len(front.connections), len(front.tasks), len(reactor)) == (0, 0, 0)
+        assert not p2p.flows
+        reactor.close()
+
+
+async def ask(front: FrontEnd, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    endpoint = front.listeners["test"].settings.endpoint
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    writer.write(data)
+    assert await reader.readexactly(len(OK)) == OK
+    return reader, writer
+
+
+async def leave(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_what_is_not_v1_passes_untouched_on_circuits_of_its_own() -> None:
+    async with SocksPort() as port, front_end(port, Fallback.NEVER) as front:
+        for said in (b"SSH-2.0-client\r\n", VERSION[:10] + b"x" * 20):
+            reader, writer = await ask(front, REQUEST + said)
+            assert await reader.readexactly(len(said)) == said
+            writer.write_eof()
+            assert await reader.read() == b""
+            await leave(writer)
+        assert len({request.password for request in port.requests}) == 1
+
+
+async def test_the_streams_purpose_is_p2p_and_not_the_applications() -> None:
+    async with SocksPort() as port, front_end(port, Fallback.NEVER) as front:
+        _, writer = await ask(front, REQUEST + b"not bitcoin")
+        (connection,) = front.connections
+        assert connection.wish is not None
+        key = connection.wish.key
+        assert port.requests[0].password == upstream_credentials(key, P2P).password
+        assert port.requests[0].password != upstream_credentials(key, APP).password
+        await leave(writer)
+
+
+async def test_silence_is_relayed_after_a_moment() -> None:
+    async def speaks_first(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed() + b"220 hello\r\n")
+        await reader.read()
+
+    async with SocksPort(speaks_first) as port, front_end(port, Fallback.NEVER) as front:
+        reader, writer = await ask(front, REQUEST)
+        assert await asyncio.wait_for(reader.readline(), 5) == b"220 hello\r\n"
+        await leave(writer)
+
+
+async def test_v1_never_leaves_in_plaintext() -> None:
+    received: list[bytes] = []
+
+    async def v1_only(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        received.append(server.leftover + await reader.read(24))
+
+    async with SocksPort(v1_only) as port, front_end(port, Fallback.NEVER) as front:
+        reader, writer = await ask(front, REQUEST + VERSION)
+        assert await reader.read() == b""
+        await leave(writer)
+        assert len(received) == 1
+        assert b"version" not in received[0]
+        assert VERSION[:4] not in received[0]
+
+
+async def test_a_fallback_is_a_second_stream_with_the_same_credentials() -> None:
+    heard: list[bytes] = []
+
+    async def v1_only(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        first = await reader.readexactly(24)
+        heard.append(first)
+        if first[4:11] == b"version":
+            await echo_rest(reader, writer)
+
+    async def echo_rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            writer.write(data)
+
+    async with SocksPort(v1_only) as port, front_end(port, Fallback.ALWAYS) as front:
+        reader, writer = await ask(front, REQUEST + VERSION)
+        assert await asyncio.wait_for(reader.readexactly(len(PAYLOAD)), 5) == PAYLOAD
+        assert len(port.requests) == 2
+        first, second = port.requests
+        assert (first.username, first.password) == (second.username, second.password)
+        assert (first.host, first.port) == (second.host, second.port)
+        assert heard[1] == VERSION[:24]
+        await leave(writer)
+
+
+async def test_a_client_that_leaves_ends_its_flow() -> None:
+    async with SocksPort(echo) as port, front_end(port, Fallback.NEVER) as front:
+        _, writer = await ask(front, REQUEST)
+        assert len(front.tasks) == 1
+        writer.transport.abort()
+        await asyncio.sleep(0.5)
+        assert (len(front.connections), len(front.tasks), port.open) == (0, 0, 0)

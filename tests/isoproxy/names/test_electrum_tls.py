@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from isoproxy.errors import DialError
+from isoproxy.names.electrum_tls import CertificateRefused, PinStore, TlsPolicy
+from isoproxy.names.servers import Server, parse_server
+from tests.kit.electrumx import self_signed
+
+ONION = f"{'a' * 56}.onion"
+
+
+@contextlib.asynccontextmanager
+async def tls_server(directory: Path) -> AsyncIterator[tuple[int, bytes]]:
+    """A server with a self-signed certificate: its port and fingerprint."""
+    certificate, key, fingerprint = self_signed(directory)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(await reader.read(100))
+            await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1], fingerprint
+    finally:
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0)
+
+
+async def exchange(policy: TlsPolicy, server: Server, port: int) -> bytes:
+    """What the server echoes over the stream that the policy allows."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    reader, writer = await policy.open(sock, server)
+    writer.write(b"hello")
+    try:
+        return await reader.readexactly(5)
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def test_a_pin_decides_alone(tmp_path: Path) -> None:
+    async with tls_server(tmp_path) as (port, fingerprint):
+        policy = TlsPolicy(PinStore())
+        right = parse_server(f"names.example:1:s:{fingerprint.hex()}")
+        wrong = parse_server(f"names.example:1:s:{'00' * 32}")
+        assert await exchange(policy, right, port) == b"hello"
+        with pytest.raises(CertificateRefused):
+            await exchange(policy, wrong, port)
+        assert not policy.needs_second_try(wrong)
+
+
+async def test_an_onion_service_needs_no_certificate_but_a_pin_holds(tmp_path: Path) -> None:
+    async with tls_server(tmp_path) as (port, _):
+        policy = TlsPolicy(PinStore())
+        assert await exchange(policy, parse_server(f"{ONION}:1:s"), port) == b"hello"
+        with pytest.raises(CertificateRefused):
+            await exchange(policy, parse_server(f"{ONION}:1:s:{'00' * 32}"), port)
+
+
+async def test_without_an_authority_the_certificate_shown_first_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    server = parse_server("names.example:1:s")
+    async with (
+        tls_server(tmp_path / "one") as (port, fingerprint),
+        tls_server(tmp_path / "two") as (other_port, _),
+    ):
+        policy = TlsPolicy(PinStore(tmp_path))
+        with pytest.raises(CertificateRefused):
+            await exchange(policy, server, port)
+        assert policy.needs_second_try(server)
+        assert await exchange(policy, server, port) == b"hello"
+        assert not policy.needs_second_try(server)
+        assert PinStore(tmp_path).get(server) == fingerprint
+        later = TlsPolicy(PinStore(tmp_path))
+        assert await exchange(later, server, port) == b"hello"
+        with pytest.raises(CertificateRefused):
+            await exchange(later, server, other_port)
+        assert not later.needs_second_try(server)
+
+
+async def test_plain_tcp_is_passed_on_as_it_is() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        await writer.drain()
+        writer.transport.abort()
+
+    listener = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        policy = TlsPolicy(PinStore())
+        assert await exchange(policy, parse_server(f"{ONION}:1:t"), port) == b"hello"
+
+
+async def test_a_server_that_speaks_no_tls_is_refused() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 this is something else\r\n")
+        await writer.drain()
+        writer.transport.abort()
+
+    listener = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        with pytest.raises(DialError):
+            await exchange(TlsPolicy(PinStore()), parse_server(f"{ONION}:1:s"), port)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a:1":"zz"}', "nonsense"])
+def test_an_unreadable_pin_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "name-server-pins.json").write_text(content)
+    server = parse_server("names.example:1:s")
+    pins = PinStore(tmp_path)
+    assert pins.get(server) is None
+    pins.remember(server, b"\x01" * 32)
+    assert PinStore(tmp_path).get(server) == b"\x01" * 32
+    assert (tmp_path / "name-server-pins.json").stat().st_mode & 0o777 == 0o600

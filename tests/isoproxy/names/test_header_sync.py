@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isoproxy.isolation import Isolator
+from isoproxy.names.chain import HeaderChain
+from isoproxy.names.electrum_health import Scores
+from isoproxy.names.electrum_pool import PoolSettings, ServerPool
+from isoproxy.names.electrum_tls import PinStore, TlsPolicy
+from isoproxy.names.header_store import HeaderStore
+from isoproxy.names.header_sync import HeaderSync, SyncSettings
+from isoproxy.names.network import REGTEST, Anchor, hash_from_hex
+from isoproxy.names.servers import parse_server
+from tests.kit.direct_dialer import DirectDialer
+from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
+from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, RegtestChain
+from tests.kit.namecoin.mining import MergeMining
+
+SMALL = SyncSettings(chunk=20, answer_timeout=1.0, idle=0.3)
+POOL = PoolSettings(wait=1.0, open_timeout=1.0, opens_per_minute=6000, burst=100)
+HEADERS = "blockchain.block.headers"
+
+
+class Bench:
+    """A synchronisation over servers of ours; started by `running`."""
+
+    def __init__(
+        self,
+        servers: list[ElectrumServer],
+        anchor: Anchor | None,
+        directory: Path | None,
+        settings: SyncSettings,
+    ) -> None:
+        self.isolator = Isolator()
+        self.servers = [
+            parse_server(f"127.0.0.1:{server.port}:t", f"operator{n}")
+            for n, server in enumerate(servers)
+        ]
+        self.chain = HeaderChain(REGTEST, anchor)
+        self.scores = Scores(self.servers)
+        self.pool = ServerPool(
+            DirectDialer(), self.isolator, REGTEST, self.scores, TlsPolicy(PinStore()), POOL
+        )
+        self.store = (
+            HeaderStore(directory, REGTEST, self.chain.anchor) if directory is not None else None
+        )
+        clock = servers[0].chain
+        self.sync = HeaderSync(
+            self.chain,
+            self.store,
+            self.pool,
+            settings,
+            wall_clock=lambda: clock.blocks[-1].time + 600.0,
+        )
+
+    async def until_tip(self, tip: int, timeout: float = 5.0) -> None:
+        async with asyncio.timeout(timeout):
+            while self.chain.tip_height != tip:  # noqa: ASYNC110  it has no event
+                await asyncio.sleep(0.01)
+
+    async def until_complete(self, timeout: float = 5.0) -> None:
+        async with asyncio.timeout(timeout):
+            await self.sync.ready.wait()
+            while not self.sync.progress().is_complete:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *servers: ElectrumServer,
+    anchor: Anchor | None = None,
+    directory: Path | None = None,
+    settings: SyncSettings = SMALL,
+) -> AsyncIterator[Bench]:
+    async with contextlib.AsyncExitStack() as stack:
+        for server in servers:
+            await stack.enter_async_context(server)
+        bench = Bench(list(servers), anchor, directory, settings)
+        bench.sync.restore()
+        tasks = [asyncio.create_task(bench.pool.run()), asyncio.create_task(bench.sync.run())]
+        try:
+            yield bench
+        finally:
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await bench.pool.close()
+            if bench.store is not None:
+                bench.store.close()
+
+
+def on_headers(change: Any) -> Lie:
+    """Change what a server says when asked for headers: `change(start, result)`."""
+
+    def lie(method: str, params: list[Any], result: Any) -> Any:
+        return change(params[0], result) if method == HEADERS else result
+
+    return lie
+
+
+async def test_forward_from_the_first_block_spread_over_the_servers() -> None:
+    chain = RegtestChain.recorded()
+    servers = [ElectrumServer(chain) for _ in range(3)]
+    async with running(*servers) as bench:
+        await bench.until_complete()
+        assert bench.chain.tip_height == RECORDED_TIP
+        assert bench.chain.block_hash(RECORDED_TIP)[::-1].hex() == chain.blocks[-1].block_hash
+        asked = [sum(method == HEADERS for method, _ in server.requests) for server in servers]
+        assert min(asked) >= 1
+        ranges = sorted(
+            params[0] for server in servers for method, params in server.requests
+            if method == HEADERS and params[0]
+        )  # fmt: skip
+        assert ranges == list(range(1, RECORDED_TIP + 1, 20))
+
+
+async def test_backward_from_a_young_anchor_as_far_as_names_live() -> None:
+    chain = RegtestChain.recorded()
+    anchor = Anchor(160, hash_from_hex(chain.blocks[160].block_hash))
+    settings = replace(SMALL, chunk=5)
+    async with running(ElectrumServer(chain), anchor=anchor, settings=settings) as bench:
+        await bench.sync.ready.wait()
+        assert bench.sync.progress().base <= 150
+        await bench.until_complete()
+        assert bench.chain.base_height == RECORDED_TIP - EXPIRY
+        for height in (bench.chain.base_height, 150, 160, RECORDED_TIP):
+            assert bench.chain.block_hash(height)[::-1].hex() == chain.blocks[height].block_hash
+
+
+async def test_new_blocks_are_followed() -> None:
+    chain = RegtestChain.recorded()
+    server = ElectrumServer(chain)
+    async with running(server) as bench:
+        await bench.until_complete()
+        chain.mine_empty(30)
+        server.announce()
+        await bench.until_tip(RECORDED_TIP + 30)
+
+
+@pytest.mark.parametrize("depth", [1, 7, 40, 100])
+async def test_the_branch_with_more_work_wins_however_deep_it_forks(
+    depth: int, tmp_path: Path
+) -> None:
+    chain = RegtestChain.recorded()
+    rival = RegtestChain(chain.blocks)
+    rival.rewind(RECORDED_TIP - depth)
+    rival.mine_empty(depth + 1)
+    async with running(ElectrumServer(chain), directory=tmp_path) as bench:
+        await bench.until_complete()
+    servers = ElectrumServer(chain), ElectrumServer(rival)
+    async with running(*servers, directory=tmp_path) as bench:
+        assert bench.chain.tip_hash[::-1].hex() == chain.blocks[-1].block_hash
+        await bench.until_tip(RECORDED_TIP + 1)
+        assert bench.chain.tip_hash[::-1].hex() == rival.blocks[-1].block_hash
+        assert [bench.scores.of(server).lies for server in bench.servers] == [0, 0]
+    async with running(servers[1], directory=tmp_path) as bench:
+        assert bench.chain.tip_hash[::-1].hex() == rival.blocks[-1].block_hash
+
+
+async def test_a_server_on_a_weaker_branch_is_not_followed_again_and_again() -> None:
+    chain = RegtestChain.recorded()
+    async with running(ElectrumServer(chain)) as bench:
+        await bench.until_complete()
+        (label,) = bench.sync._sessions
+        await bench.sync._settle_fork(label)
+        chain.mine_empty(1)
+        assert bench.sync._weaker[label] == chain.blocks[RECORDED_TIP].header
+        assert bench.chain.tip_height == RECORDED_TIP
+
+
+async def test_a_claim_of_height_without_the_work_does_not_win() -> None:
+    chain = RegtestChain.recorded()
+
+    def taller(method: str, params: list[Any], result: Any) -> Any:
+        if method == "blockchain.headers.subscribe":
+            return result | {"height": result["height"] + 50}
+        return result
+
+    async with running(ElectrumServer(chain, taller), ElectrumServer(chain)) as bench:
+        await bench.until_tip(RECORDED_TIP)
+        async with asyncio.timeout(3):
+            await bench.sync.ready.wait()
+        assert bench.chain.tip_height == RECORDED_TIP
+
+
+def without_work(start: int, result: dict[str, Any]) -> dict[str, Any]:
+    """Headers that link, with proofs that do not meet the target."""
+    chain = RegtestChain.recorded()
+    raws = [
+        MergeMining(enough=False).mine(block.header[:80]) if start else block.header
+        for block in chain.blocks[start : start + result["count"]]
+    ]
+    return result | {"hex": b"".join(raws).hex()}
+
+
+def bad_commitment(start: int, result: dict[str, Any]) -> dict[str, Any]:
+    if not start:
+        return result
+    chain = RegtestChain.recorded()
+    raws = [
+        MergeMining(commit=False).mine(block.header[:80])
+        for block in chain.blocks[start : start + result["count"]]
+    ]
+    return result | {"hex": b"".join(raws).hex()}
+
+
+LIES = {
+    "too little work": without_work,
+    "bad AuxPoW": bad_commitment,
+    "cut off": lambda start, result: result | {"hex": result["hex"][:-2]},
+    "no headers": lambda start, result: {"count": 0, "hex": "", "max": 2016},
+    "too many": lambda start, result: result | {"count": 5000},
+    "not hexadecimal": lambda start, result: result | {"hex": "zz"},
+    "no object": lambda start, result: 7,
+    "shifted": lambda start, result: (
+        result
+        | {
+            "hex": b"".join(
+                block.header for block in RegtestChain.recorded().blocks[start + 1 :]
+            ).hex()
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_wrong_headers_are_refused_and_come_from_another_server(lie: Any) -> None:
+    chain = RegtestChain.recorded()
+    liar, fine = ElectrumServer(chain, on_headers(lie)), ElectrumServer(chain)
+    async with running(liar, fine) as bench:
+        await bench.until_complete()
+        assert bench.chain.tip_hash[::-1].hex() == chain.blocks[-1].block_hash
+        assert bench.scores.of(bench.servers[0]).lies == 1
+        assert bench.scores.of(bench.servers[1]).lies == 0
+
+
+@pytest.mark.parametrize("trouble", [Fault(-101), Silence()])
+async def test_a_server_that_will_not_serve_is_no_liar(trouble: Exception) -> None:
+    def refuse(start: int, result: Any) -> Any:
+        raise trouble
+
+    chain = RegtestChain.recorded()
+    async with running(
+        ElectrumServer(chain, on_headers(refuse)),
+        ElectrumServer(chain),
+        settings=replace(SMALL, answer_timeout=0.2),
+    ) as bench:
+        await bench.until_complete()
+        assert bench.scores.of(bench.servers[0]).lies == 0
+
+
+async def test_with_a_slow_clock_of_our_own_nobody_is_called_a_liar() -> None:
+    chain = RegtestChain.recorded()
+    async with running(ElectrumServer(chain)) as bench:
+        bench.sync._wall_clock = lambda: chain.blocks[-1].time - 7300.0
+        async with asyncio.timeout(3):
+            while not bench.scores.of(bench.servers[0]).failures:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert bench.scores.of(bench.servers[0]).lies == 0
+        assert not bench.sync.ready.is_set()
+
+
+async def test_a_server_without_our_anchor_is_refused() -> None:
+    chain, other = RegtestChain.recorded(), RegtestChain.recorded()
+    other.rewind(100)
+    other.mine_empty(80)
+    anchor = Anchor(160, hash_from_hex(chain.blocks[160].block_hash))
+    async with running(ElectrumServer(other), ElectrumServer(chain), anchor=anchor) as bench:
+        await bench.until_complete()
+        assert bench.chain.tip_hash[::-1].hex() == chain.blocks[-1].block_hash
+        assert bench.scores.of(bench.servers[0]).lies == 1
+
+
+async def test_what_was_stored_is_not_fetched_again(tmp_path: Path) -> None:
+    chain = RegtestChain.recorded()
+    anchor = Anchor(160, hash_from_hex(chain.blocks[160].block_hash))
+    async with running(ElectrumServer(chain), anchor=anchor, directory=tmp_path) as bench:
+        await bench.until_complete()
+    chain.mine_empty(3)
+    server = ElectrumServer(chain)
+    async with running(server, anchor=anchor, directory=tmp_path) as bench:
+        assert bench.chain.tip_height == RECORDED_TIP
+        await bench.until_complete()
+        assert bench.chain.tip_height == RECORDED_TIP + 3
+        asked = [params for method, params in server.requests if method == HEADERS]
+        assert asked == [[RECORDED_TIP + 1, 3]]
+
+
+@pytest.mark.parametrize("end", ["up", "down"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+async def test_corruption_is_noticed_and_fetched_again(
+    tmp_path: Path, end: str, share: float
+) -> None:
+    chain = RegtestChain.recorded()
+    anchor = Anchor(150, hash_from_hex(chain.blocks[150].block_hash))
+    async with running(ElectrumServer(chain), anchor=anchor, directory=tmp_path) as bench:
+        await bench.until_complete()
+    path = tmp_path / f"headers-regtest.{end}"
+    raw = bytearray(path.read_bytes())
+    raw[int(len(raw) * share)] ^= 0x01
+    path.write_bytes(raw)
+    for _ in range(2):
+        async with running(ElectrumServer(chain), anchor=anchor, directory=tmp_path) as bench:
+            await bench.until_complete()
+            assert bench.chain.tip_hash[::-1].hex() == chain.blocks[-1].block_hash
+            assert bench.chain.base_height == RECORDED_TIP - EXPIRY
+
+
+async def test_servers_are_not_asked_faster_than_their_limits_allow() -> None:
+    chain = RegtestChain.recorded()
+    settings = replace(SMALL, chunk=10, cost_capacity=30.0, cost_rate=20.0)
+    async with running(ElectrumServer(chain), settings=settings) as bench:
+        began = asyncio.get_running_loop().time()
+        await bench.until_complete(timeout=20.0)
+        took = asyncio.get_running_loop().time() - began
+        cost = sum(1 + 10 / 50 + 2 * 10 * 294 / 5000 for _ in range(0, RECORDED_TIP, 10))
+        assert took > (cost - 30) / 20 * 0.7
+
+
+async def test_header_connections_are_nobodys_but_ours() -> None:
+    chain = RegtestChain.recorded()
+    async with running(ElectrumServer(chain)) as bench:
+        await bench.until_complete()
+        assert bench.pool.counts()[1:] == (0, 1)
+        session = await bench.pool.session(bench.isolator.own_key("a user"), bench.servers[0])
+        assert session not in [entry[1] for entry in bench.sync._sessions.values()]
+
+
+async def test_after_a_new_epoch_it_goes_on_over_new_connections() -> None:
+    chain = RegtestChain.recorded()
+    server = ElectrumServer(chain)
+    async with running(server) as bench:
+        await bench.until_complete()
+        bench.isolator.new_epoch()
+        chain.mine_empty(2)
+        server.announce()
+        await bench.until_tip(RECORDED_TIP + 2, timeout=8.0)
