@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from isoproxy.config import load
+from isoproxy.config import load, state_directory
 from isoproxy.errors import ConfigError, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import Isolator
 from isoproxy.observe.log import configure
@@ -127,7 +127,8 @@ async def _run(options: argparse.Namespace, environment: Environment) -> None:
     settings = [*settings_of(theirs, environment), *options.settings]
     config = load(options.config, settings).config
     configure(level=config.observe.log_level, safe=config.observe.safe_logging)
-    async with open_resolver(config.names, isolator, tuning_of(theirs)) as resolver:
+    state = environment.state or state_directory()
+    async with open_resolver(config, isolator, state, tuning_of(theirs)) as resolver:
         await serve(resolver, isolator, *pipes, timeout=DEFAULT_TIMEOUT_S, owns=is_ours)
 
 
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, RemoteProtocolError) as error:
         _say(str(error), status=USAGE)
         return USAGE
-    except (IsoproxyError, ValueError) as error:
+    except (IsoproxyError, OSError, ValueError) as error:
         _say(str(error), status=FAILED)
         return FAILED
     return OK
