@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from isoproxy.config import load, state_directory
 from isoproxy.errors import ConfigError, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import Isolator
 from isoproxy.observe.log import configure
+from isoproxy.resolver_guard import ResolverGuard
 from prop279.compose import Tuning, open_resolver
 from prop279.hosts_file import HostsFile
 from prop279.plugin import DEFAULT_TIMEOUT_S, is_ours, serve
@@ -59,7 +61,8 @@ def _arguments() -> argparse.ArgumentParser:
     theirs.add_argument("-conf", type=Path, metavar="FILE", help="TOML, section [ncprop279]")
     for name in (*_THEIRS, *_TUNING):
         optional: dict[str, Any] = {"nargs": "?", "const": "true"} if name == "onlyonion" else {}
-        theirs.add_argument(f"-{name}", f"--{name}", metavar="VALUE", **optional)
+        spellings = (f"-{name}", f"--{name}", f"-ncprop279.{name}", f"--ncprop279.{name}")
+        theirs.add_argument(*spellings, dest=name, metavar="VALUE", **optional)
     return parser
 
 
@@ -92,8 +95,8 @@ def settings_of(theirs: Mapping[str, str], environment: Environment) -> list[str
             if key == "names.rpc.address":
                 value = value.replace("localhost:", "127.0.0.1:")
             settings.append(f"{key}={value}")
-    if theirs.get("namecoinrpcpassword"):  # it wins over a cookie, as with ncprop279
-        settings = [setting for setting in settings if "cookie_file" not in setting]
+    if theirs.get("namecoinrpccookiepath"):  # it wins over a password, as with ncprop279
+        settings = [one for one in settings if not re.match(r"names\.rpc\.(user|pass)", one)]
     for key, value in (environment.options or {}).items():
         if "." in key:
             settings.append(f"{key}={value}")
@@ -143,6 +146,7 @@ def _say(text: str, *, status: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the plugin; the exit code is 0 after the end of its input, 2 for a wrong setting."""
     options = _arguments().parse_args(arguments)
+    ResolverGuard().install()
     configure()
     try:
         environment = Environment.read(os.environ)

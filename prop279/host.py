@@ -125,8 +125,9 @@ class PluginHost:
     ) -> None:
         if self._supervisor is not None:
             self._supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._supervisor
+            await asyncio.wait({self._supervisor})
+            if not self._supervisor.cancelled():
+                self._supervisor.result()  # a defect of ours: it is raised here
 
     async def resolve(self, name: str, isolation: bytes) -> Target:
         """The host that `name` stands for, as a Target with port 0.
@@ -180,7 +181,7 @@ class PluginHost:
         if not asked:
             return
         self._silent_timeouts += 1
-        if self._silent_timeouts >= self._limits.silent_timeouts:
+        if self._silent_timeouts == self._limits.silent_timeouts:
             _log.warn("plugin_answers_nothing", action="killed")
             self._kill()
 
@@ -231,8 +232,7 @@ class PluginHost:
             self._fail_all()
             await self._end(process)
             errors.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await errors
+            await asyncio.wait({errors})
         return useful
 
     async def _spawn(self) -> Process:
@@ -318,7 +318,9 @@ class PluginHost:
                     with contextlib.suppress(ProcessLookupError):
                         process.terminate()
                 await process.wait()
-        except (TimeoutError, asyncio.CancelledError):
+        except TimeoutError:
+            pass  # it is deaf
+        finally:
             self._kill()
             await process.wait()
 

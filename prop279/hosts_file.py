@@ -51,6 +51,10 @@ class HostsFile:
 
     async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
         """What the file says about `name`, whatever the key."""
+        return self.lookup_cached(name, key, want)
+
+    def lookup_cached(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
+        """The same, at once."""
         target = self._table.get(name.lower().rstrip("."))
         if target is None or (want is Want.ADDRESS and target.is_onion):
             return Resolution.failure(name, ErrorKind.NAME_ABSENT)

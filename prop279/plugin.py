@@ -24,7 +24,14 @@ import signal
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final, Protocol, cast
 
-from isoproxy.errors import OUTCOMES, ErrorKind, IsoproxyError, explanation
+from isoproxy.errors import (
+    OUTCOMES,
+    ErrorKind,
+    IsoproxyError,
+    NamingError,
+    PolicyRefusal,
+    explanation,
+)
 from isoproxy.isolation import (
     ClientProtocol,
     Isolate,
@@ -58,11 +65,16 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 MAX_QUERIES: Final = 2048
 """Queries under way at which reading stops; it goes on at half of them."""
 
+_MAX_KEYS: Final = 4096
 _SUFFIXES: Final = (".bit", ".bit.onion")
 
 
 class Resolver(Protocol):
     """Finds what a name stands for; `isoproxy.names.resolver.Resolver` is one."""
+
+    def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
+        """The answer, if it is there at once."""
+        ...
 
     async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
         """Resolve `name` (`example.bit`, or `example.bit.onion`: onion only) under `key`.
@@ -97,6 +109,7 @@ class Plugin:
         self._write = write
         self._timeout = timeout
         self._lines = LineSplitter()
+        self._keys: dict[bytes, IsolationKey] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._outbox: list[bytes] = []
         self._lonely_queries = 0
@@ -130,10 +143,24 @@ class Plugin:
             task.cancel()
 
     def _start(self, command: Resolve) -> None:
+        """Answer at once what is known; everything else is a task."""
         if command.query in self._running:
             self._fail(command.query, ErrorKind.MALFORMED)
             return
-        self._running[command.query] = asyncio.create_task(self._run(command))
+        name = command.name.decode("ascii")
+        try:
+            if not self._owns(name):
+                raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+            Target.parse(name, 0)
+        except IsoproxyError as error:
+            self._fail(command.query, error.kind)
+            return
+        key = self._key(command.isolation)
+        known = self._resolver.lookup_cached(name, key)
+        if known is not None:
+            self._send(_answer(command.query, known))
+        else:
+            self._running[command.query] = asyncio.create_task(self._run(command.query, name, key))
 
     def _cancel(self, query: int) -> None:
         task = self._running.pop(query, None)
@@ -143,48 +170,47 @@ class Plugin:
         self._send(Canceled(query))
         self._settled()
 
-    async def _run(self, command: Resolve) -> None:
-        task = self._running[command.query]
-        answer = await self._answer(command)
-        if self._running.get(command.query) is task:
-            del self._running[command.query]
+    async def _run(self, query: int, name: str, key: IsolationKey) -> None:
+        task = self._running[query]
+        answer = await self._resolve(query, name, key)
+        if self._running.get(query) is task:
+            del self._running[query]
             self._send(answer)
             self._settled()
 
-    async def _answer(self, command: Resolve) -> Resolved:
+    async def _resolve(self, query: int, name: str, key: IsolationKey) -> Resolved:
         """What to say about one query; only cancellation is raised."""
-        name = command.name.decode("ascii")
-        if not self._owns(name):
-            return _failure(command.query, ErrorKind.NAME_NEVER_SENT_TO_TOR, Status.NOT_OURS)
         try:
-            Target.parse(name, 0)
             async with asyncio.timeout(self._timeout):
-                resolution = await self._resolver.resolve(name, self._key(command.isolation))
-            if resolution.target is None:
-                return _failure(command.query, resolution.reason or ErrorKind.NAME_UNVERIFIABLE)
-            host = Target.parse(resolution.target, 0).host
+                return _answer(query, await self._resolver.resolve(name, key))
         except IsoproxyError as error:
-            return _failure(command.query, error.kind)
+            return _failure(query, error.kind)
         except TimeoutError:
-            return _failure(command.query, ErrorKind.NAME_TIMEOUT)
+            return _failure(query, ErrorKind.NAME_TIMEOUT)
         except Exception as error:  # a defect of the resolver harms this query alone
             _log.err("resolver_defect", error=error)
-            return _failure(command.query, ErrorKind.INTERNAL)
-        return Resolved(command.query, Status.SUCCESS, host.encode("ascii"))
+            return _failure(query, ErrorKind.INTERNAL)
 
     def _key(self, isolation: bytes | None) -> IsolationKey:
         """The key for an ID; without one, a key of the query's own."""
-        password = None
         if isolation is None:
-            if not self._lonely_queries:
+            self._lonely_queries += 1
+            if self._lonely_queries == 1:
                 _log.warn(
                     "queries_without_isolation_id",
                     consequence="each is kept apart from all others; nothing is remembered",
                     advice="use a controller that sends stream isolation IDs",
                 )
-            self._lonely_queries += 1
-            password = b"%d" % self._lonely_queries
-        stream = IsolationTuple(None, ClientProtocol.PLUGIN, username=isolation, password=password)
+            return self._derive(None, b"%d" % self._lonely_queries)
+        key = self._keys.get(isolation)
+        if key is None or not self._isolator.is_current(key):
+            if len(self._keys) >= _MAX_KEYS:
+                self._keys.clear()
+            key = self._keys[isolation] = self._derive(isolation, None)
+        return key
+
+    def _derive(self, username: bytes | None, password: bytes | None) -> IsolationKey:
+        stream = IsolationTuple(None, ClientProtocol.PLUGIN, username=username, password=password)
         return self._isolator.key_for(RULE, stream)
 
     def _fail(self, query: int, kind: ErrorKind) -> None:
@@ -210,9 +236,20 @@ def is_ours(name: str) -> bool:
     return name.lower().rstrip(".").endswith(_SUFFIXES)
 
 
-def _failure(query: int, kind: ErrorKind, status: Status | None = None) -> Resolved:
-    number = OUTCOMES[kind].prop279 if status is None else status
-    return Resolved(query, number, explanation(kind).encode("ascii", "replace"))
+def _answer(query: int, resolution: Resolution) -> Resolved:
+    """What a resolution is in the protocol's words; a result is checked once more."""
+    if resolution.target is None:
+        return _failure(query, resolution.reason or ErrorKind.NAME_UNVERIFIABLE)
+    try:
+        host = Target.parse(resolution.target, 0).host
+    except PolicyRefusal:
+        return _failure(query, ErrorKind.NAME_INVALID_VALUE)
+    return Resolved(query, Status.SUCCESS, host.encode("ascii"))
+
+
+def _failure(query: int, kind: ErrorKind) -> Resolved:
+    text = explanation(kind).encode("ascii", "replace")
+    return Resolved(query, OUTCOMES[kind].prop279, text)
 
 
 # -- the pipes

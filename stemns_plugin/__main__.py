@@ -16,6 +16,7 @@ from typing import Any
 
 from isoproxy.errors import ConfigError, IsoproxyError
 from isoproxy.observe.log import configure
+from isoproxy.resolver_guard import ResolverGuard
 from prop279.host import PluginHost
 from prop279.protocol import Environment
 from stemns_plugin.controller import Controller
@@ -92,6 +93,7 @@ def _arguments() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `stemns` or `stemns guard`; returns the exit code."""
     options = _arguments().parse_args(arguments)
+    ResolverGuard().install()
     configure()
     try:
         settings = read_settings(options.config)

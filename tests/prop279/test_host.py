@@ -15,6 +15,7 @@ from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.target import Target
 from prop279.host import Limits, PluginHost, scrub
 from prop279.protocol import Environment
+from tests.kit.waiting import until
 
 _PROGRAM = str(Path(__file__).with_name("misbehaving.py"))
 
@@ -123,13 +124,10 @@ async def test_a_flooding_plugin_is_ended_and_started_anew() -> None:
 
 async def test_a_frozen_plugin_is_started_anew_after_some_timeouts() -> None:
     async with host("frozen", query_timeout=0.2, silent_timeouts=2, end_timeout=0.2) as plugin:
-        while not plugin.is_ready:
-            await asyncio.sleep(0.01)
+        await until(lambda: plugin.is_ready)
         for _ in range(2):
             assert await kind_of(plugin, "a.bit") is ErrorKind.NAME_TIMEOUT
-        async with asyncio.timeout(5):
-            while plugin.starts < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: plugin.starts >= 2)
 
 
 @pytest.mark.parametrize("mode", ["bad-init", "version", "refusing", "short", "no-init"])
@@ -138,9 +136,7 @@ async def test_a_plugin_that_does_not_greet_is_tried_again_with_growing_waits(mo
         waiting = asyncio.create_task(kind_of(plugin, "a.bit"))
         kind = await waiting
         assert kind in (ErrorKind.NAME_TIMEOUT, ErrorKind.NAME_BACKEND_DOWN)
-        async with asyncio.timeout(5):
-            while plugin.starts < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: plugin.starts >= 2)
         assert plugin.starts < 12
 
 
@@ -163,8 +159,7 @@ async def test_no_more_than_so_many_queries_are_under_way() -> None:
 
 async def test_a_program_that_does_not_read_is_not_written_to_without_bound() -> None:
     async with host("frozen", unread=1000, queries=100_000, query_timeout=1.0) as plugin:
-        while not plugin.is_ready:
-            await asyncio.sleep(0.01)
+        await until(lambda: plugin.is_ready)
         name = "a" * 200 + ".bit"
         results = await asyncio.gather(
             *(plugin.resolve(name, b"id") for _ in range(1000)), return_exceptions=True
@@ -177,13 +172,25 @@ async def test_a_program_that_does_not_read_is_not_written_to_without_bound() ->
 async def test_a_deaf_program_is_killed_at_the_end() -> None:
     began = time.monotonic()
     async with host("deaf", end_timeout=0.3) as plugin:
-        while not plugin.is_ready:
-            await asyncio.sleep(0.01)
+        await until(lambda: plugin.is_ready)
         assert plugin._process is not None
         pid = plugin._process.pid
     assert time.monotonic() - began < 5
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.25])
+async def test_it_ends_whatever_it_is_doing(moment: float) -> None:
+    """Dying, waiting for the next start, starting: closing the host is never swallowed."""
+    async with asyncio.timeout(5), host("short", first_wait=0.02, end_timeout=0.05) as plugin:
+        await asyncio.sleep(moment)
+    assert plugin.pending == 0
+    async with asyncio.timeout(5), host("deaf", query_timeout=0.02, end_timeout=0.1) as plugin:
+        await until(lambda: plugin.is_ready)
+        for _ in range(3):
+            await kind_of(plugin, "a.bit")
+        await asyncio.sleep(moment)
 
 
 async def test_what_it_prints_is_logged_scrubbed_and_bounded(
@@ -197,7 +204,7 @@ async def test_what_it_prints_is_logged_scrubbed_and_bounded(
     assert len(said) == 5
     assert "could not look up [scrubbed] for id [scrubbed] at [scrubbed]" in said[0]
     for secret in ("secret", "6f", "127"):
-        assert secret not in str([vars(record) for record in caplog.records])
+        assert secret not in str(said)
 
 
 def test_scrub() -> None:

@@ -18,6 +18,7 @@ from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.answer import Resolution, Status, TargetType, Want
 from prop279.plugin import Plugin, is_ours, serve
 from prop279.protocol import Answer, Canceled, Init, Resolved, parse_answer
+from tests.kit.waiting import until
 
 ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"
 
@@ -29,6 +30,10 @@ class _Resolver:
         self._find = find
         self.asked: list[tuple[str, IsolationKey]] = []
         self.cancelled = 0
+        self.known: dict[tuple[str, IsolationKey], Resolution] = {}
+
+    def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
+        return self.known.get((name, key))
 
     async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
         self.asked.append((name, key))
@@ -231,9 +236,7 @@ async def test_ten_thousand_queries_with_cancels_each_answered_once() -> None:
             lines.append(b"CANCEL %d" % rng.randrange(max(0, number - 20), number + 1))
     for start in range(0, len(lines), 40):
         await talk.say(*lines[start : start + 40])
-    while talk.plugin.running:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await until(lambda: not talk.plugin.running)
     answered = Counter(
         answer.query for answer in talk.answers if isinstance(answer, Resolved | Canceled)
     )
@@ -248,6 +251,28 @@ async def test_the_isolation_id_makes_the_key() -> None:
     await talk.say(b"RESOLVE 1 a.bit x", b"RESOLVE 2 b.bit x", b"RESOLVE 3 a.bit y")
     one, two, three = (key for _, key in talk.resolver.asked)
     assert one == two != three
+
+
+async def test_what_is_known_under_the_key_is_answered_at_once_and_under_no_other() -> None:
+    talk = _Talk(_Resolver(never))
+    await talk.say(b"RESOLVE 1 a.bit x")
+    ((name, key),) = talk.resolver.asked
+    talk.resolver.known[name, key] = Resolution(name, Status.OK, ONION, TargetType.ONION)
+    await talk.say(b"RESOLVE 2 a.bit x", b"RESOLVE 3 a.bit y")
+    assert talk.statuses == {2: 0}
+    assert talk.plugin.running == 2
+    talk.plugin.close()
+
+
+async def test_a_new_epoch_makes_new_keys() -> None:
+    isolator, resolver = Isolator(), fixed(ONION)
+    plugin = Plugin(resolver, isolator, lambda data: None)
+    for _ in range(2):
+        plugin.feed(b"RESOLVE 1 a.bit x\n")
+        await asyncio.sleep(0.01)
+        isolator.new_epoch()
+    one, two = (key for _, key in resolver.asked)
+    assert one != two
 
 
 async def test_queries_without_an_id_share_with_nobody_and_warn_once(

@@ -147,13 +147,3 @@ class ScriptedTor:
             self.closed[number] = words[1]
             del self.listed[number]
         return b"250 OK\r\n"
-
-
-async def until(condition: object, seconds: float = 5.0) -> None:
-    """Wait until `condition()` is true."""
-    assert callable(condition)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    for _ in iter(lambda: not condition(), False):
-        assert loop.time() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.002)

@@ -14,7 +14,8 @@ from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin import control_port
 from stemns_plugin.control_port import ControlConnection
 from stemns_plugin.wire import Reply, command
-from tests.stemns_plugin.scripted_tor import ISO, ScriptedTor, until
+from tests.kit.waiting import until
+from tests.stemns_plugin.scripted_tor import ISO, ScriptedTor
 
 
 async def opened(tor: ScriptedTor, password: str | None = None) -> ControlConnection:
@@ -110,7 +111,7 @@ async def test_a_listing_without_end_ends_the_connection(
 ) -> None:
     monkeypatch.setattr(control_port, "MAX_LISTING", 10_000)
     async with ScriptedTor(tmp_path / "c").listening() as tor:
-        tor.listed = {number: b"x" * 100 for number in range(200)}
+        tor.listed = dict.fromkeys(range(200), b"x" * 100)
         connection = await opened(tor)
         with pytest.raises(OperationError):
             await connection.listing("stream-status")

@@ -14,7 +14,8 @@ from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.target import Target
 from stemns_plugin.controller import OPTION, Controller, ControllerSettings, UnsafeTor
 from stemns_plugin.services import Services
-from tests.stemns_plugin.scripted_tor import ISO, ScriptedTor, until
+from tests.kit.waiting import until
+from tests.stemns_plugin.scripted_tor import ISO, ScriptedTor
 from tests.stemns_plugin.test_services import Table
 
 NAMES = {"a.bit": "dest.test", "alias.bit": "a.bit", "ip.bit": "192.0.2.7"}

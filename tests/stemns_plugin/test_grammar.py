@@ -23,6 +23,7 @@ ISO = (
     b" CLIENT_PROTOCOL=SOCKS5 NYM_EPOCH=0 SESSION_GROUP=-6"
     b" ISO_FIELDS=SOCKS_USERNAME,SOCKS_PASSWORD,CLIENTADDR,SESSION_GROUP,NYM_EPOCH"
 )
+ODD_USER = rb' SOCKS_USERNAME="a b\"c\'d\\e\303\251\377\n\tz= PURPOSE=X"'
 NEW = (
     b"650 STREAM 21 NEW 0 foo.bit:80 SOURCE_ADDR=127.0.0.1:45750 PURPOSE=USER"
     b' SOCKS_USERNAME="alice" SOCKS_PASSWORD="secret"' + ISO
@@ -59,7 +60,7 @@ def test_a_new_stream() -> None:
         b"650 STREAM 42 NEWRESOLVE 0 dest.test:0 PURPOSE=DNS_REQUEST",
         b"650 STREAM 9 NEW 0 a.test:80 SOURCE_ADDR=/path/to/socks.sock:0 PURPOSE=USER",
         b"650 STREAM 26 NEW 0 127.150.73.3.$9CF77A9F.exit:9001 PURPOSE=DIR_FETCH",
-        b'650 STREAM 1 NEW 0 a.b:1 SOCKS_USERNAME="a b\\"c\\\'d\\\\e\\303\\251\\377\\n\\tz= PURPOSE=X"',
+        b"650 STREAM 1 NEW 0 a.b:1" + ODD_USER,
         b'650 STREAM 1 NEW 0 a.b:1 SOCKS_PASSWORD="\\001\\377\\001\\377iso1"',
     ],
 )
@@ -79,10 +80,7 @@ def test_a_stream_of_tors_own_is_isolated_by_nothing() -> None:
 
 
 def test_values_are_unescaped_and_cannot_add_fields() -> None:
-    event = parse_event(
-        b'650 STREAM 1 NEW 0 a.b:1 SOCKS_USERNAME="a b\\"c\\\'d\\\\e\\303\\251\\377\\n\\tz= PURPOSE=X"'
-        + ISO
-    )
+    event = parse_event(b"650 STREAM 1 NEW 0 a.b:1" + ODD_USER + ISO)
     assert event is not None
     assert event.fields.username == b"a b\"c'd\\e\xc3\xa9\xff\n\tz= PURPOSE=X"
     assert event.purpose is None

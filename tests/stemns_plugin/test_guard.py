@@ -27,7 +27,8 @@ from stemns_plugin.guard import (
     Subscribed,
     judge,
 )
-from tests.stemns_plugin.scripted_tor import ScriptedTor, until
+from tests.kit.waiting import until
+from tests.stemns_plugin.scripted_tor import ScriptedTor
 
 FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
 MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
@@ -318,9 +319,10 @@ async def test_streams_of_other_users_are_closed_without_being_offered(tmp_path:
 async def test_a_redirect_to_a_name_of_ours_or_inside_is_refused(tmp_path: Path) -> None:
     async with gateway(tmp_path) as place:
         one = await place.workstation(ONE)
-        for number, target in ((5, b"b.bit"), (6, b"127.0.0.1"), (7, b"B.BIT.")):
+        for number in (5, 6, 7):
             place.tor.new(number, b"a.bit:80", source=ONE.encode())
-            await until(lambda number=number: any(e.id == number for e in one.events()))
+        await until(lambda: len(one.events()) == 6)
+        for number, target in ((5, b"b.bit"), (6, b"127.0.0.1"), (7, b"B.BIT.")):
             await one.ask(b"REDIRECTSTREAM %d %s" % (number, target))
             await one.ask(b"ATTACHSTREAM %d 0" % number)
         await until(lambda: set(place.tor.closed) == {5, 6, 7})

@@ -34,7 +34,7 @@ from stemns_plugin.services import Services
 from tests.kit import onion
 from tests.kit.servers import WebServer
 from tests.kit.tornet import Control, Node, TorNetwork
-from tests.stemns_plugin.scripted_tor import until
+from tests.kit.waiting import until
 from tests.stemns_plugin.test_services import Table
 
 OPTIONS = """

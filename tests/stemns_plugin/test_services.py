@@ -137,6 +137,9 @@ class _Resolver:
         self.resolution = resolution
         self.asked: list[tuple[str, IsolationKey, Want]] = []
 
+    def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
+        return None
+
     async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
         self.asked.append((name, key, want))
         return self.resolution
