@@ -63,6 +63,8 @@ def _read_file(file: Path, text: str, result: StemnsDirectory) -> None:
         for name, value in _assignments(statement):
             if name in _SERVICES:
                 result.services.update(reader.services(value))
+            elif name == _PORT:
+                result.control_port = reader.number(value)
 
 
 def _assignments(statement: ast.stmt) -> list[tuple[str, ast.expr]]:
@@ -90,10 +92,15 @@ class _Reader:
         """The number that a function of one `return` gives."""
         body = [one for one in function.body if not isinstance(one, ast.Expr)]
         if len(body) == 1 and isinstance(body[0], ast.Return) and body[0].value is not None:
-            value = self._value(body[0].value, 0)
-            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
-                return value
+            return self.number(body[0].value)
         raise self._wrong(function, "the control port is not a plain number")
+
+    def number(self, node: ast.expr) -> int:
+        """A control port's number."""
+        value = self._value(node, 0)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+            return value
+        raise self._wrong(node, "the control port is not a plain number")
 
     def services(self, node: ast.expr) -> dict[str, list[str]]:
         """A dictionary from suffixes to lists of words."""

@@ -52,14 +52,19 @@ def test_services_and_port_of_all_the_files(tmp_path: Path) -> None:
         ("a = a\nservice_to_command = a\n", 1),
         ("service_to_command = {'bit': [join('a', 1)]}\n", 1),
         ("service_to_command = {'bit': [split('a/b')[7]]}\n", 1),
-        ("def tor_control_port():\n    return 'x'\n", 1),
+        ("def tor_control_port():\n    return 'x'\n", 2),
+        ("tor_control_port = None\n", 1),
         ("def tor_control_port():\n    import os\n    return 5\n", 1),
-        ("def tor_control_port():\n    return 70000\n", 1),
+        ("def tor_control_port():\n    return 70000\n", 2),
     ],
 )
 def test_what_is_not_data_is_an_error_with_its_place(tmp_path: Path, text: str, line: int) -> None:
     with pytest.raises(ConfigError, match=rf"x\.py:{line}: .*\[services\]"):
         read_directory(write(tmp_path, x=text))
+
+
+def test_the_port_as_a_name(tmp_path: Path) -> None:
+    assert read_directory(write(tmp_path, x="tor_control_port = 9051\n")).control_port == 9051
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:
