@@ -54,7 +54,7 @@ _EVENTS: Final = frozenset({b"STREAM", b"SIGNAL", b"CONF_CHANGED", b"STATUS_CLIE
 _NUMBER: Final = re.compile(rb"[0-9]{1,18}")
 _KEY: Final = re.compile(rb"[!#-~]{1,64}")
 _INFO: Final = {
-    b"version": b"0.4.9",
+    b"version": b"0.4.9.11",
     b"status/bootstrap-phase": b'NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"',
 }
 _CONF: Final = {
@@ -141,7 +141,7 @@ def judge(line: bytes, offers: Mapping[int, Offer]) -> Verdict:
         return _judge_conf(arguments)
     if verb == b"PROTOCOLINFO":
         return Verdict(
-            b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9"\r\n250 OK'
+            b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK'
         )
     if verb == b"QUIT":
         return Verdict(b"250 closing connection", Left())
