@@ -27,6 +27,7 @@ from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.isolation import APP, P2P
+from isoproxy.names.answer import Want
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
@@ -162,12 +163,12 @@ class Connection:
         try:
             outcome = session.receive(data)
         except RemoteProtocolError as error:
-            self.listener.front.counters.refused(error.kind)
+            self.listener.refused(error.kind)
             self._say_and_close(error.reply)
             return True
         if isinstance(outcome, Answer):
             if outcome.kind is not None:
-                self.listener.front.counters.refused(outcome.kind)
+                self.listener.refused(outcome.kind)
             self._say_and_close(outcome.reply)
             return True
         out = session.data_to_send()
@@ -196,6 +197,7 @@ class Connection:
         front = self.listener.front
         self.wish = wish
         self.stage = Stage.OPENING
+        self.listener.requested(wish)
         front.deadlines.clear(self)
         if wish.resolve_first:
             self._start(self._resolve_and_dial(wish))
@@ -231,7 +233,12 @@ class Connection:
         front = self.listener.front
         assert front.names is not None
         try:
-            target = await front.names.address_of(wish.target, wish.key)
+            target = await front.names.address_of(
+                wish.target,
+                wish.key,
+                Want.ADDRESS if wish.command is Command.RESOLVE else Want.STREAM,
+                self.client,
+            )
         except IsoproxyError as error:
             self._refuse(error.kind)
             return
@@ -323,7 +330,7 @@ class Connection:
     def _refuse(self, kind: ErrorKind) -> None:
         if self.stage in (Stage.CLOSING, Stage.CLOSED):
             return
-        self.listener.front.counters.refused(kind)
+        self.listener.refused(kind)
         self._say_and_close(self._session.refuse(kind) if self._session is not None else b"")
 
     def _say(self, data: bytes) -> bool:

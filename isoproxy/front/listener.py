@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
-from isoproxy.front.session import SessionRule
+from isoproxy.front.session import SessionRule, Wish
 from isoproxy.isolation import client_of_address, client_of_uid
+from isoproxy.observe.log import Sensitive, logger
 from isoproxy.tor.dial import OUT_OF_RESOURCES
 from isoproxy.tor.endpoint import Endpoint
 
@@ -42,6 +43,8 @@ _REFUSAL: Final = b"\x05\xff"
 _TRANSIENT: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
 )
+
+_log: Final = logger("front")
 
 _client_of_address = lru_cache(maxsize=4096)(client_of_address)
 
@@ -176,6 +179,29 @@ class Listener:
                 os.unlink(path)
         sock.close()
 
+    # What connections tell their listener.
+
+    def requested(self, wish: Wish) -> None:
+        """Say in the log, to those who debug, what a client asks for."""
+        if _log.debugging:
+            stream = wish.stream
+            _log.debug(
+                "request",
+                listener=self.settings.name,
+                protocol=stream.protocol.name,
+                command=wish.command.name,
+                key=wish.key.label,
+                target=Sensitive(wish.target.host),
+                port=Sensitive(wish.target.port),
+                username=Sensitive(stream.username),
+                password=Sensitive(stream.password),
+            )
+
+    def refused(self, kind: ErrorKind) -> None:
+        """Count a client that was refused."""
+        self.front.counters.refused(kind)
+        _log.debug("refused", listener=self.settings.name, kind=kind)
+
     def _admit(self, sock: socket.socket, peer: object) -> None:
         front = self.front
         self.accepted += 1
@@ -186,7 +212,7 @@ class Listener:
             sock.close()
             return
         if not front.admit(client):
-            front.counters.refused(ErrorKind.BUSY)
+            self.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
                 sock.send(_REFUSAL)
             sock.close()

@@ -71,6 +71,15 @@ class ElectrumSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """Counts of servers: all, those that answered last time, liars and laggards."""
+
+    known: int
+    up: int
+    demoted: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
     server: Server
     verdict: Verdict
@@ -137,6 +146,26 @@ class ElectrumBackend:
     def progress(self) -> Progress:
         """How far the headers are, for `isoproxy status`."""
         return self.sync.progress()
+
+    def health(self) -> Health:
+        """How many servers there are, answered last time, and are kept away from."""
+        now = asyncio.get_running_loop().time()
+        health = [self._scores.of(server) for server in self.settings.servers]
+        return Health(
+            known=len(health),
+            up=sum(one.latency is not None and not one.failures for one in health),
+            demoted=sum(now < max(one.liar_until, one.suspect_until) for one in health),
+        )
+
+    def forgive(self) -> None:
+        """Tor is back: try every server that could not be reached, now."""
+        self._scores.forgive()
+        self.pool.nudge()
+        self.sync.nudge()
+
+    def on_block(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` whenever the verified chain has a new tip."""
+        self.sync.on_block = callback
 
     async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
         """See `backend.Backend`."""

@@ -56,6 +56,8 @@ CountPrivateBandwidth 0
 EXIT: Final = """
 ExitRelay 1
 IPv6Exit 1
+# one port that no exit allows, as on the real network
+ExitPolicy reject *:25
 ExitPolicy accept *:*
 """
 
