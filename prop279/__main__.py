@@ -109,12 +109,12 @@ def tuning_of(theirs: Mapping[str, str]) -> Tuning:
     try:
         if "namecoinrpctimeout" in theirs:
             seconds = int(theirs["namecoinrpctimeout"]) / 1000
-            tuning = replace(tuning, rpc_timeout_s=seconds)
+            tuning = replace(tuning, timeout_s=seconds)
         if "cachemaxentries" in theirs:
             tuning = replace(tuning, per_key=int(theirs["cachemaxentries"]))
     except ValueError:
         raise ConfigError("namecoinrpctimeout and cachemaxentries are whole numbers") from None
-    if tuning.rpc_timeout_s <= 0 or tuning.per_key <= 0:
+    if (tuning.timeout_s is not None and tuning.timeout_s <= 0) or tuning.per_key <= 0:
         raise ConfigError("namecoinrpctimeout and cachemaxentries are greater than 0")
     return tuning
 

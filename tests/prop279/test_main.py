@@ -64,7 +64,7 @@ def test_the_file_of_ncprop279_the_command_line_and_the_environment(tmp_path: Pa
     }
     assert settings_of(theirs, environment)[-1] == "names.backend=x"
     tuning = tuning_of(theirs)
-    assert (tuning.rpc_timeout_s, tuning.per_key) == (10.0, 5)
+    assert (tuning.timeout_s, tuning.per_key) == (10.0, 5)
 
 
 @pytest.mark.parametrize("text", ["[ncprop279]\ncolour = 1\n", "= 1\n"])
@@ -137,7 +137,8 @@ async def run(
         (["--set", "names.colour=1"], {}, b"colour"),
         (["-c", "/nonexistent.toml"], {}, b"nonexistent"),
         (["--hosts", "/nonexistent"], {}, b"hosts file"),
-        (["-namecoinrpcaddress=127.0.0.1:1"], {}, b"log in"),
+        (["--set", "names.backend=electrum-nmc"], {}, b"names.rpc.username"),
+        (["--set", "names.backend=none"], {}, b"names.backend"),
         ([], {"TOR_NS_PROTO_VERSION": "2,3"}, b"version 1"),
         ([], {"TOR_NS_PLUGIN_OPTIONS": "x"}, b"k=v"),
     ],
