@@ -100,7 +100,7 @@ class TlsPolicy:
 
     def __init__(self, pins: PinStore) -> None:
         self._pins = pins
-        self._checking = _context(authorities=True)
+        self._checking: ssl.SSLContext | None = None
         self._encrypting = _context(authorities=False)
         self._unvouched: set[str] = set()
 
@@ -126,7 +126,7 @@ class TlsPolicy:
             reader, writer = await asyncio.open_connection(
                 sock=sock,
                 limit=_LIMIT,
-                ssl=self._checking if by_authority else self._encrypting,
+                ssl=await self._authorities() if by_authority else self._encrypting,
                 server_hostname=server.target.host,
             )
         except ssl.SSLCertVerificationError:
@@ -143,6 +143,12 @@ class TlsPolicy:
             writer.transport.abort()
             raise CertificateRefused
         return reader, writer
+
+    async def _authorities(self) -> ssl.SSLContext:
+        """The context that checks; reading the authorities' certificates takes a while."""
+        if self._checking is None:
+            self._checking = await asyncio.to_thread(_context, authorities=True)
+        return self._checking
 
     def _is_acceptable(
         self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None
