@@ -36,6 +36,7 @@ from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.names import NO_NAMES, DaemonNames
 from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.services import Services
 from isoproxy.daemon.settings import (
     describe_listener,
     dialer_settings,
@@ -46,10 +47,11 @@ from isoproxy.daemon.settings import (
 )
 from isoproxy.daemon.status import collect, status
 from isoproxy.daemon.upstream import Upstream
-from isoproxy.errors import IsoproxyError, OperationError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.isolation import Isolator
+from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import configure, logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
@@ -121,6 +123,9 @@ class Daemon:
             limits=front_limits(config),
             names=None if self.names is None else self.names.service,
             p2p=peer_to_peer(config, self.dialer, self.isolator),
+        )
+        self.services = Services(
+            config, self.isolator, self.upstream.control, self._resolver_of, out
         )
         self.admin = AdminServer(admin_address(config))
         for request, handler in (
@@ -203,6 +208,8 @@ class Daemon:
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
             self._announce(listener)
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
+        self._resources.push_async_callback(self.services.close)
+        await self.services.start()
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
@@ -247,6 +254,12 @@ class Daemon:
             await old.close()
         if names is not None and self._tor_answers:
             names.tor_answers()
+
+    def _resolver_of(self, client: bytes | None) -> Resolver:
+        """The resolver for a client; raises NamingError if there is none."""
+        if self.names is None:
+            raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        return self.names.service.resolver_of(client)
 
     async def _close_names(self) -> None:
         if self.names is not None:
@@ -349,7 +362,7 @@ class Daemon:
     async def _answer_resolve(self, request: Mapping[str, Any]) -> Answer:
         if self.names is None:
             raise OperationError(NO_NAMES)
-        resolver = self.names.service.resolver_of(None)
+        resolver = self._resolver_of(None)
         return await resolve_for(resolver, self.isolator, **questions_of(request))
 
     async def _answer_metrics(self, request: Mapping[str, Any]) -> Answer:

@@ -162,6 +162,15 @@ class Resolver:
         places = await self._in_time(walk.zone(wanted))
         return Zone(await walk.found(wanted), places)
 
+    async def explore(
+        self, key: IsolationKey, visit: Callable[[Walk], Coroutine[Any, Any, _T]]
+    ) -> _T:
+        """What `visit` finds on one walk under `key`: one budget, one deadline.
+
+        Raises NamingError as `look_at`.
+        """
+        return await self._in_time(visit(self._walk(key)))
+
     def block_arrived(self) -> None:
         """The backend's chain has a new block: what is cached may soon be out of date."""
         now = self._clock()
