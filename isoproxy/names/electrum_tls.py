@@ -59,7 +59,7 @@ class PinStore:
         return bytes.fromhex(text) if text else None
 
     def remember(self, server: Server, digest: bytes) -> None:
-        """Keep `digest` for `server`, on disk atomically."""
+        """Keep `digest` for `server`, on disk atomically; the disk is not waited for."""
         self._pins[server.label] = digest.hex()
         if self._path is None:
             return
@@ -68,8 +68,6 @@ class PinStore:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.replace(self._path)
 
 

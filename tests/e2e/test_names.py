@@ -92,7 +92,7 @@ def lab(
     tor_network: TorNetwork, place: Place, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
     settings = [*system(tor_network.client), *names_of(place, pool_size=9)]
-    with Isoproxy(tmp_path_factory.mktemp("names"), settings) as proxy:
+    with Isoproxy(tmp_path_factory.mktemp("names"), settings, develop=False) as proxy:
         yield Lab(proxy, place.world, place.web, place.onion, tor_network.exits[1].name)
 
 
@@ -248,7 +248,7 @@ def test_only_tor_is_contacted(tor_network: TorNetwork, place: Place, tmp_path: 
     tors = {f"unix:{client.socks_path}", f"unix:{client.control_path}"}
     daemon, alone = Trace(tmp_path / "trace"), Trace(tmp_path / "alone")
     settings = [*system(client), *names_of(place)]
-    with Isoproxy(tmp_path, settings, wrapper=daemon.wrapper) as proxy:
+    with Isoproxy(tmp_path, settings, wrapper=daemon.wrapper, develop=False) as proxy:
         proxy.wait_ready()
         at = proxy.host_and_port
         assert curl("--proxy", f"socks5h://a:1@{at}", "http://onion-web.bit/")
@@ -278,7 +278,7 @@ def test_without_a_server_names_fail_closed_and_the_rest_works(
         settings = [*system(tor_network.client), *names_of(place, servers=dead)]
         with (
             Witness(tor_network.client) as witness,
-            Isoproxy(tmp_path, [*settings, "names.timeout_s=4"]) as proxy,
+            Isoproxy(tmp_path, [*settings, "names.timeout_s=4"], develop=False) as proxy,
         ):
             at = proxy.host_and_port
             proxy.wait_ready()
@@ -303,7 +303,7 @@ def test_a_reload_brings_other_servers_and_another_policy(
     settings = [*system(tor_network.client), *place.world.settings()]
     drop_in = tmp_path / "conf.d" / "names.toml"
     drop_in.parent.mkdir()
-    with Isoproxy(tmp_path, settings) as proxy:
+    with Isoproxy(tmp_path, settings, develop=False) as proxy:
 
         def resolve(name: str, *more: str) -> str:
             return proxy.command("resolve", name, *more).stdout.strip()
