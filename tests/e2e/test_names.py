@@ -7,22 +7,26 @@ onion service, Tor's control port and the servers themselves as witnesses.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from isoproxy.admin import ask
+from isoproxy.names.nametx import script_hash
 from tests.e2e.name_world import NameWorld, name_world
 from tests.e2e.programs import curl, program
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import Isoproxy, system
 from tests.kit.namecoin.chain import RECORDED_TIP, recorded_answers
 from tests.kit.onion import publish
-from tests.kit.servers import WebServer
+from tests.kit.servers import WebServer, closed_port
 from tests.kit.tornet import TorNetwork
+from tests.kit.trace import Trace, leaks
 from tests.kit.witness import Witness
 
 ANSWERS: Final = recorded_answers()
@@ -49,16 +53,24 @@ class Lab:
         return found
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where names lead to, and who serves them."""
+
+    world: NameWorld
+    web: WebServer
+    onion: str
+
+
 @pytest.fixture(scope="module")
-def lab(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    directory = tmp_path_factory.mktemp("names")
+def place(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     host = tor_network.server_ip
     with (
         WebServer(host, tor_network.exit_of) as web,
         publish(tor_network.exits[1], {80: web.address}) as onion,
         name_world(
             tor_network,
-            directory / "electrumx",
+            tmp_path_factory.mktemp("electrumx"),
             {
                 "d/onion-web": {"tor": onion.host, "ip": "192.0.2.1"},
                 "d/ip-web": {"ip": host, "map": {"www": {"alias": ""}}},
@@ -66,16 +78,22 @@ def lab(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> It
                 **{f"d/bob-{n}": {"ip": f"198.51.100.{n}"} for n in range(4)},
             },
         ) as world,
-        Isoproxy(
-            directory,
-            [
-                *system(tor_network.client),
-                *world.settings(pool_size=9),
-                "names.allow_private_addresses=true",
-            ],
-        ) as proxy,
     ):
-        yield Lab(proxy, world, web, onion.host, tor_network.exits[1].name)
+        yield Place(world, web, onion.host)
+
+
+def names_of(place: Place, **changes: Any) -> list[str]:
+    """Settings; the test servers' addresses are private ones."""
+    return [*place.world.settings(**changes), "names.allow_private_addresses=true"]
+
+
+@pytest.fixture(scope="module")
+def lab(
+    tor_network: TorNetwork, place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    settings = [*system(tor_network.client), *names_of(place, pool_size=9)]
+    with Isoproxy(tmp_path_factory.mktemp("names"), settings, develop=False) as proxy:
+        yield Lab(proxy, place.world, place.web, place.onion, tor_network.exits[1].name)
 
 
 def test_every_recorded_name_gives_what_namecoin_core_gave(lab: Lab) -> None:
@@ -209,17 +227,96 @@ def test_no_circuit_carries_two_identities_nor_outlives_a_renewal(
         used = {circuit for stream in before for circuit in stream.circuits}
         assert not used & {circuit for stream in after for circuit in stream.circuits}
     # and as the onion server heard it: each connection spoke of one identity's names only
-    owner = _owners(lab)
+    owner = _owners()
     heard = [{owner.get(name, "other") for name in names} for names in lab.world.tap.heard]
     assert all(len(owners) <= 1 for owners in heard), heard
     assert len(lab.world.tap.heard) > before_all
+    assert {"alice", "bob"} <= set().union(*heard)
 
 
-def _owners(lab: Lab) -> dict[str, str]:
-    from isoproxy.names.nametx import script_hash
-
+def _owners() -> dict[str, str]:
+    """Whose name a script hash is."""
     return {
         script_hash(f"d/{who}-{number}".encode()): who
         for who in ("alice", "bob")
         for number in range(4)
     }
+
+
+def test_only_tor_is_contacted(tor_network: TorNetwork, place: Place, tmp_path: Path) -> None:
+    client = tor_network.client
+    tors = {f"unix:{client.socks_path}", f"unix:{client.control_path}"}
+    daemon, alone = Trace(tmp_path / "trace"), Trace(tmp_path / "alone")
+    settings = [*system(client), *names_of(place)]
+    with Isoproxy(tmp_path, settings, wrapper=daemon.wrapper, develop=False) as proxy:
+        proxy.wait_ready()
+        at = proxy.host_and_port
+        assert curl("--proxy", f"socks5h://a:1@{at}", "http://onion-web.bit/")
+        assert curl("--proxy", f"socks5h://a:1@{at}", place.web.url(name="ip-web.bit"))
+        assert program("tor-resolve", "ip-web.bit", at)
+        for name in ("gone.bit", "expired.bit", "not-json.bit", "a..bit", "bit"):
+            with pytest.raises(Refused):
+                dial(proxy.address, name, 80, user=b"u").close()
+        assert proxy.command("newnym").returncode == 0
+        assert curl("--proxy", f"socks5h://a:1@{at}", "http://onion-web.bit/")
+    done = proxy.command("resolve", "onion-web.bit", wrapper=alone.wrapper)
+    assert (done.returncode, done.stdout) == (0, place.onion + "\n"), done.stderr
+    admin = f"unix:{proxy.admin}"
+    for trace, binds in ((daemon, {"127.0.0.1:0", admin}), (alone, set())):
+        calls = trace.calls()
+        found = leaks(calls, connects={*tors, admin}, binds=binds)
+        assert not found, "\n".join(map(str, found))
+        assert tors <= {call.address for call in calls if call.name == "connect"}
+
+
+def test_without_a_server_names_fail_closed_and_the_rest_works(
+    tor_network: TorNetwork, place: Place, tmp_path: Path
+) -> None:
+    host = tor_network.server_ip
+    with closed_port(host) as first, closed_port(host) as second:
+        dead = [f"{host}:{port}:s" for port in (first, second)]
+        settings = [*system(tor_network.client), *names_of(place, servers=dead)]
+        with (
+            Witness(tor_network.client) as witness,
+            Isoproxy(tmp_path, [*settings, "names.timeout_s=4"], develop=False) as proxy,
+        ):
+            at = proxy.host_and_port
+            proxy.wait_ready()
+            began = time.monotonic()
+            with pytest.raises(Refused) as refused:
+                dial(proxy.address, "onion-web.bit", 80, user=b"u").close()
+            assert refused.value.reply == 0xF3
+            assert time.monotonic() - began < 4.5
+            assert curl("--proxy", f"socks5h://a:1@{at}", place.web.url(name="web.test"))
+            assert curl("--proxy", f"socks5h://a:1@{at}", f"http://{place.onion}/")
+            answer = json.loads(proxy.command("resolve", "--json", "ip-web.bit").stdout)
+            assert (answer["status"], answer["reason"]) == ("failed", "name_backend_down")
+            status = proxy.status()["names"]
+            assert status["ready"] is False
+            assert status["servers"]["up"] == 0
+        assert not [s for s in witness.streams() if s.host.rstrip(".").endswith("bit")]
+
+
+def test_a_reload_brings_other_servers_and_another_policy(
+    tor_network: TorNetwork, place: Place, tmp_path: Path
+) -> None:
+    settings = [*system(tor_network.client), *place.world.settings()]
+    drop_in = tmp_path / "conf.d" / "names.toml"
+    drop_in.parent.mkdir()
+    with Isoproxy(tmp_path, settings, develop=False) as proxy:
+
+        def resolve(name: str, *more: str) -> str:
+            return proxy.command("resolve", name, *more).stdout.strip()
+
+        assert resolve("onion-web.bit") == place.onion
+        assert resolve("ip-web.bit") == ""  # a private address
+        drop_in.write_text("[names]\nallow_private_addresses = true\n")
+        changed = proxy.command("reload").stdout
+        assert changed == "changed: names.allow_private_addresses\n"
+        assert resolve("ip-web.bit") == place.web.host
+        assert proxy.status()["names"]["tip"] == place.world.chain.tip
+        drop_in.write_text('[names]\ntop_levels = { bit = "refuse" }\n')
+        assert proxy.command("reload").returncode == 0
+        with pytest.raises(Refused) as refused:
+            dial(proxy.address, "onion-web.bit", 80, user=b"u").close()
+        assert refused.value.reply == 2
