@@ -75,7 +75,10 @@ def lab(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> It
             f"dns.address=127.0.0.1:{port}",
         ]
         ZoneKey.generate().store(key)
-        with Isoproxy(directory, [*settings, f"dns.key_file={key}"]) as proxy:
+        settings.append(f"dns.key_file={key}")
+        # not in development mode, which warns of every hundred milliseconds on a busy machine
+        with Isoproxy(directory, settings, develop=False) as proxy:
+            proxy.wait_for("headers", lambda: proxy.status()["names"]["ready"], 90)
             yield Lab(proxy, world, port)
 
 
