@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ def status(
         "version": __version__,
         "pid": os.getpid(),
         "uptime_s": round(uptime_s, 1),
+        "tasks": len(asyncio.all_tasks()),
         "epoch": front.isolator.epoch,
         "tor": {
             "mode": upstream.mode,

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -130,11 +130,9 @@ def use(proxy: Isoproxy, tor: Node, echo: EchoServer) -> str:
         told += [json.dumps(proxy.status()), proxy.command("status").stdout]
         told.append(ask(proxy.admin, "metrics")["exposition"])
         for listener, target in ((HOST, "a:1"), ("default", USER)):
+            asked: dict[str, Any] = {"listener": listener, "target": target}
             with pytest.raises(OperationError) as refused:
-                more = {"listener": listener, "target": target}
-                ask(
-                    proxy.admin, "explain", timeout_s=30.0, username=USER, password=PASSWORD, **more
-                )
+                ask(proxy.admin, "explain", username=USER, password=PASSWORD, **asked)
             told.append(str(refused.value))
         tor.kill()  # relays that break, dials that fail
         for words in (socks5(_NAME, 80), socks4a(_NAME, 80), http(_NAME.decode(), 80)):

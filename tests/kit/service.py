@@ -27,6 +27,8 @@ def environment(directory: Path, more: Mapping[str, str] | None = None) -> dict[
     """An environment in which isoproxy keeps everything below `directory`."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
+        # So that coverage measures what runs in the process, too.
+        **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONDEVMODE": "1",
         "STATE_DIRECTORY": str(directory / "state"),
