@@ -7,11 +7,9 @@ onion service, Tor's control port and the servers themselves as witnesses.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
