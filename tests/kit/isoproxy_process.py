@@ -205,7 +205,8 @@ class Isoproxy:
     def _await_listeners(self) -> None:
         deadline = time.monotonic() + _START_S
         while True:
-            lines = self._out.read_text().splitlines(keepends=True)
+            said = self._out.read_text().splitlines(keepends=True)
+            lines = [line for line in said if line.startswith("listening socks ")]
             if len(lines) == len(self._listeners) and lines[-1].endswith("\n"):
                 break
             if self._running.poll() is not None or time.monotonic() > deadline:
