@@ -93,6 +93,12 @@ def _fields_of(mask: int) -> Callable[[StreamFields], Any]:
 _PROJECTIONS: Final = tuple(_fields_of(mask) for mask in range(1 << len(FIELD_NAMES)))
 """For each mask, what takes its fields out of a stream."""
 
+_OTHERS: Final = tuple(
+    tuple((place, bit) for place, bit in _PLACES if not mask & bit)
+    for mask in range(1 << len(FIELD_NAMES))
+)
+"""For each mask, the fields that are not in it."""
+
 
 def may_share(one: StreamFields, fields: int, other: StreamFields, other_fields: int) -> bool:
     """The rule for two streams and the masks of the fields that isolate them."""
@@ -160,8 +166,10 @@ class SharingTable:
         if group is None:
             return self._found(stream, isolated).id
         self._groups.move_to_end(group.serial)
-        if stream != group.first:
-            self._mix(group, stream)
+        first = group.first
+        for place, bit in _OTHERS[group.united | group.mixed]:  # the only ones that may differ
+            if stream[place] != first[place]:
+                group.mixed |= bit
         if isolated & ~group.united:
             self._unite(group, isolated)
         return group.id
@@ -188,12 +196,6 @@ class SharingTable:
         if len(self._groups) > self._capacity:
             self._leave(self._groups.popitem(last=False)[1])
         return group
-
-    def _mix(self, group: _Group, stream: StreamFields) -> None:
-        first = group.first
-        for place, bit in _PLACES:
-            if stream[place] != first[place]:
-                group.mixed |= bit
 
     def _unite(self, group: _Group, isolated: int) -> None:
         self._leave(group)
