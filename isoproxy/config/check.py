@@ -80,8 +80,12 @@ def _listening(config: Config) -> Iterator[tuple[str, Address]]:
 
 def _names(config: Config) -> Iterator[Finding]:
     electrum, rpc = config.names.electrum, config.names.rpc
-    if "bit" not in config.names.never_to_tor:
-        yield "names.never_to_tor", '"bit" must stay in the list: exits know no such names'
+    for suffix, route in config.names.top_levels.items():
+        is_bit = suffix in ("bit", "bit.onion") or suffix.endswith(".bit")
+        if is_bit and route == "tor":
+            yield "names.top_levels", 'bit can never be "tor": an exit would only learn the name'
+        if not is_bit and route == "namecoin":
+            yield "names.top_levels", 'only names under bit are "namecoin"; write "tor" or "refuse"'
     if electrum.servers and electrum.quorum > len(electrum.servers):
         yield (
             "names.electrum.quorum",
@@ -89,6 +93,17 @@ def _names(config: Config) -> Iterator[Finding]:
         )
     if (electrum.anchor_height is None) != (electrum.anchor_hash is None):
         yield "names.electrum.anchor_height", "anchor_height and anchor_hash go together"
+    if (electrum.checkpoint_height is None) != (electrum.checkpoint_root is None):
+        yield (
+            "names.electrum.checkpoint_height",
+            "checkpoint_height and checkpoint_root go together",
+        )
+    if rpc.clients and config.names.backend in ("electrum", "none"):
+        yield (
+            "names.rpc.clients",
+            'needs names.backend = "electrum-nmc" or "namecoin-core": the light client in '
+            "isoproxy keeps clients apart by itself",
+        )
     if rpc.cookie_file and (rpc.username or rpc.password):
         yield "names.rpc.cookie_file", "give a cookie file, or user and password, not both"
     if rpc.password and not rpc.username:
@@ -133,5 +148,7 @@ def _warnings(config: Config) -> Iterator[Finding]:
         yield "dns.address", "other machines can reach this; a firewall must say which may"
     if not config.observe.safe_logging:
         yield "observe.safe_logging", "names and targets will be in the log; for debugging only"
+    if config.names.electrum.allow_plain:
+        yield "names.electrum.allow_plain", "exits can read, and change, what is looked up"
     if config.names.rpc.allow_unisolated:
         yield "names.rpc.allow_unisolated", "look-ups of separate identities can be linked"

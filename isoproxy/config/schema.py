@@ -36,7 +36,6 @@ from isoproxy.config.option import (
     text,
 )
 from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
-from isoproxy.target import NEVER_SENT_TO_TOR
 from isoproxy.tor.endpoint import Endpoint
 
 DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
@@ -44,14 +43,18 @@ LOG_LEVELS: Final = ("debug", "info", "notice", "warn", "err")
 
 _port = integer(1, 0xFFFF)
 _name = matching(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of small letters, digits, '-' and '_'")
-_tld = matching(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "a top-level domain in small letters")
+_suffix = matching(
+    r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*",
+    "the end of a name in small letters, such as lan",
+)
 _hex32 = matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
 _server = matching(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,249}):[0-9]{1,5}:[st]",
-    '"host:port:s" (TLS) or "host:port:t" (TCP)',
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,249}):[0-9]{1,5}:(?:[st]|s:[0-9A-Fa-f]{64})",
+    '"host:port:s" (TLS), "host:port:s:SHA-256 of its certificate" or "host:port:t" (TCP)',
 )
 _unset_address: Address | None = None
 _unset_endpoint: Endpoint | None = None
+_no_top_levels: Mapping[str, str] = FrozenMapping()
 _no_clients: Mapping[str, Endpoint] = FrozenMapping()
 _no_peers: Mapping[str, str] = FrozenMapping()
 
@@ -160,16 +163,27 @@ class ElectrumConfig:
     )
     servers: tuple[str, ...] = option(
         (),
-        'ElectrumX servers, "host:port:s" for TLS or "host:port:t" for TCP; without any, the '
-        "list in the package.",
+        'ElectrumX servers, "host:port:s" for TLS (":" and the certificate\'s SHA-256 may '
+        'follow) or "host:port:t" for TCP; without any, the list in the package.',
         several(_server),
+    )
+    allow_plain: bool = option(
+        False,
+        "Use servers over TCP that are no onion services: the exit reads every name.",
+        boolean,
     )
     quorum: int = option(2, "Servers that must agree on what is recent or absent.", integer(1, 16))
     confirmations: int = option(
         12, "Blocks on top of a registration before it is believed.", integer(1, 1000)
     )
     pool_size: int = option(
-        8, "Connections kept open and unbound for identities to come.", integer(0, 64)
+        8, "Connections kept open and unbound for identities to come.", integer(0, 256)
+    )
+    max_connections: int = option(
+        128, "Connections that identities may have open, all together.", integer(1, 4096)
+    )
+    circuits_per_minute: int = option(
+        60, "New circuits to servers that Tor is asked for in a minute.", integer(1, 6000)
     )
     anchor_height: int | None = option(
         None,
@@ -179,6 +193,19 @@ class ElectrumConfig:
     )
     anchor_hash: str | None = option(
         None, "Hash of that block.", optional(_hex32), example="46c3...affcf"
+    )
+    checkpoint_height: int | None = option(
+        None,
+        "Height up to which single headers are proven by a Merkle root instead of being "
+        "downloaded with their neighbours.",
+        optional(integer(0, 2**31 - 1)),
+        example="518353",
+    )
+    checkpoint_root: str | None = option(
+        None,
+        "Merkle root over the hashes of all blocks up to there.",
+        optional(_hex32),
+        example="476a...c48b",
     )
 
 
@@ -214,20 +241,29 @@ class RpcConfig:
 class NamesConfig:
     backend: str = option(
         "electrum",
-        "Who answers for .bit names: the light client in isoproxy, or another program.",
-        choice("electrum", "electrum-nmc", "namecoin-core"),
+        "Who answers for .bit names: the light client in isoproxy, or another program; "
+        '"none" refuses such names.',
+        choice("electrum", "electrum-nmc", "namecoin-core", "none"),
+    )
+    timeout_s: float = option(
+        60.0, "Seconds that resolving a name may take, waiting included.", seconds(1, 600)
     )
     only_onion: bool = option(False, "Use the onion services of a name alone.", boolean)
     allow_clearnet_alias: bool = option(
-        True, "Follow a .bit name's alias to a name outside of .bit.", boolean
+        False,
+        "Follow a .bit name's alias to a name outside of .bit, which an exit then resolves "
+        "without any proof.",
+        boolean,
     )
     allow_private_addresses: bool = option(
         False, "Accept names that point to private or loopback addresses.", boolean
     )
-    never_to_tor: tuple[str, ...] = option(
-        tuple(sorted(NEVER_SENT_TO_TOR)),
-        "Top-level domains that are never sent to an exit unresolved; bit is always one.",
-        several(_tld),
+    top_levels: Mapping[str, str] = option(
+        _no_top_levels,
+        'Who resolves names that end so, beyond the defaults: "tor" (an exit), "refuse" '
+        '(nobody; such are local, i2p and others) or, for bit, "namecoin"; an example: '
+        '{ lan = "refuse" }.',
+        mapping(_suffix, choice("namecoin", "tor", "refuse")),
     )
     electrum: ElectrumConfig = section(ElectrumConfig, "The light client in isoproxy.")
     rpc: RpcConfig = section(RpcConfig, "Electrum-NMC or Namecoin Core.")

@@ -34,6 +34,9 @@ from isoproxy.config import (
 )
 from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.names import NO_NAMES, DaemonNames
+from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.services import Services
 from isoproxy.daemon.settings import (
     describe_listener,
     dialer_settings,
@@ -44,10 +47,11 @@ from isoproxy.daemon.settings import (
 )
 from isoproxy.daemon.status import collect, status
 from isoproxy.daemon.upstream import Upstream
-from isoproxy.errors import IsoproxyError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.isolation import Isolator
+from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import configure, logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
@@ -57,7 +61,7 @@ from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.progress import BootstrapProgress
 
 HEALTH_S: Final = 10.0
-_LIVE: Final = ("listener", "limits", "names.never_to_tor", "bitcoin.ports", "observe.log_",
+_LIVE: Final = ("listener", "limits", "names", "bitcoin.ports", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
 
@@ -111,12 +115,17 @@ class Daemon:
         self.dialer = Dialer(
             self.reactor, self.isolator, dialer_settings(config, self.upstream.socks)
         )
+        self.names = self._new_names(config)
         self.front = FrontEnd(
             self.reactor,
             self.isolator,
             self.dialer,
             limits=front_limits(config),
+            names=None if self.names is None else self.names.service,
             p2p=peer_to_peer(config, self.dialer, self.isolator),
+        )
+        self.services = Services(
+            config, self.isolator, self.upstream.control, self._resolver_of, out
         )
         self.admin = AdminServer(admin_address(config))
         for request, handler in (
@@ -125,6 +134,7 @@ class Daemon:
             ("reload", self._answer_reload),
             ("explain", self._answer_explain),
             ("metrics", self._answer_metrics),
+            ("resolve", self._answer_resolve),
         ):
             self.admin.register(request, handler)
 
@@ -133,6 +143,7 @@ class Daemon:
         async with self._resources:
             self._resources.callback(self.reactor.close)
             self._resources.callback(self.dialer.close)
+            self._resources.push_async_callback(self._close_names)
             self._resources.push_async_callback(self._cancel_tasks)
             self._handle_signals()
             if await self._start_unless_stopped():
@@ -155,7 +166,11 @@ class Daemon:
         try:
             loaded = self._read_again()
             changed = changed_keys(self.config, loaded.config)
+            fresh = loaded.config.names != self.config.names
+            names = self._new_names(loaded.config) if fresh else self.names
             self._apply(loaded)
+            if fresh:
+                await self._switch_names(names)
         except IsoproxyError as error:
             for problem in str(error).splitlines():
                 _log.err("reload_refused", problem=problem)
@@ -193,6 +208,8 @@ class Daemon:
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
             self._announce(listener)
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
+        self._resources.push_async_callback(self.services.close)
+        await self.services.start()
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
@@ -220,6 +237,33 @@ class Daemon:
         self.dialer.settings = replace(fresh, max_pending_circuits=pending)
         configure_log(config)
         self._log_warnings()
+
+    def _new_names(self, config: Config) -> DaemonNames | None:
+        """The name service of a configuration; None where there is none."""
+        if config.names.backend == "none":
+            return None
+        return DaemonNames(
+            config.names, self.dialer, self.isolator, self.metrics, state_directory()
+        )
+
+    async def _switch_names(self, names: DaemonNames | None) -> None:
+        """Resolve by `names` from now on; look-ups under way in the old service fail."""
+        old, self.names = self.names, names
+        self.front.names = None if names is None else names.service
+        if old is not None:
+            await old.close()
+        if names is not None and self._tor_answers:
+            names.tor_answers()
+
+    def _resolver_of(self, client: bytes | None) -> Resolver:
+        """The resolver for a client; raises NamingError if there is none."""
+        if self.names is None:
+            raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        return self.names.service.resolver_of(client)
+
+    async def _close_names(self) -> None:
+        if self.names is not None:
+            await self.names.close()
 
     def _log_warnings(self) -> None:
         for warning in self._warnings:
@@ -261,6 +305,8 @@ class Daemon:
                     state=self.upstream.describe(),
                 )
                 self._notifier.status(self._headline())
+                if answers and self.names is not None:
+                    self.names.tor_answers()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEALTH_S if answers else HEALTH_S / 10):
                     await self._tor_changed.wait()
@@ -291,6 +337,7 @@ class Daemon:
             tor_answers=bool(self._tor_answers),
             uptime_s=time.monotonic() - self._began,
             local_lookups_refused=self._guard.refused,
+            names=None if self.names is None else self.names.status(),
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
@@ -312,12 +359,19 @@ class Daemon:
             live_keys=[flow.key for flow in self.front.flows()],
         )
 
+    async def _answer_resolve(self, request: Mapping[str, Any]) -> Answer:
+        if self.names is None:
+            raise OperationError(NO_NAMES)
+        resolver = self._resolver_of(None)
+        return await resolve_for(resolver, self.isolator, **questions_of(request))
+
     async def _answer_metrics(self, request: Mapping[str, Any]) -> Answer:
         return {"exposition": self.exposition()}
 
     def exposition(self) -> str:
         """The metrics as of now, in Prometheus' text form."""
         collect(self.metrics, self.front, self.upstream, tor_answers=bool(self._tor_answers))
+        self.metrics.name_cache_entries.value = self.names.service.cached if self.names else 0
         return self.metrics.exposition()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from isoproxy.admin import Answer
 from isoproxy.config import Config, ListenerConfig
-from isoproxy.daemon.settings import session_rule
+from isoproxy.daemon.settings import session_rule, top_levels
 from isoproxy.errors import (
     ErrorKind,
     IsoproxyError,
@@ -25,6 +25,7 @@ from isoproxy.isolation import (
     client_of_address,
     upstream_credentials,
 )
+from isoproxy.names.name import Route
 from isoproxy.target import Target
 
 
@@ -120,12 +121,13 @@ def _path(config: Config, target: Target | None) -> str:
     """Which way the stream would take."""
     if target is None or target.is_ip:
         return "Tor"
+    route = top_levels(config.names).route(target.host)
+    if route is Route.NAMECOIN:
+        return "resolved as a Namecoin name under this key, then Tor"
+    if route is Route.REFUSE:
+        return f"refused: {explanation(ErrorKind.NAME_NEVER_SENT_TO_TOR)}"
     if target.is_onion:
         return "Tor, to an onion service"
-    if target.top_level() == "bit":
-        return "resolved as a Namecoin name under this key, then Tor"
-    if not target.may_be_sent_to_tor(frozenset(config.names.never_to_tor)):
-        return f"refused: {explanation(ErrorKind.NAME_NEVER_SENT_TO_TOR)}"
     return "Tor, to an exit that resolves the name"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.options import Fallback
-from isoproxy.config import Address, Config, ListenerConfig
+from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
@@ -17,6 +17,7 @@ from isoproxy.isolation import (
     own_group,
     shared_group,
 )
+from isoproxy.names.name import Route, TopLevels
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 
@@ -28,24 +29,26 @@ def endpoint_of(address: Address) -> Endpoint:
     return Endpoint(host=address.host, port=address.port)
 
 
-def listener_settings(
-    config: Config, resolved_here: frozenset[str] = frozenset()
-) -> dict[str, ListenerSettings]:
-    """All listeners by name; `resolved_here` are the top-level labels with a resolver."""
+def top_levels(config: NamesConfig) -> TopLevels:
+    """Who resolves which names."""
+    table = TopLevels({suffix: Route(route) for suffix, route in config.top_levels.items()})
+    return table.without_namecoin() if config.backend == "none" else table
+
+
+def listener_settings(config: Config) -> dict[str, ListenerSettings]:
+    """All listeners by name."""
     return {
         listener.name: ListenerSettings(
             listener.name,
             endpoint_of(listener.address),
-            session_rule(config, listener, resolved_here),
+            session_rule(config, listener),
             int(listener.mode),
         )
         for listener in config.listener
     }
 
 
-def session_rule(
-    config: Config, listener: ListenerConfig, resolved_here: frozenset[str] = frozenset()
-) -> SessionRule:
+def session_rule(config: Config, listener: ListenerConfig) -> SessionRule:
     group = (
         own_group(listener.name)
         if listener.session_group is None
@@ -56,8 +59,7 @@ def session_rule(
         require_auth=listener.require_auth,
         extended_errors=listener.extended_errors,
         unix=listener.address.is_unix,
-        resolved_here=resolved_here,
-        never=frozenset(config.names.never_to_tor),
+        top_levels=top_levels(config.names),
     )
 
 
@@ -74,7 +76,7 @@ def front_limits(config: Config) -> Limits:
 def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
     return DialerSettings(
         socks,
-        never_sent_to_tor=frozenset(config.names.never_to_tor),
+        never_sent_to_tor=top_levels(config.names).never_sent_to_tor,
         timeout_s=config.limits.dial_timeout_s,
         max_pending_circuits=config.limits.max_pending_circuits,
     )

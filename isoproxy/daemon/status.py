@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Mapping
 
 from isoproxy import __version__
 from isoproxy.admin import Answer
@@ -22,8 +23,9 @@ def status(
     tor_answers: bool,
     uptime_s: float,
     local_lookups_refused: int,
+    names: Mapping[str, object] | None = None,
 ) -> Answer:
-    """The answer to `isoproxy status`, ready for JSON."""
+    """The answer to `isoproxy status`, ready for JSON; `names` is None where none are resolved."""
     counters, circuits = front.counters, front.dialer.circuits
     flows = list(front.flows())
     return {
@@ -39,6 +41,7 @@ def status(
             "version": upstream.control.version,
             "control": upstream.control.state.phase.value,
         },
+        "names": names if names is not None else {"backend": "none"},
         "listeners": [
             {
                 "name": listener.settings.name,

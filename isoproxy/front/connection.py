@@ -27,6 +27,7 @@ from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.isolation import APP, P2P
+from isoproxy.names.answer import Want
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
@@ -232,7 +233,12 @@ class Connection:
         front = self.listener.front
         assert front.names is not None
         try:
-            target = await front.names.address_of(wish.target, wish.key)
+            target = await front.names.address_of(
+                wish.target,
+                wish.key,
+                Want.ADDRESS if wish.command is Command.RESOLVE else Want.STREAM,
+                self.client,
+            )
         except IsoproxyError as error:
             self._refuse(error.kind)
             return

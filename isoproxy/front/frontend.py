@@ -20,6 +20,7 @@ from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
 from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.names.answer import Want
 from isoproxy.observe.log import logger
 from isoproxy.reactor import Deadlines, Handler, Reactor
 from isoproxy.target import Target
@@ -31,11 +32,16 @@ _log: Final = logger("front")
 class Names(Protocol):
     """Where names come from that are never sent to Tor."""
 
-    async def address_of(self, target: Target, key: IsolationKey) -> Target:
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
         """The onion service, address or host that `target` stands for.
 
-        Every look-up happens under `key`.  Raises NamingError.
+        Every look-up happens under `key`, for a client whose field of the isolation
+        tuple is `client`.  With Want.ADDRESS onion services do not count.
+        Raises NamingError.
         """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ Theory of operation
 
 Invariants
     A wish always carries a key.  A wish never carries a name that may not be sent to
-    Tor, unless a resolver has claimed its top-level label.  A request that is refused
+    Tor, unless it is a name that Namecoin resolves (`resolve_first`).  A request that is refused
     becomes an `Answer`, a broken protocol a RemoteProtocolError; both hold the bytes that
     tell the client in its own protocol.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
@@ -29,28 +29,25 @@ from isoproxy.isolation import (
     ListenerRule,
     accepts_username,
 )
+from isoproxy.names.name import Route, TopLevels
 from isoproxy.socks5 import Address, Command, Request, Server, Version
-from isoproxy.target import NEVER_SENT_TO_TOR, Target
+from isoproxy.target import Target
 
 _TLS_HANDSHAKE: Final = 0x16
 _TLS_ALERT: Final = bytes.fromhex("15030100020228")
 """A fatal handshake_failure alert (RFC 8446 §6.2)."""
+_NOBODY_RESOLVES: Final = TopLevels().without_namecoin()
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRule:
-    """What a listener demands of its clients.
-
-    resolved_here   top-level labels that a resolver of ours answers for
-    never           top-level labels that never reach Tor
-    """
+    """What a listener demands of its clients; `top_levels` says who resolves a name."""
 
     listener: ListenerRule
     require_auth: bool = False
     extended_errors: bool = True
     unix: bool = False
-    resolved_here: frozenset[str] = field(default_factory=frozenset)
-    never: frozenset[str] = NEVER_SENT_TO_TOR
+    top_levels: TopLevels = _NOBODY_RESOLVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +184,13 @@ class Session:
             return Answer(self.data_to_send() + self.resolved(ip_address(target.host)))
         if command is Command.RESOLVE_PTR and not target.is_ip:
             return self._refusal(ErrorKind.NAME_SYNTAX)
-        ours = not target.is_ip and target.top_level() in self._rule.resolved_here
-        if not ours and not target.may_be_sent_to_tor(self._rule.never):
+        route = Route.TOR if target.is_ip else self._rule.top_levels.route(target.host)
+        if route is Route.REFUSE:
             return self._refusal(ErrorKind.NAME_NEVER_SENT_TO_TOR)
         assert self.protocol is not None
         stream = IsolationTuple(self._client, self.protocol, username, password, host.lower(), port)
         key = self._isolator.key_for(self._rule.listener, stream)
-        return Wish(command, target, key, stream, ours)
+        return Wish(command, target, key, stream, route is Route.NAMECOIN)
 
     def _refusal(self, kind: ErrorKind) -> Answer:
         return Answer(self.data_to_send() + self.refuse(kind), kind)

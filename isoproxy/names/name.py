@@ -46,6 +46,11 @@ def is_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 
+def is_registrable(text: str) -> bool:
+    """Whether `text` (lower-case) can be registered as the label left of `bit`."""
+    return _BASE.fullmatch(text) is not None and not text.isdigit()
+
+
 def is_host_name(text: str) -> bool:
     """Whether `text` (lower-case, no last dot) is a host name: no `_`, at most 253 bytes."""
     return _HOST.fullmatch(text) is not None
@@ -83,7 +88,7 @@ class BitName:
         if top != "bit":
             raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
         del labels[:1]
-        if _BASE.fullmatch(base) is None or base.isdigit() or not all(map(is_label, labels)):
+        if not is_registrable(base) or not all(map(is_label, labels)):
             raise NamingError(kind=ErrorKind.NAME_ABSENT)
         return cls(base, tuple(labels), onion_only)
 
@@ -141,6 +146,24 @@ class TopLevels:
                 raise ConfigError("Namecoin has names under 'bit' only; write 'tor' or 'refuse'")
             table[suffix] = route
         self._table: Final = table
+
+    @property
+    def never_sent_to_tor(self) -> frozenset[str]:
+        """The top-level labels that are not Tor's, for those who look at nothing else."""
+        return frozenset(
+            suffix
+            for suffix, route in self._table.items()
+            if route is not Route.TOR and "." not in suffix
+        )
+
+    def without_namecoin(self) -> TopLevels:
+        """The same table where nobody resolves Namecoin's names: they are refused."""
+        return TopLevels(
+            {
+                suffix: Route.REFUSE if route is Route.NAMECOIN else route
+                for suffix, route in self._table.items()
+            }
+        )
 
     def route(self, host: str) -> Route:
         """Who resolves `host` (any case, last dot or not); what is not listed is Tor's."""

@@ -70,7 +70,7 @@ def managed(net: TorNetwork) -> list[str]:
 class Isoproxy:
     """One `isoproxy run`; a context manager.
 
-    settings   `key=value`, as for `--set`
+    settings   `key=value`, as for `--set`; without names unless they set names.backend
     listeners  the text of each [[listener]], in TOML
     wrapper    a command to run it under, such as strace; it must become isoproxy itself
     develop    run it in Python's development mode: slower, and nothing goes unseen
@@ -94,7 +94,8 @@ class Isoproxy:
         """Of the listeners, in their order: (host, port), or a unix socket's path."""
         self._out = directory / "out"
         self._listeners = list(listeners)
-        self._settings = [word for setting in settings for word in ("--set", setting)]
+        all_settings = ["names.backend=none", *settings]
+        self._settings = [word for setting in all_settings for word in ("--set", setting)]
         self._wrapper = list(wrapper)
         self._expected = tuple(expected)
         # Without a HOME the interpreter itself asks the user database for one, and with it
@@ -204,7 +205,8 @@ class Isoproxy:
     def _await_listeners(self) -> None:
         deadline = time.monotonic() + _START_S
         while True:
-            lines = self._out.read_text().splitlines(keepends=True)
+            said = self._out.read_text().splitlines(keepends=True)
+            lines = [line for line in said if line.startswith("listening socks ")]
             if len(lines) == len(self._listeners) and lines[-1].endswith("\n"):
                 break
             if self._running.poll() is not None or time.monotonic() > deadline:

@@ -104,11 +104,15 @@ async def running(
     more: Mapping[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> AsyncIterator[Service]:
-    """`isoproxy run` with `arguments`, once it announced `listeners` listeners."""
+    """`isoproxy run` with `arguments`, once it announced `listeners` listeners.
+
+    Without names, unless `arguments` set names.backend.
+    """
     log = directory / "log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isoproxy", "run", *arguments),
+            *(sys.executable, "-m", "isoproxy", "run"),
+            *("--set", "names.backend=none", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

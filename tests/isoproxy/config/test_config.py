@@ -58,7 +58,7 @@ def test_the_design_sample_is_accepted(tmp_path: Path) -> None:
             [names]
             backend = "namecoin-core"
             only_onion = true
-            never_to_tor = ["bit"]
+            top_levels = { lan = "refuse", bit = "namecoin" }
             [names.electrum]
             network = "regtest"
             servers = ["[::1]:50002:s", "abc.onion:50001:t"]
@@ -178,7 +178,7 @@ def test_set_takes_toml_and_plain_text_and_indices(tmp_path: Path) -> None:
             "listener.0.require_auth=true",
             "listener.1.address=127.0.0.1:0",
             "limits.handshake_timeout_s=2",
-            'names.never_to_tor=["bit"]',
+            'names.top_levels={ lan = "refuse" }',
         ],
     ).config
     assert config.tor.socks.port == 9999

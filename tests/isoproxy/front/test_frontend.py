@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,15 @@ from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
-from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
+from isoproxy.isolation import (
+    IsolationKey,
+    Isolator,
+    ListenerRule,
+    client_of_address,
+    own_group,
+)
+from isoproxy.names.answer import Want
+from isoproxy.names.name import TopLevels
 from isoproxy.reactor import Handler, Reactor
 from isoproxy.socks5 import Request, Server, encode_reply
 from isoproxy.target import Target
@@ -52,8 +61,9 @@ async def front_end(
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
     front = FrontEnd(reactor, isolator, dialer, limits=limits, names=names)
-    resolved_here = frozenset({"bit"}) if names is not None else frozenset()
-    rule = SessionRule(ListenerRule(own_group("test")), resolved_here=resolved_here)
+    rule = SessionRule(ListenerRule(own_group("test")))
+    if names is not None:
+        rule = replace(rule, top_levels=TopLevels())
     if endpoint is None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -154,9 +164,14 @@ class Table:
     def __init__(self, answers: dict[str, str | NamingError]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, IsolationKey]] = []
+        self.wants: list[Want] = []
 
-    async def address_of(self, target: Target, key: IsolationKey) -> Target:
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
         self.asked.append((target.host, key))
+        self.wants.append(want)
+        assert client == client_of_address("127.0.0.1")
         answer = self.answers.get(target.host)
         if answer is None:
             await asyncio.sleep(3600)
@@ -190,6 +205,7 @@ async def test_a_name_of_ours_is_resolved_first_and_never_sent_to_tor() -> None:
         assert await say(front, resolve + b"\x05x.bit\x00\x00") == b"\x05\x00" + encode_reply(0xF6)
         assert all(not request.host.endswith(b".bit") for request in port.requests)
         assert len({key for _, key in table.asked}) == 1
+        assert table.wants == [Want.STREAM] * 3 + [Want.ADDRESS] * 2
 
 
 async def test_a_client_that_leaves_takes_its_look_up_and_dial_with_it() -> None:

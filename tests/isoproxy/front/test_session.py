@@ -18,6 +18,7 @@ from isoproxy.isolation import (
     client_of_address,
     own_group,
 )
+from isoproxy.names.name import Route, TopLevels
 from isoproxy.socks5.wire import encode_address
 from isoproxy.target import Target
 
@@ -117,6 +118,8 @@ def test_resolving_a_literal_address_is_answered_here() -> None:
         (b"x.bit", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
         (b"X.BIT.", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
         (b"x.bit", 0xF0, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"x.bit.onion", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"a.home.arpa", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
         (b"a b", 1, ErrorKind.NAME_SYNTAX),
         (b"a\r\n650 STREAM", 1, ErrorKind.NAME_SYNTAX),
         (b"a.test", 0xF1, ErrorKind.NAME_SYNTAX),
@@ -133,11 +136,20 @@ def test_refusals_come_with_their_kind_and_a_reply(
 
 
 def test_a_resolver_takes_the_names_it_claims() -> None:
-    rule = replace(RULE, resolved_here=frozenset({"bit"}))
-    for host in (b"x.bit", b"X.Bit."):
+    rule = replace(RULE, top_levels=TopLevels())
+    for host in (b"x.bit", b"X.Bit.", b"WWW.x.bit", b"x.bit.onion", b"X.BIT.ONION."):
         assert wish(socks5(host), rule).resolve_first
         assert wish(socks5(host, command=0xF0), rule).resolve_first
-    assert not wish(socks5(b"a.test"), rule).resolve_first
+    for host in (b"a.test", b"bit.test", b"xbit", b"a" * 56 + b".onion", b"192.0.2.1"):
+        assert not wish(socks5(host), rule).resolve_first
+
+
+def test_the_table_of_top_levels_is_the_configurations() -> None:
+    rule = replace(RULE, top_levels=TopLevels({"lan": Route.REFUSE, "local": Route.TOR}))
+    refused = ask(socks5(b"printer.lan"), rule)
+    assert isinstance(refused, Answer)
+    assert refused.kind is ErrorKind.NAME_NEVER_SENT_TO_TOR
+    assert not wish(socks5(b"printer.local"), rule).resolve_first
 
 
 @pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\x00", b"\xff", b"\x06", b"\n"])
