@@ -1,7 +1,9 @@
 # `make run` and `make test` do all of their own set-up on a fresh Debian 12.
 
-# The newest Python from 3.11 on that is called by its version, else python3.
-PYTHON ?= $(shell for v in 3.13 3.12 3.11; do command -v python$$v && exit; done; echo python3)
+# The first Python that runs and is 3.11 or later.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; \
+  done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -27,7 +29,9 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
+	$(BIN)/coverage erase
 	PYTHONASYNCIODEBUG=1 $(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)

@@ -36,9 +36,14 @@ MAX_REQUEST: Final = 64 * 1024
 """Bytes of one request's line."""
 MAX_ANSWER: Final = 64 * 1024 * 1024
 _MAX_CLIENTS: Final = 32
+_NOBODY: Final = (FileNotFoundError, ConnectionRefusedError)
 _IDLE_S: Final = 60.0
 
 _log = logger("admin")
+
+
+class NotRunning(OperationError):
+    """No isoproxy listens there."""
 
 
 class AdminServer:
@@ -140,7 +145,7 @@ def ask(
 ) -> dict[str, Any]:
     """Blocking: the answer of the isoproxy that listens at `path`, without `ok`.
 
-    Raises OperationError when there is none, or when it says that it could not.
+    Raises NotRunning when there is none, OperationError when it says that it could not.
     """
     line = json.dumps({"request": request, **arguments}).encode() + b"\n"
     try:
@@ -150,6 +155,8 @@ def ask(
             sock.sendall(line)
             with sock.makefile("rb") as file:
                 answer = json.loads(file.readline(MAX_ANSWER) or b"null")
+    except _NOBODY:
+        raise NotRunning(f"no isoproxy listens at {path}; start it with: isoproxy run") from None
     except OSError as error:
         raise OperationError(_unreachable(path, error)) from None
     except ValueError:
@@ -168,7 +175,7 @@ def _unreachable(path: Path, error: OSError) -> str:
         return f"this user may not use {path}; ask as the user that isoproxy runs as, or as root"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return "the running isoproxy hung up: it is stopping, busy, or runs as another user"
-    return f"no isoproxy listens at {path}; start it with: isoproxy run"
+    return f"{path} cannot be used: {error.strerror}"
 
 
 def _remove_stale(path: Path) -> None:

@@ -381,9 +381,15 @@ class Isolator:
         for follower in tuple(self._followers):
             follower()
 
-    def on_new_epoch(self, follower: Callable[[], None]) -> None:
-        """Call `follower()` after each change of epoch."""
+    def on_new_epoch(self, follower: Callable[[], None]) -> Callable[[], None]:
+        """Call `follower()` after each change of epoch, until what is returned is called."""
         self._followers.append(follower)
+
+        def leave() -> None:
+            if follower in self._followers:
+                self._followers.remove(follower)
+
+        return leave
 
 
 def describe_client(client: bytes | None) -> str:

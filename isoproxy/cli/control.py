@@ -97,6 +97,7 @@ def status_text(answer: dict[str, Any]) -> str:
         f"isoproxy {answer['version']}, up {_duration(answer['uptime_s'])}, "
         f"epoch {answer['epoch']}",
         f"tor{version} ({tor['mode']}): {tor['state']}, {answers}; control port {tor['control']}",
+        names_text(answer["names"]),
         "",
         f"{'LISTENER':16} {'ADDRESS':28} {'OPEN':>6} {'SINCE START':>11}  ISOLATES BY",
     ]
@@ -121,6 +122,23 @@ def status_text(answer: dict[str, Any]) -> str:
         lines.append(f"... and {len(flows) - _MAX_FLOWS} more")
     lines += bitcoin_lines(answer["bitcoin"], _size)
     return "\n".join(lines)
+
+
+def names_text(names: dict[str, Any]) -> str:
+    """One line on how `.bit` names stand."""
+    if "servers" not in names:
+        return f"names: {names['backend']}"
+    servers = names["servers"]
+    if not names["ready"]:
+        state = f"synchronising headers, {names['tip']} of {names['target']}"
+    elif not names["complete"]:
+        state = f"newest names ready, headers down to {names['base']} of {names['wanted_base']}"
+    else:
+        state = f"ready at block {names['tip']}"
+    return (
+        f"names: {names['backend']}, {state}; servers {servers['up']} of {servers['known']} up, "
+        f"{servers['demoted']} demoted, quorum {names['quorum']}"
+    )
 
 
 def _flow_line(flow: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import sys
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
 from isoproxy.daemon import Daemon, configure_log
+from isoproxy.daemon.names import check_names
 from isoproxy.reactor import ReactorLoop
 from isoproxy.resolver_guard import ResolverGuard
 
@@ -46,6 +47,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         print(sample_toml(), end="")
         return 0
     found = loaded(options)
+    check_names(found.config.names)
     for warning in found.warnings:
         print(f"isoproxy: warning: {warning}", file=sys.stderr)
     files = ", ".join(str(file) for file in found.files) or "defaults, no file"

@@ -184,7 +184,13 @@ class ElectrumConfig:
         12, "Blocks on top of a registration before it is believed.", integer(1, 1000)
     )
     pool_size: int = option(
-        8, "Connections kept open and unbound for identities to come.", integer(0, 64)
+        8, "Connections kept open and unbound for identities to come.", integer(0, 256)
+    )
+    max_connections: int = option(
+        128, "Connections that identities may have open, all together.", integer(1, 4096)
+    )
+    circuits_per_minute: int = option(
+        60, "New circuits to servers that Tor is asked for in a minute.", integer(1, 6000)
     )
     anchor_height: int | None = option(
         None,
@@ -245,6 +251,9 @@ class NamesConfig:
         "Who answers for .bit names: the light client in isoproxy, or another program; "
         '"none" refuses such names.',
         choice("electrum", "electrum-nmc", "namecoin-core", "none"),
+    )
+    timeout_s: float = option(
+        60.0, "Seconds that resolving a name may take, waiting included.", seconds(1, 600)
     )
     only_onion: bool = option(False, "Use the onion services of a name alone.", boolean)
     allow_clearnet_alias: bool = option(

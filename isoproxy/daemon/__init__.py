@@ -41,6 +41,9 @@ from isoproxy.daemon.bitcoin_status import (
 )
 from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.names import NO_NAMES, DaemonNames
+from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.services import Services
 from isoproxy.daemon.settings import (
     describe_listener,
     dialer_settings,
@@ -50,10 +53,11 @@ from isoproxy.daemon.settings import (
 )
 from isoproxy.daemon.status import collect, status
 from isoproxy.daemon.upstream import Upstream
-from isoproxy.errors import IsoproxyError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.isolation import Isolator
+from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import configure, logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
@@ -63,7 +67,7 @@ from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.progress import BootstrapProgress
 
 HEALTH_S: Final = 10.0
-_LIVE: Final = ("listener", "limits", "names.top_levels", "bitcoin.", "observe.log_",
+_LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
 
@@ -107,6 +111,7 @@ class Daemon:
         self._resources = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tor_answers: bool | None = None
+        self._tor_changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         config = loaded.config
         self.isolator = Isolator(verbatim=config.tor.credentials == "verbatim")
@@ -116,13 +121,18 @@ class Daemon:
         self.dialer = Dialer(
             self.reactor, self.isolator, dialer_settings(config, self.upstream.socks)
         )
+        self.names = self._new_names(config)
         self.bitcoin = Bitcoin(config, self.dialer, self.isolator)
         self.front = FrontEnd(
             self.reactor,
             self.isolator,
             self.dialer,
             limits=front_limits(config),
+            names=None if self.names is None else self.names.service,
             p2p=self.bitcoin.p2p,
+        )
+        self.services = Services(
+            config, self.isolator, self.upstream.control, self._resolver_of, out
         )
         self.admin = AdminServer(admin_address(config))
         for request, handler in (
@@ -131,6 +141,7 @@ class Daemon:
             ("reload", self._answer_reload),
             ("explain", self._answer_explain),
             ("metrics", self._answer_metrics),
+            ("resolve", self._answer_resolve),
         ):
             self.admin.register(request, handler)
 
@@ -139,6 +150,7 @@ class Daemon:
         async with self._resources:
             self._resources.callback(self.reactor.close)
             self._resources.callback(self.dialer.close)
+            self._resources.push_async_callback(self._close_names)
             self._resources.push_async_callback(self._cancel_tasks)
             self._handle_signals()
             if await self._start_unless_stopped():
@@ -161,7 +173,11 @@ class Daemon:
         try:
             loaded = self._read_again()
             changed = changed_keys(self.config, loaded.config)
+            fresh = loaded.config.names != self.config.names
+            names = self._new_names(loaded.config) if fresh else self.names
             self._apply(loaded)
+            if fresh:
+                await self._switch_names(names)
         except IsoproxyError as error:
             for problem in str(error).splitlines():
                 _log.err("reload_refused", problem=problem)
@@ -191,6 +207,7 @@ class Daemon:
         self._resources.push_async_callback(self.admin.close)
         self.upstream.on_progress(self._progress.update)
         self.upstream.control.on_newnym(self._newnym)
+        self.upstream.on_change(self._tor_changed.set)
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
         self._resources.push_async_callback(self.front.drain, 0.0)
@@ -202,6 +219,8 @@ class Daemon:
             for door in self.bitcoin.apply(self.front, self.config, sockets):
                 self._announce_gateway(door)
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
+        self._resources.push_async_callback(self.services.close)
+        await self.services.start()
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
@@ -242,6 +261,33 @@ class Daemon:
         configure_log(config)
         self._log_warnings()
 
+    def _new_names(self, config: Config) -> DaemonNames | None:
+        """The name service of a configuration; None where there is none."""
+        if config.names.backend == "none":
+            return None
+        return DaemonNames(
+            config.names, self.dialer, self.isolator, self.metrics, state_directory()
+        )
+
+    async def _switch_names(self, names: DaemonNames | None) -> None:
+        """Resolve by `names` from now on; look-ups under way in the old service fail."""
+        old, self.names = self.names, names
+        self.front.names = None if names is None else names.service
+        if old is not None:
+            await old.close()
+        if names is not None and self._tor_answers:
+            names.tor_answers()
+
+    def _resolver_of(self, client: bytes | None) -> Resolver:
+        """The resolver for a client; raises NamingError if there is none."""
+        if self.names is None:
+            raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        return self.names.service.resolver_of(client)
+
+    async def _close_names(self) -> None:
+        if self.names is not None:
+            await self.names.close()
+
     def _log_warnings(self) -> None:
         for warning in self._warnings:
             _log.warn("configuration", warning=warning)
@@ -267,8 +313,13 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch_tor(self) -> None:
-        """Notice when Tor comes and goes; tell the log and the service manager."""
+        """Notice when Tor comes and goes; tell the log and the service manager.
+
+        The control port's end is heard at once; without one, the SocksPort is tried now
+        and then.
+        """
         while True:
+            self._tor_changed.clear()
             answers = await self.upstream.answers()
             if answers != self._tor_answers:
                 self._tor_answers = answers
@@ -277,7 +328,11 @@ class Daemon:
                     state=self.upstream.describe(),
                 )
                 self._notifier.status(self._headline())
-            await asyncio.sleep(HEALTH_S if answers else HEALTH_S / 10)
+                if answers and self.names is not None:
+                    self.names.tor_answers()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEALTH_S if answers else HEALTH_S / 10):
+                    await self._tor_changed.wait()
 
     async def _cancel_tasks(self) -> None:
         for task in self._tasks:
@@ -307,10 +362,14 @@ class Daemon:
             tor_answers=bool(self._tor_answers),
             uptime_s=time.monotonic() - self._began,
             local_lookups_refused=self._guard.refused,
+            names=None if self.names is None else self.names.status(),
             bitcoin=bitcoin_status(self.bitcoin, circuits),
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
+        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
+        if self.config.tor.credentials == "verbatim":
+            await self.upstream.control.signal_newnym()
         self._newnym()
         return {"epoch": self.isolator.epoch}
 
@@ -326,12 +385,19 @@ class Daemon:
             live_keys=[flow.key for flow in self.front.flows()],
         )
 
+    async def _answer_resolve(self, request: Mapping[str, Any]) -> Answer:
+        if self.names is None:
+            raise OperationError(NO_NAMES)
+        resolver = self._resolver_of(None)
+        return await resolve_for(resolver, self.isolator, **questions_of(request))
+
     async def _answer_metrics(self, request: Mapping[str, Any]) -> Answer:
         return {"exposition": self.exposition()}
 
     def exposition(self) -> str:
         """The metrics as of now, in Prometheus' text form."""
         collect(self.metrics, self.front, self.upstream, tor_answers=bool(self._tor_answers))
+        self.metrics.name_cache_entries.value = self.names.service.cached if self.names else 0
         collect_bitcoin(self.metrics, self.bitcoin.ledger.totals())
         return self.metrics.exposition()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -23,14 +24,16 @@ def status(
     uptime_s: float,
     local_lookups_refused: int,
     bitcoin: Mapping[str, object],
+    names: Mapping[str, object] | None = None,
 ) -> Answer:
-    """The answer to `isoproxy status`, ready for JSON."""
+    """The answer to `isoproxy status`, ready for JSON; `names` is None where none are resolved."""
     counters, circuits = front.counters, front.dialer.circuits
     flows = list(front.flows())
     return {
         "version": __version__,
         "pid": os.getpid(),
         "uptime_s": round(uptime_s, 1),
+        "tasks": len(asyncio.all_tasks()),
         "epoch": front.isolator.epoch,
         "tor": {
             "mode": upstream.mode,
@@ -39,6 +42,7 @@ def status(
             "version": upstream.control.version,
             "control": upstream.control.state.phase.value,
         },
+        "names": names if names is not None else {"backend": "none"},
         "listeners": [
             {
                 "name": listener.settings.name,

@@ -59,6 +59,12 @@ class Upstream:
         """Tell `callback` of each step of Tor's start, where the control port tells us."""
         self.control.on_bootstrap(callback)
 
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when Tor, or its control port, comes or goes."""
+        self.control.on_state(lambda _: callback())
+        if self._managed is not None:
+            self._managed.on_state(lambda _: callback())
+
     async def answers(self) -> bool:
         """Whether Tor's SocksPort takes isolated streams now (a managed one: has started)."""
         if self._managed is not None and self._managed.state.stage is not Stage.READY:

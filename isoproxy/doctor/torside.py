@@ -123,7 +123,9 @@ def expected_sharing(circuits: list[str | None]) -> Iterator[Finding]:
         return
     if other in (first, again):
         yield failed(
-            "circuits of separate identities", "two tuples shared a circuit", "report this defect"
+            "circuits of separate identities",
+            "two tuples shared a circuit",
+            "take NoIsolateSOCKSAuth off Tor's SocksPort; if it is not there, report this defect",
         )
     else:
         yield ok("circuits of separate identities", "two tuples, two circuits")

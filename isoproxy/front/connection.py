@@ -32,7 +32,7 @@ from isoproxy.names.answer import Want
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
 from isoproxy.target import Target
-from isoproxy.tor.dialer import Dial
+from isoproxy.tor.dial import Dial
 
 if TYPE_CHECKING:
     from isoproxy.front.listener import Entrance
@@ -168,12 +168,12 @@ class Connection:
         try:
             outcome = session.receive(data)
         except RemoteProtocolError as error:
-            self.listener.front.counters.refused(error.kind)
+            self.listener.refused(error.kind)
             self._say_and_close(error.reply)
             return True
         if isinstance(outcome, Answer):
             if outcome.kind is not None:
-                self.listener.front.counters.refused(outcome.kind)
+                self.listener.refused(outcome.kind)
             self._say_and_close(outcome.reply)
             return True
         out = session.data_to_send()
@@ -202,6 +202,7 @@ class Connection:
         front = self.listener.front
         self.wish = wish
         self.stage = Stage.OPENING
+        self.listener.requested(wish)
         front.deadlines.clear(self)
         if wish.resolve_first:
             self._start(self._resolve_and_dial(wish))
@@ -333,7 +334,7 @@ class Connection:
     def _refuse(self, kind: ErrorKind) -> None:
         if self.stage in (Stage.CLOSING, Stage.CLOSED):
             return
-        self.listener.front.counters.refused(kind)
+        self.listener.refused(kind)
         self._say_and_close(self._session.refuse(kind) if self._session is not None else b"")
 
     def _say(self, data: bytes) -> bool:

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
-from isoproxy.front.session import SessionRule
+from isoproxy.front.session import SessionRule, Wish
 from isoproxy.isolation import client_of_address, client_of_uid
-from isoproxy.tor.dialer import OUT_OF_RESOURCES
+from isoproxy.observe.log import Sensitive, logger
+from isoproxy.tor.dial import OUT_OF_RESOURCES
 from isoproxy.tor.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _REFUSAL: Final = b"\x05\xff"
 _TRANSIENT: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
 )
+
+_log: Final = logger("front")
 
 _client_of_address = lru_cache(maxsize=4096)(client_of_address)
 
@@ -130,6 +133,29 @@ class Entrance:
         self._unix = unix
         self.rule = replace(settings.rule, unix=unix)
 
+    # What connections tell their listener.
+
+    def requested(self, wish: Wish) -> None:
+        """Say in the log, to those who debug, what a client asks for."""
+        if _log.debugging:
+            stream = wish.stream
+            _log.debug(
+                "request",
+                listener=self.settings.name,
+                protocol=stream.protocol.name,
+                command=wish.command.name,
+                key=wish.key.label,
+                target=Sensitive(wish.target.host),
+                port=Sensitive(wish.target.port),
+                username=Sensitive(stream.username),
+                password=Sensitive(stream.password),
+            )
+
+    def refused(self, kind: ErrorKind) -> None:
+        """Count a client that was refused."""
+        self.front.counters.refused(kind)
+        _log.debug("refused", listener=self.settings.name, kind=kind)
+
     def admit(self, sock: socket.socket, peer: object) -> None:
         """Serve a client from its first byte on; `peer` is its address, as `accept` gave it."""
         front = self.front
@@ -141,7 +167,7 @@ class Entrance:
             sock.close()
             return
         if not front.admit(client):
-            front.counters.refused(ErrorKind.BUSY)
+            self.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
                 sock.send(_REFUSAL)
             sock.close()

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import OperationError
+from isoproxy.names.json_value import Json
 from isoproxy.names.network import Anchor, Network, hash_from_hex
 
 ANCHOR_DEPTH: Final = 1008
 """Blocks; a week."""
 
-RpcCall = Callable[[str, list[object]], Awaitable[object]]
+RpcCall = Callable[[str, list[Json]], Awaitable[Json]]
 """`await call(method, params)` gives the result of a JSON-RPC call to Namecoin Core."""
 
 _CHAINS: Final = {"mainnet": "main", "testnet": "test", "regtest": "regtest"}

@@ -75,6 +75,7 @@ def _zone_lines(zone: Zone) -> Iterator[str]:
 
 def _zone_json(zone: Zone) -> dict[str, object]:
     return {
+        "value": zone.found.value.decode("utf-8", "backslashreplace"),
         "height": zone.found.height,
         "expires_in": zone.found.expires_in,
         "txid": zone.found.txid,

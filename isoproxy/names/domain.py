@@ -109,8 +109,11 @@ class Domain:
         self._records: Final[dict[tuple[str, ...], Records]] = {}
         self._objects = 0
 
-    def at(self, labels: tuple[str, ...]) -> Steps[Place]:
-        """What the value says about the name with `labels` left of the base name."""
+    def at(self, labels: tuple[str, ...], *, mail: bool = False) -> Steps[Place]:
+        """What the value says about the name with `labels` left of the base name.
+
+        With `mail` also the MX records that follow from SRV records at `_smtp._tcp`.
+        """
         cut: _Cut | None = None
         path: tuple[str, ...] = ()
         node = yield from self._node_at(path, None)
@@ -118,7 +121,10 @@ class Domain:
             cut = cut or self._cut(node, path)
             path = labels[len(labels) - len(path) - 1 :]
             node = yield from self._node_at(path, node)
-        return self._place(labels, node, cut)
+        place = self._place(labels, node, cut)
+        if mail and node is not None and cut is None:
+            place = yield from self._with_mail(labels, node, place)
+        return place
 
     def zone(self) -> Steps[list[Place]]:
         """Every name the value speaks of, parents first, wildcards as `*`."""

@@ -20,6 +20,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,15 @@ class ElectrumSettings:
     max_tip_age: float | None = 86400.0
     pool: PoolSettings = field(default_factory=PoolSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Counts of servers: all, those that answered last time, liars and laggards."""
+
+    known: int
+    up: int
+    demoted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,26 @@ class ElectrumBackend:
     def progress(self) -> Progress:
         """How far the headers are, for `isoproxy status`."""
         return self.sync.progress()
+
+    def health(self) -> Health:
+        """How many servers there are, answered last time, and are kept away from."""
+        now = asyncio.get_running_loop().time()
+        health = [self._scores.of(server) for server in self.settings.servers]
+        return Health(
+            known=len(health),
+            up=sum(one.latency is not None and not one.failures for one in health),
+            demoted=sum(now < max(one.liar_until, one.suspect_until) for one in health),
+        )
+
+    def forgive(self) -> None:
+        """Tor is back: try every server that could not be reached, now."""
+        self._scores.forgive()
+        self.pool.nudge()
+        self.sync.nudge()
+
+    def on_block(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` whenever the verified chain has a new tip."""
+        self.sync.on_block = callback
 
     async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
         """See `backend.Backend`."""
@@ -228,18 +258,24 @@ class ElectrumBackend:
     def _note_wait(self, server: Server, since: float) -> None:
         """A look-up ended without this server's answer: how long was it waited for?"""
         waited = asyncio.get_running_loop().time() - since
-        if waited > self._hedge_delay([server]):
+        if waited > self._hedge_delay():
             self._scores.was_slow(server, waited)
 
-    def _hedge_delay(self, servers: Sequence[Server]) -> float:
+    def _hedge_delay(self) -> float:
+        """The s to wait for the servers that were asked before one more is.
+
+        What servers usually take decides, not what those took that were asked: who waits
+        for a slow one is to wait no longer than others.
+        """
         known = [
             latency
-            for server in servers
+            for server in self.settings.servers
             if (latency := self._scores.of(server).latency) is not None
         ]
         if not known:
             return self.settings.hedge_after
-        return min(self.settings.hedge_after, max(_LEAST_HEDGE_S, 3 * max(known)))
+        usual = statistics.median_low(known)
+        return min(self.settings.hedge_after, max(_LEAST_HEDGE_S, 3 * usual))
 
 
 class _Quorum:
@@ -289,7 +325,7 @@ class _Quorum:
     async def _step(self) -> None:
         if not self._asked and not self._ask_next():
             raise self._failure()
-        delay = self._backend._hedge_delay(list(self._asked.values()))
+        delay = self._backend._hedge_delay()
         done, _ = await asyncio.wait(
             self._asked, timeout=delay, return_when=asyncio.FIRST_COMPLETED
         )

@@ -77,6 +77,11 @@ class Scores:
         health.lies += 1
         health.liar_until = now + LIE_S
 
+    def forgive(self) -> None:
+        """Forget failures, which were not the servers' own; lies stay."""
+        for health in self._health.values():
+            health.failures, health.retry_at = 0, 0.0
+
     def is_suspect(self, server: Server, now: float) -> None:
         """It knew less than another server proved; it lags, or it withholds."""
         self.of(server).suspect_until = now + SUSPICION_S

@@ -129,7 +129,7 @@ class ServerPool:
         self._rng = random.SystemRandom()
         self._rate: OpenRate | None = None
         self._closed = False
-        isolator.on_new_epoch(self.drop_all)
+        self._leave = isolator.on_new_epoch(self.drop_all)
 
     # -- for look-ups ----------------------------------------------------------
 
@@ -211,6 +211,10 @@ class ServerPool:
         self._reserved.clear()
         self._wake.set()
 
+    def nudge(self) -> None:
+        """Look now for what is due."""
+        self._wake.set()
+
     def counts(self) -> tuple[int, int, int]:
         """How many connections are clean, bound and reserved."""
         clean = sum(len(slot.clean) for slot in self._slots.values())
@@ -233,6 +237,7 @@ class ServerPool:
     async def close(self) -> None:
         """Close every connection; waiting look-ups fail."""
         self._closed = True
+        self._leave()
         sessions = list(self._sessions())
         self.drop_all()
         for slot in self._slots.values():

@@ -59,7 +59,7 @@ class PinStore:
         return bytes.fromhex(text) if text else None
 
     def remember(self, server: Server, digest: bytes) -> None:
-        """Keep `digest` for `server`, on disk atomically."""
+        """Keep `digest` for `server`, on disk atomically; the disk is not waited for."""
         self._pins[server.label] = digest.hex()
         if self._path is None:
             return
@@ -68,8 +68,6 @@ class PinStore:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.replace(self._path)
 
 
@@ -100,7 +98,7 @@ class TlsPolicy:
 
     def __init__(self, pins: PinStore) -> None:
         self._pins = pins
-        self._checking = _context(authorities=True)
+        self._checking: ssl.SSLContext | None = None
         self._encrypting = _context(authorities=False)
         self._unvouched: set[str] = set()
 
@@ -126,7 +124,7 @@ class TlsPolicy:
             reader, writer = await asyncio.open_connection(
                 sock=sock,
                 limit=_LIMIT,
-                ssl=self._checking if by_authority else self._encrypting,
+                ssl=await self._authorities() if by_authority else self._encrypting,
                 server_hostname=server.target.host,
             )
         except ssl.SSLCertVerificationError:
@@ -143,6 +141,12 @@ class TlsPolicy:
             writer.transport.abort()
             raise CertificateRefused
         return reader, writer
+
+    async def _authorities(self) -> ssl.SSLContext:
+        """The context that checks; reading the authorities' certificates takes a while."""
+        if self._checking is None:
+            self._checking = await asyncio.to_thread(_context, authorities=True)
+        return self._checking
 
     def _is_acceptable(
         self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None

@@ -11,7 +11,8 @@ Theory of operation
     Writing appends whole records; a replaced branch is cut off first.  A process that is
     killed in between leaves at most a torn record or a shorter file.  Reading takes
     records up to the first that is torn or does not match its checksum, cuts the file
-    there, and leaves the rest to be fetched again.
+    there, and leaves the rest to be fetched again.  So the disk is never waited for, which
+    would stop every stream of the process.
 
     The checksums guard against accidents.  Against a hostile disk nothing here helps,
     and nothing could: links, difficulty and times are checked again by the chain, the
@@ -91,7 +92,7 @@ class _RecordFile:
         """Keep the first `count` records."""
         self._count = min(count, self._count)
         self._file.truncate(len(self._preamble) + self._count * RECORD_LENGTH)
-        self._sync()
+        self._file.flush()
 
     def append(self, headers: list[bytes]) -> None:
         """Add records behind the last one."""
@@ -103,11 +104,7 @@ class _RecordFile:
         self._file.seek(len(self._preamble) + self._count * RECORD_LENGTH)
         self._file.write(b"".join(parts))
         self._count += len(headers)
-        self._sync()
-
-    def _sync(self) -> None:
         self._file.flush()
-        os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

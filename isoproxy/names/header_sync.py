@@ -110,6 +110,7 @@ class HeaderSync:
         self._bytes_per_header = 1700.0
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()
+        self.on_block: Callable[[], None] = lambda: None
 
     # -- what others look at ----------------------------------------------------
 
@@ -366,6 +367,7 @@ class HeaderSync:
                 self._store.replace_above(branch.fork_height, bytes(branch.raw))
             else:
                 self._store.append_up(bytes(branch.raw))
+        self.on_block()
         return True
 
     async def _settle_fork(self, label: str) -> None:

@@ -46,6 +46,11 @@ def is_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 
+def is_registrable(text: str) -> bool:
+    """Whether `text` (lower-case) can be registered as the label left of `bit`."""
+    return _BASE.fullmatch(text) is not None and not text.isdigit()
+
+
 def is_host_name(text: str) -> bool:
     """Whether `text` (lower-case, no last dot) is a host name: no `_`, at most 253 bytes."""
     return _HOST.fullmatch(text) is not None
@@ -83,7 +88,7 @@ class BitName:
         if top != "bit":
             raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
         del labels[:1]
-        if _BASE.fullmatch(base) is None or base.isdigit() or not all(map(is_label, labels)):
+        if not is_registrable(base) or not all(map(is_label, labels)):
             raise NamingError(kind=ErrorKind.NAME_ABSENT)
         return cls(base, tuple(labels), onion_only)
 

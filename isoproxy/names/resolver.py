@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.answer import Policy, Resolution, Status, Want
 from isoproxy.names.backend import MAX_VALUE_BYTES, Absent, Backend, Found
@@ -31,7 +31,6 @@ from isoproxy.names.cache import PER_KEY, TOTAL, KeyedCache
 from isoproxy.names.domain import Place
 from isoproxy.names.name import BitName
 from isoproxy.names.walk import Fetched, Walk
-from isoproxy.target import Target
 
 DEADLINE_S: Final = 60.0
 POSITIVE_S: Final = 600.0
@@ -100,7 +99,12 @@ class Resolver:
         self._flights: Final[dict[IsolationKey, dict[bytes, _Flight]]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._random: Final = random.SystemRandom()
-        isolator.on_new_epoch(lambda: self._drop_all(ErrorKind.STALE_KEY))
+        self._leave: Final = isolator.on_new_epoch(lambda: self._drop_all(ErrorKind.STALE_KEY))
+
+    @property
+    def cached(self) -> int:
+        """Entries in the caches of all keys."""
+        return len(self._values) + len(self._answers)
 
     def lookup_cached(
         self, name: bytes | str, key: IsolationKey, want: Want = Want.STREAM
@@ -139,23 +143,6 @@ class Resolver:
             self._answers.put(key, (wanted, want), resolution.from_cache(), walk.ends)
         return resolution
 
-    async def address_of(
-        self, target: Target, key: IsolationKey, want: Want = Want.STREAM
-    ) -> Target:
-        """Where a stream to `target`, a host under `bit`, is to go: the front end's question.
-
-        Raises:
-            NamingError: there is no answer; its kind is the reason.
-        """
-        resolution = self.lookup_cached(target.host, key, want)
-        try:
-            resolution = resolution or await self.resolve(target.host, key, want)
-        except PolicyRefusal as refusal:
-            raise NamingError(kind=refusal.kind) from None
-        if resolution.target is None:
-            raise NamingError(kind=resolution.reason)
-        return target.with_host(resolution.target)
-
     async def look_at(self, name: bytes | str, key: IsolationKey) -> tuple[Place, Found]:
         """What the value says about exactly `name`; aliases are not followed.
 
@@ -175,6 +162,15 @@ class Resolver:
         places = await self._in_time(walk.zone(wanted))
         return Zone(await walk.found(wanted), places)
 
+    async def explore(
+        self, key: IsolationKey, visit: Callable[[Walk], Coroutine[Any, Any, _T]]
+    ) -> _T:
+        """What `visit` finds on one walk under `key`: one budget, one deadline.
+
+        Raises NamingError as `look_at`.
+        """
+        return await self._in_time(visit(self._walk(key)))
+
     def block_arrived(self) -> None:
         """The backend's chain has a new block: what is cached may soon be out of date."""
         now = self._clock()
@@ -188,6 +184,7 @@ class Resolver:
 
     async def close(self) -> None:
         """End every look-up under way, and the backend."""
+        self._leave()
         self._drop_all(ErrorKind.NAME_BACKEND_DOWN)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._backend.close()

@@ -108,6 +108,10 @@ class Walk:
         domain = await self._domain(name)
         return await self._run(domain.zone())
 
+    async def explore(self, name: BitName, steps: Callable[[Domain], Steps[_T]]) -> _T:
+        """What `steps` find in the value of `name`'s base name."""
+        return await self._run(steps(await self._domain(name)))
+
     async def found(self, name: BitName) -> Found:
         """Where the value of `name` comes from; raises NamingError if there is none."""
         outcome = await self._value(name.key)

@@ -79,6 +79,11 @@ class Logger:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"{_ROOT}.{name}")
 
+    @property
+    def debugging(self) -> bool:
+        """Whether `debug` writes: for busy code, before it gathers the fields."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, **fields: object) -> None:
         self._write(logging.DEBUG, event, fields)
 

@@ -151,7 +151,14 @@ class Server:
         return encode_reply(0, name)
 
     def refuse(self, kind: ErrorKind) -> bytes:
-        """The reply that tells the client why there is no stream."""
+        """What tells the client that there will be no stream, and why, where that can be said.
+
+        Before there is a request it is in the words of the message that is outstanding.
+        """
+        if self._state is _ServerState.VERSION:
+            return bytes((VERSION5, NO_ACCEPTABLE_METHODS))
+        if self._state is _ServerState.AUTHENTICATION:
+            return bytes((AUTH_VERSION, 1))
         if self._version is Version.SOCKS4:
             return b"\x00\x5b" + bytes(6)
         code = socks_reply_code(kind, extended=self._extended_errors)

@@ -3,8 +3,8 @@
 Theory of operation
     `Dialer.start` begins a `Dial`: it waits for a slot if its circuit has to be built
     (see `circuits`), connects to the SocksPort, and runs the SOCKS5 handshake with
-    credentials derived from (key, purpose).  It lives on reactor callbacks alone, without
-    a task; `connect`, `resolve` and `resolve_ptr` are the same for callers that await.
+    credentials derived from (key, purpose), without a task; `connect`, `resolve` and
+    `resolve_ptr` are the same for callers that await.
 
     Bytes behind Tor's reply are the far end's.  They are left in the kernel: the
     handshake never reads more than it needs.
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from isoproxy.errors import DialError, ErrorKind, IsoproxyError, PolicyRefusal
+from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import (
     CredentialForm,
     IsolationKey,
@@ -37,20 +37,16 @@ from isoproxy.isolation import (
     Purpose,
     upstream_credentials,
 )
-from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, Deadlines, Reactor
+from isoproxy.reactor import Deadlines, Reactor
 from isoproxy.socks5 import Address, Client, Command, Reply
 from isoproxy.target import NEVER_SENT_TO_TOR, Target
-from isoproxy.tor.circuits import CircuitBudget, Slot
+from isoproxy.tor.circuits import CircuitBudget
+from isoproxy.tor.dial import Dial
 from isoproxy.tor.endpoint import Endpoint
 
 DIAL_TIMEOUT_S: Final = 120.0
 SEND_BUFFER: Final = 16384
 """Bytes of SO_SNDBUF towards Tor: a fast local upload can otherwise keep Tor reading."""
-READ_AHEAD: Final = 4096
-BACKLOG_RETRY_S: Final = 0.05
-"""Seconds before a SocksPort whose backlog was full is tried again."""
-OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What says that this machine, not Tor, is at its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,169 +64,6 @@ class DialerSettings:
     timeout_s: float = DIAL_TIMEOUT_S
     max_pending_circuits: int = 24
     send_buffer: int = SEND_BUFFER
-
-
-class Dial:
-    """One attempt to open a stream or to resolve a name.
-
-    When it is over `done(dial)` is called once: `reply` is set and the connected socket
-    can be taken with `take_socket`, or `error` says what went wrong.
-    """
-
-    __slots__ = (
-        "_circuit",
-        "_client",
-        "_dialer",
-        "_done",
-        "_key",
-        "_read_ahead",
-        "_slot",
-        "_sock",
-        "_unsent",
-        "ending",
-        "error",
-        "readable",
-        "reply",
-    )
-
-    def __init__(
-        self,
-        dialer: Dialer,
-        key: IsolationKey,
-        purpose: Purpose,
-        client: Client,
-        done: Callable[[Dial], None],
-        read_ahead: bool,
-    ) -> None:
-        self._dialer = dialer
-        self._key = key
-        self._circuit = (key, purpose)
-        self._client = client
-        self._done: Callable[[Dial], None] | None = done
-        self._slot: Slot | None = None
-        self._sock: socket.socket | None = None
-        self._unsent = b""
-        self.reply: Reply | None = None
-        self.error: IsoproxyError | None = None
-        self._read_ahead = read_ahead
-        self.readable = True
-        """Whether the socket may hold bytes that no event will announce again."""
-        self.ending = False
-        """Whether the far end has announced its end."""
-
-    @property
-    def leftover(self) -> bytes:
-        """The far end's first bytes, read ahead."""
-        return self._client.leftover
-
-    def take_socket(self) -> socket.socket:
-        """The connected socket, still registered with the reactor; now the caller's."""
-        sock, self._sock = self._sock, None
-        if sock is None:
-            raise DialError(kind=ErrorKind.INTERNAL)
-        return sock
-
-    def cancel(self) -> None:
-        """Give up without a call of `done`; does nothing once it is over."""
-        self._done = None
-        self._finish()
-
-    def fail(self, kind: ErrorKind) -> None:
-        """End with an error of `kind`."""
-        if self._done is not None:
-            self.error = DialError(kind=kind)
-            self._finish()
-
-    def on_deadline(self) -> None:
-        queued = self._slot is not None and self._slot.waiting
-        self.fail(ErrorKind.CIRCUITS_PENDING if queued else ErrorKind.DIAL_TIMEOUT)
-
-    def on_events(self, fd: int, events: int) -> None:
-        sock = self._sock
-        if sock is None or self._done is None:
-            return
-        try:
-            if events & (PEER_SHUT | BROKEN):
-                self.ending = True
-            if self._unsent and not self._send(sock):
-                return
-            if events & (READABLE | PEER_SHUT | BROKEN):
-                self._receive(sock)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.fail(ErrorKind.TOR_UNREACHABLE)
-        except IsoproxyError as error:
-            self.fail(error.kind)
-
-    def begin(self) -> None:
-        """The slot is granted: connect.  Called by the dialer only."""
-        if self._done is None:
-            return
-        if not self._dialer.isolator.is_current(self._key):
-            self.fail(ErrorKind.STALE_KEY)
-            return
-        try:
-            self._sock = self._dialer.open_socket()
-        except BlockingIOError:
-            self._dialer.loop.call_later(BACKLOG_RETRY_S, self.begin)
-            return
-        except OSError as error:
-            scarce = error.errno in OUT_OF_RESOURCES
-            self.fail(ErrorKind.BUSY if scarce else ErrorKind.TOR_UNREACHABLE)
-            return
-        self._unsent = self._client.data_to_send()
-        self._dialer.reactor.register(self._sock.fileno(), self)
-        # On this machine the connection usually stands already: save a turn of the loop.
-        self.on_events(self._sock.fileno(), 0)
-
-    def want_slot(self, slot: Slot | None) -> None:
-        """Remember the slot to give back; None means that the queue is full."""
-        if slot is None:
-            self.fail(ErrorKind.CIRCUITS_PENDING)
-        elif self._done is None:
-            slot.release()
-        else:
-            self._slot = slot
-
-    def _send(self, sock: socket.socket) -> bool:
-        sent = sock.send(self._unsent)
-        self._unsent = self._unsent[sent:]
-        return not self._unsent
-
-    def _receive(self, sock: socket.socket) -> None:
-        while wanted := self._client.wanted:
-            if self._read_ahead:
-                wanted = READ_AHEAD
-            data = sock.recv(wanted)
-            if not data:
-                self.fail(ErrorKind.TOR_UNREACHABLE)
-                return
-            reply = self._client.receive(data)
-            self._unsent += self._client.data_to_send()
-            # A short read has emptied the socket, unless its end is there already.
-            emptied = self._read_ahead and len(data) < READ_AHEAD and not self.ending
-            if reply is not None:
-                self.reply = reply
-                self.readable = not emptied
-                self._dialer.succeeded(self._circuit)
-                self._finish()
-                return
-            if (self._unsent and not self._send(sock)) or emptied:
-                return
-
-    def _finish(self) -> None:
-        self._dialer.ended(self)
-        if self._slot is not None:
-            self._slot.release()
-            self._slot = None
-        done, self._done = self._done, None
-        if done is not None:
-            done(self)
-        if self._sock is not None:
-            self._dialer.reactor.closing(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
 
 
 class Dialer:

@@ -39,10 +39,10 @@ TCP: Final = 'address = "127.0.0.1:0"'
 
 _START_S: Final = 90.0
 _STOP_S: Final = 30.0
-_RECORD: Final = re.compile(r"time=\S+ level=(\w+) part=\S+ event=\S+")
+_RECORD: Final = re.compile(r'time=\S+ level=\w+ part=\S+ event=\S+|{"time": .*}$')
 _PROGRESS: Final = re.compile(r"tor: [0-9]{1,3}% ")
-# What the people who run isoproxy are to report, or what a reader of the log cannot explain.
-_DEFECTS: Final = ("level=err", "defect", "foreign_record", "no_longer_watched")
+# Warnings of asyncio's debug mode about slow turns of the loop are a busy machine's.
+_DEFECTS: Final = ("level=err", '"level": "err"', "defect")
 
 
 class Outcome(subprocess.CompletedProcess[str]):
@@ -70,7 +70,7 @@ def managed(net: TorNetwork) -> list[str]:
 class Isoproxy:
     """One `isoproxy run`; a context manager.
 
-    settings   `key=value`, as for `--set`
+    settings   `key=value`, as for `--set`; without names unless they set names.backend
     listeners  the text of each [[listener]], in TOML
     gateways   the text of each [[bitcoin.gateway]]; their addresses follow the listeners'
     wrapper    a command to run it under, such as strace; it must become isoproxy itself
@@ -97,7 +97,8 @@ class Isoproxy:
         self._out = directory / "out"
         self._listeners = list(listeners)
         self._gateways = list(gateways)
-        self._settings = [word for setting in settings for word in ("--set", setting)]
+        all_settings = ["names.backend=none", *settings]
+        self._settings = [word for setting in all_settings for word in ("--set", setting)]
         self._wrapper = list(wrapper)
         self._expected = tuple(expected)
         # Without a HOME the interpreter itself asks the user database for one, and with it
@@ -213,7 +214,8 @@ class Isoproxy:
     def _await_listeners(self) -> None:
         deadline = time.monotonic() + _START_S
         while True:
-            lines = self._out.read_text().splitlines(keepends=True)
+            said = self._out.read_text().splitlines(keepends=True)
+            lines = [line for line in said if line.startswith(("listening socks ", "listening bitcoin "))]
             if len(lines) == len(self._listeners + self._gateways) and lines[-1].endswith("\n"):
                 break
             if self._running.poll() is not None or time.monotonic() > deadline:

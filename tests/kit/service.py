@@ -27,6 +27,8 @@ def environment(directory: Path, more: Mapping[str, str] | None = None) -> dict[
     """An environment in which isoproxy keeps everything below `directory`."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
+        # So that coverage measures what runs in the process, too.
+        **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONDEVMODE": "1",
         "STATE_DIRECTORY": str(directory / "state"),
@@ -102,11 +104,15 @@ async def running(
     more: Mapping[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> AsyncIterator[Service]:
-    """`isoproxy run` with `arguments`, once it announced `listeners` listeners."""
+    """`isoproxy run` with `arguments`, once it announced `listeners` listeners.
+
+    Without names, unless `arguments` set names.backend.
+    """
     log = directory / "log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isoproxy", "run", *arguments),
+            *(sys.executable, "-m", "isoproxy", "run"),
+            *("--set", "names.backend=none", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

@@ -159,6 +159,7 @@ def test_sizes_and_long_lists_are_for_people(count: int, shown: str) -> None:
             "tor": {
                 "mode": "system", "state": "x", "answers": False, "version": None, "control": "off",
             },
+            "names": {"backend": "none"},
             "listeners": [],
             "flows": [flow] * 50,
             "counters": counters,

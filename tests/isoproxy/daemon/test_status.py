@@ -57,6 +57,7 @@ async def test_flows_are_shown_and_counted_without_a_name(tmp_path: Path) -> Non
         text = metrics.exposition()
 
         assert {flow["state"] for flow in answer["flows"]} == {"relaying", "handshake"}  # type: ignore[attr-defined]  # JSON
+        assert answer["tasks"] == len(asyncio.all_tasks())
         assert answer["counters"]["local_lookups_refused"] == 2  # type: ignore[index]  # JSON
         assert answer["tor"]["state"] == "without control port"  # type: ignore[index]  # JSON
         assert "marked" not in (json.dumps(answer) + text).lower()

@@ -62,3 +62,20 @@ async def test_a_control_port_that_is_away_is_described(tmp_path: Path) -> None:
     await asyncio.sleep(0.05)
     assert tor.describe().startswith("control port ")
     await tor.stop()
+
+
+async def test_the_end_of_the_control_port_is_told_at_once(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "c")
+    config = load(None, ["tor.mode=system", f"tor.control=unix:{tmp_path}/c"]).config
+    tor = Upstream(config.tor, tmp_path)
+    changed = asyncio.Event()
+    tor.on_change(changed.set)
+    await tor.start()
+    async with asyncio.timeout(5):
+        await changed.wait()
+    await tor.stop()
+    server.close()

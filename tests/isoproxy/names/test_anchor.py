@@ -6,6 +6,7 @@ import pytest
 
 from isoproxy.errors import OperationError
 from isoproxy.names.anchor import anchor_from_core, best_anchor, read_anchor, write_anchor
+from isoproxy.names.json_value import Json
 from isoproxy.names.network import MAINNET, REGTEST, Anchor
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.daemon import answer
@@ -14,8 +15,8 @@ CHAIN = RegtestChain.recorded()
 NEWER = Anchor(900_000, b"\x07" * 32, 5 << 100)
 
 
-async def core(method: str, params: list[object]) -> object:
-    result: object = answer(CHAIN, method, params)
+async def core(method: str, params: list[Json]) -> Json:
+    result: Json = answer(CHAIN, method, params)
     return result
 
 
@@ -38,8 +39,8 @@ async def test_a_block_deep_below_the_tip_of_ones_own_node() -> None:
         ("getblockhash", "zz"),
     ],
 )
-async def test_a_node_that_cannot_vouch_gives_no_anchor(method: str, reply: object) -> None:
-    async def call(asked: str, params: list[object]) -> object:
+async def test_a_node_that_cannot_vouch_gives_no_anchor(method: str, reply: Json) -> None:
+    async def call(asked: str, params: list[Json]) -> Json:
         return reply if asked == method else await core(asked, params)
 
     with pytest.raises(OperationError):

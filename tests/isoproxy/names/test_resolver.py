@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
-from isoproxy.front.frontend import Names
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.answer import Resolution, Status, Want
 from isoproxy.names.backend import TemporaryFailure
@@ -22,7 +21,6 @@ from isoproxy.names.resolver import (
     POSITIVE_S,
     Resolver,
 )
-from isoproxy.target import Target
 from tests.isoproxy.names.kit import ONION, CountingBackend, key_of
 from tests.kit.clock import VirtualClockLoop
 
@@ -269,29 +267,6 @@ async def test_places_and_zones() -> None:
     with pytest.raises(NamingError) as caught:
         await bench.resolver.zone("gone.bit", bench.key())
     assert caught.value.kind is ErrorKind.NAME_ABSENT
-
-
-async def test_the_front_end_gets_targets() -> None:
-    bench = Bench()
-    names: Names = bench.resolver
-    for _ in range(2):
-        found = await names.address_of(Target.parse("www.example.bit", 80), bench.key())
-        assert found == Target.parse(ONION, 80)
-    found = await names.address_of(Target.parse("Example.bit.", 443), bench.key())
-    assert found == Target.parse("192.0.2.1", 443)
-    for host, kind in (
-        ("gone.bit", ErrorKind.NAME_ABSENT),
-        ("down.bit", ErrorKind.NAME_BACKEND_DOWN),
-        ("bit", ErrorKind.NAME_ABSENT),
-        ("example.com", ErrorKind.NAME_SYNTAX),
-    ):
-        with pytest.raises(NamingError) as caught:
-            await names.address_of(Target.parse(host, 80), bench.key())
-        assert caught.value.kind is kind
-    with pytest.raises(NamingError):
-        await bench.resolver.address_of(
-            Target.parse("www.example.bit", 0), bench.key(), Want.ADDRESS
-        )
 
 
 async def test_closing_ends_everything() -> None:

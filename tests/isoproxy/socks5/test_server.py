@@ -199,3 +199,24 @@ def test_optimistic_data_is_bounded() -> None:
 def test_a_request_does_not_print_what_it_asks_for() -> None:
     found = Server().receive(b"\x05\x01\x00" + request(1, b"secret.test", 80))
     assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("begun", "refusal"),
+    [
+        (b"\x05", b"\x05\xff"),
+        (b"\x05\x02\x00", b"\x05\xff"),
+        (b"\x05\x01\x02", b"\x01\x01"),
+        (b"\x05\x01\x02\x01\x04use", b"\x01\x01"),
+        (b"\x05\x01\x02" + auth(b"u", b"p"), b"\x05\x01\x00\x01" + bytes(6)),
+        (b"\x05\x01\x00\x05\x01", b"\x05\x01\x00\x01" + bytes(6)),
+        (b"\x04\x01\x00\x50", b"\x00\x5b" + bytes(6)),
+    ],
+)
+def test_an_unfinished_handshake_is_refused_in_the_words_its_client_waits_for(
+    begun: bytes, refusal: bytes
+) -> None:
+    server = Server()
+    assert server.receive(begun) is None
+    server.data_to_send()
+    assert server.refuse(ErrorKind.HANDSHAKE_TIMEOUT) == refusal

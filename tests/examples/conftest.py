@@ -1,4 +1,4 @@
-"""Directories whose sockets' paths fit: pytest's own are too long for some test names."""
+"""Directories whose sockets' paths fit."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ import pytest
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tor") as directory:
+    with tempfile.TemporaryDirectory(prefix="iso") as directory:
         yield Path(directory)

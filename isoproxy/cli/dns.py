@@ -1,0 +1,124 @@
+"""`isoproxy dns`: keys for the DNS server, and questions to it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+import dns.edns
+import dns.exception
+import dns.message
+import dns.name
+import dns.query
+import dns.rcode
+import dns.rdatatype
+
+from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.config import Address
+from isoproxy.errors import ConfigError, OperationError
+from isoproxy.names.dns_query import ISOLATION_OPTION, MAX_ISOLATION_ID
+from isoproxy.names.dns_sign import ZoneKey
+
+_TIMEOUT_S: Final = 70.0
+"""A little more than the resolver's own deadline."""
+
+
+def register(commands: Commands) -> None:
+    group = commands.add_parser("dns", help="keys for the DNS server, and questions to it")
+    inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    keygen = inner.add_parser("keygen", help="make a DNSSEC key and print its trust anchor")
+    keygen.add_argument("file", type=Path, metavar="FILE")
+    keygen.set_defaults(run=make_key)
+
+    anchor = inner.add_parser("anchor", help="print the trust anchor of a DNSSEC key")
+    anchor.add_argument("file", type=Path, metavar="FILE")
+    anchor.set_defaults(run=print_anchor)
+
+    lookup = inner.add_parser("lookup", help="ask the running DNS server")
+    add_configuration(lookup)
+    lookup.add_argument("name", metavar="NAME")
+    lookup.add_argument("type", metavar="TYPE", nargs="?", default="A")
+    lookup.add_argument("--isolation", metavar="ID", help="keep this question apart from others")
+    lookup.add_argument("--dnssec", action="store_true", help="ask for signatures, too")
+    lookup.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help='where it listens, "IP:port" or "unix:/path" (default: dns.address)',
+    )
+    lookup.set_defaults(run=look_up)
+
+
+def make_key(options: argparse.Namespace) -> int:
+    key = ZoneKey.generate()
+    key.store(options.file)
+    print(key.anchor())
+    return 0
+
+
+def print_anchor(options: argparse.Namespace) -> int:
+    print(ZoneKey.load(options.file).anchor())
+    return 0
+
+
+def look_up(options: argparse.Namespace) -> int:
+    """Print the response; 1 if it is an error or holds no answer."""
+    query = _query(options)
+    response = _exchange(query, _server(options))
+    print(response)
+    return 0 if response.rcode() == dns.rcode.NOERROR and response.answer else 1
+
+
+def _query(options: argparse.Namespace) -> dns.message.Message:
+    try:
+        name = dns.name.from_text(options.name)
+        rdtype = dns.rdatatype.from_text(options.type)
+    except (dns.exception.DNSException, ValueError, UnicodeError):
+        raise ConfigError("expected a domain name and a record type, e.g. example.bit A") from None
+    query = dns.message.make_query(name, rdtype)
+    listed: list[dns.edns.Option] = []
+    if options.isolation is not None:
+        isolation = os.fsencode(options.isolation)
+        if len(isolation) > MAX_ISOLATION_ID:
+            raise ConfigError(f"--isolation: at most {MAX_ISOLATION_ID} bytes")
+        option = dns.edns.OptionType.make(ISOLATION_OPTION)
+        listed.append(dns.edns.GenericOption(option, isolation))
+    query.use_edns(0, 0x8000 if options.dnssec else 0, 1232, options=listed)
+    return query
+
+
+def _server(options: argparse.Namespace) -> Address:
+    if options.server is not None:
+        try:
+            return Address.parse(options.server)
+        except ValueError as error:
+            raise ConfigError(f"--server: {error}") from None
+    address = loaded(options).config.dns.address
+    if address is None:
+        raise ConfigError("the configuration has no DNS server; set dns.address or use --server")
+    return address
+
+
+def _exchange(query: dns.message.Message, server: Address) -> dns.message.Message:
+    """The response to `query`, over a stream: it is never cut short there."""
+    try:
+        with socket.socket(_family(server), socket.SOCK_STREAM) as sock:
+            sock.settimeout(_TIMEOUT_S)
+            sock.connect(server.path or (server.host, server.port))
+            dns.query.send_tcp(sock, query)
+            response, _ = dns.query.receive_tcp(sock)
+    except (OSError, EOFError, dns.exception.DNSException):
+        raise OperationError(
+            f"no answer from the DNS server at {server}; see whether isoproxy runs there: "
+            "isoproxy status"
+        ) from None
+    return response
+
+
+def _family(server: Address) -> socket.AddressFamily:
+    if server.is_unix:
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in server.host else socket.AF_INET

@@ -1,0 +1,112 @@
+"""`isoproxy resolve` and `isoproxy names`: Namecoin names from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from isoproxy.admin import Answer, NotRunning, ask
+from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.config import Config, admin_address, state_directory
+from isoproxy.daemon import configure_log
+from isoproxy.daemon.names import names_directory, rpc_client
+from isoproxy.daemon.resolve import Questions, alone, resolve_for
+from isoproxy.errors import IsoproxyError, OperationError
+from isoproxy.names.anchor import anchor_from_core, best_anchor, write_anchor
+from isoproxy.names.json_value import Json
+from isoproxy.names.network import NETWORKS, Anchor
+from isoproxy.names.resolver import DEADLINE_S
+from isoproxy.names.rpc_client import RpcError
+from isoproxy.reactor import ReactorLoop
+from isoproxy.resolver_guard import ResolverGuard
+
+_ANSWER_S = DEADLINE_S + 30.0
+
+
+def register(commands: Commands) -> None:
+    resolve = commands.add_parser("resolve", help="say what a .bit name stands for")
+    add_configuration(resolve)
+    resolve.add_argument("--json", action="store_true", help="print one JSON object")
+    resolve.add_argument("--records", action="store_true", help="print the whole zone of the name")
+    resolve.add_argument(
+        "--isolation", metavar="ID", help="look it up on the circuits of this identity alone"
+    )
+    resolve.add_argument("name", metavar="NAME")
+    resolve.set_defaults(run=resolve_name)
+
+    names = commands.add_parser("names", help="look after the light client for .bit names")
+    actions = names.add_subparsers(title="actions", metavar="ACTION", required=True)
+    anchor = actions.add_parser(
+        "anchor",
+        help="take a newer block to begin with from a Namecoin Core of your own (names.rpc)",
+    )
+    add_configuration(anchor)
+    anchor.set_defaults(run=renew_anchor)
+
+
+def resolve_name(options: argparse.Namespace) -> int:
+    config = loaded(options).config
+    questions = Questions(
+        name=options.name,
+        isolation=options.isolation,
+        as_json=options.json,
+        records=options.records,
+    )
+    try:
+        answer: Answer = ask(admin_address(config), "resolve", timeout_s=_ANSWER_S, **questions)
+    except NotRunning:
+        answer = _resolve_alone(config, questions)
+    sys.stdout.write(str(answer["out"]))
+    sys.stderr.write(str(answer["err"]))
+    code = answer["code"]
+    assert isinstance(code, int)
+    return code
+
+
+def _resolve_alone(config: Config, questions: Questions) -> Answer:
+    configure_log(config)
+    ResolverGuard().install()
+
+    async def work() -> Answer:
+        async with alone(config, state_directory(), sys.stderr) as (resolver, isolator):
+            return await resolve_for(resolver, isolator, **questions)
+
+    with asyncio.Runner(loop_factory=ReactorLoop) as runner:
+        return runner.run(work())
+
+
+def renew_anchor(options: argparse.Namespace) -> int:
+    config = loaded(options).config
+    network = NETWORKS[config.names.electrum.network]
+    anchor = asyncio.run(_anchor(config))
+    directory = names_directory(state_directory())
+    known = best_anchor(network, directory)
+    if anchor.height <= known.height:
+        print(f"the anchor at block {known.height} is as new; nothing to do")
+        return 0
+    write_anchor(directory, network, anchor)
+    print(
+        f"the anchor is now block {anchor.height}, {anchor.block_hash[::-1].hex()}; "
+        "a running isoproxy uses it after a restart"
+    )
+    return 0
+
+
+async def _anchor(config: Config) -> Anchor:
+    rpc = config.names.rpc
+    client = rpc_client(rpc, rpc.address, core=True)
+
+    async def call(method: str, params: list[Json]) -> Json:
+        return await client.call(method, params)
+
+    try:
+        return await anchor_from_core(call, NETWORKS[config.names.electrum.network])
+    except RpcError as error:
+        raise OperationError(
+            f"the program at names.rpc.address refused ({error}); is it a Namecoin Core?"
+        ) from None
+    except IsoproxyError as error:
+        raise OperationError(str(error)) from None
+    finally:
+        client.close()

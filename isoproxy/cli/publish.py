@@ -1,0 +1,114 @@
+"""`isoproxy publish`: a local service as an onion service, as long as this command runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.config import TorConfig, state_directory
+from isoproxy.daemon.onions import PublishedService, ServicePlan
+from isoproxy.errors import ConfigError
+from isoproxy.tor.control import Control
+from isoproxy.tor.endpoint import Endpoint
+from isoproxy.tor.onion import OnionStage, OnionState
+from isoproxy.tor.torrc import socket_in
+
+
+def register(commands: Commands) -> None:
+    publish = commands.add_parser(
+        "publish",
+        help="offer a local service as an onion service",
+        description="Offers the local service at TARGET as an onion service until stopped, "
+        "through the Tor of the configuration (a running isoproxy's own in managed mode).  "
+        "Prints its address and multiaddr.  Without --key-file the address is a new one "
+        "each time.",
+    )
+    add_configuration(publish)
+    publish.add_argument("target", metavar="TARGET", help="IP:port or unix:/path of the service")
+    publish.add_argument(
+        "--port",
+        type=int,
+        action="append",
+        metavar="N",
+        help="port of the onion service, may be repeated (default: the target's)",
+    )
+    publish.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="where its key is kept; made if missing"
+    )
+    publish.add_argument(
+        "--client",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="let in nobody but holders of such x25519 keys (base32); may be repeated",
+    )
+    publish.add_argument(
+        "--v2", action="store_true", help="speak BIP324 to peers, v1 to the Bitcoin node"
+    )
+    publish.set_defaults(run=publish_service)
+
+
+def publish_service(options: argparse.Namespace) -> int:
+    plan = _plan(options)
+    config = loaded(options).config
+    asyncio.run(_publish(plan, config.tor))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> ServicePlan:
+    target = Endpoint.parse(options.target)
+    if target.is_none:
+        raise ConfigError("expected the address of a local service, as in 127.0.0.1:80")
+    ports = options.port or ([target.port] if target.port else [])
+    if not ports:
+        raise ConfigError("a unix socket has no port of its own: give the service one with --port")
+    return ServicePlan("publish", ports, target, options.key_file, options.client, options.v2)
+
+
+async def _publish(plan: ServicePlan, config: TorConfig) -> None:
+    """Publish until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    control = _control(config)
+    published = PublishedService(plan, control)
+    published.service.on_state(_tell)
+    control.start()
+    try:
+        published.start()
+        printing = asyncio.create_task(_print(published))
+        await stop.wait()
+        printing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await printing
+        await published.stop()
+    finally:
+        await control.close()
+
+
+async def _print(published: PublishedService) -> None:
+    for line in await published.wait_published():
+        print(line, flush=True)
+
+
+def _tell(state: OnionState) -> None:
+    """Say what changed to the person who waits."""
+    if state.stage is OnionStage.REFUSED:
+        print(f"isoproxy: {state.problem}", file=sys.stderr, flush=True)
+    elif state.stage is OnionStage.WAITING:
+        print("isoproxy: waiting for tor", file=sys.stderr, flush=True)
+    elif state.stage is OnionStage.PUBLISHED:
+        print("isoproxy: published", file=sys.stderr, flush=True)
+
+
+def _control(config: TorConfig) -> Control:
+    """The control port of the configuration's Tor."""
+    if config.mode == "managed":
+        return Control(socket_in(state_directory() / "tor", "control"))
+    return Control(config.control, password=config.control_password)

@@ -1,0 +1,45 @@
+"""The DNS server as the configuration has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from isoproxy.config import Config
+from isoproxy.daemon.settings import endpoint_of
+from isoproxy.isolation import Isolator
+from isoproxy.names.answer import Policy
+from isoproxy.names.dns_answer import Apex
+from isoproxy.names.dns_responder import Responder
+from isoproxy.names.dns_server import DnsServer, DnsSettings
+from isoproxy.names.dns_sign import Signer, ZoneKey
+from isoproxy.names.resolver import Resolver
+
+_NO_ADDRESS: Final = "127.0.0.1"
+
+
+def dns_server(
+    config: Config, resolver_of: Callable[[bytes], Resolver], isolator: Isolator
+) -> DnsServer | None:
+    """The server, to be opened; None if the configuration wants none.
+
+    Raises ConfigError where the signing key cannot be read.
+    """
+    wanted = config.dns
+    if wanted.address is None:
+        return None
+    key = None if wanted.key_file is None else ZoneKey.load(Path(wanted.key_file))
+    responder = Responder(
+        resolver_of,
+        isolator,
+        Apex(wanted.address.host or _NO_ADDRESS, None if key is None else key.dnskey),
+        signer=None if key is None else Signer(key, time.time),
+        policy=Policy(
+            only_onion=config.names.only_onion,
+            allow_private_addresses=config.names.allow_private_addresses,
+        ),
+    )
+    endpoint = endpoint_of(wanted.address)
+    return DnsServer(responder, DnsSettings(endpoint, wanted.queries_per_second))

@@ -1,0 +1,131 @@
+"""Onion services as the configuration and `isoproxy publish` have them.
+
+Theory of operation
+    A service goes to its local target, or, with `v2`, to a loopback port of ours behind
+    which peers that speak BIP324 are served and the target hears v1.  (A unix socket would
+    be ours alone, and a tor that runs as another user could not enter it.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS
+from isoproxy.config import OnionServiceConfig
+from isoproxy.errors import ConfigError, OperationError
+from isoproxy.multiaddr import onion_multiaddr
+from isoproxy.tor.control import Control
+from isoproxy.tor.endpoint import Endpoint
+from isoproxy.tor.onion import OnionPort, OnionService, OnionState
+
+_BACKLOG: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One onion service: its `ports` all lead to `target`; `v2` ends BIP324 before it."""
+
+    name: str
+    ports: Sequence[int]
+    target: Endpoint
+    key_file: Path | None = None
+    clients: Sequence[str] = ()
+    v2: bool = False
+
+
+def service_plan(config: OnionServiceConfig) -> ServicePlan:
+    """What `[[onion_service]]` asks for; raises ConfigError."""
+    if config.target is None:
+        raise ConfigError(f"onion_service {config.name}: target is missing, as in 127.0.0.1:80")
+    return ServicePlan(
+        config.name,
+        config.ports,
+        config.target,
+        None if config.key_file is None else Path(config.key_file),
+        config.client_auth,
+        config.v2,
+    )
+
+
+class PublishedService:
+    """An onion service and, with `v2`, the peers it lets in."""
+
+    def __init__(self, plan: ServicePlan, control: Control) -> None:
+        self.plan = plan
+        self._inbound: Inbound | None = None
+        self._listener: socket.socket | None = None
+        self._serving: asyncio.Task[None] | None = None
+        target = plan.target
+        if plan.v2:
+            self._inbound = _inbound(plan)
+            self._listener, target = _listen()
+        try:
+            self.service = OnionService(
+                control,
+                [OnionPort(port, target) for port in plan.ports],
+                key_file=plan.key_file,
+                clients=plan.clients,
+            )
+        except ConfigError:
+            if self._listener is not None:
+                self._listener.close()
+            raise
+
+    def start(self) -> None:
+        """Publish in the background, again after every restart of Tor."""
+        if self._inbound is not None and self._listener is not None:
+            serving = self._inbound.serve(self._listener)
+            self._serving = asyncio.create_task(serving, name="inbound peers")
+        self.service.start()
+
+    async def stop(self) -> None:
+        """Withdraw the service and close our socket."""
+        await self.service.withdraw()
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait([self._serving])
+        if self._listener is not None:
+            self._listener.close()
+
+    @property
+    def state(self) -> OnionState:
+        return self.service.state
+
+    async def wait_published(self) -> list[str]:
+        """The service's lines for a person: each port's address and multiaddr."""
+        address = await self.service.wait_published()
+        return [f"{address}:{port} {onion_multiaddr(address, port)}" for port in self.plan.ports]
+
+
+def _inbound(plan: ServicePlan) -> Inbound:
+    """What serves the peers of a Bitcoin node at the target; raises ConfigError."""
+    host = plan.target.host
+    if host is None:
+        raise ConfigError("with v2 an onion service's target must be a TCP address")
+    ports = {plan.target.port, *plan.ports}
+    network = next((network for network in KNOWN_NETWORKS if network.port in ports), None)
+    if network is None:
+        raise ConfigError(
+            "with v2 the service's or the target's port must be a known network's, such as "
+            "8333: that is how the network is known"
+        )
+    settings = InboundSettings(network, advertise_v2=True)
+    return Inbound(settings, local_node(host, plan.target.port))
+
+
+def _listen() -> tuple[socket.socket, Endpoint]:
+    """A listening loopback socket for Tor to come to."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OperationError(f"no port can be had for peers: {error.strerror}") from None
+    return sock, Endpoint.tcp(*sock.getsockname())

@@ -1,0 +1,64 @@
+"""What isoproxy serves beside its listeners: DNS for bit, onion services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TextIO
+
+from isoproxy.config import Config
+from isoproxy.daemon.dns import dns_server
+from isoproxy.daemon.onions import PublishedService, service_plan
+from isoproxy.isolation import Isolator
+from isoproxy.names.resolver import Resolver
+from isoproxy.observe.log import logger
+from isoproxy.tor.control import Control
+
+_log = logger("daemon")
+
+
+class Services:
+    """The DNS server and the onion services of `config`; raises ConfigError.
+
+    `resolver_of` gives a client's resolver; `out` gets a line for each service.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        isolator: Isolator,
+        control: Control,
+        resolver_of: Callable[[bytes | None], Resolver],
+        out: TextIO,
+    ) -> None:
+        self._out: Final = out
+        self.dns: Final = dns_server(config, resolver_of, isolator)
+        self.onions: Final = [
+            PublishedService(service_plan(service), control) for service in config.onion_service
+        ]
+        self._announcing: Final[set[asyncio.Task[None]]] = set()
+
+    async def start(self) -> None:
+        """Listen, and publish as soon as Tor allows; raises OperationError."""
+        if self.dns is not None:
+            await self.dns.open()
+            print(f"listening dns {self.dns.endpoint}", file=self._out, flush=True)
+            _log.notice("listening", listener="dns", address=str(self.dns.endpoint))
+        for published in self.onions:
+            published.start()
+            self._announcing.add(asyncio.create_task(self._announce(published)))
+
+    async def close(self) -> None:
+        """Withdraw and stop everything."""
+        for task in self._announcing:
+            task.cancel()
+        await asyncio.gather(*self._announcing, return_exceptions=True)
+        for published in self.onions:
+            await published.stop()
+        if self.dns is not None:
+            await self.dns.close()
+
+    async def _announce(self, published: PublishedService) -> None:
+        """Say where an onion service is once Tor has taken it."""
+        for line in await published.wait_published():
+            print(f"published {published.plan.name} {line}", file=self._out, flush=True)

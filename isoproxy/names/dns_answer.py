@@ -1,0 +1,271 @@
+"""What the zone `bit` says to a question: records, referrals, redirections, denials.
+
+Theory of operation
+    The zone is put together from the values of names, one at a time, as questions come.
+    `answer_steps` goes down from the registered name to the one asked for, as RFC 1034
+    §4.3.2 has it: the first delegation on the way makes a referral with glue, the first
+    `translate` a DNAME and the CNAME that follows from it; at the end stand records, an
+    alias, no data, or no name.  Like `Domain`'s methods it is a generator that asks its
+    driver for values.  `Apex` has the few records that belong to the zone itself.
+
+    A redirection is one answer and the name to go on with; following is the caller's.
+
+Invariants
+    What is hidden by policy (addresses that are not public; all addresses, where only
+    onion services may be used) is hidden from denials as well, so signed and unsigned
+    answers agree.  Only records of the zone are marked `signed`: neither the NS records
+    of a delegation, nor glue, nor a CNAME made from a DNAME (RFC 4035 §2.2, RFC 6672).
+
+Specification: RFC 1034 §4.3, RFC 2308 (SOA of a denial), RFC 6672 (DNAME), RFC 4592 as
+far as a `*` in a value is meant, RFC 8482 (ANY), RFC 9824 (compact denial).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, ip_address
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import dns.exception
+import dns.name
+import dns.rdata
+import dns.rrset
+from dns.rdataclass import IN
+from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.DNSKEY import DNSKEY
+from dns.rdtypes.ANY.HINFO import HINFO
+from dns.rdtypes.ANY.NS import NS
+from dns.rdtypes.ANY.SOA import SOA
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
+from dns.rdtypes.nsbase import NSBase
+
+from isoproxy.names.answer import Policy, is_public
+from isoproxy.names.dns_query import NOERROR, NXDOMAIN, YXDOMAIN
+from isoproxy.names.domain import Domain, Place, Steps
+from isoproxy.names.name import BitName, is_label, is_registrable
+
+TTL: Final = 600
+"""Seconds; of every record, as ncdns has it."""
+NEGATIVE_TTL: Final = 60
+"""Seconds that a resolver may remember an absence."""
+APEX_TTL: Final = 86400
+
+ORIGIN: Final = dns.name.Name((b"bit", b""))
+_META: Final = dns.name.Name((b"x--nmc", b"bit", b""))
+SERVER: Final = dns.name.Name((b"this", b"x--nmc", b"bit", b""))
+"""The zone's own name server.  Names with two hyphens cannot be registered."""
+
+_ADDRESSES: Final = frozenset({RdataType.A, RdataType.AAAA})
+
+
+class Entry(NamedTuple):
+    """An RRset of an answer, and whether the zone's key signs it."""
+
+    rrset: dns.rrset.RRset
+    signed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """`owner` has records of these types alone; it does not exist if `exists` is False."""
+
+    owner: dns.name.Name
+    types: frozenset[RdataType]
+    exists: bool = True
+
+
+@dataclass(slots=True)
+class Answer:
+    """The sections of a response; `follow` is where a redirection leads."""
+
+    rcode: int = NOERROR
+    authoritative: bool = True
+    answer: list[Entry] = field(default_factory=list)
+    authority: list[Entry] = field(default_factory=list)
+    additional: list[Entry] = field(default_factory=list)
+    denial: Denial | None = None
+    follow: dns.name.Name | None = None
+
+
+class Apex:
+    """The records of the zone itself: `bit`, and the name of its server.
+
+    `address` is where the server listens, the text of an IP address.
+    """
+
+    def __init__(self, address: str, dnskey: DNSKEY | None = None) -> None:
+        soa = SOA(IN, RdataType.SOA, SERVER, dns.name.root, 1, 600, 600, 7200, NEGATIVE_TTL)
+        own: dict[RdataType, list[dns.rdata.Rdata]] = {
+            RdataType.SOA: [soa],
+            RdataType.NS: [NS(IN, RdataType.NS, SERVER)],
+        }
+        if dnskey is not None:
+            own[RdataType.DNSKEY] = [dnskey]
+        server: dict[RdataType, list[dns.rdata.Rdata]] = (
+            {RdataType.A: [A(IN, RdataType.A, address)]}
+            if isinstance(ip_address(address), IPv4Address)
+            else {RdataType.AAAA: [AAAA(IN, RdataType.AAAA, address)]}
+        )
+        self._soa: Final = soa
+        self._names: Final = MappingProxyType({ORIGIN: own, _META: {}, SERVER: server})
+
+    def soa(self) -> Entry:
+        """The SOA record that goes with a denial."""
+        return Entry(_rrset(ORIGIN, NEGATIVE_TTL, [self._soa]))
+
+    def answer(self, name: dns.name.Name, rdtype: RdataType) -> Answer | None:
+        """What the zone itself says about `name`; None if it does not speak of it."""
+        if name in self._names:
+            return self._records(name, rdtype, self._names[name], APEX_TTL)
+        if name.is_subdomain(_META):
+            return self.nothing(name)
+        return None
+
+    def nothing(self, name: dns.name.Name) -> Answer:
+        """There is no such name."""
+        absent = Denial(name, frozenset(), exists=False)
+        return Answer(rcode=NXDOMAIN, authority=[self.soa()], denial=absent)
+
+    def records(self, name: dns.name.Name, rdtype: RdataType, place: Place) -> Answer:
+        """What `place`, where nothing is cut or redirected, says about `name`."""
+        if not place.exists:
+            return self.nothing(name)
+        return self._records(name, rdtype, place.records.rdatas, TTL)
+
+    def _records(
+        self,
+        name: dns.name.Name,
+        rdtype: RdataType,
+        rdatas: dict[RdataType, list[dns.rdata.Rdata]],
+        ttl: int,
+    ) -> Answer:
+        if rdtype is RdataType.ANY and rdatas:
+            minimal = HINFO(IN, RdataType.HINFO, b"RFC8482", b"")
+            return Answer(answer=[Entry(_rrset(name, ttl, [minimal]))])
+        if rdtype in rdatas:
+            return Answer(answer=[Entry(_rrset(name, ttl, rdatas[rdtype]))])
+        return Answer(authority=[self.soa()], denial=Denial(name, frozenset(rdatas)))
+
+
+def bit_name(name: dns.name.Name) -> BitName | None:
+    """The Namecoin name that `name`, below `bit`, is in; None if there can be none."""
+    try:
+        *labels, base = (label.decode("ascii").lower() for label in name.labels[:-2])
+    except UnicodeDecodeError:
+        return None
+    if not is_registrable(base) or not all(is_label(label) or label == "*" for label in labels):
+        return None
+    return BitName(base, tuple(labels))
+
+
+def answer_steps(
+    domain: Domain,
+    name: dns.name.Name,
+    labels: tuple[str, ...],
+    rdtype: RdataType,
+    apex: Apex,
+    policy: Policy,
+) -> Steps[Answer]:
+    """What `domain` says to `rdtype` at `name`, which has `labels` left of the base name."""
+    for depth in range(len(labels)):
+        above = yield from domain.at(labels[len(labels) - depth :])
+        owner = dns.name.Name(name.labels[len(labels) - depth :])
+        if not above.exists:
+            return apex.nothing(name)
+        if RdataType.NS in above.records.rdatas:
+            return (yield from _referral(domain, owner, above, policy))
+        if RdataType.DNAME in above.records.rdatas:
+            return _translated(name, owner, above.records.rdatas[RdataType.DNAME], rdtype)
+    place = _visible((yield from domain.at(labels, mail=True)), policy)
+    rdatas = place.records.rdatas
+    if RdataType.NS in rdatas and rdtype is not RdataType.DS:
+        return (yield from _referral(domain, name, place, policy))
+    if RdataType.NS in rdatas:
+        return apex.records(name, rdtype, _at_the_cut(place))
+    if RdataType.CNAME in rdatas:
+        alias = rdatas[RdataType.CNAME]
+        stays = rdtype in (RdataType.CNAME, RdataType.ANY)
+        return Answer(
+            answer=[Entry(_rrset(name, TTL, alias))], follow=None if stays else _target(alias)
+        )
+    return apex.records(name, rdtype, place)
+
+
+def _referral(domain: Domain, owner: dns.name.Name, place: Place, policy: Policy) -> Steps[Answer]:
+    """The delegation at `owner`: servers, proof of how it is signed, addresses."""
+    rdatas = place.records.rdatas
+    servers = _rrset(owner, TTL, rdatas[RdataType.NS])
+    answer = Answer(authoritative=False, authority=[Entry(servers, signed=False)])
+    if RdataType.DS in rdatas:
+        answer.authority.append(Entry(_rrset(owner, TTL, rdatas[RdataType.DS])))
+    else:
+        answer.denial = Denial(owner, frozenset({RdataType.NS}))
+    base = dns.name.Name(owner.labels[-3:])
+    for server in servers:
+        assert isinstance(server, NSBase)
+        if not server.target.is_subdomain(base):
+            continue
+        labels = tuple(label.decode() for label in server.target.labels[:-3])
+        glue = _visible((yield from domain.at(labels)), policy).records.rdatas
+        answer.additional += [
+            Entry(_rrset(server.target, TTL, glue[kind]), signed=False)
+            for kind in sorted(_ADDRESSES & glue.keys())
+        ]
+    return answer
+
+
+def _translated(
+    name: dns.name.Name,
+    owner: dns.name.Name,
+    translation: list[dns.rdata.Rdata],
+    rdtype: RdataType,
+) -> Answer:
+    """The DNAME at `owner`, and the CNAME it makes of `name` below it (RFC 6672 §2.2)."""
+    answer = Answer(answer=[Entry(_rrset(owner, TTL, translation))])
+    prefix = name.relativize(owner)
+    try:
+        target = prefix.derelativize(_target(translation))
+    except dns.exception.DNSException:
+        answer.rcode = YXDOMAIN
+        return answer
+    synthetic = CNAME(IN, RdataType.CNAME, target)
+    answer.answer.append(Entry(_rrset(name, TTL, [synthetic]), signed=False))
+    if rdtype is not RdataType.CNAME:
+        answer.follow = target
+    return answer
+
+
+def _at_the_cut(place: Place) -> Place:
+    """What the parent zone answers for at a delegation: how the child is signed."""
+    return replace(place, records=place.records.only(frozenset({RdataType.NS, RdataType.DS})))
+
+
+def _visible(place: Place, policy: Policy) -> Place:
+    """`place` without the addresses that `policy` does not allow."""
+    shown: dict[RdataType, list[dns.rdata.Rdata]] = {}
+    for kind, rdatas in place.records.rdatas.items():
+        kept = [rdata for rdata in rdatas if _is_allowed(rdata, policy)]
+        if kept:
+            shown[kind] = kept
+    return replace(place, records=replace(place.records, rdatas=shown))
+
+
+def _is_allowed(rdata: dns.rdata.Rdata, policy: Policy) -> bool:
+    if not isinstance(rdata, A | AAAA):
+        return True
+    if policy.only_onion:
+        return False
+    return policy.allow_private_addresses or is_public(rdata.address)
+
+
+def _target(redirection: list[dns.rdata.Rdata]) -> dns.name.Name:
+    (rdata,) = redirection
+    assert isinstance(rdata, NSBase)
+    return rdata.target
+
+
+def _rrset(owner: dns.name.Name, ttl: int, rdatas: list[dns.rdata.Rdata]) -> dns.rrset.RRset:
+    return dns.rrset.from_rdata_list(owner, ttl, rdatas)

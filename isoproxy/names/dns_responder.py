@@ -1,0 +1,167 @@
+"""Who asks, under which isolation key, and what goes back.
+
+Theory of operation
+    A client and the isolation ID in its query give the isolation key; no ID is a key of
+    its own for each client.  Under that key the name's values are fetched, redirections
+    inside `bit` followed, and the answer rendered.  Rendered answers are kept for
+    PACKET_S under the same key: the same bytes from the same client get the same answer
+    again without any of that, only the message's ID is another.
+
+Invariants
+    No key, no answer: what is refused before a key exists says nothing about any name.
+    One query is one walk with the resolver's budget and deadline, however many aliases
+    it follows.  What was not found out is SERVFAIL and is not kept.
+    A kept answer outlives the value it was made from by at most PACKET_S.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import dns.name
+from dns.rdatatype import RdataType
+
+from isoproxy.errors import OUTCOMES, IsoproxyError
+from isoproxy.isolation import (
+    DEFAULT_ISOLATION,
+    ClientProtocol,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    own_group,
+)
+from isoproxy.names.answer import Policy
+from isoproxy.names.cache import KeyedCache
+from isoproxy.names.dns_answer import ORIGIN, Answer, Apex, answer_steps, bit_name
+from isoproxy.names.dns_query import (
+    BADVERS,
+    CLASS_IN,
+    NXDOMAIN,
+    REFUSED,
+    SERVFAIL,
+    Query,
+    bare_response,
+)
+from isoproxy.names.dns_render import render
+from isoproxy.names.dns_sign import Signer
+from isoproxy.names.resolver import Resolver
+from isoproxy.names.walk import MAX_ALIASES, Walk
+from isoproxy.observe.log import logger
+
+PACKET_S: Final = 30.0
+_RULE: Final = ListenerRule(own_group("dns"), DEFAULT_ISOLATION)
+_QUESTIONS_ONLY: Final = frozenset({0, 41, 46, *range(128, 255)})
+"""Types that no record of a zone has, or (RRSIG) that are only ever sent along."""
+
+_log = logger("dns")
+
+
+class Responder:
+    """Answers queries about `bit`; with a `signer`, provably.
+
+    `resolver_of` gives the resolver for a client, or raises NamingError.
+    """
+
+    def __init__(
+        self,
+        resolver_of: Callable[[bytes], Resolver],
+        isolator: Isolator,
+        apex: Apex,
+        *,
+        signer: Signer | None = None,
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._resolver_of: Final = resolver_of
+        self._isolator: Final = isolator
+        self._apex: Final = apex
+        self._signer: Final = signer
+        self._policy: Final = policy or Policy()
+        self._clock: Final = clock
+        self._kept: Final[KeyedCache[tuple[int, bytes], bytes]] = KeyedCache()
+        isolator.on_new_epoch(self._kept.clear)
+
+    def key_for(self, client: bytes, query: Query) -> IsolationKey:
+        """The key under which `client` (see `isoproxy.isolation`) asks `query`."""
+        stream = IsolationTuple(client, ClientProtocol.DNS, username=query.isolation)
+        return self._isolator.key_for(_RULE, stream)
+
+    def refusal(self, query: Query) -> bytes | None:
+        """The response to a query that this zone has no answer for, whatever the names."""
+        if query.edns is not None and query.edns.version:
+            return bare_response(query, BADVERS)
+        if query.rdclass != CLASS_IN or query.rdtype in _QUESTIONS_ONLY:
+            return bare_response(query, REFUSED)
+        if not query.labels or query.labels[-1].lower() != b"bit":
+            return bare_response(query, REFUSED)
+        return None
+
+    def kept(self, packet: bytes, key: IsolationKey, limit: int) -> bytes | None:
+        """The answer to the same packet from a moment ago, if there is one."""
+        entry = self._kept.get(key, (limit, packet[2:]), self._clock())
+        return None if entry is None else packet[:2] + entry.value
+
+    async def respond(
+        self, query: Query, client: bytes, key: IsolationKey, limit: int
+    ) -> tuple[bytes, bool]:
+        """The response for `client`, at most `limit` bytes, and whether it may be kept."""
+        try:
+            resolver = self._resolver_of(client)
+            answer = await resolver.explore(key, lambda walk: self._answer(query, walk))
+            return render(query, answer, self._signer, limit), True
+        except IsoproxyError as error:
+            return bare_response(query, OUTCOMES[error.kind].rcode), False
+        except Exception as error:
+            _log.err("dns_defect", error=error)
+            return bare_response(query, SERVFAIL), False
+
+    def keep(self, packet: bytes, response: bytes, key: IsolationKey, limit: int) -> None:
+        """Have `kept` find `response` for PACKET_S."""
+        if self._isolator.is_current(key):
+            subject = (limit, packet[2:])
+            self._kept.put(key, subject, response[2:], self._clock() + PACKET_S)
+
+    async def _answer(self, query: Query, walk: Walk) -> Answer:
+        """The whole answer: the first link and those that redirections inside `bit` add."""
+        rdtype = RdataType.make(query.rdtype)
+        name = dns.name.Name((*query.labels, b""))
+        answer = await self._link(name, rdtype, walk)
+        seen = {name}
+        while answer.follow is not None and len(seen) <= MAX_ALIASES:
+            name, answer.follow = answer.follow, None
+            if name in seen or not name.is_subdomain(ORIGIN):
+                break
+            seen.add(name)
+            try:
+                link = await self._link(name, rdtype, walk)
+            except IsoproxyError:
+                break  # the alias itself is sure; the client may ask for its target
+            if not link.authoritative:
+                break
+            answer.rcode, answer.follow, answer.denial = link.rcode, link.follow, link.denial
+            answer.answer += link.answer
+            answer.authority = link.authority
+        return answer
+
+    async def _link(self, name: dns.name.Name, rdtype: RdataType, walk: Walk) -> Answer:
+        """What the zone says at `name` alone."""
+        own = self._apex.answer(name, rdtype)
+        if own is not None:
+            return own
+        bit = bit_name(name)
+        if bit is None:
+            return self._apex.nothing(name)
+        try:
+            return await walk.explore(
+                bit,
+                lambda domain: answer_steps(
+                    domain, name, bit.labels, rdtype, self._apex, self._policy
+                ),
+            )
+        except IsoproxyError as error:
+            if OUTCOMES[error.kind].rcode == NXDOMAIN:
+                return self._apex.nothing(name)
+            raise

@@ -1,0 +1,326 @@
+"""The DNS server for `bit`: packets in, packets out, over UDP, TCP or a unix socket.
+
+Theory of operation
+    A UDP packet is parsed, counted against its client's rate, given its isolation key and
+    answered at once where the answer is still kept; else a task resolves it.  TCP
+    connections (RFC 7766) carry any number of queries, answered as they become ready.
+    A unix socket speaks as TCP does, and its clients are told apart by user.
+
+Invariants
+    Memory is bounded: MAX_PENDING queries under way, of one client at most a quarter of
+    them, MAX_CONNECTIONS connections with MAX_PIPELINED queries each.  What is too much
+    is dropped (UDP) or refused (TCP).
+    A UDP answer that goes beyond this machine is at most three times as long as its
+    query: a forged sender's address wins nothing.  More comes over TCP.
+    Neither names nor clients are logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, Final
+
+from isoproxy.errors import OperationError
+from isoproxy.isolation import IsolationKey, client_of_address, client_of_uid
+from isoproxy.names.dns_limit import RateLimit
+from isoproxy.names.dns_query import (
+    MAX_MESSAGE,
+    REFUSED,
+    SERVFAIL,
+    Query,
+    Rejected,
+    bare_response,
+    parse_query,
+)
+from isoproxy.names.dns_responder import Responder
+from isoproxy.tor.endpoint import Endpoint
+
+MAX_PENDING: Final = 1024
+MAX_CONNECTIONS: Final = 128
+MAX_PIPELINED: Final = 16
+IDLE_S: Final = 15.0
+AMPLIFICATION: Final = 3
+_PORT_TRIES: Final = 16
+_SOCKET_MODE: Final = 0o660
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """Where to listen (port 0: any) and how many queries a second one client may ask."""
+
+    endpoint: Endpoint
+    queries_per_second: float = 100.0
+
+
+class DnsServer:
+    """Serves what `responder` answers at the place that `settings` names."""
+
+    def __init__(self, responder: Responder, settings: DnsSettings) -> None:
+        self._responder: Final = responder
+        self._settings: Final = settings
+        self._limit: Final = RateLimit(settings.queries_per_second)
+        self._pending: Final[Counter[bytes]] = Counter()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._connections: Final[set[asyncio.Task[None]]] = set()
+        self._server: asyncio.Server | None = None
+        self._udp: asyncio.DatagramTransport | None = None
+        self.endpoint = settings.endpoint
+
+    async def open(self) -> None:
+        """Listen; `endpoint` then has the port.  Raises OperationError."""
+        try:
+            if self.endpoint.path is not None:
+                await self._open_unix(self.endpoint.path)
+            else:
+                await self._open_ip()
+        except OSError as error:
+            raise OperationError(
+                f"the DNS server cannot listen at {self._settings.endpoint}: {error.strerror}; "
+                "set dns.address to an address and port that are free and allowed"
+            ) from None
+
+    async def close(self) -> None:
+        """Stop listening; end what is under way."""
+        if self._udp is not None:
+            self._udp.close()
+        if self._server is not None:
+            self._server.close()
+        tasks = (*self._tasks, *self._connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._server is not None and self.endpoint.path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.endpoint.path)
+        self._udp = self._server = None
+
+    def datagram(self, packet: bytes, sender: tuple[Any, ...]) -> None:
+        """One UDP packet: answered now, later or never."""
+        query = parse_query(packet)
+        if query is None:
+            return
+        client = _client(sender[0])
+        if not self._limit.allows(client, time.monotonic()):
+            return
+        if isinstance(query, Rejected):
+            self._send(query.response, sender)
+            return
+        limit = query.udp_limit
+        if not _is_loopback(sender[0]):
+            limit = min(limit, AMPLIFICATION * len(packet))
+        key = self._responder.key_for(client, query)
+        response = self._responder.kept(packet, key, limit) or self._responder.refusal(query)
+        if response is not None:
+            self._send(response, sender)
+        elif self._has_room(client):
+            self._spawn(self._answer_datagram(query, packet, client, key, limit, sender), client)
+
+    async def _open_ip(self) -> None:
+        loop = asyncio.get_running_loop()
+        stream, datagram = _bind(self.endpoint)
+        host, port = stream.getsockname()[:2]
+        self.endpoint = Endpoint.tcp(host, port)
+        self._server = await asyncio.start_server(self._accept, sock=stream, limit=MAX_MESSAGE)
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=datagram)
+
+    async def _open_unix(self, path: str) -> None:
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.bind(path)
+        os.chmod(path, _SOCKET_MODE)  # before listen(): nobody can have connected
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=MAX_MESSAGE)
+
+    async def _answer_datagram(
+        self,
+        query: Query,
+        packet: bytes,
+        client: bytes,
+        key: IsolationKey,
+        limit: int,
+        sender: tuple[Any, ...],
+    ) -> None:
+        response, may_be_kept = await self._responder.respond(query, client, key, limit)
+        if may_be_kept:
+            self._responder.keep(packet, response, key, limit)
+        self._send(response, sender)
+
+    def _send(self, response: bytes, receiver: tuple[Any, ...]) -> None:
+        if self._udp is not None and not self._udp.is_closing():
+            self._udp.sendto(response, receiver)
+
+    def _has_room(self, client: bytes) -> bool:
+        return len(self._tasks) < MAX_PENDING and self._pending[client] < MAX_PENDING // 4
+
+    def _spawn(self, work: Any, client: bytes) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name="dns query")
+        self._tasks.add(task)
+        self._pending[client] += 1
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._pending[client] -= 1
+            if not self._pending[client]:
+                del self._pending[client]
+
+        task.add_done_callback(done)
+        return task
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._connections.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # gone, silent for too long, or we are closing
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _client_of(writer)
+        slots = asyncio.Semaphore(MAX_PIPELINED)
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                length = await _length(reader, tasks)
+                async with asyncio.timeout(IDLE_S):
+                    packet = await reader.readexactly(length)
+                await slots.acquire()
+                response = self._refused_stream(packet, client)
+                if isinstance(response, bytes):
+                    slots.release()
+                    await _write(writer, response)
+                    continue
+                if response is None:
+                    return
+                task = self._spawn(self._answer_stream(response, client, writer, slots), client)
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        except asyncio.IncompleteReadError:
+            if tasks:
+                await asyncio.wait(tasks)  # a client may close its half first
+        finally:
+            for task in tuple(tasks):
+                task.cancel()
+
+    def _refused_stream(self, packet: bytes, client: bytes) -> Query | bytes | None:
+        """The query to resolve, the response that needs none, or None to hang up."""
+        query = parse_query(packet)
+        if query is None:
+            return None
+        if isinstance(query, Rejected):
+            return query.response
+        if not self._limit.allows(client, time.monotonic()):
+            return bare_response(query, REFUSED)
+        if not self._has_room(client):
+            return bare_response(query, SERVFAIL)
+        return self._responder.refusal(query) or query
+
+    async def _answer_stream(
+        self, query: Query, client: bytes, writer: asyncio.StreamWriter, slots: asyncio.Semaphore
+    ) -> None:
+        try:
+            key = self._responder.key_for(client, query)
+            response, _ = await self._responder.respond(query, client, key, MAX_MESSAGE)
+            with contextlib.suppress(OSError, TimeoutError):
+                await _write(writer, response)
+        finally:
+            slots.release()
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self._server.datagram(data, addr)
+
+
+async def _length(reader: asyncio.StreamReader, tasks: set[asyncio.Task[None]]) -> int:
+    """The length of the next message; TimeoutError if nothing comes and nothing is due."""
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                return int(length)
+        except TimeoutError:
+            if not tasks:
+                raise
+
+
+async def _write(writer: asyncio.StreamWriter, response: bytes) -> None:
+    writer.write(struct.pack("!H", len(response)) + response)
+    async with asyncio.timeout(IDLE_S):
+        await writer.drain()
+
+
+_client: Final = lru_cache(maxsize=1024)(client_of_address)
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(host: str) -> bool:
+    return ip_address(host.partition("%")[0]).is_loopback
+
+
+def _client_of(writer: asyncio.StreamWriter) -> bytes:
+    """The client at the other end: its address, or its user on a unix socket."""
+    sock = writer.get_extra_info("socket")
+    if sock.family != socket.AF_UNIX:
+        return _client(writer.get_extra_info("peername")[0])
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return client_of_uid(uid)
+
+
+def _bind(endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
+    """A TCP and a UDP socket at the same address and port."""
+    assert endpoint.host is not None, "a DNS server is somewhere"
+    for left in reversed(range(_PORT_TRIES)):
+        stream = _socket(endpoint.host, socket.SOCK_STREAM)
+        try:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stream.bind((endpoint.host, endpoint.port))
+            datagram = _socket(endpoint.host, socket.SOCK_DGRAM)
+            try:
+                datagram.bind((endpoint.host, stream.getsockname()[1]))
+            except OSError:
+                datagram.close()
+                raise
+        except OSError as error:
+            stream.close()
+            if endpoint.port or not left or error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return stream, datagram
+    raise AssertionError("the last try returned or raised")
+
+
+def _socket(host: str, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens at any more."""
+    with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -1,0 +1,239 @@
+"""`isoproxy publish` and `isoproxy dial`, on the private network and against stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from isoproxy.cli import main
+from tests.isoproxy.cli.test_service import system_tor
+from tests.kit.servers import EchoServer
+from tests.kit.service import Outcome, Service, environment, running
+from tests.kit.socks_port import SocksPort, refusing
+from tests.kit.tornet import Node, TorNetwork
+
+PATIENCE_S = 90.0
+
+
+async def dial(directory: Path, *words: str, send: bytes = b"", hold: bool = False) -> Outcome:
+    """`isoproxy dial` with `send` as its input; with `hold` that stays open until the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "isoproxy", "dial", *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(directory),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(send)
+                await process.stdin.drain()
+            if not hold:
+                process.stdin.close()
+            out = await process.stdout.read()
+            err = await process.stderr.read()
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        process.stdin.close()
+    return Outcome(code, out.decode(), err.decode())
+
+
+@dataclass
+class Published:
+    """A running `isoproxy publish`."""
+
+    process: asyncio.subprocess.Process
+    address: str
+    multiaddr: str
+
+
+@contextlib.asynccontextmanager
+async def publishing(directory: Path, client: Node, *words: str) -> AsyncIterator[Published]:
+    """`isoproxy publish` through a client's tor, once it has printed its address."""
+    settings = ("--set", "tor.mode=system", "--set", f"tor.control=unix:{client.control_path}")
+    with (directory / "publish.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "publish", *settings, *words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=environment(directory),
+        )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            line = (await process.stdout.readline()).decode().split()
+        assert len(line) == 2, (directory / "publish.log").read_text()
+        yield Published(process, *line)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+def through(client: Node) -> list[str]:
+    """Settings of an isoproxy in front of a client's tor."""
+    settings = [
+        "tor.mode=system",
+        f"tor.socks=unix:{client.socks_path}",
+        f"tor.control=unix:{client.control_path}",
+        "listener.0.address=127.0.0.1:0",
+    ]
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+async def answers(service: Service, target: str, isolation: str) -> bool:
+    """Whether an echo comes back, within a minute of tries."""
+    proxy = f"127.0.0.1:{service.port()}"
+    for attempt in range(20):
+        words = ("--proxy", proxy, "--isolation", f"{isolation} {attempt}", "--timeout", "30")
+        code, out, _ = await dial(service.directory, *words, target, send=b"GET hello\n")
+        if (code, out) == (0, "hello\n"):
+            return True
+        await asyncio.sleep(0.5)
+    return False
+
+
+@contextlib.asynccontextmanager
+async def line_server(host: str) -> AsyncIterator[int]:
+    """Answers one line, `GET text`, with the text, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        writer.write(line.removeprefix(b"GET "))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, host, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_publish_and_dial_end_to_end_and_after_tor_died(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    host = tor_network.server_ip
+    key = ("--key-file", str(short_path / "key"))
+    with tor_network.temporary_client() as client:
+        async with (
+            running(short_path, *through(tor_network.client)) as service,
+            line_server(host) as port,
+        ):
+            words = (f"{host}:{port}", "--port", "7", *key)
+            async with publishing(short_path, client, *words) as published:
+                assert published.address.endswith(".onion:7")
+                onion = published.address.removesuffix(".onion:7")
+                assert published.multiaddr == f"/onion3/{onion}:7"
+                assert await answers(service, published.multiaddr, "first")
+                assert await answers(service, published.address, "second")
+                await asyncio.to_thread(client.kill)
+                await asyncio.to_thread(client.restart)
+                assert await answers(service, published.multiaddr, "after")
+            async with publishing(short_path, client, *words) as again:
+                assert again.address == published.address
+    log = (short_path / "publish.log").read_text()
+    assert "waiting for tor" in log
+    assert "published" in log
+
+
+async def test_onion_services_of_the_configuration(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    host = tor_network.server_ip
+    async with line_server(host) as port:
+        config = short_path / "isoproxy.toml"
+        config.write_text(
+            f'[[onion_service]]\nname = "lines"\nports = [7, 8]\ntarget = "{host}:{port}"\n'
+        )
+        words = ("-c", str(config), *through(tor_network.client))
+        async with running(short_path, *words) as service:
+            seven, eight = (await service.line()).split(), (await service.line()).split()
+            assert seven[:2] == eight[:2] == ["published", "lines"]
+            assert seven[2].endswith(".onion:7")
+            assert await answers(service, eight[3], "any")
+
+
+async def test_what_the_end_of_the_input_does_over_tor(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    """Tor knows no half-closed streams: the reason why `--shutdown` is not the default."""
+    with EchoServer(tor_network.server_ip) as server:
+        async with running(short_path, *through(tor_network.client)) as service:
+            words = ("--proxy", f"127.0.0.1:{service.port()}", f"echo.test:{server.port}")
+            code, out, err = await dial(short_path, *words, "-N", send=b"hello")
+            assert (code, err) == (0, "")
+            assert out == ""  # the end of the stream is faster than the echo's way back
+            async with line_server(tor_network.server_ip) as port:
+                words = ("--proxy", f"127.0.0.1:{service.port()}", f"lines.test:{port}")
+                for number in range(3):
+                    sent = f"GET {number}\n".encode()
+                    assert (await dial(short_path, *words, send=sent)).out == f"{number}\n"
+
+
+async def test_dial_carries_every_byte_both_ways(short_path: Path) -> None:
+    data = os.urandom(3_000_000).hex().encode()
+    async with SocksPort() as port:
+        words = ("--proxy", str(port.endpoint), "-N", "--isolation", "me", "example.com:80")
+        code, out, err = await dial(short_path, *words, send=data)
+        assert (code, err) == (0, "")
+        assert out.encode() == data
+        assert port.requests[-1].username == b"me"
+
+
+async def test_dial_ends_with_the_far_end_even_if_the_input_does_not(short_path: Path) -> None:
+    reply = b"\x05\x00\x00\x01" + bytes(6) + b"last words"
+    async with SocksPort(refusing(reply)) as port:
+        words = ("--proxy", str(port.endpoint), "example.com:80")
+        assert await dial(short_path, *words, hold=True) == (0, "last words", "")
+
+
+async def test_dial_uses_the_configured_listener(short_path: Path) -> None:
+    async with SocksPort() as tor, running(short_path, *system_tor(tor)) as service:
+        listener = ("--set", f"listener.0.address=127.0.0.1:{service.port()}")
+        code, out, _ = await dial(short_path, *listener, "-N", "example.com:80", send=b"hello")
+        assert (code, out) == (0, "hello")
+
+
+async def test_dial_says_what_went_wrong(short_path: Path) -> None:
+    async with SocksPort(refusing(b"\x05\x05\x00\x01" + bytes(6))) as port:
+        code, out, err = await dial(short_path, "--proxy", str(port.endpoint), "example.com:80")
+        assert (code, out, err) == (1, "", "isoproxy: The far end refused the connection.\n")
+    assert (await dial(short_path, "--proxy", "127.0.0.1:1", "example.com:80")).code == 1
+    assert (await dial(short_path, "example.com")).code == 2
+    assert (await dial(short_path, "/ip4/192.0.2.1/udp/1")).code == 2
+    unix = ("--set", "listener.0.address=unix:/run/nowhere")
+    assert "--proxy" in (await dial(short_path, *unix, "example.com:80")).err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["localhost:80"], "IP address"),
+        (["none"], "local service"),
+        (["unix:/run/web"], "--port"),
+        (["127.0.0.1:80", "--port", "70000"], "65535"),
+        (["127.0.0.1:80", "--client", "abc"], "x25519"),
+        (["127.0.0.1:80", "--v2"], "known network"),
+        (["127.0.0.1:80", "--set", "tor.mode=system", "--set", "tor.control=none"], "tor.control"),
+    ],
+)
+def test_publications_that_cannot_be(
+    words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", *words]) == 2
+    assert problem in capsys.readouterr().err

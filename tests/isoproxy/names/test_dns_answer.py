@@ -1,0 +1,188 @@
+"""Every name of the test chain and every type, against a table made by hand."""
+
+from __future__ import annotations
+
+import dns.message
+import pytest
+
+from isoproxy.names.answer import Policy
+from tests.isoproxy.names.dns_kit import World, is_authoritative, lines, rcode, world
+from tests.isoproxy.names.dns_table import (
+    ABSENT,
+    CHAIN,
+    FAILING,
+    RECORDS,
+    REDIRECTED,
+    REFERRED,
+    SOA,
+    TRANSLATING,
+    TYPES,
+)
+
+DENIAL = [f"bit. SOA {SOA}"]
+
+
+@pytest.fixture
+def here() -> World:
+    return world()
+
+
+def check_denial(response: dns.message.Message, expected: str) -> None:
+    assert rcode(response) == expected
+    assert is_authoritative(response)
+    assert lines(response.authority) == DENIAL
+    assert response.authority[0].ttl == 60  # RFC 2308: how long absence is remembered
+
+
+@pytest.mark.parametrize("name", [*RECORDS, *TRANSLATING])
+async def test_a_name_has_exactly_its_records(here: World, name: str) -> None:
+    records = {**RECORDS, **TRANSLATING}[name]
+    for rdtype in TYPES:
+        response = await here.ask(name, rdtype)
+        expected = sorted(f"{name} {rdtype} {data}" for data in records.get(rdtype, ()))
+        assert lines(response.answer) == expected, rdtype
+        assert response.additional == []
+        if expected:
+            assert rcode(response) == "NOERROR"
+            assert is_authoritative(response)
+            assert response.authority == []
+        else:
+            check_denial(response, "NOERROR")
+
+
+@pytest.mark.parametrize("name", ABSENT)
+async def test_what_does_not_exist_can_be_remembered_as_absent(here: World, name: str) -> None:
+    for rdtype in TYPES:
+        response = await here.ask(name, rdtype)
+        assert response.answer == []
+        check_denial(response, "NXDOMAIN")
+
+
+@pytest.mark.parametrize("name", FAILING)
+async def test_what_is_not_known_is_no_absence(here: World, name: str) -> None:
+    for rdtype in TYPES:
+        response = await here.ask(name, rdtype)
+        assert rcode(response) == "SERVFAIL"
+        assert not response.answer
+        assert not response.authority
+
+
+@pytest.mark.parametrize("name", REDIRECTED)
+async def test_redirections_are_followed_inside_bit(here: World, name: str) -> None:
+    redirection = REDIRECTED[name]
+    for rdtype in TYPES:
+        response = await here.ask(name, rdtype)
+        links = sorted(redirection.links)
+        if rdtype == "CNAME":
+            own = {link for link in links if link.startswith(f"{name} ") or " DNAME " in link}
+            assert lines(response.answer) == sorted(own)
+            continue
+        target = redirection.target
+        data = RECORDS.get(target, {}).get(rdtype, [])
+        assert lines(response.answer) == sorted([*links, *(f"{target} {rdtype} {d}" for d in data)])
+        assert is_authoritative(response)
+        if target == "nowhere.bit.":
+            check_denial(response, "NXDOMAIN")
+        elif target in RECORDS and not data:
+            check_denial(response, "NOERROR")
+        else:
+            assert rcode(response) == "NOERROR"
+            assert response.authority == []
+
+
+@pytest.mark.parametrize("name", REFERRED)
+async def test_delegations_refer_with_glue(here: World, name: str) -> None:
+    referral = REFERRED[name]
+    for rdtype in TYPES:
+        response = await here.ask(name, rdtype)
+        if rdtype == "DS" and name == referral.cut:
+            continue
+        assert rcode(response) == "NOERROR"
+        assert not is_authoritative(response)
+        assert response.answer == []
+        expected = sorted(f"{referral.cut} NS {server}" for server in referral.servers)
+        assert lines(response.authority) == expected
+        assert lines(response.additional) == sorted(referral.glue)
+
+
+async def test_the_parent_answers_for_ds_at_a_cut(here: World) -> None:
+    signed = await here.ask("deleg.bit", "DS")
+    assert lines(signed.answer) == [f"deleg.bit. DS {REFERRED['deleg.bit.'].ds}"]
+    assert is_authoritative(signed)
+    check_denial(await here.ask("sub.half.bit", "DS"), "NOERROR")
+
+
+async def test_any_is_answered_with_as_little_as_possible(here: World) -> None:
+    response = await here.ask("plain.bit", "ANY")
+    assert lines(response.answer) == ['plain.bit. HINFO "RFC8482" ""']
+    assert lines((await here.ask("alias.bit", "ANY")).answer) == ["alias.bit. CNAME plain.bit."]
+    check_denial(await here.ask("nowhere.bit", "ANY"), "NXDOMAIN")
+
+
+@pytest.mark.parametrize(
+    ("name", "rdtype"),
+    [
+        ("example.com.", "A"),
+        (".", "NS"),
+        ("bit.example.", "A"),
+        ("bit.", "AXFR"),
+        ("plain.bit.", "IXFR"),
+        ("plain.bit.", "RRSIG"),
+        ("plain.bit.", "TYPE128"),
+    ],
+)
+async def test_refused(here: World, name: str, rdtype: str) -> None:
+    response = await here.ask(name, rdtype)
+    assert rcode(response) == "REFUSED"
+    assert here.backend.asked == []
+
+
+async def test_a_name_made_too_long_by_translation_is_said_to_be() -> None:
+    target = ".".join(["a" * 60] * 3) + ".bit."
+    here = world({"d/t": {"translate": target}})
+    response = await here.ask(".".join(["b" * 60] * 2) + ".t.bit", "A")
+    assert rcode(response) == "YXDOMAIN"
+    assert lines(response.answer) == [f"t.bit. DNAME {target}"]
+
+
+async def test_policy_shows_private_addresses_or_none_at_all() -> None:
+    shown = await world(policy=Policy(allow_private_addresses=True)).ask("mixed.bit", "A")
+    assert lines(shown.answer) == ["mixed.bit. A 10.0.0.1", "mixed.bit. A 192.0.2.9"]
+    only_onion = world(policy=Policy(only_onion=True))
+    check_denial(await only_onion.ask("plain.bit", "A"), "NOERROR")
+    referral = await only_onion.ask("deleg.bit", "A")
+    assert referral.additional == []
+
+
+async def test_a_chain_of_aliases_ends() -> None:
+    values = {f"d/a{n}": {"alias": f"a{n + 1}.bit."} for n in range(30)}
+    response = await world(values).ask("a0.bit", "A")
+    assert rcode(response) == "NOERROR"
+    assert len(response.answer) == 9
+
+
+async def test_an_alias_into_a_delegation_is_left_to_the_client() -> None:
+    values = {"d/a": {"alias": "deleg.bit."}, "d/deleg": CHAIN["d/deleg"]}
+    response = await world(values).ask("a.bit", "A")
+    assert lines(response.answer) == ["a.bit. CNAME deleg.bit."]
+    assert response.authority == []
+
+
+async def test_an_alias_whose_target_is_not_known_now_is_still_an_answer() -> None:
+    values = {"d/a": {"alias": "down.bit."}, "d/down": CHAIN["d/down"]}
+    response = await world(values).ask("a.bit", "A")
+    assert rcode(response) == "NOERROR"
+    assert lines(response.answer) == ["a.bit. CNAME down.bit."]
+
+
+async def test_mail_is_derived_only_where_nothing_hides_it() -> None:
+    service = {"_tcp": {"map": {"_smtp": {"srv": [[5, 0, 25, "mx1.@"]]}}}}
+    assert lines((await world({"d/m": {"map": service}}).ask("m.bit", "MX")).answer) == [
+        "m.bit. MX 5 mx1.m.bit."
+    ]
+    own = {"mx": [[1, "own.@"]], "map": service}
+    assert lines((await world({"d/m": own}).ask("m.bit", "MX")).answer) == [
+        "m.bit. MX 1 own.m.bit."
+    ]
+    delegated = {"ns": "ns.example.com.", "map": service}
+    assert (await world({"d/m": delegated}).ask("m.bit", "MX")).answer == []

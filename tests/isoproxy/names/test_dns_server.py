@@ -1,0 +1,313 @@
+"""The server on real sockets: UDP, TCP, a unix socket, hostile clients, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import dns.asyncquery
+import dns.flags
+import dns.message
+import pytest
+
+from isoproxy.errors import OperationError
+from isoproxy.names import dns_server
+from isoproxy.names.dns_server import DnsServer
+from isoproxy.tor.endpoint import Endpoint
+from tests.isoproxy.names.dns_kit import World, lines, question, rcode, serving, world
+
+PLAIN = ["plain.bit. A 192.0.2.1", "plain.bit. A 192.0.2.2"]
+
+
+async def udp(
+    server: DnsServer, message: dns.message.Message, timeout: float = 5.0
+) -> dns.message.Message:
+    host, port = server.endpoint.host, server.endpoint.port
+    assert host is not None
+    return await dns.asyncquery.udp(message, host, port=port, timeout=timeout)
+
+
+async def tcp(server: DnsServer, message: dns.message.Message) -> dns.message.Message:
+    host, port = server.endpoint.host, server.endpoint.port
+    assert host is not None
+    return await dns.asyncquery.tcp(message, host, port=port, timeout=5.0)
+
+
+def framed(*messages: dns.message.Message) -> bytes:
+    return b"".join(message.to_wire(prepend_length=True) for message in messages)
+
+
+async def next_message(reader: asyncio.StreamReader) -> dns.message.Message:
+    (length,) = struct.unpack("!H", await reader.readexactly(2))
+    return dns.message.from_wire(await reader.readexactly(length))
+
+
+class Raw:
+    """A UDP socket of the test's own; `source` is the loopback address it sends from."""
+
+    def __init__(self, server: DnsServer, source: str = "127.0.0.1") -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind((source, 0))
+        self.socket.connect((server.endpoint.host, server.endpoint.port))
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    async def answer(self, timeout: float = 2.0) -> bytes:
+        async with asyncio.timeout(timeout):
+            return await asyncio.get_running_loop().sock_recv(self.socket, 65535)
+
+
+async def test_udp_and_tcp_on_one_port() -> None:
+    async with serving(world()) as server:
+        assert lines((await udp(server, question("plain.bit", "A"))).answer) == PLAIN
+        assert lines((await tcp(server, question("plain.bit", "A"))).answer) == PLAIN
+
+
+async def test_ipv6() -> None:
+    async with serving(world(), endpoint=Endpoint(host="::1", port=0)) as server:
+        assert lines((await udp(server, question("plain.bit", "A"))).answer) == PLAIN
+
+
+async def test_the_second_answer_is_the_kept_one_under_another_id() -> None:
+    here = world()
+    async with serving(here) as server:
+        with Raw(server) as raw:
+            wire = question("plain.bit", "A", isolation=b"1").to_wire()
+            raw.socket.send(wire)
+            first = await raw.answer()
+            raw.socket.send(b"\xab\xcd" + wire[2:])
+            second = await raw.answer()
+    assert second == b"\xab\xcd" + first[2:]
+    assert here.backend.names() == ["d/plain"]
+
+
+async def test_truncated_over_udp_and_whole_over_tcp() -> None:
+    here = world({"d/big": {"txt": [f"{n}" + "x" * 250 for n in range(3)]}})
+    async with serving(here) as server:
+        short = await udp(server, question("big.bit", "TXT", edns=False))
+        assert short.flags & dns.flags.TC
+        assert len((await tcp(server, question("big.bit", "TXT"))).answer[0]) == 3
+
+
+async def test_two_loopback_clients_are_two_look_ups() -> None:
+    here = world()
+    async with serving(here) as server:
+        for source in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+            with Raw(server, source) as raw:
+                raw.socket.send(question("plain.bit", "A").to_wire())
+                await raw.answer()
+    assert len({key for _, key in here.backend.asked}) == len(here.backend.asked) == 2
+
+
+async def test_ten_thousand_malformed_packets() -> None:
+    chance = random.Random(6)
+    whole = question("www.plain.bit", "A", isolation=b"tab").to_wire()
+    async with serving(world()) as server:
+        sent = received = 0
+        with Raw(server) as raw:
+            for number in range(10_000):
+                packet = bytearray(whole)
+                for _ in range(chance.randint(1, 4)):
+                    packet[chance.randrange(2, len(packet))] = chance.randrange(256)
+                damaged = bytes(packet[: chance.randrange(len(packet) + 1)])
+                sent += len(damaged)
+                raw.socket.send(damaged)
+                if number % 50 == 0:
+                    await asyncio.sleep(0)
+                    received += drained(raw)
+            await asyncio.sleep(0.1)
+            received += drained(raw)
+        assert 0 < received <= 3 * sent
+        assert lines((await udp(server, question("plain.bit", "A"))).answer) == PLAIN
+
+
+def drained(raw: Raw) -> int:
+    total = 0
+    while True:
+        try:
+            total += len(raw.socket.recv(65535))
+        except BlockingIOError:
+            return total
+
+
+async def test_answers_that_leave_the_machine_are_at_most_three_times_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dns_server, "_is_loopback", lambda host: False)
+    here = world({"d/big": {"txt": ["x" * 250]}, "d/a": {"ip": "192.0.2.1"}}, signed=True)
+    async with serving(here) as server:
+        for name, rdtype in (("big.bit", "TXT"), ("nowhere.bit", "A"), ("a.bit", "A")):
+            for dnssec in (False, True):
+                message = question(name, rdtype, dnssec=dnssec)
+                wire = message.to_wire()
+                with Raw(server) as raw:
+                    raw.socket.send(wire)
+                    assert len(await raw.answer()) <= 3 * len(wire)
+                assert (await tcp(server, message)).rcode() in (0, 3)
+
+
+async def test_more_than_the_rate_is_dropped_and_others_notice_nothing() -> None:
+    async with serving(world(), queries_per_second=5.0) as server:
+        with Raw(server) as greedy:
+            wire = question("plain.bit", "A").to_wire()
+            answered = 0
+            for _ in range(20):
+                greedy.socket.send(wire)
+            await asyncio.sleep(0.1)
+            while True:
+                try:
+                    greedy.socket.recv(65535)
+                except BlockingIOError:
+                    break
+                answered += 1
+        assert 5 <= answered <= 7
+        with Raw(server, "127.0.0.3") as other:
+            other.socket.send(wire)
+            assert await other.answer()
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        writer.write(framed(question("plain.bit", "A")))
+        assert rcode(await next_message(reader)) == "REFUSED"
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_pipelined_queries_are_answered_as_they_become_ready() -> None:
+    here = world()
+    slow = asyncio.Event()
+    fast_lookup = here.backend.lookup
+
+    async def lookup(name: bytes, key: object) -> object:
+        if name == b"d/star":
+            await slow.wait()
+        return await fast_lookup(name, key)  # type: ignore[arg-type]  # passed through
+
+    here.backend.lookup = lookup  # type: ignore[method-assign,assignment]  # one slow name
+    async with serving(here) as server:
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        first, second = question("a.star.bit", "A"), question("plain.bit", "A")
+        writer.write(framed(first, second))
+        assert (await next_message(reader)).id == second.id
+        slow.set()
+        assert (await next_message(reader)).id == first.id
+        writer.write(framed(second))
+        writer.write_eof()
+        assert (await next_message(reader)).id == second.id
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_query_byte_by_byte() -> None:
+    async with serving(world()) as server:
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        for byte in framed(question("plain.bit", "A")):
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        assert lines((await next_message(reader)).answer) == PLAIN
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_hostile_streams_end_and_nobody_else_notices() -> None:
+    async with serving(world()) as server:
+        for hostile in (b"\0\0", b"\0\x05hello", b"\0\x0c" + b"\xff" * 12):
+            reader, writer = await asyncio.open_connection(
+                server.endpoint.host, server.endpoint.port
+            )
+            writer.write(hostile)
+            assert await reader.read() == b""
+            writer.close()
+        assert lines((await tcp(server, question("plain.bit", "A"))).answer) == PLAIN
+
+
+async def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "IDLE_S", 0.1)
+    async with serving(world()) as server:
+        for beginning in (b"", b"\0", b"\0\x20abc"):
+            reader, writer = await asyncio.open_connection(
+                server.endpoint.host, server.endpoint.port
+            )
+            writer.write(beginning)
+            async with asyncio.timeout(3):
+                assert await reader.read() == b""
+            writer.close()
+
+
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 3)
+    async with serving(world()) as server:
+        host, port = server.endpoint.host, server.endpoint.port
+        opened = [await asyncio.open_connection(host, port) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await reader.read() == b""
+        writer.close()
+        for _, other in opened:
+            other.close()
+
+
+async def test_queries_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "MAX_PENDING", 8)
+    here = world(delay=0.3)
+    async with serving(here) as server:
+        with Raw(server) as raw:
+            for number in range(10):
+                raw.socket.send(question(f"n{number}.bit", "A").to_wire())
+            await asyncio.sleep(0.1)
+            assert here.backend.under_way == 2
+            assert await raw.answer()
+
+
+async def test_a_unix_socket(short_path: Path) -> None:
+    path = short_path / "dns"
+    here = world()
+    endpoint = Endpoint.unix(str(path))
+    async with serving(here, endpoint=endpoint):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert await unix_lines(path) == PLAIN
+        with pytest.raises(OperationError, match="cannot listen"):
+            async with serving(world(), endpoint=endpoint):
+                pass
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    async with serving(world(), endpoint=endpoint):
+        assert await unix_lines(path) == PLAIN
+
+
+async def unix_lines(path: Path) -> list[str]:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(framed(question("plain.bit", "A")))
+    answer = lines((await next_message(reader)).answer)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def test_an_address_in_use() -> None:
+    async with serving(world()) as server:
+        with pytest.raises(OperationError, match=r"dns\.address"):
+            async with serving(world(), endpoint=server.endpoint):
+                pass
+
+
+async def test_a_defect_is_a_failure_for_one_query_alone() -> None:
+    here: World = world()
+
+    async def broken(*_: object) -> object:
+        raise RuntimeError("defect")
+
+    working = here.resolver.explore
+    here.resolver.explore = broken  # type: ignore[method-assign,assignment]  # the defect
+    async with serving(here) as server:
+        assert rcode(await udp(server, question("plain.bit", "A"))) == "SERVFAIL"
+        here.resolver.explore = working  # type: ignore[method-assign]
+        assert lines((await udp(server, question("plain.bit", "A"))).answer) == PLAIN
