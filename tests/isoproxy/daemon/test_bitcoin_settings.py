@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isoproxy.bitcoin.messages import KNOWN_NETWORKS, MAINNET
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS
 from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.v1 import VersionRewrite
 from isoproxy.config import Config, load
@@ -13,7 +13,6 @@ from isoproxy.daemon.bitcoin_settings import (
     claimed_ports,
     gateway_entrance,
     gateway_settings,
-    inbound_settings,
     networks,
     target_of,
 )
@@ -55,9 +54,6 @@ def test_every_option_arrives() -> None:
         decoys=DecoyPolicy(2.5, 5, 500, logarithmic=False, before_version=3),
         version=VersionRewrite(scrub=True, suffix=b"suffix/"),
     )
-    inbound = inbound_settings(bitcoin, "mainnet", advertise_v2=True)
-    assert (inbound.network, inbound.options) == (MAINNET, settings.options)
-    assert inbound.transport_options().version.advertise_v2
 
 
 def test_v2_can_be_turned_off() -> None:
