@@ -49,9 +49,9 @@ class ByteQueue:
         wanted = READ
         if self._expected > queued:
             missing = self._expected - queued + READ
-            wanted = min(missing, max(queued, AHEAD))
             if len(self.data) - self.end < missing <= len(self.data) - queued:
                 self._make_room(missing)  # now, while little is there to be moved
+            wanted = min(missing, max(queued, AHEAD, len(self.data) - self.end))
             self._expected = 0
         return self.reserve(wanted)
 
