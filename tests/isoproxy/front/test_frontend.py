@@ -22,7 +22,7 @@ from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
-from isoproxy.isolation import (
+from isoproxy.isolation import ClientProtocol, IsolationKey, Isolator, ListenerRule, own_group
     IsolationKey,
     Isolator,
     ListenerRule,
