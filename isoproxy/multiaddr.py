@@ -15,7 +15,7 @@ Theory of operation
 
     The package `multiaddr` reads many more, and brings along an event loop, a library
     that lists the machine's interfaces and a resolver of its own; nothing of that may be
-    near a program that must not leak.  The tests compare with it.
+    near a program that must not leak.
 
 Invariants
     No address parses to a target that the text does not name literally; nothing is

@@ -90,13 +90,15 @@ class Flow:
     """One client's connection to one peer: whose it is, and what a status page shows.
 
     `transport` is "detecting" until the peer's version packet is authenticated, then
-    "v2"; "v1" after a fallback.  `ended` is None while the flow runs.
+    "v2"; "v1" after a fallback; "untouched" where the client speaks something else than
+    v1, and `network` stays None.  `ended` is None while the flow runs.
     """
 
     key: IsolationKey
     peer: Target
-    network: Network
+    network: Network | None = None
     translator: Translator | None = None
+    plain: Relay | None = None
     transport: str = "detecting"
     fell_back: bool = False
     ended: Ending | None = None
@@ -106,6 +108,18 @@ class Flow:
     def session_id(self) -> str:
         """As the peer shows it: 64 hex digits, "" while there is none."""
         return self.translator.session_id if self.translator is not None else ""
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes sent to the peer, on all its streams."""
+        translated = self.translator.to_peer.wire if self.translator is not None else 0
+        return translated + (self.plain.bytes_up if self.plain is not None else 0)
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received from the peer."""
+        translated = self.translator.to_client.wire if self.translator is not None else 0
+        return translated + (self.plain.bytes_down if self.plain is not None else 0)
 
 
 async def bridge(
@@ -144,6 +158,7 @@ async def _carry(
         flow.transport = "v2"
         proven.add(flow.key, flow.peer)
 
+    assert flow.network is not None
     translator = Translator(
         flow.network,
         settings.options,
@@ -185,7 +200,7 @@ async def _fall_back(
         flow.dial_error = error.kind
         return Ending.DIAL_FAILED
     flow.transport = "v1"
-    plain = Relay(
+    plain = flow.plain = Relay(
         now=asyncio.get_running_loop().time(),
         deadlines=settings.deadlines,
         network=flow.network,
@@ -199,15 +214,17 @@ async def _fall_back(
 
 
 async def relay(
-    client: socket.socket, first: bytes, peer: socket.socket, deadlines: Deadlines
+    client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, deadlines: Deadlines
 ) -> Ending:
     """Carry bytes untouched: a client that speaks v2 itself, or no Bitcoin at all.
 
     `first` is what was read from the client already.  Closes both sockets.
     """
-    untouched = Relay(now=asyncio.get_running_loop().time(), deadlines=deadlines)
+    flow.transport = "untouched"
+    plain = flow.plain = Relay(now=asyncio.get_running_loop().time(), deadlines=deadlines)
     try:
-        return await pump(untouched, client, peer, linger=deadlines.linger, from_client=first)
+        flow.ended = await pump(plain, client, peer, linger=deadlines.linger, from_client=first)
+        return flow.ended
     finally:
         client.close()
         peer.close()

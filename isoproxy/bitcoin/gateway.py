@@ -25,12 +25,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
+from isoproxy.bitcoin.accepting import Connections
+from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
+from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.opening import read_opening, read_version
 from isoproxy.bitcoin.redirect import original_destination
@@ -45,7 +48,9 @@ from isoproxy.isolation import (
 )
 from isoproxy.target import Target
 
-GATEWAY_ISOLATION: Final = Isolate.CLIENT_ADDR | Isolate.DEST_ADDR | Isolate.DEST_PORT
+GATEWAY_ISOLATION: Final = (
+    Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT
+)
 _SOCKS5: Final = 5
 _PEERCRED: Final = 12
 
@@ -88,49 +93,45 @@ def client_field(client: socket.socket) -> bytes:
 class Gateway:
     """Serves clients on a listening socket.
 
-    `key_for` applies this gateway's isolation rule; `connect` opens a P2P stream under a
-    key (and resolves `.bit` names under it); `socks` serves a SOCKS5 client on a socket
-    from which nothing has been read.  `flows` are the ones under way.
+    `key_for` applies this gateway's isolation rule; `resolve` turns a name that Tor must
+    not see into a target; `connect` opens a P2P stream; both do it under a key and on
+    behalf of a client field; `socks` serves a SOCKS5 client on a socket from which nothing has
+    been read.  `settings` and `bridging` may be replaced at any time, for connections to
+    come.
     """
 
     def __init__(
         self,
         key_for: Callable[[IsolationTuple], IsolationKey],
-        connect: Callable[[IsolationKey, Target], Awaitable[socket.socket]],
-        proven: ProvenV2,
+        connect: Callable[[IsolationKey, Target, bytes], Awaitable[socket.socket]],
+        ledger: Ledger,
         *,
+        resolve: Callable[[Target, IsolationKey, bytes], Awaitable[Target]] | None = None,
         bridging: BridgeSettings | None = None,
         settings: GatewaySettings | None = None,
         socks: Callable[[socket.socket], Awaitable[None]] | None = None,
     ) -> None:
         self._key_for = key_for
+        self._resolve = resolve
         self._connect = connect
-        self._proven = proven
-        self._bridging = bridging or BridgeSettings()
-        self._settings = settings or GatewaySettings()
+        self._ledger = ledger
+        self.bridging = bridging or BridgeSettings()
+        self.settings = settings or GatewaySettings()
         self._socks = socks
-        self.flows: set[Flow] = set()
-        self.refused: dict[ErrorKind, int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+        self.refused: Counter[ErrorKind] = Counter()
+        self.connections = Connections(self.handle, self._is_full)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept until cancelled; then end all connections."""
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                client, _ = await loop.sock_accept(listener)
-                if len(self._tasks) >= self._settings.max_connections:
-                    self._count(ErrorKind.BUSY)
-                    client.close()
-                    continue
-                client.setblocking(False)
-                task = loop.create_task(self.handle(client))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        finally:
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.connections.serve(listener)
+
+    def _is_full(self, count: int) -> bool:
+        self.accepted += 1
+        full = count >= self.settings.max_connections
+        if full:
+            self.refused[ErrorKind.BUSY] += 1
+        return full
 
     async def handle(self, client: socket.socket) -> None:
         """Serve one client to the end; closes its socket."""
@@ -142,21 +143,18 @@ class Gateway:
             else:
                 await self._serve_bitcoin(client)
         except IsoproxyError as error:
-            self._count(error.kind)
+            self.refused[error.kind] += 1
         except TimeoutError:
-            self._count(ErrorKind.HANDSHAKE_TIMEOUT)
+            self.refused[ErrorKind.HANDSHAKE_TIMEOUT] += 1
         except OSError:
-            self._count(ErrorKind.GENERAL_FAILURE)
+            self.refused[ErrorKind.GENERAL_FAILURE] += 1
         finally:
             client.close()
 
-    def _count(self, kind: ErrorKind) -> None:
-        self.refused[kind] = self.refused.get(kind, 0) + 1
-
     async def _is_socks(self, client: socket.socket) -> bool:
         """Look at the first byte and leave it where it is."""
-        known = self._settings.peer is not None or original_destination(client) is not None
-        patience = self._settings.silence if known else self._settings.patience
+        known = self.settings.peer is not None or original_destination(client) is not None
+        patience = self.settings.silence if known else self.settings.patience
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(client, readable.set)
         try:
@@ -173,7 +171,7 @@ class Gateway:
         return False
 
     async def _serve_bitcoin(self, client: socket.socket) -> None:
-        settings = self._settings
+        settings = self.settings
         first, network = await read_opening(
             client, settings.networks, silence=settings.silence, patience=settings.patience
         )
@@ -183,42 +181,42 @@ class Gateway:
                 raise PolicyRefusal(kind=ErrorKind.MALFORMED)
             first, version = await read_version(client, first, network, settings.patience)
             target = self._learned(version.recv_host, version.recv_port)
+        whose = client_field(client)
         key = self._key_for(
             IsolationTuple(
-                client=client_field(client),
+                client=whose,
                 protocol=ClientProtocol.BITCOIN,
                 dest_host=target.host.encode("ascii"),
                 dest_port=target.port,
             )
         )
 
-        async def dial() -> socket.socket:
-            return await self._connect(key, target)
+        found = target if self._resolve is None else await self._resolve(target, key, whose)
 
-        peer = await dial()
-        if not isinstance(network, Network):
-            await relay(client, first, peer, self._bridging.deadlines)
-            return
-        flow = Flow(key, target, network)
-        self.flows.add(flow)
-        try:
-            await bridge(client, first, peer, dial, flow, self._bridging, self._proven)
-        finally:
-            self.flows.discard(flow)
+        async def dial() -> socket.socket:
+            return await self._connect(key, found, whose)
+
+        flow = Flow(key, found, network if isinstance(network, Network) else None)
+        peer, bridging = await dial(), self.bridging
+        with self._ledger.entry(flow):
+            if flow.network is None:
+                await relay(client, first, peer, flow, bridging.deadlines)
+            else:
+                await bridge(client, first, peer, dial, flow, bridging, self._ledger.proven)
 
     def _known_destination(self, client: socket.socket) -> Target | None:
         """What needs no VERSION: the configured peer, or the original destination."""
-        if self._settings.peer is not None:
-            return self._settings.peer
+        if self.settings.peer is not None:
+            return self.settings.peer
         original = original_destination(client)
         return None if original is None else self._learned(*original)
 
     def _learned(self, address: IPv4Address | IPv6Address, port: int) -> Target:
         learned = Target.parse(str(address), port)
-        mapped = self._settings.peers.get(learned)
+        mapped = self.settings.peers.get(learned)
         if mapped is not None:
             return mapped
-        if not self._settings.allow_private:
+        if not self.settings.allow_private:
             check_learned(address)
             if not port:
                 raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)

@@ -24,6 +24,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from isoproxy.bitcoin.accepting import Connections
 from isoproxy.bitcoin.messages import Network, Networks
 from isoproxy.bitcoin.opening import read_opening
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
@@ -73,26 +74,16 @@ class Inbound:
         self._node = node
         self.flows: set[InboundFlow] = set()
         self.refused = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self.handle, self._is_full)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept until cancelled; then end all connections."""
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                peer, _ = await loop.sock_accept(listener)
-                if len(self._tasks) >= self._settings.max_connections:
-                    self.refused += 1
-                    peer.close()
-                    continue
-                peer.setblocking(False)
-                task = loop.create_task(self.handle(peer))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        finally:
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connections.serve(listener)
+
+    def _is_full(self, count: int) -> bool:
+        full = count >= self._settings.max_connections
+        self.refused += full
+        return full
 
     async def handle(self, peer: socket.socket) -> None:
         """Serve one peer to the end; closes its socket."""

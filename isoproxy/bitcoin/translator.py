@@ -289,7 +289,10 @@ def _long_type(out: ByteQueue, at: int, size: int) -> bytes | None:
 
 
 class Relay:
-    """Both sides speak the same; `rewrite` is applied to the client's VERSION message."""
+    """Both sides speak the same; `rewrite` is applied to the client's VERSION message.
+
+    `bytes_up` and `bytes_down` came from the client and from the peer.
+    """
 
     def __init__(
         self,
@@ -307,6 +310,7 @@ class Relay:
         self.peer = Side(self._to_client, self._to_peer)
         self._idle = (deadlines or Deadlines()).idle
         self._last_byte = now
+        self.bytes_up = self.bytes_down = 0
 
     def accepts(self, side: Side) -> bool:
         """Both sides may always be read."""
@@ -315,7 +319,11 @@ class Relay:
     def received(self, side: Side, size: int, now: float) -> None:
         side.inbox.added(size)
         self._last_byte = now
-        if side is self.client and self._receiver is not None:
+        if side is self.peer:
+            self.bytes_down += size
+            return
+        self.bytes_up += size
+        if self._receiver is not None:
             self._rewrite_first(self._receiver)
 
     def _rewrite_first(self, receiver: V1Receiver) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from isoproxy import __version__
-from isoproxy.cli import control, dial, dns, doctor, names, publish, service
+from isoproxy.cli import bitcoin, control, dial, dns, doctor, names, publish, service
 from isoproxy.cli.options import Commands
 from isoproxy.errors import ConfigError, IsoproxyError
 
@@ -27,6 +27,7 @@ GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     dns.register,
     publish.register,
     dial.register,
+    bitcoin.register,
 )
 """Each adds its commands to the parser; what it sets as `run` is called with the
 arguments and returns the exit code, or raises IsoproxyError."""

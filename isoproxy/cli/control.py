@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from isoproxy.admin import ask
+from isoproxy.cli.bitcoin_text import bitcoin_lines
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
 
 _CLEAR = "\x1b[H\x1b[2J"
@@ -119,6 +120,7 @@ def status_text(answer: dict[str, Any]) -> str:
         lines += ["", header, *map(_flow_line, flows[:_MAX_FLOWS])]
     if len(flows) > _MAX_FLOWS:
         lines.append(f"... and {len(flows) - _MAX_FLOWS} more")
+    lines += bitcoin_lines(answer["bitcoin"], _size)
     return "\n".join(lines)
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from hashlib import sha256
+from ipaddress import ip_address
 
 from isoproxy.config.address import Address
 from isoproxy.config.build import Places, problem
-from isoproxy.config.schema import Config
+from isoproxy.config.schema import Config, GatewayConfig
 from isoproxy.isolation import Isolate
 
 _WHONIX_PORTS = range(9040, 9230)
+_V1_VERSION = b"version".ljust(12, b"\0")
 
 
 def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
     """Errors and warnings, each beginning with where the setting was written."""
-    rules = (_credentials, _addresses, _names, _observe, _limits, _services)
+    rules = (_credentials, _addresses, _names, _bitcoin, _observe, _limits, _services)
     errors = [_at(places, key, text) for rule in rules for key, text in rule(config)]
     warnings = [_at(places, key, text) for key, text in _warnings(config)]
     return errors, warnings
@@ -110,6 +114,56 @@ def _names(config: Config) -> Iterator[Finding]:
         yield "names.rpc.password", "a password needs a username"
 
 
+def _bitcoin(config: Config) -> Iterator[Finding]:
+    bitcoin = config.bitcoin
+    sizes = bitcoin.decoy_sizes
+    if len(sizes) != 2 or sizes[0] > sizes[1]:
+        yield "bitcoin.decoy_sizes", "two numbers: the least and the greatest size, least first"
+    if bytes.fromhex(bitcoin.ellswift_prefix)[4:16] == _V1_VERSION:
+        yield (
+            "bitcoin.ellswift_prefix",
+            "peers would take a key that begins like this for a v1 message; choose another",
+        )
+    known = {"signet-" + magic for magic in map(_signet_magic, bitcoin.signet_challenges)}
+    names: dict[str, str] = {}
+    for index, gateway in enumerate(bitcoin.gateway):
+        key = f"bitcoin.gateway.{index}"
+        if bitcoin.v2 == "off":
+            yield key, 'a gateway speaks BIP324; set bitcoin.v2 = "on", or remove it'
+        if gateway.name in names:
+            yield f"{key}.name", f"the same name as {names[gateway.name]}; give each its own"
+        names.setdefault(gateway.name, key)
+        yield from _gateway_peers(key, gateway)
+        yield from _known_signet(f"{key}.network", gateway.network, known)
+        if not gateway.address.is_loopback and Isolate.CLIENT_ADDR not in gateway.isolate:
+            yield (
+                f"{key}.isolate",
+                "a gateway that other machines reach must keep them apart; add ClientAddr",
+            )
+
+
+def _gateway_peers(key: str, gateway: GatewayConfig) -> Iterator[Finding]:
+    if gateway.peer is not None and gateway.peers:
+        yield f"{key}.peers", "of no effect beside peer, which all clients reach; keep one of them"
+    for asked in gateway.peers:
+        try:
+            ip_address(asked.rpartition(":")[0].strip("[]"))
+        except ValueError:
+            yield f"{key}.peers", "clients ask for addresses alone; write IP:port before the ="
+
+
+def _known_signet(key: str, network: str | None, known: set[str]) -> Iterator[Finding]:
+    if network is not None and network.startswith("signet-") and network not in known:
+        yield key, "no such signet; give its challenge in bitcoin.signet_challenges"
+
+
+def _signet_magic(challenge: str) -> str:
+    """BIP325: what its messages begin with, in hexadecimal."""
+    script = bytes.fromhex(challenge)
+    size = bytes([len(script)]) if len(script) < 0xFD else b"\xfd" + struct.pack("<H", len(script))
+    return sha256(sha256(size + script).digest()).hexdigest()[:8]
+
+
 def _observe(config: Config) -> Iterator[Finding]:
     admin, dashboard = config.observe.admin, config.observe.dashboard
     if admin is not None and not admin.is_unix:
@@ -146,6 +200,12 @@ def _warnings(config: Config) -> Iterator[Finding]:
             yield f"listener.{index}.isolate", "empty: all its clients share circuits"
     if config.dns.address is not None and not config.dns.address.is_loopback:
         yield "dns.address", "other machines can reach this; a firewall must say which may"
+    if config.bitcoin.v1_fallback == "always":
+        yield "bitcoin.v1_fallback", "an exit that cuts a stream gets to read the next one"
+    for index, gateway in enumerate(config.bitcoin.gateway):
+        if gateway.allow_private_addresses:
+            key = f"bitcoin.gateway.{index}.allow_private_addresses"
+            yield key, "clients can have private networks dialled; for test networks only"
     if not config.observe.safe_logging:
         yield "observe.safe_logging", "names and targets will be in the log; for debugging only"
     if config.names.electrum.allow_plain:

@@ -87,6 +87,15 @@ def integer(low: int, high: int) -> Reader[int]:
     return read
 
 
+def number(low: float, high: float) -> Reader[float]:
+    def read(raw: object) -> float:
+        if not isinstance(raw, int | float) or isinstance(raw, bool) or not low <= raw <= high:
+            raise ValueError(f"expected a number from {low:g} to {high:g}")
+        return float(raw)
+
+    return read
+
+
 def seconds(low: float, high: float) -> Reader[float]:
     def read(raw: object) -> float:
         if not isinstance(raw, int | float) or isinstance(raw, bool) or not low <= raw <= high:

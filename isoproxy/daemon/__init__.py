@@ -32,6 +32,13 @@ from isoproxy.config import (
     private_directory,
     state_directory,
 )
+from isoproxy.daemon.bitcoin import Bitcoin, Door
+from isoproxy.daemon.bitcoin_status import (
+    MESSAGE_TYPES,
+    bitcoin_status,
+    circuits_of,
+    collect_bitcoin,
+)
 from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.names import NO_NAMES, DaemonNames
@@ -43,7 +50,6 @@ from isoproxy.daemon.settings import (
     flag_names,
     front_limits,
     listener_settings,
-    peer_to_peer,
 )
 from isoproxy.daemon.status import collect, status
 from isoproxy.daemon.upstream import Upstream
@@ -61,7 +67,7 @@ from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.progress import BootstrapProgress
 
 HEALTH_S: Final = 10.0
-_LIVE: Final = ("listener", "limits", "names", "bitcoin.ports", "observe.log_",
+_LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
 
@@ -109,20 +115,21 @@ class Daemon:
         loop = asyncio.get_running_loop()
         config = loaded.config
         self.isolator = Isolator(verbatim=config.tor.credentials == "verbatim")
-        self.metrics = Metrics(listener.name for listener in config.listener)
+        self.metrics = Metrics((listener.name for listener in config.listener), MESSAGE_TYPES)
         self.upstream = Upstream(config.tor, private_directory(state_directory()) / "tor")
         self.reactor = Reactor(loop, self._defect)
         self.dialer = Dialer(
             self.reactor, self.isolator, dialer_settings(config, self.upstream.socks)
         )
         self.names = self._new_names(config)
+        self.bitcoin = Bitcoin(config, self.dialer, self.isolator)
         self.front = FrontEnd(
             self.reactor,
             self.isolator,
             self.dialer,
             limits=front_limits(config),
             names=None if self.names is None else self.names.service,
-            p2p=peer_to_peer(config, self.dialer, self.isolator),
+            p2p=self.bitcoin.p2p,
         )
         self.services = Services(
             config, self.isolator, self.upstream.control, self._resolver_of, out
@@ -204,9 +211,13 @@ class Daemon:
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
         self._resources.push_async_callback(self.front.drain, 0.0)
+        self._resources.push_async_callback(self.bitcoin.close)
         wanted = listener_settings(self.config)
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
             self._announce(listener)
+        with self.bitcoin.reserved(self.config) as sockets:
+            for door in self.bitcoin.apply(self.front, self.config, sockets):
+                self._announce_gateway(door)
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
         self._resources.push_async_callback(self.services.close)
         await self.services.start()
@@ -224,14 +235,26 @@ class Daemon:
             isolate=flag_names(isolate),
         )
 
+    def _announce_gateway(self, door: Door) -> None:
+        isolate = door.entrance.rule.listener.isolate
+        print(describe_listener(door.address(), isolate, "bitcoin"), file=self._out, flush=True)
+        _log.notice(
+            "listening",
+            gateway=door.entrance.settings.name,
+            address=door.address(),
+            isolate=flag_names(isolate),
+        )
+
     def _apply(self, loaded: Loaded) -> None:
-        for listener in switch_listeners(self.front, listener_settings(loaded.config)):
+        with self.bitcoin.reserved(loaded.config) as sockets:
+            listeners = switch_listeners(self.front, listener_settings(loaded.config))
+        for listener in listeners:
             self._announce(listener)
+        for door in self.bitcoin.apply(self.front, loaded.config, sockets):
+            self._announce_gateway(door)
         config = self.config = loaded.config
         self._warnings = loaded.warnings
         self.front.limits = front_limits(config)
-        if self.front.p2p is not None:
-            self.front.p2p.ports = frozenset(config.bitcoin.ports)
         fresh = dialer_settings(config, self.upstream.socks)
         pending = self.dialer.settings.max_pending_circuits
         self.dialer.settings = replace(fresh, max_pending_circuits=pending)
@@ -331,6 +354,8 @@ class Daemon:
         return f"degraded: tor does not answer yet ({tor})"
 
     async def _answer_status(self, request: Mapping[str, Any]) -> Answer:
+        flows = {flow.key for flow in self.bitcoin.ledger.flows}
+        circuits = await circuits_of(self.upstream.control, flows, self.dialer.form)
         return status(
             self.front,
             self.upstream,
@@ -338,6 +363,7 @@ class Daemon:
             uptime_s=time.monotonic() - self._began,
             local_lookups_refused=self._guard.refused,
             names=None if self.names is None else self.names.status(),
+            bitcoin=bitcoin_status(self.bitcoin, circuits),
         )
 
     async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
@@ -372,6 +398,7 @@ class Daemon:
         """The metrics as of now, in Prometheus' text form."""
         collect(self.metrics, self.front, self.upstream, tor_answers=bool(self._tor_answers))
         self.metrics.name_cache_entries.value = self.names.service.cached if self.names else 0
+        collect_bitcoin(self.metrics, self.bitcoin.ledger.totals())
         return self.metrics.exposition()
 
 

@@ -39,10 +39,10 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     Raises OperationError when a new address cannot be had; then nothing has changed.
     """
     before = front.listeners
-    by_place = {_place(old.settings): old for old in before.values()}
+    by_place = {place_of(old.settings): old for old in before.values()}
     kept: dict[str, Listener] = {}
     for name, settings in wanted.items():
-        listener = by_place.pop(_place(settings), None)
+        listener = by_place.pop(place_of(settings), None)
         if listener is not None:
             kept[name] = listener
     front.listeners = dict(kept)
@@ -63,7 +63,7 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     return opened
 
 
-def _place(settings: ListenerSettings) -> Hashable:
+def place_of(settings: ListenerSettings) -> Hashable:
     """What stays open as long as this stays equal."""
     endpoint = settings.endpoint
     if endpoint.path is not None:

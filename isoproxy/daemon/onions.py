@@ -65,12 +65,17 @@ class PublishedService:
         if plan.v2:
             self._inbound = _inbound(plan)
             self._listener, target = _listen()
-        self.service = OnionService(
-            control,
-            [OnionPort(port, target) for port in plan.ports],
-            key_file=plan.key_file,
-            clients=plan.clients,
-        )
+        try:
+            self.service = OnionService(
+                control,
+                [OnionPort(port, target) for port in plan.ports],
+                key_file=plan.key_file,
+                clients=plan.clients,
+            )
+        except ConfigError:
+            if self._listener is not None:
+                self._listener.close()
+            raise
 
     def start(self) -> None:
         """Publish in the background, again after every restart of Tor."""

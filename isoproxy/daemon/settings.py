@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.options import Fallback
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,
     Isolate,
-    Isolator,
     ListenerRule,
     own_group,
     shared_group,
 )
 from isoproxy.names.name import Route, TopLevels
-from isoproxy.tor.dialer import Dialer, DialerSettings
+from isoproxy.tor.dialer import DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 
 
@@ -82,24 +78,11 @@ def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
     )
 
 
-def peer_to_peer(config: Config, dialer: Dialer, isolator: Isolator) -> PeerToPeer | None:
-    """The Bitcoin side of the front end; None where v2 is off."""
-    bitcoin = config.bitcoin
-    if bitcoin.v2 == "off":
-        return None
-    return PeerToPeer(
-        dialer,
-        isolator,
-        ports=frozenset(bitcoin.ports),
-        settings=BridgeSettings(fallback=Fallback(bitcoin.v1_fallback)),
-    )
-
-
 def flag_names(isolate: Isolate) -> list[str]:
     """The configuration's names of the flags in `isolate`."""
     return [name for name, flag in FLAG_NAMES.items() if flag in isolate]
 
 
-def describe_listener(address: str, isolate: Isolate) -> str:
-    """The line that `isoproxy run` prints for each listener."""
-    return f"listening socks {address} isolate={','.join(flag_names(isolate)) or 'nothing'}"
+def describe_listener(address: str, isolate: Isolate, protocol: str = "socks") -> str:
+    """The line that `isoproxy run` prints for each listener and gateway."""
+    return f"listening {protocol} {address} isolate={','.join(flag_names(isolate)) or 'nothing'}"

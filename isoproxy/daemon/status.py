@@ -23,6 +23,7 @@ def status(
     tor_answers: bool,
     uptime_s: float,
     local_lookups_refused: int,
+    bitcoin: Mapping[str, object],
     names: Mapping[str, object] | None = None,
 ) -> Answer:
     """The answer to `isoproxy status`, ready for JSON; `names` is None where none are resolved."""
@@ -63,6 +64,7 @@ def status(
             }
             for flow in flows
         ],
+        "bitcoin": bitcoin,
         "counters": {
             "opened": counters.opened,
             "bytes_up": counters.bytes_up + sum(flow.bytes_up for flow in flows),

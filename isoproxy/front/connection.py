@@ -22,6 +22,7 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
+from isoproxy.bitcoin.bridge import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
@@ -34,7 +35,7 @@ from isoproxy.target import Target
 from isoproxy.tor.dial import Dial
 
 if TYPE_CHECKING:
-    from isoproxy.front.listener import Listener
+    from isoproxy.front.listener import Entrance
 
 LINGER_S: Final = 3.0
 """Seconds a refused client is given to read why."""
@@ -68,6 +69,7 @@ class Connection:
         "_target",
         "_task",
         "client",
+        "flow",
         "listener",
         "relay",
         "since",
@@ -75,7 +77,7 @@ class Connection:
         "wish",
     )
 
-    def __init__(self, listener: Listener, sock: socket.socket, client: bytes | None) -> None:
+    def __init__(self, listener: Entrance, sock: socket.socket, client: bytes | None) -> None:
         front = listener.front
         self.listener = listener
         self.client = client
@@ -83,6 +85,7 @@ class Connection:
         self.since = front.loop.time()
         self.wish: Wish | None = None
         self.relay: Relay | None = None
+        self.flow: Flow | None = None
         self._sock = sock
         self._session: Session | None = Session(listener.rule, front.isolator, client)
         self._dial: Dial | None = None
@@ -99,11 +102,13 @@ class Connection:
 
     @property
     def bytes_up(self) -> int:
-        return self.relay.up.moved if self.relay is not None else 0
+        carried = self.flow or self.relay
+        return carried.bytes_up if carried is not None else 0
 
     @property
     def bytes_down(self) -> int:
-        return self.relay.down.moved if self.relay is not None else 0
+        carried = self.flow or self.relay
+        return carried.bytes_down if carried is not None else 0
 
     def on_events(self, fd: int, events: int) -> None:
         if self.stage is Stage.HANDSHAKE:
@@ -315,14 +320,13 @@ class Connection:
         assert target is not None
         reactor.unregister(self._sock.fileno())
         reactor.unregister(upstream.fileno())
-        self._start(p2p.carry(self._sock, early, upstream, wish.key, target, self.client or b""))
+        flow = self.flow = Flow(wish.key, target)
+        self._start(p2p.carry(self._sock, early, upstream, flow, self.client or b""))
 
     def _relayed(self) -> None:
-        relay = self.relay
-        front = self.listener.front
-        if relay is not None:
-            front.counters.bytes_up += relay.up.moved
-            front.counters.bytes_down += relay.down.moved
+        counters = self.listener.front.counters
+        counters.bytes_up += self.bytes_up
+        counters.bytes_down += self.bytes_down
         self._forget()
 
     # Closing
@@ -397,7 +401,7 @@ class Connection:
         if self._task is task:
             self._task = None
         if self.stage is Stage.RELAYING:
-            self._forget()
+            self._relayed()
         with contextlib.suppress(asyncio.CancelledError):
             error = task.exception()
             if error is not None:

@@ -119,65 +119,19 @@ def _somebody_listens(path: str) -> bool:
         return True
 
 
-class Listener:
-    """A listening socket of a front end and the connections that came in on it.
+class Entrance:
+    """Where clients come in: the rule they follow, and how many there are.
 
-    `sock` is inherited from a service manager, or opened here when None.
+    `unix` says that they come over a unix socket, and are told apart by user id.
     """
 
-    def __init__(
-        self, front: FrontEnd, settings: ListenerSettings, sock: socket.socket | None = None
-    ) -> None:
+    def __init__(self, front: FrontEnd, settings: ListenerSettings, *, unix: bool) -> None:
         self.front = front
         self.settings = settings
         self.accepted = 0
         self.open = 0
-        self._inherited = sock is not None
-        if sock is None:
-            sock = open_listening_socket(settings.endpoint, settings.mode)
-        self._sock: socket.socket | None = sock
-        sock.setblocking(False)
-        self._unix = sock.family == socket.AF_UNIX
-        self.rule = replace(settings.rule, unix=self._unix)
-        if not self._unix:
-            # Accepted sockets inherit it.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._resume()
-
-    def address(self) -> str:
-        """Where it listens: `host:port` or `unix:path`."""
-        if self._sock is None:
-            return str(self.settings.endpoint)
-        name = self._sock.getsockname()
-        return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
-
-    def on_events(self, fd: int, events: int) -> None:
-        for _ in range(ACCEPT_BATCH):
-            if self._sock is None:
-                return
-            try:
-                sock, peer = self._sock.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    self._pause()
-                elif error.errno not in _TRANSIENT:
-                    raise
-                return
-            self._admit(sock, peer)
-
-    def close(self) -> None:
-        """Stop listening; connections that are open stay."""
-        sock, self._sock = self._sock, None
-        if sock is None:
-            return
-        self.front.reactor.closing(sock.fileno())
-        path = self.settings.endpoint.path
-        if path is not None and not self._inherited:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        sock.close()
+        self._unix = unix
+        self.rule = replace(settings.rule, unix=unix)
 
     # What connections tell their listener.
 
@@ -202,7 +156,8 @@ class Listener:
         self.front.counters.refused(kind)
         _log.debug("refused", listener=self.settings.name, kind=kind)
 
-    def _admit(self, sock: socket.socket, peer: object) -> None:
+    def admit(self, sock: socket.socket, peer: object) -> None:
+        """Serve a client from its first byte on; `peer` is its address, as `accept` gave it."""
         front = self.front
         self.accepted += 1
         try:
@@ -235,6 +190,62 @@ class Listener:
             return client_of_uid(struct.unpack("3i", credentials)[1])
         assert isinstance(peer, tuple)
         return _client_of_address(peer[0])
+
+
+class Listener(Entrance):
+    """A listening socket of a front end and the connections that came in on it.
+
+    `sock` is inherited from a service manager, or opened here when None.
+    """
+
+    def __init__(
+        self, front: FrontEnd, settings: ListenerSettings, sock: socket.socket | None = None
+    ) -> None:
+        self._inherited = sock is not None
+        if sock is None:
+            sock = open_listening_socket(settings.endpoint, settings.mode)
+        super().__init__(front, settings, unix=sock.family == socket.AF_UNIX)
+        self._sock: socket.socket | None = sock
+        sock.setblocking(False)
+        if not self._unix:
+            # Accepted sockets inherit it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._resume()
+
+    def address(self) -> str:
+        """Where it listens: `host:port` or `unix:path`."""
+        if self._sock is None:
+            return str(self.settings.endpoint)
+        name = self._sock.getsockname()
+        return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
+
+    def on_events(self, fd: int, events: int) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if self._sock is None:
+                return
+            try:
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._pause()
+                elif error.errno not in _TRANSIENT:
+                    raise
+                return
+            self.admit(sock, peer)
+
+    def close(self) -> None:
+        """Stop listening; connections that are open stay."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        self.front.reactor.closing(sock.fileno())
+        path = self.settings.endpoint.path
+        if path is not None and not self._inherited:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        sock.close()
 
     def _pause(self) -> None:
         if self._sock is not None:

@@ -18,11 +18,11 @@ import contextlib
 import socket
 from typing import Final
 
-from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
+from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
+from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.opening import read_opening
-from isoproxy.isolation import P2P, IsolationKey, Isolator
-from isoproxy.target import Target
+from isoproxy.isolation import P2P, Isolator
 from isoproxy.tor.dialer import Dialer
 
 SILENCE_S: Final = 3.0
@@ -34,8 +34,8 @@ PATIENCE_S: Final = 60.0
 class PeerToPeer:
     """The Bitcoin side of a front end.
 
-    `ports` are the destination ports it claims; `flows` are the bridged flows under way;
-    `proven` is shared with other doors to the same peers (the gateways).
+    `ports` are the destination ports it claims; `ledger` is shared with other doors to
+    the same peers (the gateways).
     """
 
     def __init__(
@@ -45,44 +45,40 @@ class PeerToPeer:
         *,
         ports: frozenset[int],
         settings: BridgeSettings | None = None,
+        ledger: Ledger | None = None,
         networks: Networks = KNOWN_NETWORKS,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._dialer = dialer
-        self._networks = networks
+        self.networks = networks
         self._silence_s = silence_s
         self.ports = ports
         self.settings = settings if settings is not None else BridgeSettings()
-        self.proven = ProvenV2()
-        self.flows: set[Flow] = set()
-        isolator.on_new_epoch(self.proven.forget)
+        self.ledger = ledger if ledger is not None else Ledger()
+        isolator.on_new_epoch(self.ledger.proven.forget)
 
     async def carry(
-        self,
-        client: socket.socket,
-        early: bytes,
-        peer: socket.socket,
-        key: IsolationKey,
-        target: Target,
-        whose: bytes,
+        self, client: socket.socket, early: bytes, peer: socket.socket, flow: Flow, whose: bytes
     ) -> None:
         """Carry one stream to its end.
 
-        `early` is what the client has sent already; `peer` is the stream to `target`
-        that was opened under `key` on behalf of the client field `whose`.
+        `early` is what the client has sent already; `peer` is the stream to `flow.peer`
+        that was opened under `flow.key` on behalf of the client field `whose`.
         """
         with client, peer, contextlib.suppress(OSError, TimeoutError):
             first, network = await read_opening(
                 client,
-                self._networks,
+                self.networks,
                 silence=self._silence_s,
                 patience=PATIENCE_S,
                 first=early,
             )
-            if not isinstance(network, Network):
-                await relay(client, first, peer, self.settings.deadlines)
-                return
-            await self._bridge(client, first, peer, Flow(key, target, network), whose)
+            with self.ledger.entry(flow):
+                if isinstance(network, Network):
+                    flow.network = network
+                    await self._bridge(client, first, peer, flow, whose)
+                else:
+                    await relay(client, first, peer, flow, self.settings.deadlines)
 
     async def _bridge(
         self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes
@@ -90,8 +86,4 @@ class PeerToPeer:
         async def dial() -> socket.socket:
             return await self._dialer.connect(flow.key, P2P, flow.peer, client=whose)
 
-        self.flows.add(flow)
-        try:
-            await bridge(client, first, peer, dial, flow, self.settings, self.proven)
-        finally:
-            self.flows.discard(flow)
+        await bridge(client, first, peer, dial, flow, self.settings, self.ledger.proven)

@@ -238,6 +238,14 @@ class Relay:
         reactor.hand_over(down.source.fileno(), self)
 
     @property
+    def bytes_up(self) -> int:
+        return self.up.moved
+
+    @property
+    def bytes_down(self) -> int:
+        return self.down.moved
+
+    @property
     def half_closed(self) -> bool:
         """Exactly one direction has ended."""
         return self.up.ended != self.down.ended

@@ -140,6 +140,8 @@ class Signer:
     def __init__(self, key: ZoneKey, clock: Callable[[], float]) -> None:
         self._key: Final = key
         self._clock: Final = clock
+        # What is loaded for the first signature is loaded now, before anybody waits.
+        self.signature(dns.rrset.from_rdata(ORIGIN, NEGATIVE_TTL, key.dnskey))
 
     def signature(self, rrset: dns.rrset.RRset) -> dns.rrset.RRset:
         """The RRSIG that goes with `rrset`."""

@@ -135,9 +135,12 @@ class Names:
 
 
 class Metrics:
-    """Every metric of isoproxy; one instance per process."""
+    """Every metric of isoproxy; one instance per process.
 
-    def __init__(self, listeners: Iterable[str] = ()) -> None:
+    `listeners` are the listeners' names, `message_types` the Bitcoin messages told apart.
+    """
+
+    def __init__(self, listeners: Iterable[str] = (), message_types: Sequence[str] = ()) -> None:
         self.listeners = names = Names(listeners)
         self._families: list[Family[Any]] = []
         backends = ("electrum", "electrum-nmc", "namecoin-core")
@@ -199,7 +202,21 @@ class Metrics:
             Counter,
             "isoproxy_v2_sessions_total",
             "Bitcoin flows, by what became of BIP324.",
-            outcome=("v2", "v1_fallback", "refused"),
+            outcome=("v2", "v1_fallback", "refused", "untouched", "failed"),
+        )
+        self.p2p_bytes = self._add(
+            Counter,
+            "isoproxy_p2p_bytes_total",
+            "Bytes of Bitcoin messages as v1 and as v2 has them, and all bytes on the wire.",
+            direction=("up", "down"),
+            transport=("v1", "v2", "wire"),
+        )
+        self.p2p_messages = self._add(
+            Counter,
+            "isoproxy_p2p_messages_total",
+            "Bitcoin messages translated.",
+            direction=("up", "down"),
+            type=message_types,
         )
         self.name_cache_entries = self._single(
             Gauge, "isoproxy_name_cache_entries", "Answers in the caches of all identities."

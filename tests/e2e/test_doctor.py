@@ -74,7 +74,7 @@ def test_tor_is_down(client: Node, echo: EchoServer, tmp_path: Path) -> None:
     with Isoproxy(tmp_path, system(client)) as proxy:
         proxy.wait_ready()
         client.kill()
-        done, findings = doctor(proxy, echo.port, "--timeout", "5")
+        done, findings = doctor(proxy, echo.port, "--timeout", "2")
         assert done.returncode == 1
         assert findings["Tor's SocksPort"] == (
             "failed",
@@ -90,7 +90,7 @@ def test_nobody_attaches_the_streams(client: Node, echo: EchoServer, tmp_path: P
     with Isoproxy(tmp_path, system(client)) as proxy:
         proxy.wait_ready()
         client.ctl.check("SETCONF __LeaveStreamsUnattached=1")
-        done, findings = doctor(proxy, echo.port, "--timeout", "3")
+        done, findings = doctor(proxy, echo.port, "--timeout", "2")
         assert done.returncode == 1
         assert findings["attachment of streams"].verdict == "failed"
         assert "start stemns" in findings["attachment of streams"].advice

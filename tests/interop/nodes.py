@@ -112,9 +112,16 @@ class Program:
 
 
 class Btcd(Program):
-    """A btcd node on regtest."""
+    """A btcd node on regtest, whose peers come to `host` if it listens."""
 
-    def __init__(self, folder: Path, *arguments: str, v2: bool, listen: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        v2: bool,
+        listen: bool = True,
+        host: str = "127.0.0.1",
+    ) -> None:
         folder.mkdir(parents=True)
         (folder / "btcd.conf").touch()
         self.port, self.rpc_port = free_port(), free_port()
@@ -132,7 +139,7 @@ class Btcd(Program):
                 "--rpcpass=p",
                 "--debuglevel=debug",
                 f"--miningaddr={MINING_ADDRESS}",
-                *([f"--listen=127.0.0.1:{self.port}"] if listen else ["--nolisten"]),
+                *([f"--listen={host}:{self.port}"] if listen else ["--nolisten"]),
                 *(["--v2transport"] if v2 else []),
                 *arguments,
             ],

@@ -82,7 +82,7 @@ class Proxy:
         first, network = await read_opening(client, silence=2, patience=30)
         if not isinstance(network, Network):
             self.relayed += 1
-            await relay(client, first, peer, self.settings.deadlines)
+            await relay(client, first, peer, Flow(key, target), self.settings.deadlines)
             return
         flow = Flow(key, target, network)
         self.flows.append(flow)
@@ -90,9 +90,11 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def serving(serve: Callable[[socket.socket], Awaitable[None]]) -> Iterator[int]:
+def serving(
+    serve: Callable[[socket.socket], Awaitable[None]], host: str = "127.0.0.1"
+) -> Iterator[int]:
     """Run `serve(listener)` on a loop in a thread; gives the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((host, 0))
     listener.setblocking(False)
     loop = asyncio.new_event_loop()
     started = threading.Event()
@@ -133,7 +135,7 @@ def proxy(settings: BridgeSettings | None = None) -> Iterator[Proxy]:
 
 
 @contextlib.contextmanager
-def inbound(service: Inbound) -> Iterator[int]:
+def inbound(service: Inbound, host: str = "127.0.0.1") -> Iterator[int]:
     """An inbound service; gives its port."""
-    with serving(service.serve) as port:
+    with serving(service.serve, host) as port:
         yield port

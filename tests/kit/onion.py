@@ -26,6 +26,7 @@ from tests.kit.tornet import Control, Node, TorNetError
 _NEW_KEY: Final = "NEW:ED25519-V3"
 # Directories get the descriptor within moments of each other; a pause this long is the end.
 _QUIET_S: Final = 0.5
+_GIVEN_UP_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,17 @@ def publish(
 
 
 def _await_uploads(control: Control, service_id: str, deadline: float) -> None:
-    """Wait until every upload of the descriptor has been answered, one at least with yes."""
+    """Wait until every upload of the descriptor has been answered, one at least with yes.
+
+    Tor gives up uploads of a descriptor it has renewed meanwhile and does not say so: once
+    one was taken, silence is an answer.
+    """
     count = dict.fromkeys(("UPLOAD", "UPLOADED", "FAILED"), 0)
     while True:
         answered = count["UPLOADED"] + count["FAILED"] == count["UPLOAD"]
-        finished = answered and count["UPLOADED"] > 0
-        left = _QUIET_S if finished else deadline - time.monotonic()
+        finished = count["UPLOADED"] > 0
+        patience = _QUIET_S if answered else _GIVEN_UP_S
+        left = patience if finished else deadline - time.monotonic()
         try:
             line = control.events.get(timeout=max(left, 0))
         except queue.Empty:

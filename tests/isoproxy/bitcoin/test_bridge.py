@@ -326,7 +326,7 @@ async def test_a_hostile_flow_disturbs_no_other() -> None:
 
 async def test_relay_carries_what_is_no_v1_untouched() -> None:
     (client, near), (peer, far) = pair(), pair()
-    task = asyncio.create_task(relay(near, b"first", far, Deadlines()))
+    task = asyncio.create_task(relay(near, b"first", far, Flow(key(), ONION), Deadlines()))
     assert await receive(peer) == b"first"
     await send(peer, b"answer")
     assert await receive(client) == b"answer"

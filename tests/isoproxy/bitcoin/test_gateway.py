@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from isoproxy.bitcoin import gateway as module
-from isoproxy.bitcoin.bridge import ProvenV2
 from isoproxy.bitcoin.gateway import (
     GATEWAY_ISOLATION,
     Gateway,
@@ -17,6 +16,7 @@ from isoproxy.bitcoin.gateway import (
     check_learned,
     client_field,
 )
+from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
@@ -36,6 +36,7 @@ class World:
         self, settings: GatewaySettings | None = None, *, refuse: ErrorKind | None = None
     ) -> None:
         self.isolator = Isolator()
+        self.ledger = Ledger()
         self.rule = ListenerRule(own_group("gateway"), GATEWAY_ISOLATION)
         self.dialled: list[tuple[IsolationKey, Target]] = []
         self.peers: asyncio.Queue[socket.socket] = asyncio.Queue()
@@ -44,12 +45,12 @@ class World:
         self.gateway = Gateway(
             lambda stream: self.isolator.key_for(self.rule, stream),
             self.connect,
-            ProvenV2(),
+            self.ledger,
             settings=settings,
             socks=self.socks,
         )
 
-    async def connect(self, key: IsolationKey, target: Target) -> socket.socket:
+    async def connect(self, key: IsolationKey, target: Target, client: bytes) -> socket.socket:
         self.dialled.append((key, target))
         if self.refuse is not None:
             raise DialError(kind=self.refuse)
@@ -79,13 +80,13 @@ async def test_the_destination_comes_from_version() -> None:
     assert (await V1End(client).message())[1] == bytes(8)
     ((key, target),) = world.dialled
     assert target == Target.parse("1.2.3.4", 8333)
-    (flow,) = world.gateway.flows
+    (flow,) = world.ledger.flows
     assert flow.key == key
     assert flow.transport == "v2"
     client.close()
     await task
     peer.sock.close()
-    assert not world.gateway.flows
+    assert not world.ledger.flows
 
 
 async def test_each_destination_has_a_key_of_its_own() -> None:

@@ -50,7 +50,9 @@ async def test_flows_are_shown_and_counted_without_a_name(tmp_path: Path) -> Non
         writer.write(b"12345")
         await reader.readexactly(5)
 
-        answer = status(front, upstream, tor_answers=True, uptime_s=1.25, local_lookups_refused=2)
+        answer = status(
+            front, upstream, tor_answers=True, uptime_s=1.25, local_lookups_refused=2, bitcoin={}
+        )
         collect(metrics, front, upstream, tor_answers=True)
         text = metrics.exposition()
 

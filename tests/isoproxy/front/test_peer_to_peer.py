@@ -58,7 +58,7 @@ async def front_end(port: SocksPort, fallback: Fallback) -> AsyncIterator[FrontE
         await front.drain(0)
         dialer.close()
         assert (len(front.connections), len(front.tasks), len(reactor)) == (0, 0, 0)
-        assert not p2p.flows
+        assert not p2p.ledger.flows
         reactor.close()
 
 

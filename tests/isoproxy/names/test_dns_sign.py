@@ -149,7 +149,7 @@ async def test_nothing_is_signed_unless_asked() -> None:
 
 
 async def test_signatures_tell_the_hour_and_no_more() -> None:
-    moments = iter((NOW + 10.0, NOW + 1700.0))
+    moments = iter((NOW, NOW + 10.0, NOW + 1700.0))
     here = world(signed=True, clock=lambda: next(moments))
     first = await here.ask("mail.plain.bit", "A", dnssec=True)
     second = await here.ask("mail.plain.bit", "A", dnssec=True)

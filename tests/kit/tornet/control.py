@@ -99,6 +99,8 @@ class Control:
         reply: list[str] = []
         in_data = False
         for raw in stream:
+            if not raw.endswith(b"\n"):
+                return  # cut off when the connection was closed
             line = raw.rstrip(b"\r\n").decode("latin-1")
             reply.append(line)
             if in_data:

@@ -1,0 +1,65 @@
+"""Accepting connections for as long as a door is open, and ending them with it.
+
+Invariants
+    The number of connections is bounded.  Running out of descriptors pauses the door, it
+    does not close it: those who come wait in the kernel's backlog.  When `serve` returns
+    no connection is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+SCARCITY_PAUSE_S: Final = 0.25
+
+
+class Connections:
+    """What came in through one door; `handle` serves one socket to its end.
+
+    `full` says whether one more is too many, and counts that; it is asked with the number
+    of connections open.
+    """
+
+    def __init__(
+        self, handle: Callable[[socket.socket], Awaitable[None]], full: Callable[[int], bool]
+    ) -> None:
+        self._handle = handle
+        self._full = full
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept until cancelled; then end all connections."""
+        try:
+            while True:
+                sock = await self._accept(listener)
+                if self._full(len(self._tasks)):
+                    sock.close()
+                    continue
+                sock.setblocking(False)
+                task = asyncio.create_task(self._served(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _served(self, sock: socket.socket) -> None:
+        await self._handle(sock)
+
+    @staticmethod
+    async def _accept(listener: socket.socket) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError:  # no descriptors left, or one that gave up before its turn
+                await asyncio.sleep(SCARCITY_PAUSE_S)
+            else:
+                return sock

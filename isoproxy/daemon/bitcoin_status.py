@@ -1,0 +1,131 @@
+"""Bitcoin flows in status and metrics: transport, session ID, circuit, and what was carried.
+
+The session ID is shown in the form of Bitcoin Core's getpeerinfo, so that whoever runs
+both ends can compare them; beside it stand the circuits that Tor has for the flow's key
+and purpose, where a control port tells of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.ledger import Ledger, Sums, Totals
+from isoproxy.bitcoin.messages import KNOWN_TYPES
+from isoproxy.bitcoin.traffic import OTHER, Direction
+from isoproxy.daemon.bitcoin import Bitcoin, Door
+from isoproxy.daemon.settings import flag_names
+from isoproxy.errors import OperationError
+from isoproxy.isolation import P2P, CredentialForm, IsolationKey, upstream_credentials
+from isoproxy.observe.metrics import Metrics
+from isoproxy.tor.control import Control, Phase
+
+MESSAGE_TYPES = tuple(sorted(kind.rstrip(b"\0").decode("ascii") for kind in (*KNOWN_TYPES, OTHER)))
+"""The types that messages are counted by."""
+
+
+async def circuits_of(
+    control: Control, keys: set[IsolationKey], form: CredentialForm
+) -> dict[IsolationKey, list[str]]:
+    """Tor's numbers of the circuits that carry each key's P2P streams.
+
+    Empty without a control port, or where a filter in front of it does not tell.
+    """
+    if not keys or control.state.phase is not Phase.READY:
+        return {}
+    try:
+        circuits = await control.refresh_circuits()
+    except OperationError:
+        return {}
+    found: defaultdict[tuple[bytes | None, bytes | None], list[str]] = defaultdict(list)
+    for circuit in circuits:
+        if circuit.status == "BUILT":
+            found[circuit.username, circuit.password].append(circuit.id)
+    credentials = {key: upstream_credentials(key, P2P, form) for key in keys}
+    return {key: found.get((own.username, own.password), []) for key, own in credentials.items()}
+
+
+def bitcoin_status(
+    bitcoin: Bitcoin, circuits: Mapping[IsolationKey, Sequence[str]]
+) -> dict[str, object]:
+    """The part of `isoproxy status` about Bitcoin, ready for JSON."""
+    totals = bitcoin.ledger.totals()
+    return {
+        "gateways": [_gateway(name, door) for name, door in bitcoin.doors.items()],
+        "flows": [_flow(flow, circuits.get(flow.key, ())) for flow in _sorted(bitcoin.ledger)],
+        "totals": {
+            "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
+            "to_peer": _sums(totals.to_peer),
+            "to_client": _sums(totals.to_client),
+            "corrupt": totals.corrupt,
+        },
+    }
+
+
+def collect_bitcoin(metrics: Metrics, totals: Totals) -> None:
+    """Bring the Bitcoin metrics up to date."""
+    for outcome, count in totals.outcomes.items():
+        metrics.v2_sessions.of(outcome=outcome.value).value = count
+    for direction, sums in (("up", totals.to_peer), ("down", totals.to_client)):
+        for transport, size in (("v1", sums.v1), ("v2", sums.v2), ("wire", sums.wire)):
+            metrics.p2p_bytes.of(direction=direction, transport=transport).value = size
+        for kind, count in sums.messages.items():
+            metrics.p2p_messages.of(direction=direction, type=kind).value = count
+
+
+def _sorted(ledger: Ledger) -> list[Flow]:
+    return sorted(ledger.flows, key=lambda flow: (flow.key.label, flow.session_id))
+
+
+def _gateway(name: str, door: Door) -> dict[str, object]:
+    gateway = door.gateway
+    return {
+        "name": name,
+        "address": door.address(),
+        "isolate": flag_names(door.entrance.rule.listener.isolate),
+        "open": len(gateway.connections) + door.entrance.open,
+        "accepted": gateway.accepted,
+        "refusals": {kind.value: count for kind, count in gateway.refused.most_common()},
+    }
+
+
+def _flow(flow: Flow, circuits: Sequence[str]) -> dict[str, object]:
+    translator = flow.translator
+    shown: dict[str, object] = {
+        "key": flow.key.label,
+        "network": flow.network.name if flow.network is not None else None,
+        "transport": flow.transport,
+        "session_id": flow.session_id,
+        "circuits": list(circuits),
+        "fell_back": flow.fell_back,
+        "bytes_up": flow.bytes_up,
+        "bytes_down": flow.bytes_down,
+    }
+    if translator is not None:
+        shown["to_peer"] = _direction(translator.to_peer)
+        shown["to_client"] = _direction(translator.to_client)
+    return shown
+
+
+def _direction(direction: Direction) -> dict[str, object]:
+    return {
+        "v1_bytes": direction.v1_bytes,
+        "v2_bytes": direction.v2_bytes,
+        "wire_bytes": direction.wire,
+        "dropped": direction.dropped,
+        "messages": {
+            kind: {"count": count, "payload_bytes": payload}
+            for kind, (count, payload) in direction.by_type().items()
+        },
+    }
+
+
+def _sums(sums: Sums) -> dict[str, object]:
+    return {
+        "v1_bytes": sums.v1,
+        "v2_bytes": sums.v2,
+        "wire_bytes": sums.wire,
+        "dropped": sums.dropped,
+        "messages": dict(sums.messages.most_common()),
+    }

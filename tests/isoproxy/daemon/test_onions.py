@@ -1,0 +1,105 @@
+"""Onion services of the configuration; one in front of a Bitcoin node that speaks v1."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from isoproxy.bitcoin.v1 import VERSION
+from isoproxy.config import OnionServiceConfig
+from isoproxy.daemon.onions import PublishedService, ServicePlan, service_plan
+from isoproxy.errors import ConfigError
+from isoproxy.tor.backoff import Backoff
+from isoproxy.tor.control import Control
+from isoproxy.tor.endpoint import Endpoint
+from tests.isoproxy.bitcoin.ends import V1End, V2End, send
+from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.isoproxy.cli.test_publish import publishing
+from tests.isoproxy.tor.scripted import ScriptedTor, until
+from tests.isoproxy.tor.test_onion import ADDED, SERVICE
+from tests.kit.dial import Refused, dial
+from tests.kit.tornet import TorNetwork
+
+NODE = Endpoint.tcp("127.0.0.1", 8333)
+
+
+def test_plans() -> None:
+    plan = service_plan(
+        OnionServiceConfig(
+            name="node", ports=(1, 2), target=NODE, key_file="/k", client_auth=("A" * 52,), v2=True
+        )
+    )
+    assert plan == ServicePlan("node", (1, 2), NODE, Path("/k"), ("A" * 52,), True)
+    with pytest.raises(ConfigError, match="target is missing"):
+        service_plan(OnionServiceConfig(name="web"))
+
+
+def test_plans_that_cannot_be() -> None:
+    control = Control(Endpoint.unix("/run/tor/control"))
+    for ports, target, problem in (
+        ([80], Endpoint.unix("/run/node"), "TCP address"),
+        ([80], Endpoint.tcp("127.0.0.1", 80), "known network"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            PublishedService(ServicePlan("x", ports, target, v2=True), control)
+    with pytest.raises(ConfigError, match="x25519"):
+        PublishedService(ServicePlan("x", [8333], NODE, clients=["short"], v2=True), control)
+
+
+async def test_every_port_has_its_line_and_withdrawal_its_command(short_path: Path) -> None:
+    add = "ADD_ONION NEW:ED25519-V3 Port=7,127.0.0.1:8333 Port=8,127.0.0.1:8333"
+    async with ScriptedTor(short_path / "c", {add: ADDED}) as tor:
+        control = Control(Endpoint.unix(str(tor.path)), backoff=Backoff(0.01, 0.05))
+        control.start()
+        published = PublishedService(ServicePlan("web", (7, 8), NODE), control)
+        published.start()
+        try:
+            assert await published.wait_published() == [
+                f"{SERVICE}.onion:7 /onion3/{SERVICE}:7",
+                f"{SERVICE}.onion:8 /onion3/{SERVICE}:8",
+            ]
+        finally:
+            await published.stop()
+            await control.close()
+        await until(lambda: f"DEL_ONION {SERVICE}" in tor.commands)
+
+
+async def stream(network: TorNetwork, host: str, port: int) -> socket.socket:
+    """Through the network's client tor, within a minute of tries."""
+    for attempt in range(30):
+        try:
+            sock = await asyncio.to_thread(
+                dial, network.client.socks, host, port, user=b"peer", password=b"%d" % attempt
+            )
+        except (Refused, OSError):
+            await asyncio.sleep(0.5)
+        else:
+            sock.setblocking(False)
+            return sock
+    raise AssertionError("the onion service was not reached")
+
+
+async def test_a_node_that_speaks_v1_is_reached_by_v2_over_an_onion_service(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        node.setblocking(False)
+        words = (f"127.0.0.1:{node.getsockname()[1]}", "--v2", "--port", "8333")
+        async with publishing(short_path, tor_network.exits[1], *words) as published:
+            host, _, port = published.address.rpartition(":")
+            sock = await stream(tor_network, host, int(port))
+            peer = V2End(sock, initiator=True)
+            await peer.shake()
+            await peer.send(LONG_VERSION)
+            accepted, _ = await asyncio.get_running_loop().sock_accept(node)
+            local = V1End(accepted)
+            assert await local.message() == (VERSION, version_payload())
+            await send(local.sock, HELLO + v1("ping", bytes(8)))
+            await peer.contents()
+            assert await peer.contents() == short("ping", bytes(8))
+            sock.close()
+            local.sock.close()

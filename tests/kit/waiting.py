@@ -1,0 +1,17 @@
+"""Waiting for something to become true, without a clock of one's own in every test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+_POLL_S = 0.002
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until `condition()` is true; it is an error if that takes too long."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    for _ in iter(lambda: bool(condition()), True):
+        assert loop.time() < deadline, "it did not happen in time"
+        await asyncio.sleep(_POLL_S)

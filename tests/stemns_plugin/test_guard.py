@@ -1,0 +1,359 @@
+"""The guard: its policy as a table, then the four threats between two workstations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from isoproxy.sharing import StreamFields, mask_of
+from isoproxy.target import Target
+from isoproxy.tor.endpoint import Endpoint
+from stemns_plugin.controller import ControllerSettings
+from stemns_plugin.grammar import StreamEvent, parse_event
+from stemns_plugin.guard import (
+    Attached,
+    Closed,
+    Effect,
+    Guard,
+    GuardSettings,
+    Left,
+    Offer,
+    Redirected,
+    Subscribed,
+    judge,
+)
+from tests.kit.waiting import until
+from tests.stemns_plugin.scripted_tor import ScriptedTor
+
+FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
+MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
+
+
+def offers() -> dict[int, Offer]:
+    """Stream 5, untouched; stream 6, redirected."""
+
+    def event(number: int) -> StreamEvent:
+        return StreamEvent(number, b"NEW", b"a.bit", 80, FIELDS, MASK, b"127.0.0.2", b"USER")
+
+    return {5: Offer(event(5)), 6: Offer(event(6), Target.parse("x.onion", 0))}
+
+
+@pytest.mark.parametrize(
+    ("line", "reply", "effect"),
+    [
+        # what a controller of names needs
+        (b"PROTOCOLINFO 1", b"250-PROTOCOLINFO 1", None),
+        (b"AUTHENTICATE", b"250 OK", None),
+        (b"authenticate 00ff", b"250 OK", None),
+        (b"USEFEATURE VERBOSE_NAMES", b"250 OK", None),
+        (b"GETINFO version", b"250-version=0.4.9", None),
+        (b"GETINFO status/bootstrap-phase", b"250-status/bootstrap-phase=NOTICE", None),
+        (b"GETINFO stream-status", b"250+stream-status=\r\n5 NEW 0 a.bit:80\r\n6 NEW", None),
+        (b"GETINFO 0123456789abcdef", b'552 Unrecognized key "0123456789abcdef"', None),
+        (b"GETCONF __LeaveStreamsUnattached", b"250 __LeaveStreamsUnattached=1", None),
+        (b"GETCONF __owningcontrollerprocess", b"552 ", None),
+        (b"SETEVENTS STREAM", b"250 OK", Subscribed(True)),
+        (b"setevents stream signal", b"250 OK", Subscribed(True)),
+        (b"SETEVENTS", b"250 OK", Subscribed(False)),
+        (b"REDIRECTSTREAM 5 x.onion", b"250 OK", Redirected(5, Target.parse("x.onion", 0))),
+        (b"REDIRECTSTREAM 5 192.0.2.1", b"250 OK", Redirected(5, Target.parse("192.0.2.1", 0))),
+        (b"ATTACHSTREAM 6 0", b"250 OK", Attached(6)),
+        (b"CLOSESTREAM 5 2", b"250 OK", Closed(5)),
+        (b"CLOSESTREAM 5 2 IfUnused", b"250 OK", Closed(5)),
+        (b"QUIT", b"250 closing", Left()),
+        # streams of others, and streams that are not there, look the same
+        (b"REDIRECTSTREAM 7 evil.test", b'552 Unknown stream "7"', None),
+        (b"ATTACHSTREAM 7 0", b'552 Unknown stream "7"', None),
+        (b"CLOSESTREAM 7 1", b'552 Unknown stream "7"', None),
+        # circuits, hops and ports are nobody's to choose
+        (b"ATTACHSTREAM 6 12", b"552 ", None),
+        (b"ATTACHSTREAM 6 00", b"552 ", None),
+        (b"ATTACHSTREAM 6 0 HOP=1", b"512 ", None),
+        (b"REDIRECTSTREAM 5 x.onion 22", b"512 ", None),
+        # nothing is attached unresolved, nothing is redirected to what is no host
+        (b"ATTACHSTREAM 5 0", b"555 ", None),
+        (b"REDIRECTSTREAM 5 a/b", b"512 ", None),
+        (b"REDIRECTSTREAM 5 " + b"a" * 300, b"512 ", None),
+        (b"REDIRECTSTREAM 5 caf\xe9.test", b"512 ", None),
+        (b"REDIRECTSTREAM 5", b"512 ", None),
+        (b"REDIRECTSTREAM x y", b"512 ", None),
+        # the rest of the control port
+        (b"SIGNAL NEWNYM", b"510 ", None),
+        (b"SETCONF __LeaveStreamsUnattached=0", b"510 ", None),
+        (b"RESETCONF SocksPort", b"510 ", None),
+        (b"LOADCONF", b"510 ", None),
+        (b"+LOADCONF", b"510 ", None),
+        (b"MAPADDRESS a.bit=evil.test", b"510 ", None),
+        (b"EXTENDCIRCUIT 0", b"510 ", None),
+        (b"CLOSECIRCUIT 1", b"510 ", None),
+        (b"ADD_ONION NEW:BEST Port=80", b"510 ", None),
+        (b"TAKEOWNERSHIP", b"510 ", None),
+        (b"RESOLVE a.bit", b"510 ", None),
+        (b"AUTHCHALLENGE SAFECOOKIE 00", b"510 ", None),
+        (b"GETCONF SocksPort", b"552 ", None),
+        (b"GETCONF __LeaveStreamsUnattached SocksPort", b"552 ", None),
+        (b"GETCONF", b"552 ", None),
+        (b"GETINFO address", b"552 ", None),
+        (b"GETINFO version circuit-status", b"552 ", None),
+        (b"GETINFO \xff\r", b'552 Unrecognized key "?"', None),
+        (b"SETEVENTS STREAM CIRC", b"552 ", None),
+        (b"", b"510 ", None),
+        (b"   ", b"510 ", None),
+    ],
+)
+def test_policy(line: bytes, reply: bytes, effect: Effect | None) -> None:
+    verdict = judge(line, offers())
+    assert verdict.reply.startswith(reply)
+    assert verdict.effect == effect
+
+
+def test_without_offers_there_are_no_streams() -> None:
+    for verb in (b"REDIRECTSTREAM 5 x.onion", b"ATTACHSTREAM 5 0", b"CLOSESTREAM 5 1"):
+        assert judge(verb, {}).reply.startswith(b"552 ")
+
+
+# -- between two workstations
+
+ONE, TWO = "127.0.0.2", "127.0.0.3"
+
+
+class _Workstation:
+    """A control client at an address; `lines` is all it was told."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.lines: list[bytes] = []
+        self._writer = writer
+        self._task = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                self.lines.append(line.rstrip(b"\r\n"))
+
+    async def ask(self, line: bytes) -> bytes:
+        """The last line of the reply."""
+        before = len(self.lines)
+        self._writer.write(line + b"\r\n")
+
+        def replied() -> bool:
+            return any(re.match(rb"(?!650)\d{3} ", one) for one in self.lines[before:])
+
+        await until(replied)
+        return next(one for one in self.lines[before:] if re.match(rb"(?!650)\d{3} ", one))
+
+    def events(self) -> list[StreamEvent]:
+        parsed = [parse_event(line) for line in self.lines if line.startswith(b"650")]
+        assert None not in parsed
+        return [event for event in parsed if event is not None]
+
+    async def close(self) -> None:
+        self._writer.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+class _Gateway:
+    """A scripted Tor, the guard, and what connects to it."""
+
+    def __init__(self, tor: ScriptedTor, guard: Guard, port: int) -> None:
+        self.tor = tor
+        self.guard = guard
+        self._port = port
+        self._stations: list[_Workstation] = []
+
+    async def workstation(self, address: str, *, follow: bool = True) -> _Workstation:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(address, 0)
+        )
+        station = _Workstation(reader, writer)
+        self._stations.append(station)
+        if follow:
+            assert await station.ask(b"SETEVENTS STREAM") == b"250 OK"
+        return station
+
+    async def close(self) -> None:
+        for station in self._stations:
+            await station.close()
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    path: Path, *, username: bytes | None = None, suffixes: tuple[str, ...] = ()
+) -> AsyncIterator[_Gateway]:
+    with contextlib.closing(__import__("socket").socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with ScriptedTor(path / "c").listening() as tor:
+        pattern = None if username is None else re.compile(username)
+        settings = GuardSettings(
+            ControllerSettings(tor.endpoint), (Endpoint.tcp("127.0.0.1", port),), suffixes, pattern
+        )
+        guard = Guard(settings)
+        task = asyncio.create_task(guard.run())
+        await until(lambda: guard.is_ready or task.done())
+        place = _Gateway(tor, guard, port)
+        try:
+            yield place
+        finally:
+            await place.close()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_a_workstation_brings_names_to_its_own_streams(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        assert [(e.id, e.status, e.host) for e in one.events()] == [
+            (5, b"NEW", b"a.bit"),
+            (5, b"CONTROLLER_WAIT", b"a.bit"),
+        ]
+        assert await one.ask(b"REDIRECTSTREAM 5 dest.test") == b"250 OK"
+        assert place.tor.attached == {}
+        assert await one.ask(b"ATTACHSTREAM 5 0") == b"250 OK"
+        await until(lambda: place.tor.attached == {5: b"dest.test:80"})
+
+
+async def test_other_streams_pass_without_anybody_and_unseen(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        for number, source in ((5, ONE), (6, TWO), (7, "127.0.0.9")):
+            place.tor.new(number, b"plain.test:80", source=source.encode())
+        await until(lambda: len(place.tor.attached) == 3)
+        assert one.events() == []
+
+
+async def test_threat_redirecting_the_streams_of_another_workstation(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"a.bit:80", source=TWO.encode())
+        place.tor.new(6, b"bank.test:443", source=TWO.encode())
+        await until(lambda: len(two.events()) == 2)
+        for number in (5, 6):
+            for line in (b"REDIRECTSTREAM %d evil.test", b"ATTACHSTREAM %d 0", b"CLOSESTREAM %d 1"):
+                assert (await one.ask(line % number)).startswith(b"552 ")
+        assert await two.ask(b"REDIRECTSTREAM 5 good.test") == b"250 OK"
+        assert await two.ask(b"ATTACHSTREAM 5 0") == b"250 OK"
+        await until(lambda: place.tor.attached == {6: b"bank.test:443", 5: b"good.test:80"})
+        assert place.tor.closed == {}
+
+
+async def test_threat_redirecting_what_is_not_under_a_suffix(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"bank.test:443", source=ONE.encode())
+        assert (await one.ask(b"REDIRECTSTREAM 5 evil.test")).startswith(b"552 ")
+        await until(lambda: place.tor.attached == {5: b"bank.test:443"})
+        assert not any(line.startswith(b"REDIRECT") for line in place.tor.log)
+
+
+async def test_threat_choosing_circuits(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        await one.ask(b"REDIRECTSTREAM 5 dest.test")
+        for line in (b"ATTACHSTREAM 5 12", b"ATTACHSTREAM 5 0 HOP=1", b"EXTENDCIRCUIT 0 a,b"):
+            assert not (await one.ask(line)).startswith(b"250")
+        assert place.tor.attached == {}
+
+
+async def test_threat_watching_who_goes_where(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"secret.bit:80", source=TWO.encode())
+        place.tor.new(6, b"secret.test:80", source=TWO.encode())
+        await until(lambda: len(two.events()) == 2)
+        await one.ask(b"GETINFO stream-status")
+        assert (await one.ask(b"SETEVENTS STREAM CIRC ADDRMAP")).startswith(b"552")
+        assert (await one.ask(b"GETINFO circuit-status")).startswith(b"552")
+        assert b"secret" not in b"".join(one.lines)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+async def test_without_a_controller_names_are_closed_and_never_attached(
+    tmp_path: Path, follow: bool
+) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE, follow=follow)
+        if follow:
+            place.tor.new(5, b"a.bit:80", source=ONE.encode())
+            await until(lambda: len(one.events()) == 2)
+            await one.close()
+        else:
+            place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert place.tor.attached == {}
+
+
+async def test_a_stream_of_uncertain_origin_is_offered_to_nobody(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        line = b"650 STREAM 5 NEW 0 a.bit:80 SOURCE_ADDR=%s:5 PURPOSE=USER" % ONE.encode()
+        tail = (
+            b" CLIENT_PROTOCOL=SOCKS5 NYM_EPOCH=0 SESSION_GROUP=-6"
+            b" ISO_FIELDS=SOCKS_USERNAME,SOCKS_PASSWORD,CLIENTADDR,SESSION_GROUP,NYM_EPOCH"
+        )
+        place.tor.emit(line + tail)  # forged by workstation one
+        place.tor.new(5, b"a.bit:80", source=TWO.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == two.events() == []
+
+
+async def test_streams_of_other_users_are_closed_without_being_offered(tmp_path: Path) -> None:
+    async with gateway(tmp_path, username=b"namecoin:.*") as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == []
+
+
+async def test_a_redirect_to_a_name_of_ours_or_inside_is_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        for number in (5, 6, 7):
+            place.tor.new(number, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 6)
+        for number, target in ((5, b"b.bit"), (6, b"127.0.0.1"), (7, b"B.BIT.")):
+            await one.ask(b"REDIRECTSTREAM %d %s" % (number, target))
+            await one.ask(b"ATTACHSTREAM %d 0" % number)
+        await until(lambda: set(place.tor.closed) == {5, 6, 7})
+        assert place.tor.attached == {}
+
+
+async def test_closing_and_the_end_of_a_stream(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        place.tor.new(6, b"b.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 4)
+        await one.ask(b"CLOSESTREAM 5 2")
+        await until(lambda: 5 in place.tor.closed)
+        place.tor.end(6)
+        await until(lambda: one.events()[-1].status == b"CLOSED")
+        assert one.events()[-1].id == 6
+        assert (await one.ask(b"ATTACHSTREAM 6 0")).startswith(b"552 ")
+
+
+async def test_other_suffixes_may_be_served(tmp_path: Path) -> None:
+    async with gateway(tmp_path, suffixes=("pet.onion",)) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.pet.onion:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+
+
+async def test_a_client_that_floods_is_cut_off_and_others_are_not(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        one._writer.write(b"A" * 100_000)
+        await until(one._task.done)
+        two = await place.workstation(TWO)
+        assert await two.ask(b"GETINFO version") == b"250 OK"
