@@ -22,7 +22,8 @@ from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
-from isoproxy.isolation import ClientProtocol, IsolationKey, Isolator, ListenerRule, own_group
+from isoproxy.isolation import (
+    ClientProtocol,
     IsolationKey,
     Isolator,
     ListenerRule,
