@@ -218,10 +218,13 @@ def drain(sock: socket.socket, answer: bytes) -> None:
             sock.sendall(answer)
 
 
-def through_sockets(size: int, count: int, *, turns: bool = False) -> float:
-    """CPU seconds of the bridge for each message from a v2 peer to a v1 client."""
+def through_sockets(size: int, count: int, *, turns: bool = False, unix: bool = False) -> float:
+    """CPU seconds of the bridge for each message from a v2 peer to a v1 client.
+
+    With `unix` the peer's side is a unix socket, as the SocksPort of a tor of our own is.
+    """
     client_far, client = loopback()
-    peer, peer_far = loopback()
+    peer, peer_far = socket.socketpair() if unix else loopback()
     events = (PROCESSES.Event(), PROCESSES.Event())
     answer = encode(MAINNET, padded("pong"), bytes(8)) if turns else b""
     helpers = [
@@ -285,6 +288,7 @@ def measure(seconds: float) -> dict[str, float]:
     floor = limit(BULK, seconds)
     v1_to_v2, v2_to_v1 = outgoing(BULK, 1, seconds), incoming(BULK, 4, seconds)
     bulk = best_of(lambda: through_sockets(BULK, 400))
+    bulk_unix = best_of(lambda: through_sockets(BULK, 400, unix=True))
     return {
         "limit_mb_per_s": BULK / floor / MB,
         "bulk_v1_to_v2_mb_per_s": BULK / v1_to_v2 / MB,
@@ -292,6 +296,7 @@ def measure(seconds: float) -> dict[str, float]:
         "bulk_v1_to_v2_share_of_limit": floor / v1_to_v2,
         "bulk_v2_to_v1_share_of_limit": floor / v2_to_v1,
         "sockets_mb_per_cpu_second": BULK / bulk / MB,
+        "sockets_unix_mb_per_cpu_second": BULK / bulk_unix / MB,
         "small_in_memory_v1_to_v2_us": outgoing(SMALL, 500, seconds) * 1e6,
         "small_in_memory_v2_to_v1_us": incoming(SMALL, 500, seconds) * 1e6,
         "small_batched_us": best_of(lambda: through_sockets(SMALL, 100_000)) * 1e6,

@@ -48,7 +48,10 @@ class ByteQueue:
         queued = self.end - self.start
         wanted = READ
         if self._expected > queued:
-            wanted = min(self._expected - queued + READ, max(queued, AHEAD))
+            missing = self._expected - queued + READ
+            wanted = min(missing, max(queued, AHEAD))
+            if len(self.data) - self.end < missing <= len(self.data) - queued:
+                self._make_room(missing)  # now, while little is there to be moved
             self._expected = 0
         return self.reserve(wanted)
 

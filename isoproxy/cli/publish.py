@@ -50,6 +50,16 @@ def register(commands: Commands) -> None:
     publish.add_argument(
         "--v2", action="store_true", help="speak BIP324 to peers, v1 to the Bitcoin node"
     )
+    publish.add_argument(
+        "--network",
+        metavar="NAME",
+        help="with --v2: the node's network (default: the one whose port this is)",
+    )
+    publish.add_argument(
+        "--advertise-v2",
+        action="store_true",
+        help="with --v2: set service bit 11 in the node's VERSION, so that peers come in v2 again",
+    )
     publish.set_defaults(run=publish_service)
 
 
@@ -67,7 +77,16 @@ def _plan(options: argparse.Namespace) -> ServicePlan:
     ports = options.port or ([target.port] if target.port else [])
     if not ports:
         raise ConfigError("a unix socket has no port of its own: give the service one with --port")
-    return ServicePlan("publish", ports, target, options.key_file, options.client, options.v2)
+    return ServicePlan(
+        "publish",
+        ports,
+        target,
+        options.key_file,
+        options.client,
+        options.v2,
+        options.network,
+        options.advertise_v2,
+    )
 
 
 async def _publish(plan: ServicePlan, config: TorConfig) -> None:

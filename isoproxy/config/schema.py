@@ -419,6 +419,18 @@ class OnionServiceConfig:
         example='"/var/lib/isoproxy/web.key"',
     )
     v2: bool = option(False, "Speak BIP324 to the outside, v1 to the target.", boolean)
+    network: str | None = option(
+        None,
+        "Network of the node behind a service with v2, which no stream names; by default the "
+        "one whose port this is.",
+        optional(_chain),
+        example='"mainnet"',
+    )
+    advertise_v2: bool = option(
+        False,
+        "Set service bit 11 in that node's VERSION, so that peers come in v2 the next time.",
+        boolean,
+    )
     client_auth: tuple[str, ...] = option(
         (),
         "Public keys (x25519, base32) of the only clients let in.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.gateway import GatewaySettings
-from isoproxy.bitcoin.inbound import InboundSettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Networks, custom_signet
 from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.v1 import VersionRewrite
@@ -46,13 +45,6 @@ def bridge_settings(config: BitcoinConfig) -> BridgeSettings:
 def claimed_ports(config: BitcoinConfig) -> frozenset[int]:
     """The destination ports whose streams are looked at; none where v2 is off."""
     return frozenset(config.ports if config.v2 == "on" else ())
-
-
-def inbound_settings(
-    config: BitcoinConfig, network: str, *, advertise_v2: bool = False
-) -> InboundSettings:
-    """For an inbound service of the network of this name; KeyError for an unknown one."""
-    return InboundSettings(networks(config).named(network), advertise_v2, transport_options(config))
 
 
 def gateway_settings(config: BitcoinConfig, gateway: GatewayConfig) -> GatewaySettings:

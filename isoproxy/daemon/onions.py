@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
-from isoproxy.bitcoin.messages import KNOWN_NETWORKS
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network
 from isoproxy.config import OnionServiceConfig
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.multiaddr import onion_multiaddr
@@ -29,7 +29,11 @@ _BACKLOG: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One onion service: its `ports` all lead to `target`; `v2` ends BIP324 before it."""
+    """One onion service: its `ports` all lead to `target`; `v2` ends BIP324 before it.
+
+    `network` is the node's, by default the one whose port this is; with `advertise_v2` the
+    node's VERSION gets service bit 11.
+    """
 
     name: str
     ports: Sequence[int]
@@ -37,6 +41,8 @@ class ServicePlan:
     key_file: Path | None = None
     clients: Sequence[str] = ()
     v2: bool = False
+    network: str | None = None
+    advertise_v2: bool = False
 
 
 def service_plan(config: OnionServiceConfig) -> ServicePlan:
@@ -50,6 +56,8 @@ def service_plan(config: OnionServiceConfig) -> ServicePlan:
         None if config.key_file is None else Path(config.key_file),
         config.client_auth,
         config.v2,
+        config.network,
+        config.advertise_v2,
     )
 
 
@@ -108,15 +116,26 @@ def _inbound(plan: ServicePlan) -> Inbound:
     host = plan.target.host
     if host is None:
         raise ConfigError("with v2 an onion service's target must be a TCP address")
+    settings = InboundSettings(_network(plan), plan.advertise_v2)
+    return Inbound(settings, local_node(host, plan.target.port))
+
+
+def _network(plan: ServicePlan) -> Network:
+    """No v2 stream names its network: what the plan says, or whose port it is."""
+    if plan.network is not None:
+        try:
+            return KNOWN_NETWORKS.named(plan.network)
+        except KeyError:
+            names = ", ".join(network.name for network in KNOWN_NETWORKS)
+            raise ConfigError(f"not a known Bitcoin network; known are {names}") from None
     ports = {plan.target.port, *plan.ports}
     network = next((network for network in KNOWN_NETWORKS if network.port in ports), None)
     if network is None:
         raise ConfigError(
-            "with v2 the service's or the target's port must be a known network's, such as "
-            "8333: that is how the network is known"
+            "with v2 the network must be known: name it, or use a known network's port, such "
+            "as 8333, for the service or its target"
         )
-    settings = InboundSettings(network, advertise_v2=True)
-    return Inbound(settings, local_node(host, plan.target.port))
+    return network
 
 
 def _listen() -> tuple[socket.socket, Endpoint]:

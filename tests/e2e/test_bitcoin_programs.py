@@ -1,7 +1,7 @@
 """Promise: unchanged Bitcoin programs that speak v1 sync from v2 peers, through Tor.
 
-bcoin's light client and btcd as v1 clients, btcd with v2 behind an exit, on regtest.  btcd
-says of its peers that they speak v2, but shows no session ID; our own inbound side does.
+bcoin's light client, neutrino and btcd as v1 clients, btcd with v2 behind an exit, on regtest.
+btcd says of its peers that they speak v2, but shows no session ID; our own inbound side does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
 from isoproxy.bitcoin.messages import REGTEST
 from tests.e2e.test_bitcoin import flows, isoproxy
-from tests.interop.nodes import BcoinSpv, Btcd, wait_for
+from tests.interop.nodes import BcoinSpv, Btcd, Neutrino, wait_for
 from tests.interop.proxy import inbound
 from tests.kit.isoproxy_process import Isoproxy
 from tests.kit.tornet import TorNetwork
@@ -38,7 +38,7 @@ def node(stack: ExitStack, folder: Path, net: TorNetwork, *, v2: bool) -> Btcd:
     return made
 
 
-def reaches(program: Btcd | BcoinSpv, height: int) -> None:
+def reaches(program: Btcd | BcoinSpv | Neutrino, height: int) -> None:
     wait_for(lambda: program.height == height, 60)
 
 
@@ -109,6 +109,27 @@ def test_bcoins_light_client_syncs_from_btcd_in_v2(
     assert len(flow["circuits"]) == 1
     assert "filterload" in flow["to_peer"]["messages"]
     assert flow["to_client"]["messages"].keys() & {"headers", "merkleblock"}
+
+
+def test_neutrino_syncs_from_btcd_in_v2(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork
+) -> None:
+    server = node(stack, tmp_path / "server", tor_network, v2=True)
+    proxy = stack.enter_context(
+        isoproxy(tmp_path, tor_network, [server.port], "bitcoin.v1_fallback=never")
+    )
+    peer = f"{tor_network.server_ip}:{server.port}"
+    light = Neutrino(tmp_path / "neutrino", proxy.address[1], peer)
+    stack.callback(light.stop)
+    reaches(light, 120)
+    server.call("generate", 5)
+    reaches(light, 125)
+    (there,) = server.call("getpeerinfo")
+    assert there["v2_connection"]
+    assert "neutrino" in there["subver"]
+    (flow,) = flows(proxy)
+    assert flow["transport"] == "v2"
+    assert {"headers", "cfheaders"} <= flow["to_client"]["messages"].keys()
 
 
 def test_both_ends_show_the_same_session_id(

@@ -42,23 +42,33 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def btcd_program() -> str:
-    """The path of btcd, built from the Go module proxy if need be."""
-    program = CACHE / "bin" / "btcd"
+def go_program(name: str, package: str, folder: Path | None = None) -> str:
+    """The path of a program, built from the Go module proxy if need be."""
+    program = CACHE / "bin" / name
     if not program.exists():
         if shutil.which("go") is None:
-            pytest.skip("go is not installed, so btcd cannot be built")
-        CACHE.mkdir(parents=True, exist_ok=True)
+            pytest.skip(f"go is not installed, so {name} cannot be built")
+        program.parent.mkdir(parents=True, exist_ok=True)
         built = subprocess.run(
-            ["go", "install", f"github.com/btcsuite/btcd@{BTCD_VERSION}"],
+            ["go", "install", package],
+            cwd=folder,
             env={**os.environ, "GOBIN": str(program.parent)},
             capture_output=True,
             text=True,
             check=False,
         )
         if built.returncode:
-            pytest.skip("btcd could not be built: " + built.stderr.strip()[-200:])
+            pytest.skip(f"{name} could not be built: " + built.stderr.strip()[-200:])
     return str(program)
+
+
+def btcd_program() -> str:
+    return go_program("btcd", f"github.com/btcsuite/btcd@{BTCD_VERSION}")
+
+
+def neutrino_program() -> str:
+    """A program around neutrino; go.mod pins its version."""
+    return go_program("light", ".", Path(__file__).parent / "neutrino")
 
 
 def bcoin_folder() -> Path:
@@ -212,3 +222,18 @@ class BcoinSpv(Program):
         finally:
             connection.close()
         return height
+
+
+class Neutrino(Program):
+    """The light client of lnd on regtest, all of its P2P through a SOCKS proxy."""
+
+    def __init__(self, folder: Path, proxy_port: int, peer: str) -> None:
+        folder.mkdir(parents=True)
+        proxy = f"127.0.0.1:{proxy_port}"
+        super().__init__([neutrino_program(), str(folder), proxy, peer], folder)
+
+    @property
+    def height(self) -> int:
+        """Blocks whose headers and filter headers it knows; -1 before it knows any."""
+        lines = [line for line in self.log.splitlines() if line.startswith("height ")]
+        return int(lines[-1].split()[1]) if lines else -1

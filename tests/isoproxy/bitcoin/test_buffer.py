@@ -73,3 +73,18 @@ def test_trim_gives_memory_back_only_when_empty() -> None:
     assert len(queue.data) == 0
     queue.append(b"more")
     assert queue.take() == b"more"
+
+
+def test_the_beginning_of_a_packet_is_moved_once_and_early() -> None:
+    queue = ByteQueue()
+    size = 3 * AHEAD
+    queue.append(bytes(size))  # an earlier packet made it this large
+    queue.drop(size - 100)
+    queue.expect(size - READ)
+    queue.space()
+    assert (queue.start, queue.end) == (0, 100)
+    queue.added(AHEAD)
+    before = queue.data
+    queue.expect(size - READ)
+    queue.space()
+    assert (queue.start, queue.data is before) == (0, True)

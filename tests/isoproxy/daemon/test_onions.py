@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.bitcoin.v1 import VERSION
+from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, parse_version
 from isoproxy.config import OnionServiceConfig
 from isoproxy.daemon.onions import PublishedService, ServicePlan, service_plan
 from isoproxy.errors import ConfigError
@@ -46,6 +46,9 @@ def test_plans_that_cannot_be() -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             PublishedService(ServicePlan("x", ports, target, v2=True), control)
+    nowhere = ServicePlan("x", [8333], NODE, v2=True, network="mainnet2")
+    with pytest.raises(ConfigError, match="known are mainnet, testnet3"):
+        PublishedService(nowhere, control)
     with pytest.raises(ConfigError, match="x25519"):
         PublishedService(ServicePlan("x", [8333], NODE, clients=["short"], v2=True), control)
 
@@ -83,12 +86,14 @@ async def stream(network: TorNetwork, host: str, port: int) -> socket.socket:
     raise AssertionError("the onion service was not reached")
 
 
+@pytest.mark.parametrize("advertise", [True, False])
 async def test_a_node_that_speaks_v1_is_reached_by_v2_over_an_onion_service(
-    short_path: Path, tor_network: TorNetwork
+    short_path: Path, tor_network: TorNetwork, advertise: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as node:
         node.setblocking(False)
-        words = (f"127.0.0.1:{node.getsockname()[1]}", "--v2", "--port", "8333")
+        words = [f"127.0.0.1:{node.getsockname()[1]}", "--v2", "--port", "18333"]
+        words += ["--network", "mainnet", *(["--advertise-v2"] if advertise else [])]
         async with publishing(short_path, tor_network.exits[1], *words) as published:
             host, _, port = published.address.rpartition(":")
             sock = await stream(tor_network, host, int(port))
@@ -99,7 +104,8 @@ async def test_a_node_that_speaks_v1_is_reached_by_v2_over_an_onion_service(
             local = V1End(accepted)
             assert await local.message() == (VERSION, version_payload())
             await send(local.sock, HELLO + v1("ping", bytes(8)))
-            await peer.contents()
+            services = parse_version((await peer.contents())[13:]).services
+            assert bool(services & SERVICE_P2P_V2) is advertise
             assert await peer.contents() == short("ping", bytes(8))
             sock.close()
             local.sock.close()

@@ -1,0 +1,78 @@
+"""What became of flows, counted once, and nothing kept that belongs to anybody."""
+
+from __future__ import annotations
+
+import pytest
+
+from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.ledger import Ledger, Outcome
+from isoproxy.bitcoin.messages import MAINNET
+from isoproxy.bitcoin.translator import Ending, Relay
+from isoproxy.target import Target
+from tests.isoproxy.bitcoin.ends import key
+from tests.isoproxy.bitcoin.peers import established, short, v1
+
+PEER = Target.parse("peer.example", 8333)
+
+
+def translated() -> Flow:
+    """A flow with a ping each way, after VERSION."""
+    session = established()
+    session.from_client(v1("ping", bytes(8)))
+    session.from_peer(short("pong", bytes(8)))
+    session.from_peer(b"\xff")
+    return Flow(key(), PEER, MAINNET, session.translator, transport="v2")
+
+
+def test_flows_under_way_and_flows_that_ended_count_alike() -> None:
+    ledger = Ledger()
+    flow = translated()
+    with ledger.entry(flow):
+        before = ledger.totals()
+        assert ledger.flows == {flow}
+    after = ledger.totals()
+    assert not ledger.flows
+    assert after.to_peer == before.to_peer
+    assert after.to_client == before.to_client
+    assert after.to_peer.messages == {"version": 1, "ping": 1}
+    assert after.to_client.messages == {"pong": 1}
+    assert after.to_client.dropped == 1
+    assert after.to_client.v1 - after.to_client.v2 == 3  # a short id saves three bytes
+    assert after.to_peer.wire == flow.bytes_up
+    assert (before.outcomes, after.outcomes) == ({}, {Outcome.V2: 1})
+    with ledger.entry(translated()):
+        pass
+    assert ledger.totals().to_peer.messages["ping"] == 2
+
+
+def test_what_is_not_translated_counts_in_bytes_alone() -> None:
+    ledger = Ledger()
+    flow = Flow(key(), PEER, transport="untouched", plain=Relay(now=0))
+    assert flow.plain is not None
+    with ledger.entry(flow):
+        flow.plain.client.inbox.reserve(5)[:] = b"SSH-2"
+        flow.plain.received(flow.plain.client, 5, 0)
+    totals = ledger.totals()
+    assert (totals.to_peer.wire, totals.to_peer.v1) == (5, 0)
+    assert totals.outcomes == {Outcome.UNTOUCHED: 1}
+
+
+@pytest.mark.parametrize(
+    ("flow", "outcome"),
+    [
+        (Flow(key(), PEER), Outcome.UNTOUCHED),
+        (Flow(key(), PEER, MAINNET, transport="v1", fell_back=True), Outcome.V1_FALLBACK),
+        (Flow(key(), PEER, MAINNET, ended=Ending.V2_REQUIRED), Outcome.REFUSED),
+        (Flow(key(), PEER, MAINNET, ended=Ending.HANDSHAKE_TIMEOUT), Outcome.FAILED),
+        (Flow(key(), PEER, MAINNET, transport="v2", ended=Ending.IDLE), Outcome.V2),
+    ],
+)
+def test_outcomes(flow: Flow, outcome: Outcome) -> None:
+    assert Outcome.of(flow) is outcome
+
+
+def test_a_defect_is_counted_too() -> None:
+    ledger = Ledger()
+    with pytest.raises(RuntimeError), ledger.entry(Flow(key(), PEER, MAINNET)):
+        raise RuntimeError
+    assert ledger.totals().outcomes == {Outcome.FAILED: 1}
