@@ -19,11 +19,11 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, TextIO
 
-from isoproxy.admin import AdminServer, Answer
+from isoproxy.admin import AdminServer
 from isoproxy.config import (
     Config,
     Loaded,
@@ -35,14 +35,11 @@ from isoproxy.config import (
 from isoproxy.daemon.bitcoin import Bitcoin, Door
 from isoproxy.daemon.bitcoin_status import (
     MESSAGE_TYPES,
-    bitcoin_status,
-    circuits_of,
     collect_bitcoin,
 )
-from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
-from isoproxy.daemon.names import NO_NAMES, DaemonNames
-from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.names import DaemonNames
+from isoproxy.daemon.requests import answers
 from isoproxy.daemon.services import Services
 from isoproxy.daemon.settings import (
     describe_listener,
@@ -51,9 +48,9 @@ from isoproxy.daemon.settings import (
     front_limits,
     listener_settings,
 )
-from isoproxy.daemon.status import collect, status
+from isoproxy.daemon.status import collect
 from isoproxy.daemon.upstream import Upstream
-from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.isolation import Isolator
@@ -101,7 +98,7 @@ class Daemon:
         self.config: Config = loaded.config
         self._warnings = loaded.warnings
         self._read_again = reload
-        self._guard = guard
+        self.guard = guard
         self._out = out
         self._progress = BootstrapProgress(progress)
         self._notifier = Notifier()
@@ -132,18 +129,11 @@ class Daemon:
             p2p=self.bitcoin.p2p,
         )
         self.services = Services(
-            config, self.isolator, self.upstream.control, self._resolver_of, out
+            config, self.isolator, self.upstream.control, self.resolver_of, out
         )
         self.admin = AdminServer(admin_address(config))
-        for request, handler in (
-            ("status", self._answer_status),
-            ("newnym", self._answer_newnym),
-            ("reload", self._answer_reload),
-            ("explain", self._answer_explain),
-            ("metrics", self._answer_metrics),
-            ("resolve", self._answer_resolve),
-        ):
-            self.admin.register(request, handler)
+        for request, answer in answers(self).items():
+            self.admin.register(request, answer)
 
     async def run(self) -> None:
         """Serve until `stop`; raises IsoproxyError when the start fails."""
@@ -206,7 +196,7 @@ class Daemon:
         await self.admin.open()
         self._resources.push_async_callback(self.admin.close)
         self.upstream.on_progress(self._progress.update)
-        self.upstream.control.on_newnym(self._newnym)
+        self.upstream.control.on_newnym(self.new_identity)
         self.upstream.on_change(self._tor_changed.set)
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
@@ -278,7 +268,7 @@ class Daemon:
         if names is not None and self._tor_answers:
             names.tor_answers()
 
-    def _resolver_of(self, client: bytes | None) -> Resolver:
+    def resolver_of(self, client: bytes | None) -> Resolver:
         """The resolver for a client; raises NamingError if there is none."""
         if self.names is None:
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
@@ -339,7 +329,17 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _newnym(self) -> None:
+    @property
+    def tor_answers(self) -> bool:
+        """Whether Tor's SocksPort answered last time."""
+        return bool(self._tor_answers)
+
+    @property
+    def uptime_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def new_identity(self) -> None:
+        """Change every key at once."""
         self.isolator.new_epoch()
         _log.notice("new_identity", epoch=self.isolator.epoch)
 
@@ -352,47 +352,6 @@ class Daemon:
         if self._tor_answers:
             return f"{len(self.front.listeners)} listeners, tor: {tor}"
         return f"degraded: tor does not answer yet ({tor})"
-
-    async def _answer_status(self, request: Mapping[str, Any]) -> Answer:
-        flows = {flow.key for flow in self.bitcoin.ledger.flows}
-        circuits = await circuits_of(self.upstream.control, flows, self.dialer.form)
-        return status(
-            self.front,
-            self.upstream,
-            tor_answers=bool(self._tor_answers),
-            uptime_s=time.monotonic() - self._began,
-            local_lookups_refused=self._guard.refused,
-            names=None if self.names is None else self.names.status(),
-            bitcoin=bitcoin_status(self.bitcoin, circuits),
-        )
-
-    async def _answer_newnym(self, request: Mapping[str, Any]) -> Answer:
-        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
-        if self.config.tor.credentials == "verbatim":
-            await self.upstream.control.signal_newnym()
-        self._newnym()
-        return {"epoch": self.isolator.epoch}
-
-    async def _answer_reload(self, request: Mapping[str, Any]) -> Answer:
-        reloaded = await self.reload()
-        return {"changed": reloaded.changed, "after_a_restart": reloaded.after_a_restart}
-
-    async def _answer_explain(self, request: Mapping[str, Any]) -> Answer:
-        return explain(
-            self.config,
-            self.isolator,
-            **arguments_of(request),
-            live_keys=[flow.key for flow in self.front.flows()],
-        )
-
-    async def _answer_resolve(self, request: Mapping[str, Any]) -> Answer:
-        if self.names is None:
-            raise OperationError(NO_NAMES)
-        resolver = self._resolver_of(None)
-        return await resolve_for(resolver, self.isolator, **questions_of(request))
-
-    async def _answer_metrics(self, request: Mapping[str, Any]) -> Answer:
-        return {"exposition": self.exposition()}
 
     def exposition(self) -> str:
         """The metrics as of now, in Prometheus' text form."""

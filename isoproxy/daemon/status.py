@@ -91,6 +91,21 @@ def collect(metrics: Metrics, front: FrontEnd, upstream: Upstream, *, tor_answer
         metrics.listeners.add(name)  # a listener that a reload took away may still have flows
         metrics.connections.of(listener=name, state=state).value = count
     metrics.count_isolation_keys(lambda: len({flow.key for flow in flows if flow.key}))
+    for (name, protocol, refusal), count in counters.handshakes.items():
+        metrics.listeners.add(name)
+        metrics.handshakes.of(
+            listener=name,
+            protocol=protocol.value.decode() if protocol is not None else "unknown",
+            outcome=refusal.value if refusal is not None else "ok",
+        ).value = count
+    for (name, command, refusal), count in counters.requests.items():
+        metrics.requests.of(
+            listener=name,
+            command=command.name.lower(),
+            kind=refusal.value if refusal is not None else "ok",
+        ).value = count
+    dials = metrics.dial_seconds.of(upstream=upstream.mode)
+    dials.counts, dials.total = list(counters.dials.counts), counters.dials.total
     for kind, count in counters.refusals.items():
         metrics.policy_refusals.of(kind=kind.value).value = count
     metrics.relay_bytes.of(direction="up").value = counters.bytes_up + sum(

@@ -4,9 +4,7 @@ Theory of operation
     A connection goes through four stages, each with a deadline: *handshake* (bytes go to
     the session), *opening* (a name is being resolved or Tor is being dialled), *relaying*
     (a relay, or another program for the stream such as the Bitcoin bridge, has taken
-    over), *closing* (a refusal was written; the client's remaining bytes are read and
-    thrown away for a moment, because closing a socket with unread bytes resets the
-    connection and may destroy the refusal on its way).
+    over), *closing* (the client is told why there is no stream).
 
 Invariants
     Whatever happens, both sockets are closed and `front.ended(self)` is called once.  A
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
+from isoproxy.front.farewell import Farewell
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
@@ -37,9 +36,6 @@ from isoproxy.tor.dial import Dial
 if TYPE_CHECKING:
     from isoproxy.front.listener import Entrance
 
-LINGER_S: Final = 3.0
-"""Seconds a refused client is given to read why."""
-MAX_DISCARDED: Final = 1 << 18
 _CHUNK: Final = 1 << 14
 
 
@@ -58,9 +54,9 @@ class Connection:
 
     __slots__ = (
         "_dial",
-        "_discarded",
         "_early",
         "_ending",
+        "_farewell",
         "_p2p",
         "_readable",
         "_session",
@@ -96,7 +92,7 @@ class Connection:
         self._spoke = False
         self._readable = True
         self._ending = False
-        self._discarded = 0
+        self._farewell: Farewell | None = None
         front.deadlines.set(self, front.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
 
@@ -121,8 +117,6 @@ class Connection:
             # nothing to be sent, has left.
             if events & BROKEN or (events & PEER_SHUT and self._has_said_nothing()):
                 self.abort()
-        elif self.stage is Stage.CLOSING:
-            self._discard()
 
     def on_deadline(self) -> None:
         front = self.listener.front
@@ -140,6 +134,8 @@ class Connection:
             self.relay.abort()
         elif self.stage is Stage.RELAYING and self._task is not None:
             self._task.cancel()
+        elif self._farewell is not None:
+            self._farewell.close()
         else:
             self._close()
 
@@ -168,12 +164,12 @@ class Connection:
         try:
             outcome = session.receive(data)
         except RemoteProtocolError as error:
-            self.listener.refused(error.kind)
+            self.listener.greeted(session.protocol, error.kind)
             self._say_and_close(error.reply)
             return True
         if isinstance(outcome, Answer):
-            if outcome.kind is not None:
-                self.listener.refused(outcome.kind)
+            self.listener.greeted(session.protocol, None)
+            self.listener.answered(outcome.command, outcome.kind)
             self._say_and_close(outcome.reply)
             return True
         out = session.data_to_send()
@@ -264,6 +260,7 @@ class Connection:
         if self.stage is not Stage.OPENING:
             return
         session, wish = self._session, self.wish
+        self.listener.front.counters.dials.observe(dial.age_s)
         assert session is not None
         assert wish is not None
         if dial.error is not None or dial.reply is None:
@@ -272,6 +269,7 @@ class Connection:
         elif wish.command is Command.RESOLVE_PTR:
             name = dial.reply.host
             if isinstance(name, bytes):
+                self.listener.answered(wish.command, None)
                 self._say_and_close(session.resolved_name(name))
             else:
                 self._refuse(ErrorKind.TOR_PROTOCOL)
@@ -285,6 +283,7 @@ class Connection:
 
     def _answer_resolve(self, address: Address) -> None:
         assert self._session is not None
+        self.listener.answered(Command.RESOLVE, None)
         self._say_and_close(self._session.resolved(address))
 
     def _join(self, dial: Dial, session: Session) -> None:
@@ -296,6 +295,7 @@ class Connection:
         self._session = None
         self.stage = Stage.RELAYING
         front.counters.opened += 1
+        self.listener.answered(Command.CONNECT, None)
         early, self._early = self._early, b""
         upstream = dial.take_socket()
         if self._p2p and front.p2p is not None:
@@ -334,7 +334,10 @@ class Connection:
     def _refuse(self, kind: ErrorKind) -> None:
         if self.stage in (Stage.CLOSING, Stage.CLOSED):
             return
-        self.listener.refused(kind)
+        if self.wish is None:
+            self.listener.greeted(None, kind)
+        else:
+            self.listener.answered(self.wish.command, kind)
         self._say_and_close(self._session.refuse(kind) if self._session is not None else b"")
 
     def _say(self, data: bytes) -> bool:
@@ -344,31 +347,12 @@ class Connection:
         except OSError:
             return False
 
-    def _say_and_close(self, data: bytes) -> None:
+    def _say_and_close(self, words: bytes) -> None:
         front = self.listener.front
         self.stage = Stage.CLOSING
         self._session = None
-        try:
-            if data:
-                self._sock.send(data)
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._close()
-            return
-        front.deadlines.set(self, LINGER_S)
-        self._discard()
-
-    def _discard(self) -> None:
-        try:
-            while data := self._sock.recv(_CHUNK):
-                self._discarded += len(data)
-                if self._discarded > MAX_DISCARDED:
-                    break
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        self._close()
+        front.deadlines.clear(self)
+        self._farewell = Farewell(front.reactor, front.deadlines, self._sock, words, self._forget)
 
     def _close(self) -> None:
         if self.stage is Stage.CLOSED:

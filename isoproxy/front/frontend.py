@@ -19,10 +19,12 @@ from isoproxy.front.connection import Connection, Stage
 from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
-from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.isolation import ClientProtocol, IsolationKey, Isolator
 from isoproxy.names.answer import Want
 from isoproxy.observe.log import logger
+from isoproxy.observe.metrics import Histogram
 from isoproxy.reactor import Deadlines, Handler, Reactor
+from isoproxy.socks5 import Command
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer
 
@@ -64,6 +66,14 @@ class Counters:
     defects: int = 0
     scarcity: int = 0
     refusals: Counter[ErrorKind] = field(default_factory=Counter)
+    handshakes: Counter[tuple[str, ClientProtocol | None, ErrorKind | None]] = field(
+        default_factory=Counter
+    )
+    """By listener, protocol (None: it never became clear) and refusal (None: complete)."""
+    requests: Counter[tuple[str, Command, ErrorKind | None]] = field(default_factory=Counter)
+    """By listener, command and refusal (None: fulfilled)."""
+    dials: Histogram = field(default_factory=Histogram)
+    """Seconds from a wish to Tor's answer."""
 
     def refused(self, kind: ErrorKind) -> None:
         self.refusals[kind] += 1

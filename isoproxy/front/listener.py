@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Final
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
 from isoproxy.front.session import SessionRule, Wish
-from isoproxy.isolation import client_of_address, client_of_uid
+from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
 from isoproxy.observe.log import Sensitive, logger
+from isoproxy.socks5 import Command
 from isoproxy.tor.dial import OUT_OF_RESOURCES
 from isoproxy.tor.endpoint import Endpoint
 
@@ -135,10 +136,17 @@ class Entrance:
 
     # What connections tell their listener.
 
+    def greeted(self, protocol: ClientProtocol | None, refusal: ErrorKind | None) -> None:
+        """Count a handshake that came to an end, well or with a refusal."""
+        self.front.counters.handshakes[self.settings.name, protocol, refusal] += 1
+        if refusal is not None:
+            self.refused(refusal)
+
     def requested(self, wish: Wish) -> None:
-        """Say in the log, to those who debug, what a client asks for."""
+        """Count a handshake that became a wish; say in the log, to those who debug, which."""
+        stream = wish.stream
+        self.front.counters.handshakes[self.settings.name, stream.protocol, None] += 1
         if _log.debugging:
-            stream = wish.stream
             _log.debug(
                 "request",
                 listener=self.settings.name,
@@ -150,6 +158,12 @@ class Entrance:
                 username=Sensitive(stream.username),
                 password=Sensitive(stream.password),
             )
+
+    def answered(self, command: Command, refusal: ErrorKind | None) -> None:
+        """Count a request that was fulfilled, or refused."""
+        self.front.counters.requests[self.settings.name, command, refusal] += 1
+        if refusal is not None:
+            self.refused(refusal)
 
     def refused(self, kind: ErrorKind) -> None:
         """Count a client that was refused."""

@@ -72,6 +72,7 @@ class Answer:
     """
 
     reply: bytes
+    command: Command
     kind: ErrorKind | None = None
 
 
@@ -179,21 +180,22 @@ class Session:
         try:
             target = Target.parse(host, port)
         except PolicyRefusal as error:
-            return self._refusal(error.kind)
+            return self._refusal(command, error.kind)
         if command is Command.RESOLVE and target.is_ip:
-            return Answer(self.data_to_send() + self.resolved(ip_address(target.host)))
+            reply = self.data_to_send() + self.resolved(ip_address(target.host))
+            return Answer(reply, command)
         if command is Command.RESOLVE_PTR and not target.is_ip:
-            return self._refusal(ErrorKind.NAME_SYNTAX)
+            return self._refusal(command, ErrorKind.NAME_SYNTAX)
         route = Route.TOR if target.is_ip else self._rule.top_levels.route(target.host)
         if route is Route.REFUSE:
-            return self._refusal(ErrorKind.NAME_NEVER_SENT_TO_TOR)
+            return self._refusal(command, ErrorKind.NAME_NEVER_SENT_TO_TOR)
         assert self.protocol is not None
         stream = IsolationTuple(self._client, self.protocol, username, password, host.lower(), port)
         key = self._isolator.key_for(self._rule.listener, stream)
         return Wish(command, target, key, stream, route is Route.NAMECOIN)
 
-    def _refusal(self, kind: ErrorKind) -> Answer:
-        return Answer(self.data_to_send() + self.refuse(kind), kind)
+    def _refusal(self, command: Command, kind: ErrorKind) -> Answer:
+        return Answer(self.data_to_send() + self.refuse(kind), command, kind)
 
     def _expect_socks(self) -> Server:
         if self._socks is None:

@@ -179,12 +179,6 @@ class Metrics:
             "Bytes relayed.",
             direction=("up", "down"),
         )
-        self.isolation_evictions = self._add(
-            Counter,
-            "isoproxy_isolation_evictions_total",
-            "Isolation keys forgotten.",
-            reason=("epoch", "idle", "limit"),
-        )
         self.names = self._add(
             Counter,
             "isoproxy_names_total",

@@ -41,6 +41,7 @@ class Dial:
     """
 
     __slots__ = (
+        "_began",
         "_circuit",
         "_client",
         "_dialer",
@@ -73,6 +74,7 @@ class Dial:
         self._slot: Slot | None = None
         self._sock: socket.socket | None = None
         self._unsent = b""
+        self._began = dialer.loop.time()
         self.reply: Reply | None = None
         self.error: IsoproxyError | None = None
         self._read_ahead = read_ahead
@@ -80,6 +82,11 @@ class Dial:
         """Whether the socket may hold bytes that no event will announce again."""
         self.ending = False
         """Whether the far end has announced its end."""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it began."""
+        return self._dialer.loop.time() - self._began
 
     @property
     def leftover(self) -> bytes:

@@ -185,6 +185,7 @@ def test_the_commands_print_it(lab: Lab) -> None:
     assert status["complete"] is True
     assert status["servers"]["known"] == status["servers"]["up"] == 3
     assert "names: electrum, ready at block" in lab.proxy.command("status").stdout
+    dial(lab.proxy.address, "onion-web.bit", 80, user=b"counted").close()
     metrics = str(ask(lab.proxy.admin, "metrics")["exposition"])
     assert 'isoproxy_names_total{backend="electrum",outcome="ok"}' in metrics
     for text in (json.dumps(status), metrics, lab.proxy.text()):

@@ -215,9 +215,8 @@ class Isoproxy:
         deadline = time.monotonic() + _START_S
         while True:
             said = self._out.read_text().splitlines(keepends=True)
-            lines = [
-                line for line in said if line.startswith(("listening socks ", "listening bitcoin "))
-            ]
+            ours = ("listening socks ", "listening bitcoin ")
+            lines = [line for line in said if line.startswith(ours)]
             if len(lines) == len(self._listeners + self._gateways) and lines[-1].endswith("\n"):
                 break
             if self._running.poll() is not None or time.monotonic() > deadline:

@@ -23,6 +23,7 @@ from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
+    ClientProtocol,
     IsolationKey,
     Isolator,
     ListenerRule,
@@ -32,7 +33,7 @@ from isoproxy.isolation import (
 from isoproxy.names.answer import Want
 from isoproxy.names.name import TopLevels
 from isoproxy.reactor import Handler, Reactor
-from isoproxy.socks5 import Request, Server, encode_reply
+from isoproxy.socks5 import Command, Request, Server, encode_reply
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
@@ -145,6 +146,25 @@ async def test_tor_that_is_away_is_an_error_and_works_again_when_back(tmp_path: 
         assert await say(front, CONNECT) == b"\x05\x00" + encode_reply(1)
         (tmp_path / "away").rename(tmp_path / "tor")
         assert await say(front, CONNECT + b"x") == OK + b"x"
+
+
+async def test_what_happened_is_counted_without_saying_to_whom() -> None:
+    async with SocksPort() as port, front_end(port) as front:
+        await say(front, CONNECT + b"x")
+        await say(front, GREETING + b"\x05\x01\x00\x03\x05x.bit\x00\x50")
+        await say(front, b"\x06")
+        counters = front.counters
+        socks5, bit = ClientProtocol.SOCKS5, ErrorKind.NAME_NEVER_SENT_TO_TOR
+        assert counters.handshakes == {
+            ("test", socks5, None): 2,
+            ("test", None, ErrorKind.MALFORMED): 1,
+        }
+        assert counters.requests == {
+            ("test", Command.CONNECT, None): 1,
+            ("test", Command.CONNECT, bit): 1,
+        }
+        assert counters.refusals == {bit: 1, ErrorKind.MALFORMED: 1}
+        assert sum(counters.dials.counts) == 1
 
 
 async def test_resolve_and_resolve_ptr() -> None:

@@ -109,14 +109,14 @@ async def test_an_empty_pool_makes_wait_and_not_fail() -> None:
 
 
 async def test_the_wait_is_bounded() -> None:
-    settings = replace(QUICK, wait=0.2, burst=1, opens_per_minute=1, clean=0)
+    settings = replace(QUICK, wait=1.0, burst=1, opens_per_minute=1, clean=0)
     async with running(ElectrumServer(CHAIN), settings=settings) as bench:
         await bench.pool.session(bench.isolator.own_key("first"), bench.servers[0])
         began = asyncio.get_running_loop().time()
         with pytest.raises(DialError) as failed:
             await bench.pool.session(bench.isolator.own_key("second"), bench.servers[0])
         assert failed.value.kind is ErrorKind.DIAL_TIMEOUT
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert asyncio.get_running_loop().time() - began < 3.0
 
 
 async def test_new_circuits_are_limited() -> None:

@@ -16,7 +16,7 @@ def test_every_name_of_the_reference_is_there() -> None:
     for name in (
         "isoproxy_build_info", "isoproxy_connections", "isoproxy_handshakes_total",
         "isoproxy_requests_total", "isoproxy_dial_seconds", "isoproxy_relay_bytes_total",
-        "isoproxy_isolation_keys", "isoproxy_isolation_evictions_total", "isoproxy_names_total",
+        "isoproxy_isolation_keys", "isoproxy_names_total",
         "isoproxy_name_seconds", "isoproxy_name_cache_entries", "isoproxy_name_cache_hits_total",
         "isoproxy_name_cache_misses_total", "isoproxy_v2_sessions_total", "isoproxy_control_up",
         "isoproxy_upstream_up", "isoproxy_policy_refusals_total",

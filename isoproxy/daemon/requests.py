@@ -1,0 +1,72 @@
+"""What a running isoproxy answers on its admin socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isoproxy.admin import Answer, Handler
+from isoproxy.daemon.bitcoin_status import bitcoin_status, circuits_of
+from isoproxy.daemon.explain import arguments_of
+from isoproxy.daemon.explain import explain as explained
+from isoproxy.daemon.names import NO_NAMES
+from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.status import status as status_of
+from isoproxy.errors import OperationError
+
+if TYPE_CHECKING:
+    from isoproxy.daemon import Daemon
+
+
+def answers(daemon: Daemon) -> dict[str, Handler]:
+    """The handler of each request, by name."""
+
+    async def status(request: Mapping[str, Any]) -> Answer:
+        flows = {flow.key for flow in daemon.bitcoin.ledger.flows}
+        circuits = await circuits_of(daemon.upstream.control, flows, daemon.dialer.form)
+        return status_of(
+            daemon.front,
+            daemon.upstream,
+            tor_answers=daemon.tor_answers,
+            uptime_s=daemon.uptime_s,
+            local_lookups_refused=daemon.guard.refused,
+            names=None if daemon.names is None else daemon.names.status(),
+            bitcoin=bitcoin_status(daemon.bitcoin, circuits),
+        )
+
+    async def newnym(request: Mapping[str, Any]) -> Answer:
+        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
+        if daemon.config.tor.credentials == "verbatim":
+            await daemon.upstream.control.signal_newnym()
+        daemon.new_identity()
+        return {"epoch": daemon.isolator.epoch}
+
+    async def reload(request: Mapping[str, Any]) -> Answer:
+        reloaded = await daemon.reload()
+        return {"changed": reloaded.changed, "after_a_restart": reloaded.after_a_restart}
+
+    async def explain(request: Mapping[str, Any]) -> Answer:
+        return explained(
+            daemon.config,
+            daemon.isolator,
+            **arguments_of(request),
+            live_keys=[flow.key for flow in daemon.front.flows()],
+        )
+
+    async def resolve(request: Mapping[str, Any]) -> Answer:
+        if daemon.names is None:
+            raise OperationError(NO_NAMES)
+        resolver = daemon.resolver_of(None)
+        return await resolve_for(resolver, daemon.isolator, **questions_of(request))
+
+    async def metrics(request: Mapping[str, Any]) -> Answer:
+        return {"exposition": daemon.exposition()}
+
+    return {
+        "status": status,
+        "newnym": newnym,
+        "reload": reload,
+        "explain": explain,
+        "metrics": metrics,
+        "resolve": resolve,
+    }
