@@ -34,9 +34,13 @@ from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
 from isoproxy.names.answer import Want
 from isoproxy.names.name import Route
+from isoproxy.observe.log import logger
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.endpoint import Endpoint
+
+
+_log = logger("bitcoin")
 
 
 class Door:
@@ -51,7 +55,9 @@ class Door:
         self.gateway = Gateway(
             self._key_for, self._connect, ledger, resolve=self._resolve, socks=self._hand_over
         )
-        self._task = front.loop.create_task(self._serve(), name="bitcoin gateway")
+        serving = self.gateway.serve(listener)
+        self._task = front.loop.create_task(serving, name="bitcoin gateway")
+        self._task.add_done_callback(self._closed)
 
     def address(self) -> str:
         """Where it listens: `host:port` or `unix:path`."""
@@ -72,16 +78,14 @@ class Door:
         self._task.cancel()
         return self._task
 
-    async def _serve(self) -> None:
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self.gateway.serve(self._listener)
-        finally:
-            path = self.entrance.settings.endpoint.path
-            if path is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-            self._listener.close()
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        path = self.entrance.settings.endpoint.path
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self._listener.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.err("gateway_defect", gateway=self.entrance.settings.name, error=error)
 
     def _key_for(self, stream: IsolationTuple) -> IsolationKey:
         return self._front.isolator.key_for(self.entrance.rule.listener, stream)
@@ -153,7 +157,7 @@ class Bitcoin:
         """Close all gateways and end their connections."""
         tasks = [door.close() for door in self.doors.values()]
         self.doors.clear()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _follow(self, config: Config) -> None:
         self.p2p.ports = claimed_ports(config.bitcoin)

@@ -1,0 +1,114 @@
+"""A gateway in the daemon: names resolved under its key, all or nothing on a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from isoproxy.config import Config, load
+from isoproxy.daemon.bitcoin import Bitcoin
+from isoproxy.daemon.settings import dialer_settings
+from isoproxy.errors import OperationError
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.isolation import P2P, IsolationKey, Isolator, upstream_credentials
+from isoproxy.names.answer import Want
+from isoproxy.reactor import Handler, Reactor
+from isoproxy.target import Target
+from isoproxy.tor.dialer import Dialer
+from tests.kit.socks_port import SocksPort
+
+ONION = Target.parse("b" * 56 + ".onion", 8333)
+
+
+class Table:
+    """Names, and who asked for them."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Target, IsolationKey, Want, bytes | None]] = []
+
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
+        self.asked.append((target, key, want, client))
+        return ONION
+
+
+def configured(*settings: str) -> Config:
+    return load(None, ["bitcoin.gateway.0.address=127.0.0.1:0", *settings]).config
+
+
+@asynccontextmanager
+async def world(port: SocksPort, config: Config) -> AsyncIterator[tuple[Bitcoin, FrontEnd, Table]]:
+    def fail(handler: Handler, error: Exception) -> None:
+        raise error
+
+    reactor = Reactor(asyncio.get_running_loop(), fail)
+    isolator = Isolator()
+    dialer = Dialer(reactor, isolator, dialer_settings(config, port.endpoint))
+    bitcoin, names = Bitcoin(config, dialer, isolator), Table()
+    front = FrontEnd(reactor, isolator, dialer, names=names, p2p=bitcoin.p2p)
+    with bitcoin.reserved(config) as sockets:
+        bitcoin.apply(front, config, sockets)
+    try:
+        yield bitcoin, front, names
+    finally:
+        await bitcoin.close()
+        await front.drain(0)
+        dialer.close()
+        reactor.close()
+
+
+async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
+    config = configured("bitcoin.gateway.0.peer=node.bit:8333")
+    async with SocksPort() as port, world(port, config) as (bitcoin, _, names):
+        host, _, number = bitcoin.doors["gateway"].address().rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(number))
+        writer.write(b"no bitcoin at all")  # carried untouched, to the one peer
+        assert await reader.readexactly(17) == b"no bitcoin at all"
+        ((target, key, want, client),) = names.asked
+        assert (target, want) == (Target.parse("node.bit", 8333), Want.STREAM)
+        assert client is not None
+        (request,) = port.requests
+        assert request.host == ONION.host.encode()
+        assert request.password == upstream_credentials(key, P2P).password
+        writer.close()
+
+
+async def test_a_reload_keeps_what_stays_and_changes_nothing_if_it_cannot() -> None:
+    config = configured()
+    async with SocksPort() as port, world(port, config) as (bitcoin, front, _):
+        door = bitcoin.doors["gateway"]
+        changed = configured("bitcoin.gateway.0.max_connections=7", "bitcoin.garbage=none")
+        with bitcoin.reserved(changed) as sockets:
+            assert sockets == {}
+            assert bitcoin.apply(front, changed, sockets) == []
+        assert bitcoin.doors == {"gateway": door}
+        assert door.gateway.settings.max_connections == 7
+        assert door.gateway.bridging.options.garbage == (0, 0)
+
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            there = f"bitcoin.gateway.2.address=127.0.0.1:{taken.getsockname()[1]}"
+            more = configured("bitcoin.gateway.1.address=127.0.0.1:0", there)
+            with pytest.raises(OperationError, match="cannot listen"), bitcoin.reserved(more):
+                pass
+        assert bitcoin.doors == {"gateway": door}
+
+
+async def test_what_fails_after_the_reservation_closes_it() -> None:
+    config = configured()
+    async with SocksPort() as port, world(port, config) as (bitcoin, _, _names):
+        more = configured("bitcoin.gateway.1.address=127.0.0.1:0")
+        reserved: list[socket.socket] = []
+
+        def follow() -> None:
+            with bitcoin.reserved(more) as sockets:
+                reserved.extend(sockets.values())
+                raise OperationError("another part cannot follow")
+
+        with pytest.raises(OperationError):
+            follow()
+        assert [sock.fileno() for sock in reserved] == [-1]
