@@ -39,7 +39,6 @@ from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.endpoint import Endpoint
 
-
 _log = logger("bitcoin")
 
 
