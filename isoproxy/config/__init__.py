@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isoproxy.config.address import Address
+from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
 from isoproxy.config.build import build
 from isoproxy.config.check import check
 from isoproxy.config.difference import changed_keys
@@ -29,11 +30,9 @@ from isoproxy.config.places import (
 )
 from isoproxy.config.sample import sample_toml
 from isoproxy.config.schema import (
-    BitcoinConfig,
     Config,
     DnsConfig,
     ElectrumConfig,
-    GatewayConfig,
     LimitsConfig,
     ListenerConfig,
     NamesConfig,

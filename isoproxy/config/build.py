@@ -6,8 +6,9 @@ import difflib
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from isoproxy.config.bitcoin import GatewayConfig
 from isoproxy.config.option import Option, options_of
-from isoproxy.config.schema import Config, GatewayConfig, ListenerConfig
+from isoproxy.config.schema import Config, ListenerConfig
 from isoproxy.config.sources import Leaf, Node, Table, Tables, plain
 from isoproxy.config.torline import parse_tor_line
 

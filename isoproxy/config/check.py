@@ -8,8 +8,9 @@ from hashlib import sha256
 from ipaddress import ip_address
 
 from isoproxy.config.address import Address
+from isoproxy.config.bitcoin import GatewayConfig
 from isoproxy.config.build import Places, problem
-from isoproxy.config.schema import Config, GatewayConfig
+from isoproxy.config.schema import Config
 from isoproxy.isolation import Isolate
 
 _WHONIX_PORTS = range(9040, 9230)
