@@ -15,7 +15,7 @@ from typing import Final
 
 from isoproxy.reactor import Deadlines, Reactor
 
-LINGER_S: Final = 3.0
+LINGER_S: Final = 10.0
 """Seconds a client is given to read what it was told."""
 MAX_DISCARDED: Final = 1 << 18
 _CHUNK: Final = 1 << 14

@@ -40,7 +40,7 @@ from isoproxy.names.electrum_session import (
     ElectrumSession,
     ServerRefused,
 )
-from isoproxy.names.electrum_tls import TlsPolicy
+from isoproxy.names.electrum_tls import NotVouchedFor, TlsPolicy
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
 from isoproxy.target import Target
@@ -356,9 +356,7 @@ class ServerPool:
             async with asyncio.timeout(timeout):
                 try:
                     streams = await self._open_streams(key, server)
-                except DialError:
-                    if not self._tls.needs_second_try(server):
-                        raise
+                except NotVouchedFor:
                     streams = await self._open_streams(key, server)
         except TimeoutError:
             raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None

@@ -42,6 +42,11 @@ class CertificateRefused(DialError):
         )
 
 
+class NotVouchedFor(CertificateRefused):
+    """No authority vouches for the certificate; a second connection is judged by a pin,
+    or by what it shows if there is none yet."""
+
+
 class PinStore:
     """Certificates that servers without an authority showed first, by host:port.
 
@@ -102,17 +107,12 @@ class TlsPolicy:
         self._encrypting = _context(authorities=False)
         self._unvouched: set[str] = set()
 
-    def needs_second_try(self, server: Server) -> bool:
-        """True if the last attempt failed only because no authority vouches for it."""
-        return server.label in self._unvouched and self._pins.get(server) is None
-
     async def open(
         self, sock: socket.socket, server: Server
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Streams over the connected `sock`, which is closed on failure.
 
-        Raises DialError; if `needs_second_try` says so then, a new connection will be
-        judged by the certificate it shows.
+        Raises DialError; after NotVouchedFor a new connection is worth a try.
         """
         if not server.tls:
             return await asyncio.open_connection(sock=sock, limit=_LIMIT)
@@ -130,7 +130,7 @@ class TlsPolicy:
         except ssl.SSLCertVerificationError:
             sock.close()
             self._unvouched.add(server.label)
-            raise CertificateRefused from None
+            raise NotVouchedFor from None
         except OSError:
             sock.close()
             raise DialError(kind=ErrorKind.GENERAL_FAILURE) from None

@@ -363,7 +363,8 @@ def test_hostile_peers_and_clients_do_not_disturb_others(
             one.sock.close()
             good.ping(b"stillok!")
         proxy.wait_for("the flows' end", lambda: len(flows(proxy)) == 1)
-        assert resident_kb(proxy.pid) < memory + 32 * 1024
+        # A message of the longest size that the networks allow may have been under way.
+        assert resident_kb(proxy.pid) < memory + 64 * 1024
         proxy.wait_for("the sockets' end", lambda: descriptors(proxy.pid) <= open_before)
         totals = proxy.status()["bitcoin"]["totals"]
         assert totals["corrupt"] == 1

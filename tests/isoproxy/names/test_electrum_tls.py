@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import DialError
-from isoproxy.names.electrum_tls import CertificateRefused, PinStore, TlsPolicy
+from isoproxy.names.electrum_tls import CertificateRefused, NotVouchedFor, PinStore, TlsPolicy
 from isoproxy.names.servers import Server, parse_server
 from tests.kit.electrumx import self_signed
 
@@ -59,9 +59,9 @@ async def test_a_pin_decides_alone(tmp_path: Path) -> None:
         right = parse_server(f"names.example:1:s:{fingerprint.hex()}")
         wrong = parse_server(f"names.example:1:s:{'00' * 32}")
         assert await exchange(policy, right, port) == b"hello"
-        with pytest.raises(CertificateRefused):
+        with pytest.raises(CertificateRefused) as caught:
             await exchange(policy, wrong, port)
-        assert not policy.needs_second_try(wrong)
+        assert not isinstance(caught.value, NotVouchedFor)
 
 
 async def test_an_onion_service_needs_no_certificate_but_a_pin_holds(tmp_path: Path) -> None:
@@ -81,17 +81,31 @@ async def test_without_an_authority_the_certificate_shown_first_is_kept(tmp_path
         tls_server(tmp_path / "two") as (other_port, _),
     ):
         policy = TlsPolicy(PinStore(tmp_path))
-        with pytest.raises(CertificateRefused):
+        with pytest.raises(NotVouchedFor):
             await exchange(policy, server, port)
-        assert policy.needs_second_try(server)
         assert await exchange(policy, server, port) == b"hello"
-        assert not policy.needs_second_try(server)
         assert PinStore(tmp_path).get(server) == fingerprint
         later = TlsPolicy(PinStore(tmp_path))
         assert await exchange(later, server, port) == b"hello"
-        with pytest.raises(CertificateRefused):
+        with pytest.raises(CertificateRefused) as caught:
             await exchange(later, server, other_port)
-        assert not later.needs_second_try(server)
+        assert not isinstance(caught.value, NotVouchedFor)
+
+
+async def test_first_connections_side_by_side_may_all_try_again(tmp_path: Path) -> None:
+    """Whichever of them learns the pin, none of the others takes that for a refusal."""
+    server = parse_server("names.example:1:s")
+    async with tls_server(tmp_path) as (port, _):
+        policy = TlsPolicy(PinStore())
+
+        async def first_contact() -> bytes:
+            try:
+                return await exchange(policy, server, port)
+            except NotVouchedFor:
+                return await exchange(policy, server, port)
+
+        answers = await asyncio.gather(*(first_contact() for _ in range(8)))
+        assert answers == [b"hello"] * 8
 
 
 async def test_plain_tcp_is_passed_on_as_it_is() -> None:
