@@ -142,7 +142,7 @@ FLOODS: Final = tuple(
 
 def byte_by_byte() -> Iterator[Attack]:
     for offence in OFFENCES:
-        yield replace(offence, pieces=1 if len(offence.words) < 500 else 100)
+        yield replace(offence, pieces=1 if len(offence.words) < 500 else 900)
 
 
 def cut_off() -> Iterator[Attack]:
