@@ -36,7 +36,7 @@ from tests.kit.tornet import TorNetwork
 
 TOTAL: Final = 10_000
 AT_A_TIME: Final = 200
-HANDSHAKE_S: Final = 2
+HANDSHAKE_S: Final = 6
 PATIENCE_S: Final = HANDSHAKE_S + 15
 """By then every hostile connection is over; lingering and a busy machine included."""
 PEAK_KB: Final = 32 * 1024

@@ -37,7 +37,13 @@ def echo(tor_network: TorNetwork) -> Iterator[EchoServer]:
 
 
 def opened(proxy: Isoproxy, echo: EchoServer, user: bytes) -> socket.socket:
-    stream = dial(proxy.address, "echo.test", echo.port, user=user, timeout=60)
+    while True:
+        try:
+            stream = dial(proxy.address, "echo.test", echo.port, user=user, timeout=60)
+            break
+        except Refused:
+            # A tor that has just started refuses some; the test's timeout is the deadline.
+            time.sleep(0.5)
     stream.sendall(b"hello")
     assert receive_exactly(stream, 5) == b"hello"
     return stream
