@@ -61,33 +61,33 @@ def _line(name: str, field: Field[Any], option: Option, value: Any, active: bool
     """One setting: itself if it has another value than the default, else a comment."""
     default = None if field.default is MISSING else field.default
     if active and value != default:
-        return f"{name} = {_toml(value)}"
+        return f"{name} = {toml_value(value)}"
     if default is None:
-        return f"# Unset by default; an example: {name} = {_example(option)}"
-    return f"{'#' if active else '# '}{name} = {_toml(default)}"
+        return f"# Unset by default; an example: {name} = {example_of(option)}"
+    return f"{'#' if active else '# '}{name} = {toml_value(default)}"
 
 
 def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, 92, break_on_hyphens=False)]
 
 
-def _example(option: Option) -> str:
+def example_of(option: Option) -> str:
     bare = option.example.replace(".", "").isdigit() or option.example.startswith('"')
     return option.example if bare else json.dumps(option.example)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """`value` in TOML; every default of the schema is of a kind listed here."""
     match value:
         case Isolate():
             names = (name for name, flag in FLAG_NAMES.items() if flag in value)
-            return _toml(tuple(names))
+            return toml_value(tuple(names))
         case bool():
             return "true" if value else "false"
         case tuple():
-            return "[" + ", ".join(_toml(item) for item in value) + "]"
+            return "[" + ", ".join(toml_value(item) for item in value) + "]"
         case Mapping():
-            pairs = (f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items())
+            pairs = (f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items())
             return "{ " + ", ".join(pairs) + " }" if value else "{}"
         case int() | float() if str(value).replace(".", "").isdigit() and str(value)[0] != "0":
             return str(value)
