@@ -41,6 +41,8 @@ from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
 from isoproxy.tor.endpoint import Endpoint
 
 DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
+DEFAULT_NAME: Final = "default"
+"""What the first listener is called if it is given no name."""
 LOG_LEVELS: Final = ("debug", "info", "notice", "warn", "err")
 
 _name = matching(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of small letters, digits, '-' and '_'")
@@ -355,7 +357,7 @@ class Config:
 
     tor: TorConfig = section(TorConfig, "How Tor is reached.")
     listener: tuple[ListenerConfig, ...] = sections(
-        ListenerConfig, "A port for applications.", default=(ListenerConfig(name="default"),)
+        ListenerConfig, "A port for applications.", default=(ListenerConfig(name=DEFAULT_NAME),)
     )
     limits: LimitsConfig = section(LimitsConfig, "What clients may use up.")
     names: NamesConfig = section(NamesConfig, "Namecoin names.")

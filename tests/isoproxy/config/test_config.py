@@ -240,6 +240,28 @@ def test_the_samples_settings_are_the_defaults(tmp_path: Path) -> None:
     assert changed_keys(loaded.config, Config()) == ()
 
 
+def test_a_sample_of_a_configuration_says_what_it_says(tmp_path: Path) -> None:
+    changes = [
+        'tor.mode="system"',
+        'tor.socks="unix:/run/tor/socks"',
+        "listener.0.require_auth=true",
+        'listener.1.address="127.0.0.1:9251"',
+        'listener.1.isolate=["ClientAddr","DestAddr"]',
+        'bitcoin.gateway.0.address="127.0.0.1:1324"',
+        'bitcoin.gateway.0.peer="node.test:8333"',
+        'names.top_levels={ lan = "refuse" }',
+        'names.electrum.servers=["a.test:50002:s", "b.test:50002:s"]',
+        "limits.idle_timeout_s=0.5e2",
+    ]
+    config = load(None, changes).config
+    again = load(write(tmp_path, sample_toml(config))).config
+    assert changed_keys(again, config) == ()
+    assert again.tor.mode == "system"
+    assert len(again.listener) == 2
+    assert sample_toml(again) == sample_toml(config)
+    assert sample_toml(load(None, []).config) == sample_toml()
+
+
 def test_the_sample_names_every_setting() -> None:
     sample = sample_toml()
 
