@@ -142,6 +142,11 @@ def test_all_problems_of_all_files_are_reported_with_their_lines(tmp_path: Path)
     }
 
 
+def test_a_number_of_thousands_of_digits_is_a_wrong_setting_like_others(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, "", "limits.max_connections=" + "1" * 5000)
+    assert problem.startswith("--set limits.max_connections: expected a whole number from 1 to ")
+
+
 @pytest.mark.parametrize(
     ("text", "nearest"),
     [
