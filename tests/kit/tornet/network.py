@@ -114,6 +114,11 @@ class TorNetwork:
         return self._place.address(_SERVERS)
 
     @property
+    def subnet(self) -> str:
+        """All addresses of the network and its servers, as `127.x.y.0/24`."""
+        return self._place.address(0) + "/24"
+
+    @property
     def joining_lines(self) -> list[str]:
         """Lines of torrc that make a tor of the caller's own a client of this network."""
         lines = (self._directory_lines + torrc.COMMON).splitlines()
