@@ -20,7 +20,11 @@ def register(commands: Commands) -> None:
     run.set_defaults(run=run_service)
     check = commands.add_parser("check", help="check the configuration")
     add_configuration(check)
-    check.add_argument("--sample", action="store_true", help="print a commented sample file")
+    check.add_argument(
+        "--sample",
+        action="store_true",
+        help="print a commented sample file; it sets what -c and --set do",
+    )
     check.set_defaults(run=check_configuration)
 
 
@@ -44,7 +48,8 @@ def run_service(options: argparse.Namespace) -> int:
 
 def check_configuration(options: argparse.Namespace) -> int:
     if options.sample:
-        print(sample_toml(), end="")
+        asked = options.config is not None or options.settings
+        print(sample_toml(loaded(options).config if asked else None), end="")
         return 0
     found = loaded(options)
     check_names(found.config.names)

@@ -88,7 +88,7 @@ def read_option(text: str, problems: list[str]) -> Table:
         return Table(where)
     try:
         parsed: object = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         parsed = value.strip()
     raw = {names[-1]: parsed}
     for name in reversed(names[:-1]):

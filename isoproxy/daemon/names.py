@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
-from isoproxy.config import ElectrumConfig, NamesConfig, RpcConfig, private_directory
+from isoproxy.config import ElectrumConfig, LoginAt, NamesConfig, RpcConfig, private_directory
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
 from isoproxy.names.answer import Policy
@@ -29,7 +28,6 @@ from isoproxy.names.servers import SHIPPED, parse_servers
 from isoproxy.names.service import NameService
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
-from isoproxy.tor.endpoint import Endpoint
 
 NO_NAMES: Final = (
     'names.backend is "none", so .bit names are refused; set it to "electrum", or leave it out'
@@ -84,14 +82,16 @@ def electrum_settings(config: ElectrumConfig, timeout_s: float) -> ElectrumSetti
     )
 
 
-def rpc_client(config: RpcConfig, endpoint: Endpoint, *, core: bool) -> JsonRpcClient:
-    """A client of the program at `endpoint`; raises ConfigError.
+def rpc_client(config: RpcConfig, place: LoginAt, *, core: bool) -> JsonRpcClient:
+    """A client of the program at `place`; raises ConfigError.
 
-    A Namecoin Core (`core`) without credentials in the configuration is asked with those
-    of its cookie file.
+    Without credentials of its own it is asked with those of `config`; a Namecoin Core
+    (`core`) that has none there either, with those of its cookie file.
     """
     login: Login
-    if config.username is not None:
+    if place.username is not None:
+        login = fixed_login(place.username, place.password or "")
+    elif config.username is not None:
         login = fixed_login(config.username, config.password or "")
     elif config.cookie_file is not None or core:
         login = cookie_login(Path(config.cookie_file or _DEFAULT_COOKIE).expanduser())
@@ -100,7 +100,7 @@ def rpc_client(config: RpcConfig, endpoint: Endpoint, *, core: bool) -> JsonRpcC
             "names.rpc.username and names.rpc.password must be set for electrum-nmc; its own "
             "configuration file has them as rpcuser and rpcpassword"
         )
-    return JsonRpcClient(endpoint, login)
+    return JsonRpcClient(place.endpoint, login)
 
 
 def check_names(config: NamesConfig) -> None:
@@ -119,13 +119,12 @@ def _rpc_backends(
     kind = NamecoinCoreBackend if core else ElectrumNmcBackend
     rpc = config.rpc
 
-    def backend(endpoint: Endpoint) -> Backend:
-        client = rpc_client(rpc, endpoint, core=core)
+    def backend(place: LoginAt) -> Backend:
+        client = rpc_client(rpc, place, core=core)
         return kind(client, allow_unisolated=rpc.allow_unisolated)
 
-    clients: Mapping[str, Endpoint] = rpc.clients
-    own = {ip_network(network): backend(endpoint) for network, endpoint in clients.items()}
-    return backend(rpc.address), own
+    own = {ip_network(network): backend(place) for network, place in rpc.clients.items()}
+    return backend(LoginAt(rpc.address)), own
 
 
 class DaemonNames:

@@ -341,6 +341,9 @@ async def test_the_sample_is_printed_and_valid(tmp_path: Path) -> None:
     file.write_text(outcome.out)
     assert load(file).warnings == ()
 
+    changed = await command(tmp_path, "check", "--sample", "--set", "tor.mode=system")
+    assert changed.out == outcome.out.replace('#mode = "managed"', 'mode = "system"')
+
 
 async def test_usage_errors_end_with_2(tmp_path: Path) -> None:
     for arguments in ([], ["nonsense"], ["run", "--nonsense"], ["explain"]):
