@@ -2,7 +2,8 @@
 
     python -m benchmarks.dns [--seconds 1] [--rounds 3] [--json]
 
-The server is a process pinned to one core, the client another.  "kept" repeats one
+The server is a process pinned to one core, the client another.  Seconds are the server's
+processor time: what one core does, whatever else the machine does.  "kept" repeats one
 question; "value cached" asks for a new name below one value each time, so that every
 answer is put together anew; "signed" wants DNSSEC.  ncdns, whose program NCDNS_PATH names,
 has the same value from a stand-in for Namecoin Core's JSON-RPC.  dnsmasq, where it is
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import dns.message
 
+from benchmarks.running import cpu_seconds
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.backend import Absent, Evidence, Found
 from isoproxy.names.dns_answer import Apex
@@ -94,8 +96,8 @@ def queries(kind: str) -> Iterator[bytes]:
         yield wire[:13] + b"%09d" % (number % 10**9) + wire[22:]
 
 
-def rate(port: int, kind: str, seconds: float) -> float:
-    """Answers per second, WINDOW queries under way at a time."""
+def rate(port: int, kind: str, seconds: float, pid: int) -> float:
+    """Answers per second of the server's processor time, WINDOW queries at a time."""
     asked = queries(kind)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", port))
@@ -103,8 +105,8 @@ def rate(port: int, kind: str, seconds: float) -> float:
         for _ in range(WINDOW):
             sock.send(next(asked))
         answered = 0
-        start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
+        start, spent = time.perf_counter(), cpu_seconds(pid)
+        while time.perf_counter() - start < seconds:
             if not select.select([sock], [], [], QUIET_S)[0]:
                 raise RuntimeError(f"{kind}: no answer within {QUIET_S} s")
             try:
@@ -116,7 +118,7 @@ def rate(port: int, kind: str, seconds: float) -> float:
                     sock.send(next(asked))
             except BlockingIOError:
                 pass
-    return answered / elapsed
+        return answered / (cpu_seconds(pid) - spent)
 
 
 def pinned(command: list[str], core: int) -> subprocess.Popen[str]:
@@ -136,7 +138,7 @@ def measure_ours(seconds: float, core: int) -> dict[str, float]:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         kinds = ("kept", "kept, signed", "value cached", "value cached, signed")
-        return {kind: rate(port, kind, seconds) for kind in kinds}
+        return {kind: rate(port, kind, seconds, process.pid) for kind in kinds}
     finally:
         process.kill()
         process.communicate()
@@ -182,7 +184,7 @@ def measure_program(
     try:
         for _ in range(50):
             try:
-                return {name: rate(port, "kept", seconds)}
+                return {name: rate(port, "kept", seconds, process.pid)}
             except (ConnectionError, RuntimeError):
                 time.sleep(0.1)
         return {}
