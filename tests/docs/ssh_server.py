@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.kit.ports import free_port
+
 _START_S: Final = 30
 _PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 
@@ -39,8 +41,7 @@ def ssh_server(host: str, directory: Path) -> Iterator[SshServer]:
     assert Path(program).exists(), "sshd is not installed: apt-get install openssh-server"
     if os.geteuid() == 0:
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-    with socket.create_server((host, 0)) as reserved:
-        port = reserved.getsockname()[1]
+    port = free_port(host)
     public = _key(directory / "host")
     (directory / "authorized").write_text(_key(directory / "user"))
     (directory / "known").write_text(f"* {public}")
