@@ -21,7 +21,7 @@ from tests.kit.tornet import Node
 COLUMNS: Final = (
     "seconds",
     "rss_kb",
-    "pss_kb",
+    "anonymous_kb",
     "descriptors",
     "cpu_seconds",
     "tor_cpu_seconds",
@@ -77,11 +77,11 @@ class Sampler:
             self._ask_at = seconds + ASK_EVERY_S
             self._ask()
         pid = self._proxy.pid
-        rss, pss = memory_kb(pid)
+        rss, anonymous = memory_kb(pid)
         return [
             round(seconds, 1),
             rss,
-            pss,
+            anonymous,
             descriptors(pid),
             round(cpu_seconds(pid), 1),
             round(cpu_seconds(self._tor.pid), 1),
@@ -115,10 +115,14 @@ def every_second(over: threading.Event, act: Callable[[float], Any]) -> None:
 
 
 def memory_kb(pid: int) -> tuple[int, int]:
-    """Resident and proportional set size of a process, kB."""
+    """Resident memory of a process, and how much of it is its own (heap and stacks), kB.
+
+    The proportional set size is no measure here: it grows when other programs end that had
+    the same libraries mapped.
+    """
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
-    return int(sizes["Rss"]), int(sizes["Pss"])
+    return int(sizes["Rss"]), int(sizes["Anonymous"])
 
 
 def cpu_seconds(pid: int) -> float:
