@@ -23,8 +23,8 @@ from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, RegtestChain
 from tests.kit.namecoin.mining import MergeMining
 
-SMALL = SyncSettings(chunk=20, answer_timeout=1.0, idle=0.3)
-POOL = PoolSettings(wait=1.0, open_timeout=1.0, opens_per_minute=6000, burst=100)
+SMALL = SyncSettings(chunk=20, answer_timeout=5.0, idle=0.3)
+POOL = PoolSettings(wait=5.0, open_timeout=5.0, opens_per_minute=6000, burst=100)
 HEADERS = "blockchain.block.headers"
 
 
@@ -60,12 +60,12 @@ class Bench:
             wall_clock=lambda: clock.blocks[-1].time + 600.0,
         )
 
-    async def until_tip(self, tip: int, timeout: float = 5.0) -> None:
+    async def until_tip(self, tip: int, timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
             while self.chain.tip_height != tip:  # noqa: ASYNC110  it has no event
                 await asyncio.sleep(0.01)
 
-    async def until_complete(self, timeout: float = 5.0) -> None:
+    async def until_complete(self, timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
             await self.sync.ready.wait()
             while not self.sync.progress().is_complete:  # noqa: ASYNC110
@@ -185,7 +185,7 @@ async def test_a_claim_of_height_without_the_work_does_not_win() -> None:
 
     async with running(ElectrumServer(chain, taller), ElectrumServer(chain)) as bench:
         await bench.until_tip(RECORDED_TIP)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await bench.sync.ready.wait()
         assert bench.chain.tip_height == RECORDED_TIP
 
@@ -260,7 +260,7 @@ async def test_with_a_slow_clock_of_our_own_nobody_is_called_a_liar() -> None:
     chain = RegtestChain.recorded()
     async with running(ElectrumServer(chain)) as bench:
         bench.sync._wall_clock = lambda: chain.blocks[-1].time - 7300.0
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while not bench.scores.of(bench.servers[0]).failures:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert bench.scores.of(bench.servers[0]).lies == 0
