@@ -296,7 +296,7 @@ def test_without_a_server_names_fail_closed_and_the_rest_works(
             with pytest.raises(Refused) as refused:
                 dial(proxy.address, "onion-web.bit", 80, user=b"u").close()
             assert refused.value.reply == 0xF3
-            assert time.monotonic() - began < 4.5
+            assert time.monotonic() - began < 20  # 4 as set, not 60
             assert curl("--proxy", f"socks5h://a:1@{at}", place.web.url(name="web.test"))
             assert curl("--proxy", f"socks5h://a:1@{at}", f"http://{place.onion}/")
             answer = json.loads(proxy.command("resolve", "--json", "ip-web.bit").stdout)

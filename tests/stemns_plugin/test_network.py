@@ -482,6 +482,12 @@ async def program(
         await asyncio.wait_for(process.wait(), 10)
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 async def test_the_program_with_a_plugin_and_a_restart_of_tor(
     tor_network: TorNetwork, web: WebServer, tmp_path: Path
 ) -> None:
@@ -490,6 +496,7 @@ async def test_the_program_with_a_plugin_and_a_restart_of_tor(
     async with program(tmp_path, node, hosts) as process:
         for name in ("web.bit", "my.pet.onion"):
             assert (await fetch(node, "socks", name, web.port))[0] == 0
+        assert len(children(process.pid)) == 1  # one plugin for both suffixes
         assert (await fetch(node, "socks", "other.bit", web.port))[0] != 0
         await asyncio.to_thread(node.stop)
         await asyncio.to_thread(node.restart)
