@@ -106,6 +106,7 @@ class Isoproxy:
         more = {"HOME": str(directory)} | ({} if develop else {"PYTHONDEVMODE": ""})
         self._environment = environment(directory, more)
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     @property
     def pid(self) -> int:
@@ -177,6 +178,11 @@ class Isoproxy:
         assert process.wait(_STOP_S) == 0, self.text()
         self.assert_clean_log()
 
+    def kill(self) -> None:
+        """End it as a crash would; the context then expects nothing of it any more."""
+        self._kill()
+        self._killed = True
+
     def assert_clean_log(self) -> None:
         """Every line is a record, and none tells of a defect."""
         for line in self.text().splitlines():
@@ -208,6 +214,8 @@ class Isoproxy:
         tb: TracebackType | None,
     ) -> None:
         try:
+            if self._killed:
+                return
             if error is None and self._running.poll() is None:
                 self.stop()
             elif error is None:
