@@ -66,9 +66,8 @@ def _sentences(answer: dict[str, Any], before: dict[str, Any] | None) -> Iterato
     yield tor_text(answer["tor"])
     yield names_text(answer["names"])
     counters = answer["counters"]
-    keys = {flow["key"] for flow in answer["flows"] if flow["key"]}
     yield (
-        f"isolation: {len(keys)} identities, {counters['open']} streams of "
+        f"isolation: {counters['identities']} identities, {counters['open']} streams of "
         f"{counters['opened']} since the start, epoch {answer['epoch']}; circuits pending "
         f"{counters['circuits_pending']}, queued {counters['circuits_queued']}; "
         f"local look-ups refused {counters['local_lookups_refused']}"

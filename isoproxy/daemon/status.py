@@ -114,6 +114,7 @@ def counters_status(front: FrontEnd, flows: Sequence[FlowView]) -> dict[str, obj
     """Sums since the start, `flows` (all that are open) included."""
     counters, budget = front.counters, front.dialer.circuits
     return {
+        "identities": len({flow.key for flow in flows if flow.key}),
         "open": len(flows),
         "opened": counters.opened,
         "bytes_up": counters.bytes_up + sum(flow.bytes_up for flow in flows),

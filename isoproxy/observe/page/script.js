@@ -120,8 +120,7 @@ const showNames = (names) => {
 
 const showIsolation = (status) => {
   const { counters } = status;
-  const keys = new Set(status.flows.map((flow) => flow.key).filter(Boolean));
-  say(at("isolation-headline"), plural(keys.size, "identity", "identities"));
+  say(at("isolation-headline"), plural(counters.identities, "identity", "identities"));
   const parts = [
     plural(counters.open, "stream"),
     `${number(counters.opened)} since the start`,

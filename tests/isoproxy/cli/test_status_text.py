@@ -43,7 +43,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
         "listeners": [LISTENER],
         "flows": [FLOW] * flows,
         "counters": {
-            "open": flows, "opened": 99, "bytes_up": 1000, "bytes_down": 2000,
+            "identities": 1, "open": flows, "opened": 99, "bytes_up": 1000, "bytes_down": 2000,
             "circuits_pending": 1, "circuits_queued": 0, "local_lookups_refused": 0,
             "refusals": {"connection_refused": 1, "name_not_found": 2},
         },

@@ -70,6 +70,7 @@ async def test_flows_are_shown_and_counted_without_a_name(tmp_path: Path) -> Non
             for flow in shown
         } == {("relaying", SCRUBBED, ("7",)), ("handshake", None, ())}
         assert counters_status(front, flows)["bytes_up"] == 5
+        assert counters_status(front, flows)["identities"] == 1
         tor_shown = tor_status(upstream, answers=True)
         assert (tor_shown["state"], tor_shown["bootstrap"]) == ("without control port", None)
         unscrubbed = [flow_status(flow, {}, safe=False)["target"] for flow in flows]
