@@ -38,7 +38,10 @@ PHONE: Final[dict[str, Any]] = {"width": 390, "height": 844, "scale": 1.5}
 def main() -> int:
     to = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/evidence")
     to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="iso") as directory, at_work(Path(directory)) as proxy:
+    with (
+        tempfile.TemporaryDirectory(prefix="isoproxy-") as directory,
+        at_work(Path(directory)) as proxy,
+    ):
         take(proxy, Path(directory), to)
     return 0
 

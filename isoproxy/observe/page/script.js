@@ -182,7 +182,7 @@ const flowRow = (flow) => [
 const peerRow = (flow) => [
   keyCell(flow.key),
   [flow.target, "target", flow.target],
-  [flow.transport, flow.transport === "v2" ? "good" : "wait"],
+  [flow.transport.replaceAll("_", " "), flow.transport === "v2" ? "good" : "wait"],
   [words(flow.circuits, "–"), "circuit"],
   [flow.session_id || "–", "session", flow.session_id],
   [flow.network ?? "–", "wide quiet"],
