@@ -159,6 +159,7 @@ class HttpGet:
         A Response is the refusal to be passed to `answer`; the connection ends with it.
         """
         connection = self._connection
+        self._head_only = False
         try:
             event = connection.next_event()
             if event is h11.NEED_DATA:

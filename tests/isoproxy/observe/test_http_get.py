@@ -149,6 +149,14 @@ def test_requests_follow_one_another_and_head_has_no_body() -> None:
     assert http.next_request() is Ended.ENDED
 
 
+def test_what_is_no_request_after_a_head_is_refused_with_a_body() -> None:
+    http = HttpGet(TCP, PATHS)
+    ask(http, "HEAD / HTTP/1.1\r\nHost: localhost:9252\r\n\r\n")
+    refusal = ask(http, "\x01\r\n\r\n")
+    assert refusal.startswith("HTTP/1.1 400 ")
+    assert not refusal.endswith("\r\n\r\n")
+
+
 def test_a_refusal_is_the_last_answer() -> None:
     http = HttpGet(TCP, PATHS)
     http.receive(b"POST / HTTP/1.1\r\nHost: localhost:9252\r\nContent-Length: 99999\r\n\r\n")
