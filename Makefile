@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+  --no-emit-options
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -34,6 +36,9 @@ unit: $(STAMP)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+interop: packages-test $(STAMP) ## Bitcoin programs of others: btcd, bcoin, neutrino, where Go and npm are
+	$(BIN)/pytest -ra tests/interop tests/e2e/test_bitcoin_programs.py
+
 bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)
 	$(BIN)/python -m benchmarks.front
 	$(BIN)/python -m benchmarks.tor
@@ -41,15 +46,23 @@ bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and agains
 bench-quick: packages-test $(STAMP)
 	$(BIN)/python -m benchmarks.front --repetitions 1 --seconds 0.5
 
-lock: $(STAMP) ## renew requirements/dev.txt from pyproject.toml
+deb: ## build the Debian package into dist/
+	@packaging/build-deb
+
+deb-check: deb packages-test $(STAMP) ## install, use and remove it on a clean Debian 12 (root; 10 min)
+	$(BIN)/python -m tests.packaging.clean_debian
+
+lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet pip-tools
-	.cache/lock/bin/pip-compile --quiet --extra=dev --generate-hashes --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-emit-options --upgrade \
-	  -o requirements/dev.txt pyproject.toml
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade --extra=dev -o requirements/dev.txt pyproject.toml
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade -c requirements/dev.txt \
+	  -o requirements/runtime.txt pyproject.toml
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade --allow-unsafe \
+	  -o requirements/package.txt requirements/package.in
 
 clean: ## remove the virtual environment and all caches
-	rm -rf $(VENV) .cache .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache
+	rm -rf $(VENV) .cache dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache
 
 packages-run:
 	@scripts/system-packages run
@@ -65,4 +78,4 @@ $(STAMP): requirements/dev.txt pyproject.toml | packages-run
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-.PHONY: help run test demo lint unit bench bench-quick lock clean packages-run packages-test
+.PHONY: help run test demo lint unit interop bench bench-quick deb deb-check lock clean packages-run packages-test

@@ -43,7 +43,7 @@ _THEIRS: Final = {
 _TUNING: Final = ("namecoinrpctimeout", "cachemaxentries")
 
 
-def _arguments() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prop279-namecoin",
         description="A name plugin (Tor proposal 279) for Namecoin's .bit names.",
@@ -145,7 +145,7 @@ def _say(text: str, *, status: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the plugin; the exit code is 0 after the end of its input, 2 for a wrong setting."""
-    options = _arguments().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     ResolverGuard().install()
     configure()
     try:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from isoproxy.config import Config, private_directory
+from isoproxy.config import Config, LoginAt, private_directory
 from isoproxy.daemon.names import NO_NAMES, electrum_settings, names_directory, rpc_client
 from isoproxy.daemon.settings import dialer_settings
 from isoproxy.errors import ConfigError
@@ -91,4 +91,5 @@ def _light_client(
 def _rpc_backend(config: Config) -> Backend:
     rpc, core = config.names.rpc, config.names.backend == "namecoin-core"
     kind = NamecoinCoreBackend if core else ElectrumNmcBackend
-    return kind(rpc_client(rpc, rpc.address, core=core), allow_unisolated=rpc.allow_unisolated)
+    client = rpc_client(rpc, LoginAt(rpc.address), core=core)
+    return kind(client, allow_unisolated=rpc.allow_unisolated)

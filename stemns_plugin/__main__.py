@@ -73,7 +73,7 @@ async def _until_signal(running: Coroutine[Any, Any, None]) -> None:
         await running
 
 
-def _arguments() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stemns",
         description="Brings .bit and other names to programs that use Tor's own SocksPort, "
@@ -92,7 +92,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `stemns` or `stemns guard`; returns the exit code."""
-    options = _arguments().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     ResolverGuard().install()
     configure()
     try:

@@ -85,7 +85,7 @@ def test_a_tor_with_these_settings_runs_and_isolates(tor_network: TorNetwork) ->
     for shipped, here in (
         ("/run/tor/control.authcookie", "{dir}/cookie"),
         ("/run/tor/control ", "{dir}/sample-control "),
-        ("/run/tor/", "{dir}/"),
+        ("/run/tor/socks", "{dir}/isoproxy.socks"),
         ("127.0.0.1:9050", "{ip}:9250"),
     ):
         assert shipped in options

@@ -8,7 +8,7 @@ import sys
 
 from isoproxy.admin import Answer, NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
-from isoproxy.config import Config, admin_address, state_directory
+from isoproxy.config import Config, LoginAt, admin_address, state_directory
 from isoproxy.daemon import configure_log
 from isoproxy.daemon.names import names_directory, rpc_client
 from isoproxy.daemon.resolve import Questions, alone, resolve_for
@@ -95,7 +95,7 @@ def renew_anchor(options: argparse.Namespace) -> int:
 
 async def _anchor(config: Config) -> Anchor:
     rpc = config.names.rpc
-    client = rpc_client(rpc, rpc.address, core=True)
+    client = rpc_client(rpc, LoginAt(rpc.address), core=True)
 
     async def call(method: str, params: list[Json]) -> Json:
         return await client.call(method, params)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
+from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
@@ -13,6 +15,9 @@ from isoproxy.daemon.names import check_names
 from isoproxy.reactor import ReactorLoop
 from isoproxy.resolver_guard import ResolverGuard
 
+GARBAGE_THRESHOLD: Final = 20_000
+"""New objects that set off a search for cycles among them."""
+
 
 def register(commands: Commands) -> None:
     run = commands.add_parser("run", help="open the listeners and serve until stopped")
@@ -20,7 +25,11 @@ def register(commands: Commands) -> None:
     run.set_defaults(run=run_service)
     check = commands.add_parser("check", help="check the configuration")
     add_configuration(check)
-    check.add_argument("--sample", action="store_true", help="print a commented sample file")
+    check.add_argument(
+        "--sample",
+        action="store_true",
+        help="print a commented sample file; it sets what -c and --set do",
+    )
     check.set_defaults(run=check_configuration)
 
 
@@ -37,6 +46,9 @@ def run_service(options: argparse.Namespace) -> int:
     async def serve() -> None:
         await Daemon(found, again, guard=guard, out=sys.stdout, progress=sys.stderr).run()
 
+    # A stream makes some dozens of objects, and no cycle: cycles are worth a rare look.
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     with asyncio.Runner(loop_factory=ReactorLoop) as runner:
         runner.run(serve())
     return 0
@@ -44,7 +56,8 @@ def run_service(options: argparse.Namespace) -> int:
 
 def check_configuration(options: argparse.Namespace) -> int:
     if options.sample:
-        print(sample_toml(), end="")
+        asked = options.config is not None or options.settings
+        print(sample_toml(loaded(options).config if asked else None), end="")
         return 0
     found = loaded(options)
     check_names(found.config.names)

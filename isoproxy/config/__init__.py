@@ -21,6 +21,7 @@ from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
 from isoproxy.config.build import build
 from isoproxy.config.check import check
 from isoproxy.config.difference import changed_keys
+from isoproxy.config.option import LoginAt
 from isoproxy.config.places import (
     LOCAL_DROP_INS,
     SYSTEM_DIRECTORY,
@@ -54,6 +55,7 @@ __all__ = [
     "LimitsConfig",
     "ListenerConfig",
     "Loaded",
+    "LoginAt",
     "NamesConfig",
     "ObserveConfig",
     "OnionServiceConfig",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from isoproxy.config.bitcoin import GatewayConfig
 from isoproxy.config.option import Option, options_of
-from isoproxy.config.schema import Config, ListenerConfig
+from isoproxy.config.schema import DEFAULT_NAME, Config, ListenerConfig
 from isoproxy.config.sources import Leaf, Node, Table, Tables, plain
 from isoproxy.config.torline import parse_tor_line
 
@@ -26,7 +26,7 @@ def build(tree: Table, problems: list[str]) -> tuple[Config, Places]:
     config = _section(Config, tree, "", problems, places)
     config = replace(
         config,
-        listener=_named(config.listener, "default", "listener"),
+        listener=_named(config.listener, DEFAULT_NAME, "listener"),
         bitcoin=replace(
             config.bitcoin, gateway=_named(config.bitcoin.gateway, "gateway", "gateway")
         ),

@@ -163,6 +163,26 @@ def endpoint(raw: object) -> Endpoint:
     return place
 
 
+@dataclass(frozen=True, slots=True)
+class LoginAt:
+    """Where a program is, and how to log in there if that differs from the rest."""
+
+    endpoint: Endpoint
+    username: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+
+
+def login_at(raw: object) -> LoginAt:
+    """`user:password@IP:port`; the part before the last "@" may be left out."""
+    given = text(raw)
+    login, at, place = ("", "", given) if given.startswith("unix:") else given.rpartition("@")
+    username, colon, password = login.partition(":")
+    if at and not (username and colon):
+        raise ValueError('expected "IP:port" or "user:password@IP:port"')
+    where = endpoint(place)
+    return LoginAt(where, username, password) if at else LoginAt(where)
+
+
 def flags(raw: object) -> Isolate:
     """A list of isolation flags, named as in tor(1) with or without `Isolate`."""
     known = ", ".join(f'"{name}"' for name in FLAG_NAMES)

@@ -14,6 +14,7 @@ from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import CHAIN, PORT, BitcoinConfig
 from isoproxy.config.option import (
     FrozenMapping,
+    LoginAt,
     Mode,
     boolean,
     choice,
@@ -23,6 +24,7 @@ from isoproxy.config.option import (
     integer,
     ip_network,
     listening,
+    login_at,
     mapping,
     matching,
     one_line,
@@ -39,6 +41,8 @@ from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
 from isoproxy.tor.endpoint import Endpoint
 
 DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
+DEFAULT_NAME: Final = "default"
+"""What the first listener is called if it is given no name."""
 LOG_LEVELS: Final = ("debug", "info", "notice", "warn", "err")
 
 _name = matching(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of small letters, digits, '-' and '_'")
@@ -54,7 +58,7 @@ _server = matching(
 _unset_address: Address | None = None
 _unset_endpoint: Endpoint | None = None
 _no_top_levels: Mapping[str, str] = FrozenMapping()
-_no_clients: Mapping[str, Endpoint] = FrozenMapping()
+_no_clients: Mapping[str, LoginAt] = FrozenMapping()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +231,13 @@ class RpcConfig:
     allow_unisolated: bool = option(
         False, "Use a backend that cannot keep look-ups apart; never sensible.", boolean
     )
-    clients: Mapping[str, Endpoint] = option(
+    clients: Mapping[str, LoginAt] = option(
         _no_clients,
-        "RPC address by client network, for workstations that bring their own; an example: "
-        '{ "10.152.152.11/32" = "10.152.152.11:8336" }.',
-        mapping(ip_network, endpoint),
+        "RPC address by client network, for workstations that bring their own, each with a "
+        "user and a password of its own if you like; an example: "
+        '{ "10.152.152.11/32" = "user:password@10.152.152.11:8336" }.',
+        mapping(ip_network, login_at),
+        secret=True,
     )
 
 
@@ -351,7 +357,7 @@ class Config:
 
     tor: TorConfig = section(TorConfig, "How Tor is reached.")
     listener: tuple[ListenerConfig, ...] = sections(
-        ListenerConfig, "A port for applications.", default=(ListenerConfig(name="default"),)
+        ListenerConfig, "A port for applications.", default=(ListenerConfig(name=DEFAULT_NAME),)
     )
     limits: LimitsConfig = section(LimitsConfig, "What clients may use up.")
     names: NamesConfig = section(NamesConfig, "Namecoin names.")

@@ -7,8 +7,10 @@ and purpose, where a control port tells of them.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.bitcoin.ledger import Ledger, Sums, Totals
@@ -23,6 +25,8 @@ from isoproxy.tor.control import Control, Phase
 
 MESSAGE_TYPES = tuple(sorted(kind.rstrip(b"\0").decode("ascii") for kind in (*KNOWN_TYPES, OTHER)))
 """The types that messages are counted by."""
+PATIENCE_S: Final = 2.0
+"""Seconds that a status waits for Tor's list of circuits."""
 
 
 async def circuits_of(
@@ -30,12 +34,16 @@ async def circuits_of(
 ) -> dict[IsolationKey, list[str]]:
     """Tor's numbers of the circuits that carry each key's P2P streams.
 
-    Empty without a control port, or where a filter in front of it does not tell.
+    Empty without a control port, or where a filter in front of it does not tell.  Of a Tor
+    that is slow (thousands of circuits, a frozen process) what its events have told.
     """
     if not keys or control.state.phase is not Phase.READY:
         return {}
     try:
-        circuits = await control.refresh_circuits()
+        async with asyncio.timeout(PATIENCE_S):
+            circuits = await control.refresh_circuits()
+    except TimeoutError:
+        circuits = control.circuits()
     except OperationError:
         return {}
     found: defaultdict[tuple[bytes | None, bytes | None], list[str]] = defaultdict(list)

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
-from isoproxy.config import ElectrumConfig, NamesConfig, RpcConfig, private_directory
+from isoproxy.config import ElectrumConfig, LoginAt, NamesConfig, RpcConfig, private_directory
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
 from isoproxy.names.answer import Policy
@@ -23,13 +23,12 @@ from isoproxy.names.electrum_pool import Dials, PoolSettings
 from isoproxy.names.network import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.names.networks import ByClientNetwork
 from isoproxy.names.resolver import Resolver
-from isoproxy.names.rpc import ElectrumNmcBackend, NamecoinCoreBackend
+from isoproxy.names.rpc import ElectrumNmcBackend, NamecoinCoreBackend, RpcBackend
 from isoproxy.names.rpc_client import JsonRpcClient, Login, cookie_login, fixed_login
 from isoproxy.names.servers import SHIPPED, parse_servers
 from isoproxy.names.service import NameService
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
-from isoproxy.tor.endpoint import Endpoint
 
 NO_NAMES: Final = (
     'names.backend is "none", so .bit names are refused; set it to "electrum", or leave it out'
@@ -84,14 +83,16 @@ def electrum_settings(config: ElectrumConfig, timeout_s: float) -> ElectrumSetti
     )
 
 
-def rpc_client(config: RpcConfig, endpoint: Endpoint, *, core: bool) -> JsonRpcClient:
-    """A client of the program at `endpoint`; raises ConfigError.
+def rpc_client(config: RpcConfig, place: LoginAt, *, core: bool) -> JsonRpcClient:
+    """A client of the program at `place`; raises ConfigError.
 
-    A Namecoin Core (`core`) without credentials in the configuration is asked with those
-    of its cookie file.
+    Without credentials of its own it is asked with those of `config`; a Namecoin Core
+    (`core`) that has none there either, with those of its cookie file.
     """
     login: Login
-    if config.username is not None:
+    if place.username is not None:
+        login = fixed_login(place.username, place.password or "")
+    elif config.username is not None:
         login = fixed_login(config.username, config.password or "")
     elif config.cookie_file is not None or core:
         login = cookie_login(Path(config.cookie_file or _DEFAULT_COOKIE).expanduser())
@@ -100,7 +101,7 @@ def rpc_client(config: RpcConfig, endpoint: Endpoint, *, core: bool) -> JsonRpcC
             "names.rpc.username and names.rpc.password must be set for electrum-nmc; its own "
             "configuration file has them as rpcuser and rpcpassword"
         )
-    return JsonRpcClient(endpoint, login)
+    return JsonRpcClient(place.endpoint, login)
 
 
 def check_names(config: NamesConfig) -> None:
@@ -108,24 +109,23 @@ def check_names(config: NamesConfig) -> None:
     if config.backend == "electrum":
         electrum_settings(config.electrum, config.timeout_s)
     elif config.backend != "none":
-        _rpc_backends(config)
+        rpc_backends(config)
 
 
-def _rpc_backends(
+def rpc_backends(
     config: NamesConfig,
-) -> tuple[Backend, dict[IPv4Network | IPv6Network, Backend]]:
-    """The backend for everybody, and those of networks that have their own."""
+) -> tuple[RpcBackend, dict[IPv4Network | IPv6Network, RpcBackend]]:
+    """The backend for everybody, and those of networks that have their own; ConfigError."""
     core = config.backend == "namecoin-core"
     kind = NamecoinCoreBackend if core else ElectrumNmcBackend
     rpc = config.rpc
 
-    def backend(endpoint: Endpoint) -> Backend:
-        client = rpc_client(rpc, endpoint, core=core)
+    def backend(place: LoginAt) -> RpcBackend:
+        client = rpc_client(rpc, place, core=core)
         return kind(client, allow_unisolated=rpc.allow_unisolated)
 
-    clients: Mapping[str, Endpoint] = rpc.clients
-    own = {ip_network(network): backend(endpoint) for network, endpoint in clients.items()}
-    return backend(rpc.address), own
+    own = {ip_network(network): backend(place) for network, place in rpc.clients.items()}
+    return backend(LoginAt(rpc.address)), own
 
 
 class DaemonNames:
@@ -150,7 +150,7 @@ class DaemonNames:
             allow_clearnet_alias=config.allow_clearnet_alias,
             allow_private_addresses=config.allow_private_addresses,
         )
-        own: dict[IPv4Network | IPv6Network, Backend] = {}
+        own: Mapping[IPv4Network | IPv6Network, Backend] = {}
         if config.backend == "electrum":
             self.electrum = ElectrumBackend(
                 dialer,
@@ -160,7 +160,7 @@ class DaemonNames:
             )
             default: Backend = self.electrum
         else:
-            default, own = _rpc_backends(config)
+            default, own = rpc_backends(config)
         resolvers = {
             id(backend): Resolver(backend, isolator, policy=policy, deadline_s=config.timeout_s)
             for backend in (default, *own.values())

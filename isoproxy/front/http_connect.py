@@ -138,7 +138,8 @@ class HttpConnect:
 
     def _read_authority(self, target: bytes) -> None:
         host, colon, port = target.rpartition(b":")
-        if not colon or not host or not port.isdigit() or not 0 < int(port[:6]) <= 0xFFFF:
+        is_port = port.isdigit() and len(port) <= 5 and 0 < int(port) <= 0xFFFF
+        if not colon or not host or not is_port:
             raise RemoteProtocolError(reply=self.refuse(ErrorKind.MALFORMED))
         self.host, self.port = host, int(port)
 

@@ -179,7 +179,7 @@ class Server:
                 raise RemoteProtocolError(reply=bytes((VERSION5, NO_ACCEPTABLE_METHODS)))
         if self._state is _ServerState.SOCKS4:
             return self._parse_socks4()
-        if self._state is _ServerState.REQUEST and self._buffer[:1] == b"\x01":
+        if self._state is _ServerState.REQUEST and self._authenticates_unasked():
             self._state = _ServerState.AUTHENTICATION
         if self._state is _ServerState.AUTHENTICATION:
             self._authenticate()
@@ -203,6 +203,10 @@ class Server:
                 kind=ErrorKind.AUTH_REQUIRED, reply=bytes((VERSION5, NO_ACCEPTABLE_METHODS))
             )
         self._out += bytes((VERSION5, method))
+
+    def _authenticates_unasked(self) -> bool:
+        """Tor, too, takes credentials that it did not ask for; here never a second time."""
+        return self._username is None and self._buffer[:1] == b"\x01"
 
     def _authenticate(self) -> None:
         """RFC 1929; lengths of zero are accepted, as Tor accepts them."""

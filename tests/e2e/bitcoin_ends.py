@@ -114,12 +114,11 @@ def v2_node(host: str) -> Iterator[tuple[Inbound, int]]:
 
 
 class Sink(Server):
-    """Records all that comes; says `answer` and closes once `enough` bytes are there."""
+    """Reads what comes; says `answer` and closes once `enough` bytes are there."""
 
     def __init__(self, host: str, *, enough: int = 1, answer: bytes = b"") -> None:
         super().__init__(host, _Sink)
         self.enough, self.answer = enough, answer
-        self.recorded: list[bytes] = []
 
 
 class _Sink(socketserver.BaseRequestHandler):
@@ -128,7 +127,6 @@ class _Sink(socketserver.BaseRequestHandler):
         data = b""
         while len(data) < self.server.enough and (more := self.request.recv(65536)):
             data += more
-        self.server.recorded.append(data)
         self.request.sendall(self.server.answer)
 
 

@@ -1,7 +1,7 @@
 """Promise: Bitcoin leaves as v2, per tuple, through Tor, and nothing of it in plaintext.
 
 Tor's control port is the witness for circuits; the far end is a v2 peer that tells its
-session IDs, or a sink that records every byte that came out of an exit.
+session IDs, or a sink, while tcpdump records every byte on the network's wires.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tests.e2e.bitcoin_ends import (
     v2_node,
     version,
 )
+from tests.kit.capture import capture, may_capture
 from tests.kit.dial import dial
 from tests.kit.isoproxy_process import Isoproxy, descriptors, resident_kb, system
 from tests.kit.onion import publish
@@ -130,6 +131,11 @@ def test_a_fallback_is_a_second_stream_of_the_same_tuple(
         assert proxy.status()["bitcoin"]["totals"]["outcomes"] == {"v1_fallback": 1}
 
 
+SECRETS = (VERSION.rstrip(b"\0"), AGENT, b"getaddr")
+"""What a v1 client says, to be looked for where it must not be."""
+
+
+@pytest.mark.skipif(not may_capture(), reason="a packet capture needs root or CAP_NET_RAW")
 @pytest.mark.parametrize(
     ("fallback", "enough", "answer"),
     [
@@ -148,6 +154,7 @@ def test_nothing_leaves_in_plaintext(
         Sink(tor_network.server_ip, enough=enough, answer=answer) as sink,
         isoproxy(tmp_path, tor_network, [sink.port], setting) as proxy,
         Witness(tor_network.client) as witness,
+        capture(f"net {tor_network.subnet}") as captured,
     ):
         start = witness.mark()
         one = client(proxy, "sink.test", sink.port)
@@ -155,24 +162,30 @@ def test_nothing_leaves_in_plaintext(
         assert one.ended()
         witness.settle()
         assert len(witness.streams(after=start)) == sink.connections == 1
-        (recorded,) = sink.recorded
-    assert 64 <= len(recorded) <= 64 + 4094 if enough > 1 else recorded
-    for secret in (REGTEST.magic, VERSION.rstrip(b"\0"), AGENT, b"getaddr"):
-        assert secret not in recorded
+    (left,) = captured.to(sink.address)
+    assert 64 <= len(left) <= 64 + 4094 if enough > 1 else left
+    assert REGTEST.magic not in left
+    assert len(captured.streams) > 2, "the relays' links were not captured"
+    for said in captured.streams.values():
+        assert not any(secret in said for secret in SECRETS) or said in answer
 
 
-def test_the_sink_would_have_seen_it(tmp_path: Path, tor_network: TorNetwork) -> None:
+@pytest.mark.skipif(not may_capture(), reason="a packet capture needs root or CAP_NET_RAW")
+def test_the_capture_would_have_seen_it(tmp_path: Path, tor_network: TorNetwork) -> None:
     setting = "bitcoin.v1_fallback=always"
     with (
         Sink(tor_network.server_ip, enough=64) as sink,
         isoproxy(tmp_path, tor_network, [sink.port], setting) as proxy,
+        capture(f"net {tor_network.subnet}") as captured,
     ):
         one = client(proxy, "sink.test", sink.port)
         one.sock.sendall(version())
         assert one.ended()
-        first, second = sink.recorded
+    first, second = captured.to(sink.address)
     assert AGENT not in first
     assert second.startswith(version())
+    # from the exit on, and nowhere before
+    assert [said for said in captured.streams.values() if AGENT in said] == [second]
 
 
 def test_an_onion_service_may_be_told_in_v1(tmp_path: Path, tor_network: TorNetwork) -> None:

@@ -231,19 +231,32 @@ async def commit(attack: Attack, proxy: tuple[str, int]) -> None:
 async def _converse(
     attack: Attack, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bytes:
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        for at in range(0, len(attack.words), attack.pieces):
-            writer.write(attack.words[at : at + attack.pieces])
-            await writer.drain()
-            if attack.pieces < 1000:
-                await asyncio.sleep(0)
-        if attack.ending == "end":
-            writer.write_eof()
+    """What the attacker hears, while it speaks and after: the refusal of one who goes on speaking
+    for longer than the front end lingers is lost to whoever listens only then.
+    """
+    answer = bytearray()
+    async with asyncio.TaskGroup() as both:
         if attack.ending != "reset":
-            while data := await reader.read(4096):
-                answer += data
-    return answer
+            both.create_task(_hear(reader, answer))
+        with contextlib.suppress(ConnectionError):
+            await _say(attack, writer)
+    return bytes(answer)
+
+
+async def _hear(reader: asyncio.StreamReader, answer: bytearray) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(4096):
+            answer += data
+
+
+async def _say(attack: Attack, writer: asyncio.StreamWriter) -> None:
+    for at in range(0, len(attack.words), attack.pieces):
+        writer.write(attack.words[at : at + attack.pieces])
+        await writer.drain()
+        if attack.pieces < 1000:
+            await asyncio.sleep(0)
+    if attack.ending == "end":
+        writer.write_eof()
 
 
 def _is_success(answer: bytes) -> bool:

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from isoproxy.admin import ask
+from isoproxy.admin import NotRunning, ask
 from tests.kit.service import environment
 from tests.kit.tornet import Address, Node, TorNetwork
 
@@ -151,7 +151,13 @@ class Isoproxy:
     def wait_for(self, what: str, test: Callable[[], object], timeout: float = 30.0) -> None:
         """Return once `test()` is true; fails after `timeout` seconds, or if isoproxy ends."""
         deadline = time.monotonic() + timeout
-        while not test():
+        while True:
+            try:
+                if test():
+                    return
+            except NotRunning:
+                if self._running.poll() is None:
+                    raise
             assert self._running.poll() is None, f"isoproxy ended: {self.text()}"
             assert time.monotonic() < deadline, f"{what}: not in {timeout} s\n{self.text()}"
             time.sleep(0.05)

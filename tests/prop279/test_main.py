@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ConfigError, ErrorKind, NamingError
-from prop279.__main__ import _arguments, settings_of, their_options, tuning_of
+from prop279.__main__ import argument_parser, settings_of, their_options, tuning_of
 from prop279.host import Limits, PluginHost
 from prop279.protocol import Environment
 from tests.isoproxy.names.rpc_server import RpcServer, core_methods, electrum_methods
@@ -26,7 +26,7 @@ PLUGIN = [sys.executable, "-m", "prop279"]
 
 
 def settings(*arguments: str, environment: Environment | None = None) -> list[str]:
-    options = _arguments().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     environment = environment or Environment()
     return settings_of(their_options(options, environment), environment)
 
@@ -50,7 +50,7 @@ def test_the_file_of_ncprop279_the_command_line_and_the_environment(tmp_path: Pa
     (tmp_path / "c.toml").write_text(
         "[ncprop279]\nnamecoinrpcusername = 'file'\nonlyonion = true\nnamecoinrpctimeout = 10000\n"
     )
-    options = _arguments().parse_args(
+    options = argument_parser().parse_args(
         [f"-conf={tmp_path / 'c.toml'}", "-namecoinrpcusername=line", "-cachemaxentries=5"]
     )
     environment = Environment(options={"namecoinrpcaddress": "127.0.0.1:1", "names.backend": "x"})

@@ -10,11 +10,12 @@ import pytest
 PROFILE = Path(__file__).parents[2] / "packaging" / "onion-grater" / "40_stemns.yml"
 
 
-def allowed(line: str) -> bool:
-    """Whether the profile's patterns, each matched whole, allow a command."""
+def allowed(line: str, profile: Path = PROFILE) -> bool:
+    """Whether a profile's patterns, each matched whole, allow a command."""
     patterns: dict[str, list[str]] = {}
     verb = ""
-    for text in PROFILE.read_text().split("  commands:\n")[1].split("  events:\n")[0].splitlines():
+    commands = profile.read_text().split("  commands:\n")[1].split("  events:\n")[0]
+    for text in commands.splitlines():
         if heading := re.fullmatch(r"    ([A-Z]+):", text):
             verb = heading[1]
         elif pattern := re.fullmatch(r"      - '(.*)'", text):

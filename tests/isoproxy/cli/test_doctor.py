@@ -79,6 +79,7 @@ def network_settings(network: TorNetwork, *more: str) -> list[str]:
         "tor.socks={}:{}".format(*client.socks),
         "tor.control={}:{}".format(*client.controlport),
         "listener.0.address=127.0.0.1:0",
+        "names.backend=none",
         *more,
     ]
     return [word for setting in settings for word in ("--set", setting)]

@@ -81,9 +81,10 @@ async def test_a_running_isoproxy_resolves_and_connects(tmp_path: Path, backend:
 
 
 async def test_each_client_network_has_its_own_name_service(tmp_path: Path) -> None:
-    general, own = RpcServer(core_methods(VALUES)), RpcServer(core_methods(VALUES))
+    general = RpcServer(core_methods(VALUES))
+    own = RpcServer(core_methods(VALUES), login=b"own:its@own")
     async with SocksPort() as tor, general.running(), own.running():
-        clients = f'names.rpc.clients={{ "127.0.0.1/32" = "{own.endpoint}" }}'
+        clients = f'names.rpc.clients={{ "127.0.0.1/32" = "own:its@own@{own.endpoint}" }}'
         settings = [*system_tor(tor), *names_from(general, "namecoin-core", clients)]
         async with running(tmp_path, *settings) as service:
             reader, writer = await connect(service.port(), host=b"plain.bit")

@@ -16,6 +16,7 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.tor.endpoint import Endpoint
+from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort
 
@@ -111,7 +112,7 @@ async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
 
 
 async def test_sighup_changes_listeners_and_keeps_those_that_stay(tmp_path: Path) -> None:
-    fixed, added = _free_port(), _free_port()
+    fixed, added = free_port(), free_port()
     file = tmp_path / "isoproxy.toml"
     async with SocksPort() as tor:
         head = f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
@@ -150,7 +151,7 @@ async def test_sighup_changes_listeners_and_keeps_those_that_stay(tmp_path: Path
 
 
 async def test_a_reload_whose_address_is_taken_changes_nothing(tmp_path: Path) -> None:
-    fixed = _free_port()
+    fixed = free_port()
     file = tmp_path / "isoproxy.toml"
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
@@ -340,6 +341,9 @@ async def test_the_sample_is_printed_and_valid(tmp_path: Path) -> None:
     file.write_text(outcome.out)
     assert load(file).warnings == ()
 
+    changed = await command(tmp_path, "check", "--sample", "--set", "tor.mode=system")
+    assert changed.out == outcome.out.replace('#mode = "managed"', 'mode = "system"')
+
 
 async def test_usage_errors_end_with_2(tmp_path: Path) -> None:
     for arguments in ([], ["nonsense"], ["run", "--nonsense"], ["explain"]):
@@ -353,12 +357,6 @@ async def until(question: Callable[[], Awaitable[bool]], answer: bool) -> None:
             if await question() is answer:
                 return
             await asyncio.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def _accepts(port: int) -> bool:

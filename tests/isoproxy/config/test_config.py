@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.config import Address, Config, admin_address, changed_keys, load, sample_toml
+from isoproxy.config import (
+    Address,
+    Config,
+    LoginAt,
+    admin_address,
+    changed_keys,
+    load,
+    sample_toml,
+)
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate
 from isoproxy.tor.endpoint import Endpoint
@@ -97,7 +105,9 @@ def test_the_design_sample_is_accepted(tmp_path: Path) -> None:
     assert (first.name, second.name) == ("default", "listener2")
     assert (first.session_group, first.extended_errors, first.require_auth) == (1, False, True)
     assert (second.address.path, int(second.mode)) == ("/run/isoproxy/socks", 0o600)
-    assert config.names.rpc.clients["10.152.152.11/32"] == Endpoint.tcp("10.152.152.11", 8336)
+    assert config.names.rpc.clients["10.152.152.11/32"] == LoginAt(
+        Endpoint.tcp("10.152.152.11", 8336)
+    )
     (gateway,) = config.bitcoin.gateway
     assert (gateway.name, gateway.network) == ("gateway", "regtest")
     assert gateway.peers == {"127.0.0.2:8333": "peer.onion:8333"}
@@ -130,6 +140,18 @@ def test_all_problems_of_all_files_are_reported_with_their_lines(tmp_path: Path)
         'isoproxy.toml:9: unknown key "nonsense" (did you mean observe?)',
         "--set limits.max_pending_circuits: expected a whole number from 1 to 32",
     }
+
+
+def test_a_number_of_thousands_of_digits_is_a_wrong_setting_like_others(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, "", "limits.max_connections=" + "1" * 5000)
+    assert problem.startswith("--set limits.max_connections: expected a whole number from 1 to ")
+
+
+def test_a_setting_deeper_than_any_is_an_unknown_key(tmp_path: Path) -> None:
+    deep = ".a" * 3000
+    problems = problems_of(tmp_path, f"tor{deep} = 1\n", f"names{deep}=1")
+    assert len(problems) == 2
+    assert all("unknown key" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +252,28 @@ def test_the_samples_settings_are_the_defaults(tmp_path: Path) -> None:
     assert changed_keys(loaded.config, Config()) == ()
 
 
+def test_a_sample_of_a_configuration_says_what_it_says(tmp_path: Path) -> None:
+    changes = [
+        'tor.mode="system"',
+        'tor.socks="unix:/run/tor/socks"',
+        "listener.0.require_auth=true",
+        'listener.1.address="127.0.0.1:9251"',
+        'listener.1.isolate=["ClientAddr","DestAddr"]',
+        'bitcoin.gateway.0.address="127.0.0.1:1324"',
+        'bitcoin.gateway.0.peer="node.test:8333"',
+        'names.top_levels={ lan = "refuse" }',
+        'names.electrum.servers=["a.test:50002:s", "b.test:50002:s"]',
+        "limits.idle_timeout_s=0.5e2",
+    ]
+    config = load(None, changes).config
+    again = load(write(tmp_path, sample_toml(config))).config
+    assert changed_keys(again, config) == ()
+    assert again.tor.mode == "system"
+    assert len(again.listener) == 2
+    assert sample_toml(again) == sample_toml(config)
+    assert sample_toml(load(None, []).config) == sample_toml()
+
+
 def test_the_sample_names_every_setting() -> None:
     sample = sample_toml()
 
@@ -257,6 +301,24 @@ def test_a_configuration_is_frozen_and_hides_its_secrets() -> None:
     with pytest.raises(FrozenInstanceError):
         config.tor.mode = "system"  # type: ignore[misc]  # that is the point
     assert "MARKED" not in repr(config)
+
+
+def test_each_client_network_may_have_a_login_of_its_own() -> None:
+    clients = '{ "10.0.0.1/32" = "me:p@ss:word@10.0.0.1:8336", "10.0.0.2/32" = "unix:/a@b" }'
+    config = load(None, ["names.backend=electrum-nmc", f"names.rpc.clients={clients}"]).config
+    first, second = config.names.rpc.clients.values()
+    assert first == LoginAt(Endpoint.tcp("10.0.0.1", 8336), "me", "p@ss:word")
+    assert second == LoginAt(Endpoint.unix("/a@b"))
+    assert "ss:word" not in repr(config) + repr(first)
+
+
+@pytest.mark.parametrize(
+    "place", ["me@10.0.0.1:1", ":p@10.0.0.1:1", "me:p@host:1", "me:p@", "none"]
+)
+def test_a_client_network_needs_an_address(place: str) -> None:
+    clients = f'{{ "10.0.0.1/32" = "{place}" }}'
+    with pytest.raises(ConfigError, match=r"names\.rpc\.clients"):
+        load(None, ["names.backend=electrum-nmc", f"names.rpc.clients={clients}"])
 
 
 def test_changed_keys_say_what_but_not_to_what(tmp_path: Path) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import MAINNET
-from isoproxy.daemon.bitcoin_status import MESSAGE_TYPES, circuits_of, collect_bitcoin
+from isoproxy.daemon.bitcoin_status import (
+    MESSAGE_TYPES,
+    PATIENCE_S,
+    circuits_of,
+    collect_bitcoin,
+)
 from isoproxy.errors import OperationError
 from isoproxy.isolation import APP, P2P, CredentialForm, IsolationKey, upstream_credentials
 from isoproxy.observe.metrics import Metrics
@@ -63,6 +72,25 @@ async def test_without_a_control_port_or_behind_a_filter_none_are_shown() -> Non
     assert await circuits_of(ScriptedControl(listed, Phase.CONNECTING), {one}, PROP351) == {}
     assert await circuits_of(ScriptedControl(None), {one}, PROP351) == {}
     assert await circuits_of(ScriptedControl(None), set(), PLAIN) == {}
+
+
+class SlowControl(ScriptedControl):
+    """Its Tor is frozen, and has told of `listed` by events."""
+
+    def circuits(self) -> tuple[Circuit, ...]:
+        return tuple(self.listed or ())
+
+    async def refresh_circuits(self) -> tuple[Circuit, ...]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+
+@pytest.mark.virtual_clock
+async def test_a_slow_tor_does_not_hold_up_the_status() -> None:
+    one = key()
+    control = SlowControl([circuit("3", one, PROP351)])
+    async with asyncio.timeout(PATIENCE_S + 1):
+        assert await circuits_of(control, {one}, PROP351) == {one: ["3"]}
 
 
 def test_metrics_count_by_known_types_alone() -> None:

@@ -63,7 +63,18 @@ def test_a_browser_sees_what_this_port_is(method: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [b"a.test", b":443", b"a.test:", b"a.test:0", b"a.test:65536", b"a.test:x", b"/"]
+    "target",
+    [
+        b"a.test",
+        b":443",
+        b"a.test:",
+        b"a.test:0",
+        b"a.test:65536",
+        b"a.test:x",
+        b"/",
+        b"a.test:000001234567",
+        b"a.test:000001" + b"9" * 5000,
+    ],
 )
 def test_a_target_without_host_and_port_is_refused(target: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:

@@ -43,10 +43,12 @@ class RpcServer:
     endpoint: Endpoint = field(default_factory=Endpoint)
 
     @asynccontextmanager
-    async def running(self, path: str | None = None) -> AsyncIterator[RpcServer]:
+    async def running(
+        self, path: str | None = None, *, host: str = "127.0.0.1", port: int = 0
+    ) -> AsyncIterator[RpcServer]:
         if path is None:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-            self.endpoint = Endpoint.tcp("127.0.0.1", server.sockets[0].getsockname()[1])
+            server = await asyncio.start_server(self._serve, host, port)
+            self.endpoint = Endpoint.tcp(host, server.sockets[0].getsockname()[1])
         else:
             server = await asyncio.start_unix_server(self._serve, path)
             self.endpoint = Endpoint.unix(path)

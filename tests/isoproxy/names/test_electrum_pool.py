@@ -19,7 +19,7 @@ from tests.kit.electrum_server import ElectrumServer
 from tests.kit.namecoin.chain import RegtestChain
 
 CHAIN = RegtestChain.recorded()
-QUICK = PoolSettings(wait=2.0, open_timeout=2.0)
+QUICK = PoolSettings(wait=2.0, open_timeout=2.0, refill_after=0.05)
 
 
 class Bench:
@@ -224,6 +224,22 @@ async def test_every_connection_is_pinged_at_random_times_before_servers_drop_it
         pings = [1 for method, _ in server.requests if method == "server.ping"]
         assert len(pings) >= 4
         assert server.connections == 4
+
+
+@pytest.mark.virtual_clock
+async def test_what_a_key_has_taken_is_replaced_a_random_while_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ElectrumServer(CHAIN)
+    async with running(server, settings=PoolSettings(clean=2, refill_after=30)) as bench:
+        await asyncio.sleep(10)
+        waits = iter((1.0, 2.0))
+        monkeypatch.setattr("random.expovariate", lambda rate: next(waits))
+        for name in ("one", "other"):
+            await bench.pool.session(bench.isolator.own_key(name), bench.servers[0])
+        for seconds, connections in ((29, 2), (2, 3), (28, 3), (2, 4), (100, 4)):
+            await asyncio.sleep(seconds)
+            assert server.connections == connections
 
 
 @pytest.mark.virtual_clock

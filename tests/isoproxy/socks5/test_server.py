@@ -149,6 +149,17 @@ def test_an_authentication_message_after_no_auth_is_accepted() -> None:
     assert server.data_to_send() == b"\x05\x00\x01\x00"
 
 
+@pytest.mark.parametrize("method", [0, 2])
+@pytest.mark.parametrize("size", [1, 600])
+def test_nobody_authenticates_twice_however_the_bytes_arrive(method: int, size: int) -> None:
+    """Else the credentials that count would depend on where a segment ends."""
+    server = Server()
+    data = b"\x05\x01" + bytes([method]) + auth(b"first", b"") + auth(b"second", b"")
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(server, data + request(1, b"a.test", 1), size)
+    assert caught.value.reply.endswith(b"\x05\x01\x00\x01" + bytes(6))
+
+
 def test_a_listener_may_require_credentials() -> None:
     for data in (b"\x05\x01\x00", b"\x04\x01\x00\x50\x01\x02\x03\x04\x00"):
         with pytest.raises(RemoteProtocolError) as caught:

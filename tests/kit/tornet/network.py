@@ -114,6 +114,11 @@ class TorNetwork:
         return self._place.address(_SERVERS)
 
     @property
+    def subnet(self) -> str:
+        """All addresses of the network and its servers, as `127.x.y.0/24`."""
+        return self._place.address(0) + "/24"
+
+    @property
     def joining_lines(self) -> list[str]:
         """Lines of torrc that make a tor of the caller's own a client of this network."""
         lines = (self._directory_lines + torrc.COMMON).splitlines()
@@ -206,26 +211,34 @@ class TorNetwork:
         self._let_in(self.clients)
         self.startup_seconds = self.timings[-1][0]
 
-    def add_client(self, options: str = "", *, conflux: bool = False) -> Node:
-        """Start one more client; returns when it has bootstrapped."""
+    def add_client(
+        self, options: str = "", *, conflux: bool = False, wrapper: Sequence[str] = ()
+    ) -> Node:
+        """Start one more client; returns when it has bootstrapped.
+
+        `wrapper` is a command to run tor under, which must become tor itself.
+        """
         self._deadline = time.monotonic() + self._timeout
-        node = self._start_client(options, conflux=conflux)
+        node = self._start_client(options, conflux=conflux, wrapper=wrapper)
         node.own()
         self._let_in([node])
         return node
 
     @contextlib.contextmanager
-    def temporary_client(self, options: str = "", *, conflux: bool = False) -> Iterator[Node]:
+    def temporary_client(
+        self, options: str = "", *, conflux: bool = False, wrapper: Sequence[str] = ()
+    ) -> Iterator[Node]:
         """A client of a test's own: to kill, to count circuits of, to configure."""
-        node = self.add_client(options, conflux=conflux)
+        node = self.add_client(options, conflux=conflux, wrapper=wrapper)
         try:
             yield node
         finally:
             node.stop()
             self.clients.remove(node)
 
-    def _node(self, name: str, last_byte: int, role: Role) -> Node:
-        return Node(self._tor, self.dir / name, name, self._place.address(last_byte), role)
+    def _node(self, name: str, last_byte: int, role: Role, wrapper: Sequence[str] = ()) -> Node:
+        command = [*wrapper, *self._tor]
+        return Node(command, self.dir / name, name, self._place.address(last_byte), role)
 
     def _head(self, node: Node) -> str:
         return self._directory_lines + torrc.head(
@@ -256,9 +269,9 @@ class TorNetwork:
                 text += f"ConsensusParams {values}\n"
         return text + torrc.fill(self._relay_options, ip=node.ip, directory=str(node.dir))
 
-    def _start_client(self, options: str, *, conflux: bool) -> Node:
+    def _start_client(self, options: str, *, conflux: bool, wrapper: Sequence[str] = ()) -> Node:
         number = next(self._client_numbers)
-        node = self._node(f"client{number}", _FIRST_CLIENT + number % 50, "client")
+        node = self._node(f"client{number}", _FIRST_CLIENT + number % 50, "client", wrapper)
         text = self._head(node) + torrc.COMMON
         text += torrc.CLIENT.format(ip=node.ip, dir=node.dir, conflux=int(conflux))
         node.configure(text + torrc.fill(options, ip=node.ip, directory=str(node.dir)))

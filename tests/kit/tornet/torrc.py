@@ -25,6 +25,9 @@ ClientRejectInternalAddresses 0
 ExtendAllowPrivateAddresses 1
 EnforceDistinctSubnets 0
 PathsNeededToBuildCircuits 0.25
+# Loopback teaches tor timeouts of some 50 ms; a machine that stops for a moment then loses all
+# circuits at once, and clients shun the introduction points concerned for two minutes.
+LearnCircuitBuildTimeout 0
 TestingClientDownloadInitialDelay 0
 TestingClientConsensusDownloadInitialDelay 0
 TestingServerDownloadInitialDelay 0

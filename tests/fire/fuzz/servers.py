@@ -1,0 +1,222 @@
+"""What a name server says: the wire, the answers, headers, transactions and proofs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.names import electrum_answers as answers
+from isoproxy.names.auxpow import (
+    HeaderRejected,
+    HeaderStream,
+    check_proof_of_work,
+    parse_header,
+)
+from isoproxy.names.chain import HeaderChain
+from isoproxy.names.electrum_wire import MAX_LINE, Wire
+from isoproxy.names.merkle import checkpoint_root, transaction_root
+from isoproxy.names.nametx import name_update, parse_name_script, script_hash
+from isoproxy.names.network import REGTEST, Anchor
+from isoproxy.names.spv import HeaderMissing, NotInBlock, check_order, judge, verify
+from isoproxy.names.transaction import (
+    Truncated,
+    is_transaction,
+    parse_transaction,
+    read_transaction,
+)
+from tests.fire.fuzz.target import FuzzTarget, pieces
+from tests.isoproxy.names.steps import encode
+from tests.kit.electrum_server import ElectrumServer
+from tests.kit.namecoin.chain import RegtestChain
+
+_REMOTE: Final = (RemoteProtocolError, LimitExceeded)
+_NAME: Final = b"d/plain4"
+_RECORDED: Final = RegtestChain.recorded()
+_HEADERS: Final = _RECORDED.headers()
+
+
+@cache
+def _chain() -> HeaderChain:
+    anchor = 20
+    mined = [parse_header(raw) for raw in _HEADERS]
+    chain = HeaderChain(REGTEST, Anchor(anchor, mined[anchor].header.block_hash))
+    chain.extend_down([header.header for header in mined[: anchor + 1]])
+    branch = chain.branch(anchor)
+    for header in mined[anchor + 1 :]:
+        branch.append(header)
+    chain.adopt(branch)
+    return chain
+
+
+def _wire(data: bytes) -> None:
+    whole, parts = Wire(), Wire()
+    for wire in (whole, parts):
+        for _ in range(3):
+            wire.request("server.ping", [])
+    events = whole.receive(data[1:])
+    assert events == [event for part in pieces(data) for event in parts.receive(part)]
+    assert len(whole._buffer) <= MAX_LINE
+
+
+_READERS: Final[list[Callable[[Any], Any]]] = [
+    answers.server_version,
+    answers.genesis_hash,
+    lambda value: answers.tip_claim(value, 1 << 16),
+    lambda value: answers.header_blob(value, 1 << 16),
+    answers.history,
+    answers.checkpoint_proof,
+    lambda value: answers.name_proof(100, value, value),
+    lambda value: answers.value_proof(value, script_hash(_NAME)),
+    lambda value: answers.hex_bytes(value, 1 << 16),
+    answers.hash_bytes,
+]
+
+
+def _answers(data: bytes) -> None:
+    """One answer, which byte 0 says how to read."""
+    try:
+        value = json.loads(data[1:])
+    except (ValueError, RecursionError):
+        return
+    _READERS[data[0] % len(_READERS)](value)
+
+
+def _value_proof(data: bytes) -> None:
+    """An answer all the way to a verdict."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    chain = _chain()
+    proofs = answers.value_proof(value, script_hash(_NAME))
+    check_order([(proof.height, proof.transaction[:32]) for proof in proofs])
+    operations = [verify(chain, _NAME, proof) for proof in proofs]
+    judge(operations, chain, 6)
+
+
+def _header(data: bytes) -> None:
+    mined = parse_header(data)
+    check_proof_of_work(mined, 30, REGTEST)
+
+
+def _header_stream(data: bytes) -> None:
+    whole, parts = HeaderStream(), HeaderStream()
+    found = [*whole.feed(data[1:]), *whole.finish()]
+    again = [mined for part in pieces(data) for mined in parts.feed(part)]
+    again += parts.finish()
+    assert [mined.header for mined in found] == [mined.header for mined in again]
+    assert all(len(mined.header.raw) == 80 for mined in found)
+
+
+def _branch(data: bytes) -> None:
+    """A header, put on top of the chain it was mined for or of another block."""
+    chain = _chain()
+    height = 20 + data[0] % (chain.tip_height - 20) if data else 20
+    branch = chain.branch(height)
+    for mined in _all(data[1:]):
+        branch.append(mined, now=None)
+
+
+def _all(data: bytes) -> list[Any]:
+    stream = HeaderStream()
+    return [*stream.feed(data), *stream.finish()]
+
+
+def _transaction(data: bytes) -> None:
+    transaction = parse_transaction(data)
+    assert transaction.end == len(data)
+    assert is_transaction(data)
+    for output in transaction.outputs:
+        parse_name_script(output.script)
+    assert read_transaction(b"x" + data, 1).txid == transaction.txid
+
+
+def _name_update(data: bytes) -> None:
+    update = name_update(data, _NAME)
+    assert update.value is not None
+
+
+def _merkle(data: bytes) -> None:
+    position = int.from_bytes(data[:3], "little")
+    branch = [data[at : at + 32] for at in range(3, len(data), 32)]
+    with contextlib.suppress(RemoteProtocolError):
+        transaction_root(bytes(32), branch, position)
+    checkpoint_root(bytes(32), branch, position, 149)
+
+
+def _proof() -> bytes:
+    answer = ElectrumServer(_RECORDED)._blockchain_name_get_value_proof(script_hash(_NAME))
+    return json.dumps(answer).encode()
+
+
+def _name_transactions() -> list[bytes]:
+    def makes_it(raw: bytes) -> bool:
+        with contextlib.suppress(RemoteProtocolError):
+            return name_update(raw, _NAME) is not None
+        return False
+
+    return [raw for raw in _RECORDED.transactions.values() if makes_it(raw)]
+
+
+_LINES: Final = (
+    b'{"jsonrpc":"2.0","id":1,"result":["ElectrumX 2","1.4.3"]}\n'
+    b'{"jsonrpc":"2.0","method":"blockchain.headers.subscribe","params":[{"height":1}]}\n'
+    b'{"jsonrpc":"2.0","id":2,"error":{"code":1,"message":"no"}}\n'
+)
+_HASH: Final = "00" * 31 + "01"
+_ANSWERS: Final = {
+    0: ["ElectrumX 2", "1.4.3"],
+    1: {"genesis_hash": _HASH},
+    2: {"hex": _HEADERS[-1].hex(), "height": 168},
+    3: {"count": 1, "hex": _HEADERS[3].hex(), "max": 2016},
+    4: [{"tx_hash": _HASH, "height": 3}],
+    5: {"header": _HEADERS[3][:80].hex(), "branch": [_HASH], "root": _HASH},
+    8: "00ff",
+    9: _HASH,
+}
+
+TARGETS: Final = [
+    FuzzTarget("electrum-wire", _wire, _REMOTE, [bytes([n]) + _LINES for n in (0, 9, 255)]),
+    FuzzTarget(
+        "electrum-answers",
+        _answers,
+        _REMOTE,
+        [bytes([kind]) + encode(value) for kind, value in _ANSWERS.items()],
+    ),
+    FuzzTarget(
+        "value-proof",
+        _value_proof,
+        (*_REMOTE, HeaderMissing, NotInBlock, Truncated),
+        [_proof(), encode({script_hash(_NAME): []})],
+    ),
+    FuzzTarget(
+        "header",
+        _header,
+        (*_REMOTE, HeaderRejected, Truncated),
+        _HEADERS[30:160:40],
+    ),
+    FuzzTarget(
+        "header-stream",
+        _header_stream,
+        (*_REMOTE, Truncated),
+        [bytes([n]) + b"".join(_HEADERS[10:14]) for n in (80, 255)],
+    ),
+    FuzzTarget(
+        "header-chain",
+        _branch,
+        (*_REMOTE, HeaderRejected, Truncated),
+        [bytes([height - 20]) + _HEADERS[height + 1] for height in (30, 100)],
+    ),
+    FuzzTarget(
+        "transaction",
+        _transaction,
+        (*_REMOTE, Truncated),
+        list(_RECORDED.transactions.values())[-4:],
+    ),
+    FuzzTarget("name-transaction", _name_update, (*_REMOTE, Truncated), _name_transactions()),
+    FuzzTarget("merkle", _merkle, (RemoteProtocolError,), [b"\x03\x00\x00" + bytes(32 * 8)]),
+]

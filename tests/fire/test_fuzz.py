@@ -1,0 +1,38 @@
+"""Every fuzz target, for a moment and without a fuzzer: see `tests.fire.fuzz`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fire.fuzz.registry import TARGETS
+from tests.fire.fuzz.target import FuzzTarget, inputs
+
+COUNT = 300
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_a_target_accepts_its_errors_and_no_others(target: FuzzTarget) -> None:
+    assert all(target.run(seed) for seed in target.seeds), "a seed is not well-formed"
+    for data in (b"", b"\x00", *inputs(target.seeds, COUNT)):
+        try:
+            target.run(data)
+        except Exception as error:
+            pytest.fail(f"{target.name}: {type(error).__name__}: {error} for {data.hex()}")
+
+
+def test_an_error_that_is_not_accepted_is_found() -> None:
+    class Unforeseen(ValueError):
+        pass
+
+    def feed(data: bytes) -> None:
+        if b"\xff" in data:
+            raise Unforeseen
+
+    target = FuzzTarget("bad", feed, (ValueError,), [b"good"])
+    with pytest.raises(Unforeseen):
+        list(map(target.run, inputs(target.seeds, COUNT)))
+
+
+def test_the_inputs_are_the_same_every_time() -> None:
+    assert list(inputs([b"seed"], 50)) == list(inputs([b"seed"], 50))
+    assert len(set(inputs([b"seed"], 50))) > 30
