@@ -1,8 +1,8 @@
 """`make mutants`: shows each claim of the threat model failing once.
 
-    python -m tests.mutation                    all mutants; writes docs/evidence/mutants.md
-    python -m tests.mutation --only C7          those of one claim; writes nothing
-    python -m tests.mutation --jobs 1           one after the other
+python -m tests.mutation                    all mutants; writes docs/evidence/mutants.md
+python -m tests.mutation --only C7          those of one claim; writes nothing
+python -m tests.mutation --jobs 1           one after the other
 """
 
 from __future__ import annotations
@@ -91,8 +91,10 @@ def report(outcomes: Sequence[Outcome], seconds: float) -> str:
         "| claim | what is broken | where | the test that fails |",
         "|---|---|---|---|",
     ]
-    for one in (outcome.mutant for outcome in outcomes):
-        lines.append(f"| {one.claim} | {one.breaks} | `{one.file}` | `{one.test}` |")
+    lines += [
+        f"| {one.claim} | {one.breaks} | `{one.file}` | `{one.test}` |"
+        for one in (outcome.mutant for outcome in outcomes)
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -98,7 +98,16 @@ class Copy:
         """How `tests` ended; a run that did not come to its end leaves none."""
         verdict = self.root / "verdict.json"
         verdict.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+        ]
         command += ["-p", "tests.mutation.verdict", "--verdict", str(verdict)]
         command += [f"--timeout={TEST_S}", *tests]
         if len(tests) > 1:
