@@ -39,6 +39,9 @@ unit: $(STAMP)
 interop: packages-test $(STAMP) ## Bitcoin programs of others: btcd, bcoin, neutrino, where Go and npm are
 	$(BIN)/pytest -ra tests/interop tests/e2e/test_bitcoin_programs.py
 
+mutants: packages-test $(STAMP) ## break each claim of the threat model once, and see its test fail (15 min)
+	$(BIN)/python -m tests.mutation
+
 bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)
 	$(BIN)/python -m benchmarks.front
 	$(BIN)/python -m benchmarks.tor
@@ -78,4 +81,4 @@ $(STAMP): requirements/dev.txt pyproject.toml | packages-run
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-.PHONY: help run test demo lint unit interop bench bench-quick deb deb-check lock clean packages-run packages-test
+.PHONY: help run test demo lint unit interop mutants bench bench-quick deb deb-check lock clean packages-run packages-test

@@ -74,7 +74,7 @@ def claims(text: str) -> dict[str, set[str]]:
     return found
 
 
-def tests_by_claim(all_mutants: Iterable[Mutant]) -> dict[str, set[str]]:
+def killers_by_claim(all_mutants: Iterable[Mutant]) -> dict[str, set[str]]:
     """Each claim that has mutants, with the tests that kill them."""
     found: dict[str, set[str]] = {}
     for mutant in all_mutants:
