@@ -55,6 +55,12 @@ evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew i
 	$(BIN)/python -m tests.fire.linkability --trials 60 --out $(EVIDENCE)
 	$(BIN)/python -m tests.fire.plots $(EVIDENCE)
 
+screenshots: packages-test $(STAMP) ## the dashboard at work, into docs/evidence (2 min)
+	$(BIN)/python -m tests.kit.screenshots
+
+mutants: packages-test $(STAMP) ## break each claim of the threat model once, and see its test fail (15 min)
+	$(BIN)/python -m tests.mutation
+
 bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)
 	$(BIN)/python -m benchmarks.front
 	$(BIN)/python -m benchmarks.tor
@@ -101,4 +107,5 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fire.txt
 	@touch $@
 
-.PHONY: help run test demo lint unit interop fire evidence packages-fire bench bench-quick deb deb-check lock clean packages-run packages-test
+.PHONY: help run test demo lint unit interop mutants fire evidence screenshots packages-fire bench bench-quick \
+  deb deb-check lock clean packages-run packages-test

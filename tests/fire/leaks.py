@@ -36,10 +36,10 @@ from isoproxy.names.dns_sign import ZoneKey
 from tests.e2e.bitcoin_ends import V1Client, V1Node, v2_node, version
 from tests.e2e.name_world import NameWorld, name_world
 from tests.e2e.programs import curl, program
-from tests.e2e.test_dns import free_port
 from tests.fire import packets
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import TCP, Isoproxy
+from tests.kit.ports import free_port
 from tests.kit.servers import WebServer
 from tests.kit.tornet import TorNetwork
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from isoproxy.admin import ask
+from isoproxy.admin import NotRunning, ask
 from tests.kit.service import environment
 from tests.kit.tornet import Address, Node, TorNetwork
 
@@ -128,6 +128,11 @@ class Isoproxy:
     def admin(self) -> Path:
         return self.directory / "run" / "admin"
 
+    @property
+    def options(self) -> list[str]:
+        """What other commands need in order to have its configuration."""
+        return ["-c", str(self.config), *self._settings]
+
     def text(self) -> str:
         """The log so far."""
         return self.log.read_text(errors="replace")
@@ -142,8 +147,7 @@ class Isoproxy:
 
     def command(self, *arguments: str, wrapper: Sequence[str] = ()) -> Outcome:
         """Run another command of isoproxy's to its end, with the same configuration."""
-        words = [*wrapper, sys.executable, "-m", "isoproxy", *arguments]
-        words += ["-c", str(self.config), *self._settings]
+        words = [*wrapper, sys.executable, "-m", "isoproxy", *arguments, *self.options]
         done = subprocess.run(
             words, env=self._environment, capture_output=True, text=True, timeout=_START_S
         )
@@ -152,7 +156,13 @@ class Isoproxy:
     def wait_for(self, what: str, test: Callable[[], object], timeout: float = 30.0) -> None:
         """Return once `test()` is true; fails after `timeout` seconds, or if isoproxy ends."""
         deadline = time.monotonic() + timeout
-        while not test():
+        while True:
+            try:
+                if test():
+                    return
+            except NotRunning:
+                if self._running.poll() is None:
+                    raise
             assert self._running.poll() is None, f"isoproxy ended: {self.text()}"
             assert time.monotonic() < deadline, f"{what}: not in {timeout} s\n{self.text()}"
             time.sleep(0.05)
@@ -185,8 +195,7 @@ class Isoproxy:
         sections = [("listener", one) for one in self._listeners]
         sections += [("bitcoin.gateway", one) for one in self._gateways]
         self.config.write_text("".join(f"[[{kind}]]\n{one}\n" for kind, one in sections))
-        command = [*self._wrapper, sys.executable, "-m", "isoproxy", "run", "-c"]
-        command += [str(self.config), *self._settings]
+        command = [*self._wrapper, sys.executable, "-m", "isoproxy", "run", *self.options]
         with self._out.open("wb") as out, self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=self._environment, stdin=subprocess.DEVNULL, stdout=out, stderr=log
