@@ -151,4 +151,4 @@ def read(file: Path) -> dict[str, list[float]]:
     """The columns of a file of samples."""
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    return {name: [float(row[name]) for row in rows] for name in COLUMNS}
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
