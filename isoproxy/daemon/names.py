@@ -161,8 +161,19 @@ class DaemonNames:
             default: Backend = self.electrum
         else:
             default, own = rpc_backends(config)
+        evictions = metrics.isolation_evictions.of(reason="cache_full")
+
+        def evicted() -> None:
+            evictions.value += 1
+
         resolvers = {
-            id(backend): Resolver(backend, isolator, policy=policy, deadline_s=config.timeout_s)
+            id(backend): Resolver(
+                backend,
+                isolator,
+                policy=policy,
+                deadline_s=config.timeout_s,
+                on_evicted=evicted,
+            )
             for backend in (default, *own.values())
         }
         if self.electrum is not None:

@@ -13,7 +13,9 @@ wrong the one thing to do.  What cannot be proven is said to be unproven, never 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.admin import ask
@@ -41,7 +43,8 @@ async def examine(
     """All checks, one after the other; `target` is what the probe's streams go to."""
     config = loaded.config
     answer = await _ask_status(config)
-    for finding in _machine(loaded, running=answer is not None):
+    state = _state_directory(answer)
+    for finding in _machine(loaded, state, running=answer is not None):
         yield finding
     if config.tor.mode == "managed" and answer is None:
         yield unproven("Tor", "isoproxy's own starts with isoproxy, which does not run", _START)
@@ -49,7 +52,7 @@ async def examine(
             yield finding
         yield failed(_RUNS, _RUNS_NOT, _START)
         return
-    socks, control_at = _tor_of(config)
+    socks, control_at = _tor_of(config, state)
     yield await reach.socks_port(socks)
     async with reach.control_port(control_at, config.tor.control_password) as (control, access):
         yield access
@@ -70,25 +73,33 @@ async def examine(
         yield await torside.attachment(control, streams_work=works)
 
 
-def _machine(loaded: Loaded, *, running: bool) -> Iterator[Finding]:
+def _state_directory(answer: dict[str, Any] | None) -> Path:
+    """Where the running isoproxy keeps its state, or where this user's would."""
+    if answer is not None:
+        with contextlib.suppress(OSError):
+            return state_directory(environment.environment_of(int(answer["pid"])))
+    return state_directory()
+
+
+def _machine(loaded: Loaded, state: Path, *, running: bool) -> Iterator[Finding]:
     """The configuration, and what it finds on this machine."""
     for text in loaded.warnings:
-        yield warning("configuration", text, "see 'isoproxy check --sample'")
+        yield warning("configuration", text, "change this setting, unless it is meant")
     if not loaded.warnings:
         yield ok("configuration", "valid")
     config = loaded.config
     admin = admin_address(config)
-    yield from environment.permissions(config, state_directory(), admin, running=running)
+    yield from environment.permissions(config, state, admin, running=running)
     yield from environment.secrets(loaded.files)
     if not running:
         yield from environment.ports(config)
 
 
-def _tor_of(config: Config) -> tuple[Endpoint, Endpoint]:
+def _tor_of(config: Config, state: Path) -> tuple[Endpoint, Endpoint]:
     """Tor's SocksPort and ControlPort."""
     if config.tor.mode == "system":
         return config.tor.socks, config.tor.control
-    directory = state_directory().absolute() / "tor"
+    directory = state.absolute() / "tor"
     return socket_in(directory, "socks"), socket_in(directory, "control")
 
 

@@ -128,6 +128,12 @@ def _private(check: str, path: Path, wanted: int) -> Finding:
     return ok(check, f"{path} has mode {mode:04o}")
 
 
+def environment_of(pid: int) -> dict[str, str]:
+    """What process `pid` was started with.  Raises OSError if it is not ours."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape")
+    return dict(entry.split("=", 1) for entry in entries.split("\0") if "=" in entry)
+
+
 class Peer(NamedTuple):
     """One socket of a process: its kind, and the other end."""
 

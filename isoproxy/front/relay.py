@@ -47,7 +47,8 @@ class _SinkBroken(Exception):
 
 
 class Direction:
-    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken.
+    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken, and
+    `spliced` those of them that never left the kernel.
 
     readable    the source may hold bytes that no event will announce again
     ending      the source may have announced its end: a short read proves nothing
@@ -63,6 +64,7 @@ class Direction:
         "readable",
         "sink",
         "source",
+        "spliced",
         "watched",
         "writable",
     )
@@ -81,6 +83,7 @@ class Direction:
         self.pending: bytes | memoryview = pending
         self.pipe: Pipe | None = None
         self.moved = 0
+        self.spliced = 0
         self.readable = readable
         self.writable = True
         self.watched = False
@@ -226,6 +229,7 @@ class Direction:
                 raise _SinkBroken from error
             pipe.held -= sent
             self.moved += sent
+            self.spliced += sent
         pipes.give_back(pipe)
         self.pipe = None
         return True

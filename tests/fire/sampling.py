@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from isoproxy.errors import OperationError
 from tests.kit.isoproxy_process import Isoproxy, descriptors
-from tests.kit.tornet import Node
+from tests.kit.tornet import Control, Node, TorNetError
 
 COLUMNS: Final = (
     "seconds",
@@ -44,7 +45,10 @@ class Sampler:
     """Writes a row per second from `start` to `stop`, in a thread of its own."""
 
     def __init__(self, proxy: Isoproxy, tor: Node, file: Path) -> None:
-        self._proxy, self._tor, self._control = proxy, tor, tor.control()
+        self._proxy, self._tor = proxy, tor
+        self._control: Control | None = None
+        self.late = 0
+        """How often isoproxy or Tor did not answer in time: the last answer was kept."""
         self._file = file
         self._ask_at = 0.0
         self._told: list[float] = []
@@ -59,7 +63,7 @@ class Sampler:
         """End; raises what kept the sampler from its work."""
         self._over.set()
         self._thread.join()
-        self._control.close()
+        self._hang_up()
         if self._error is not None:
             raise self._error
 
@@ -75,7 +79,13 @@ class Sampler:
     def _row(self, seconds: float) -> list[float]:
         if seconds >= self._ask_at:
             self._ask_at = seconds + ASK_EVERY_S
-            self._ask()
+            try:
+                self._ask()
+            except (OperationError, TorNetError):
+                if not self._told:
+                    raise
+                self.late += 1
+                self._hang_up()  # or its reply would be taken for another's
         pid = self._proxy.pid
         rss, anonymous = memory_kb(pid)
         return [
@@ -89,7 +99,13 @@ class Sampler:
             *self._told,
         ]
 
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
     def _ask(self) -> None:
+        self._control = self._control or self._tor.control()
         began = time.monotonic()
         status = self._proxy.status()
         told = time.monotonic()

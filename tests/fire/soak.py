@@ -155,6 +155,7 @@ def soak(there: World, plan: Plan, seconds: float, seed: int, samples: Path) -> 
         "plan": dataclasses.asdict(plan),
         "new_identities": turnover.identities,
         "cores": os.cpu_count(),
+        "late_answers": sampler.late,
         "before": before,
         "after": settled(proxy),
         "ended": dict(crowd.tally.ended),

@@ -83,6 +83,41 @@ async def test_it_announces_its_listeners_and_serves(tmp_path: Path) -> None:
     assert asked[0].username == b"<torS0X>0"
 
 
+RUN_AND_ASK = """
+import socket, sys
+from isoproxy.cli import main
+from isoproxy.daemon import Daemon
+from isoproxy.errors import PolicyRefusal
+
+async def ask(daemon):
+    for look_up in (
+        lambda: socket.getaddrinfo("name.test", 80),
+        lambda: socket.gethostbyname("name.test"),
+        lambda: socket.create_connection(("name.test", 80)),
+    ):
+        try:
+            look_up()
+        except PolicyRefusal:
+            print("refused")
+        except Exception as error:
+            print("asked", error)
+
+Daemon.run = ask
+sys.exit(main(["run"]))
+"""
+
+
+async def test_the_systems_resolver_is_out_of_reach(tmp_path: Path) -> None:
+    """Whatever code in the running service asks it, ours or a library's."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RUN_AND_ASK),
+        env=environment(tmp_path),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert said.split() == [b"refused"] * 3
+
+
 async def test_sigterm_waits_for_flows_but_not_for_ever(tmp_path: Path) -> None:
     settings = ["limits.drain_timeout_s=0.5"]
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:

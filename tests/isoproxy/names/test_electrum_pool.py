@@ -164,6 +164,18 @@ async def test_a_new_epoch_closes_everything_and_old_keys_open_nothing() -> None
         assert not set(credentials[:before]) & set(credentials[before:])
 
 
+async def test_upkeep_never_uses_a_connection_that_carried_a_name() -> None:
+    async with running(ElectrumServer(CHAIN)) as bench:
+        server, pool = bench.servers[0], bench.pool
+        key = bench.isolator.own_key("one")
+        bound = await pool.session(key, server)
+        reserved = await pool.reserve(server)
+        assert reserved is not bound
+        assert await pool.session(key, server) is bound
+        pool.release(reserved)
+        assert await pool.reserve(server) not in (bound, reserved)
+
+
 async def test_a_connection_under_way_when_the_epoch_changes_is_not_used() -> None:
     async with running(ElectrumServer(CHAIN, delay=0.2)) as bench:
         key = bench.isolator.own_key("one")
