@@ -37,10 +37,11 @@ from tests.e2e.bitcoin_ends import V1Client, v2_node
 from tests.e2e.name_world import CONFIRMATIONS, copy_lines
 from tests.e2e.test_endurance import Echo
 from tests.kit.dial import Refused, dial, receive_exactly
-from tests.kit.electrumx import ElectrumX, ElectrumXServers, free_port
+from tests.kit.electrumx import ElectrumX, ElectrumXServers
 from tests.kit.isoproxy_process import Isoproxy, children, system
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.daemon import NamecoinDaemon
+from tests.kit.ports import free_port
 from tests.kit.servers import Server
 from tests.kit.tornet import Node, TorNetwork
 

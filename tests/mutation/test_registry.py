@@ -13,8 +13,8 @@ from tests.mutation.registry import (
     Mutant,
     claims,
     is_defined,
-    mutants,
     killers_by_claim,
+    mutants,
 )
 
 MUTANT = Mutant("C1", "it breaks", "a.py", "yes", "no", "tests/test_a.py::test_it")
