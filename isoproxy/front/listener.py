@@ -23,6 +23,7 @@ import stat
 import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, OperationError
@@ -41,6 +42,8 @@ BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 64
 SCARCITY_PAUSE_S: Final = 0.25
 _REFUSAL: Final = b"\x05\xff"
+_UNPACED: Final = b"reno"
+"""The congestion control that every kernel has and every user may choose."""
 _TRANSIENT: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
 )
@@ -118,6 +121,18 @@ def _somebody_listens(path: str) -> bool:
         except OSError:
             return False
         return True
+
+
+def _tune(sock: socket.socket) -> None:
+    """Set a TCP listener up for what is said through it; accepted sockets inherit it.
+
+    Loopback loses nothing, and a congestion control that paces (BBR, where it is the
+    system's own) pays a timer for every segment there, for nothing.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
 
 
 class Entrance:
@@ -222,8 +237,7 @@ class Listener(Entrance):
         self._sock: socket.socket | None = sock
         sock.setblocking(False)
         if not self._unix:
-            # Accepted sockets inherit it.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _tune(sock)
         self._resume()
 
     def address(self) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
+from dataclasses import replace
 
 import pytest
 
+from isoproxy.front.frontend import FrontEnd
 from isoproxy.observe.log import Sensitive
+from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.front.test_frontend import CONNECT, OK, front_end, say
 from tests.kit.socks_port import SocksPort
 
@@ -43,3 +47,31 @@ async def test_they_are_told_to_nobody_else(caplog: pytest.LogCaptureFixture) ->
             await say(front, REFUSED)
             assert sum(front.counters.refusals.values()) == 1
     assert events(caplog) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1"])
+async def test_clients_on_loopback_are_not_paced(host: str) -> None:
+    async with SocksPort() as port, front_end(port) as front:
+        settings = replace(
+            front.listeners["test"].settings, name=host, endpoint=Endpoint(host=host)
+        )
+        front.open(settings)
+        assert congestion_control(front, host) == b"reno"
+
+
+async def test_clients_from_elsewhere_get_the_systems_congestion_control() -> None:
+    async with SocksPort() as port, front_end(port) as front:
+        settings = replace(
+            front.listeners["test"].settings, name="any", endpoint=Endpoint(host="0.0.0.0")
+        )
+        front.open(settings)
+        with socket.socket() as fresh:
+            systems = fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        assert congestion_control(front, "any") == systems.rstrip(b"\0")
+
+
+def congestion_control(front: FrontEnd, name: str) -> bytes:
+    """Of the listening socket, which every accepted one inherits."""
+    sock = front.listeners[name]._sock
+    assert sock is not None
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
