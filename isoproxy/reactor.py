@@ -183,8 +183,11 @@ class Reactor:
         self._handlers[fd] = handler
 
     def register_listener(self, fd: int, handler: Handler) -> None:
-        """Watch a listening socket, level-triggered: unaccepted clients keep reporting."""
-        self._epoll.register(fd, READABLE)
+        """Watch a listening socket, level-triggered: unaccepted clients keep reporting.
+
+        Of several processes that watch it, not all are woken for one client.
+        """
+        self._epoll.register(fd, READABLE | select.EPOLLEXCLUSIVE)
         self._handlers[fd] = handler
 
     def hand_over(self, fd: int, handler: Handler) -> None:

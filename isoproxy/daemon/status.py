@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from isoproxy import __version__
 from isoproxy.admin import Answer
 from isoproxy.daemon.settings import flag_names
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.report import Report, merged, report_of
 from isoproxy.observe.metrics import Metrics
 from isoproxy.tor.control import Phase
 
@@ -25,16 +26,23 @@ def status(
     local_lookups_refused: int,
     bitcoin: Mapping[str, object],
     names: Mapping[str, object] | None = None,
+    workers: Report | None = None,
+    worker_processes: Sequence[Mapping[str, object]] = (),
 ) -> Answer:
-    """The answer to `isoproxy status`, ready for JSON; `names` is None where none are resolved."""
-    counters, circuits = front.counters, front.dialer.circuits
-    flows = list(front.flows())
+    """The answer to `isoproxy status`, ready for JSON; `names` is None where none are resolved.
+
+    `workers` is what the other processes have counted; `worker_processes` names them.
+    """
+    total = merged([report_of(front, local_lookups_refused), workers or Report()])
+    counters, flows = total.counters, total.flows
+    open_by_listener = Counter(flow.listener for flow in flows)
     return {
         "version": __version__,
         "pid": os.getpid(),
         "uptime_s": round(uptime_s, 1),
         "tasks": len(asyncio.all_tasks()),
         "epoch": front.isolator.epoch,
+        "workers": worker_processes,
         "tor": {
             "mode": upstream.mode,
             "state": upstream.describe(),
@@ -48,8 +56,8 @@ def status(
                 "name": listener.settings.name,
                 "address": listener.address(),
                 "isolate": flag_names(listener.rule.listener.isolate),
-                "open": listener.open,
-                "accepted": listener.accepted,
+                "open": open_by_listener[listener.settings.name],
+                "accepted": total.accepted[listener.settings.name],
             }
             for listener in front.listeners.values()
         ],
@@ -70,23 +78,30 @@ def status(
             "bytes_up": counters.bytes_up + sum(flow.bytes_up for flow in flows),
             "bytes_down": counters.bytes_down + sum(flow.bytes_down for flow in flows),
             "defects": counters.defects,
-            "local_lookups_refused": local_lookups_refused,
+            "local_lookups_refused": total.lookups_refused,
             "out_of_descriptors": counters.scarcity,
-            "circuits_pending": circuits.pending,
-            "circuits_queued": circuits.queued,
+            "circuits_pending": total.circuits_pending,
+            "circuits_queued": total.circuits_queued,
             "refusals": {kind.value: count for kind, count in counters.refusals.most_common()},
         },
     }
 
 
-def collect(metrics: Metrics, front: FrontEnd, upstream: Upstream, *, tor_answers: bool) -> None:
-    """Bring the metrics up to date from what the parts count themselves."""
-    counters = front.counters
+def collect(
+    metrics: Metrics,
+    front: FrontEnd,
+    upstream: Upstream,
+    *,
+    tor_answers: bool,
+    workers: Report | None = None,
+) -> None:
+    """Bring the metrics up to date from what the parts, and the workers, count themselves."""
+    total = merged([report_of(front, 0), workers or Report()])
+    counters, flows = total.counters, total.flows
     for name in front.listeners:
         metrics.listeners.add(name)
     for gauge in metrics.connections.children():
         gauge.value = 0
-    flows = list(front.flows())
     for (name, state), count in Counter((flow.listener, flow.stage) for flow in flows).items():
         metrics.listeners.add(name)  # a listener that a reload took away may still have flows
         metrics.connections.of(listener=name, state=state).value = count
