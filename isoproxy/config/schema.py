@@ -154,7 +154,7 @@ class LimitsConfig:
         24, "New circuits asked of Tor at a time; Tor itself stops at 32.", integer(1, 32)
     )
     workers: int = option(
-        1,
+        2,
         "Processes that serve clients, at most one per processor core; the main one is the "
         "first. Each has an equal part of the budgets above.",
         integer(1, 64),

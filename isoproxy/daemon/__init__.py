@@ -157,8 +157,10 @@ class Daemon:
                 self._ready.set()
                 await self._stop.wait()
             self._notifier.stopping()
-            _log.notice("stopping", flows=len(self.front.connections))
             seconds = self.config.limits.drain_timeout_s
+            await self.workers.leave(seconds)
+            others = await self.workers.report()
+            _log.notice("stopping", flows=len(self.front.connections) + len(others.flows))
             await asyncio.gather(self.workers.drain(seconds), self.front.drain(seconds))
 
     def stop(self) -> None:

@@ -76,6 +76,8 @@ class Worker:
         elif isinstance(order, Epoch):
             front.isolator.adopt(order.epoch)
         elif isinstance(order, Drain):
+            for name in list(front.listeners):  # before the answer, which says so
+                front.close(name)
             self._draining = asyncio.create_task(self._drain(front, order.seconds))
         for part in report.encode(report.report_of(front, self._guard.refused), order.ticket):
             self._channel.send(part)

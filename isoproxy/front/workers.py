@@ -60,7 +60,7 @@ class Workers:
         self._departed = Report()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing: set[asyncio.Future[Report]] = set()
-        self._ending = False
+        self._end = asyncio.Event()
 
     def start(self) -> None:
         """Start them all; clients are served meanwhile."""
@@ -81,17 +81,28 @@ class Workers:
 
     async def report(self) -> Report:
         """What all workers have counted, those that ended included."""
-        asked = [process.order(Tell) for process in tuple(self.running)]
+        asked = [process.order(Tell) for process in tuple(self.running) if process.answered]
         if asked:
             await asyncio.wait(asked)
         told = [future.result() for future in asked if future.exception() is None]
         return merged([self._departed, *told])
 
-    async def drain(self, seconds: float) -> None:
-        """Let all workers drain, and end them."""
-        self._ending = True
+    async def leave(self, seconds: float) -> None:
+        """Have all workers accept nobody any more, and end in `seconds` at the latest."""
+        self._end.set()
+        asked = []
         for process in tuple(self.running):
-            process.order(lambda ticket: Drain(ticket, seconds))
+            if process.answered:
+                asked.append(process.order(lambda ticket: Drain(ticket, seconds)))
+            else:  # it serves nobody yet
+                process.end()
+        if asked:
+            await asyncio.wait(asked)
+
+    async def drain(self, seconds: float) -> None:
+        """Let all workers drain, and wait for their end."""
+        if not self.ending:
+            await self.leave(seconds)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=seconds + ANSWER_S)
             for task in late:
@@ -111,7 +122,7 @@ class Workers:
     def took_client(self, listener: str, heard: bytes, client: socket.socket) -> None:
         """A worker hands over a client."""
         entrance = self.front.listeners.get(listener)
-        if entrance is None or self._ending:
+        if entrance is None:
             client.close()
             return
         try:
@@ -128,23 +139,27 @@ class Workers:
             self._changing.add(answer)
             answer.add_done_callback(self._changing.discard)
 
-    def _is_ending(self) -> bool:
-        return self._ending
+    @property
+    def ending(self) -> bool:
+        """Whether no worker is to be started any more."""
+        return self._end.is_set()
 
     async def _keep_one(self) -> None:
         backoff = Backoff(0.5, 30.0)
-        while not self._is_ending():
+        while not self._end.is_set():
             process = _Process(self)
             try:
                 await process.run()
             finally:
-                self._departed = merged([self._departed, _without_flows(process.last)])
-            if self._is_ending():
+                self._departed = merged([self._departed, _at_the_end(process.last)])
+            if self._end.is_set():
                 return
             _log.warn("worker_ended", status=process.status, consequence="its streams ended")
             if process.answered:
                 backoff.reset()
-            await asyncio.sleep(backoff.next())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await self._end.wait()
 
 
 class _Process:
@@ -183,8 +198,10 @@ class _Process:
                 return
         self._child = child
         self._channel = Channel(workers.front.reactor, ours, self._on_message, self._on_end)
-        workers.running.add(self)
         try:
+            if workers.ending:  # it was on its way meanwhile
+                return
+            workers.running.add(self)
             self._begin()
             await self._watch()
         finally:
@@ -256,7 +273,7 @@ class _Process:
                 self._on_report(said)
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             _log.err("worker_talks_nonsense", consequence="it is ended")
-            self._close()
+            self.end()
         finally:
             for sock in sockets:
                 sock.close()
@@ -276,9 +293,10 @@ class _Process:
     def _late(self, ticket: int) -> None:
         if ticket in self._waiting:
             _log.err("worker_does_not_answer", consequence="it is ended")
-            self._close()
+            self.end()
 
-    def _close(self) -> None:
+    def end(self) -> None:
+        """Kill it."""
         if self._channel is not None:
             self._channel.close()
 
@@ -305,5 +323,9 @@ def _environment() -> dict[str, str]:
     return environment | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _without_flows(report: Report) -> Report:
-    return Report(report.counters, report.accepted, lookups_refused=report.lookups_refused)
+def _at_the_end(last: Report) -> Report:
+    """What stays of a worker's last report: sums, to which its open streams contribute."""
+    counters = merged([last]).counters
+    counters.bytes_up += sum(flow.bytes_up for flow in last.flows)
+    counters.bytes_down += sum(flow.bytes_down for flow in last.flows)
+    return Report(counters, last.accepted, lookups_refused=last.lookups_refused)
