@@ -181,6 +181,7 @@ class Daemon:
             self._apply(loaded)
             if fresh:
                 await self._switch_names(names)
+            await self.workers.settled()
         except IsoproxyError as error:
             for problem in str(error).splitlines():
                 _log.err("reload_refused", problem=problem)

@@ -72,10 +72,10 @@ class Workers:
     def configure(self) -> None:
         """Tell all workers of new settings."""
         for process in tuple(self.running):
-            process.configure()
+            self._follow(process.configure())
 
     async def settled(self) -> None:
-        """Wait until no worker uses an epoch before the current one."""
+        """Wait until no worker uses an epoch or settings before the current ones."""
         if self._changing:
             await asyncio.wait(self._changing)
 
@@ -135,9 +135,11 @@ class Workers:
     def _new_epoch(self) -> None:
         state = self.front.isolator.share()
         for process in tuple(self.running):
-            answer = process.order(lambda ticket: Epoch(ticket, state))
-            self._changing.add(answer)
-            answer.add_done_callback(self._changing.discard)
+            self._follow(process.order(lambda ticket: Epoch(ticket, state)))
+
+    def _follow(self, answer: asyncio.Future[Report]) -> None:
+        self._changing.add(answer)
+        answer.add_done_callback(self._changing.discard)
 
     @property
     def ending(self) -> bool:
@@ -230,10 +232,12 @@ class _Process:
             answer.add_done_callback(lambda _: timer.cancel())
         return answer
 
-    def configure(self) -> None:
+    def configure(self) -> asyncio.Future[Report]:
         """Tell it of new settings."""
         settings = self._workers.settings()
-        self.order(lambda ticket: Configure(ticket, settings), self._workers.sockets(settings))
+        return self.order(
+            lambda ticket: Configure(ticket, settings), self._workers.sockets(settings)
+        )
 
     def describe(self) -> dict[str, object]:
         """Its process ID, whether it serves, and how many clients came as of its last report."""

@@ -8,7 +8,6 @@ or, where the destination port is what separates, a port of its own.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -200,15 +199,9 @@ def session(
         servers = [stack.enter_context(EchoServer(tor_network.server_ip)) for _ in range(2)]
         settings = [*system(tor_network.client), f"limits.workers={request.param}"]
         proxy = stack.enter_context(Isoproxy(tmp_path, settings, listeners=listeners))
-        workers = min(request.param, len(os.sched_getaffinity(0))) - 1
-        proxy.wait_for("workers", lambda: serving(proxy) == workers)
+        proxy.wait_for_workers(request.param)
         yield proxy, Session(proxy, [server.port for server in servers])
         assert all(worker["accepted"] > 20 for worker in proxy.status()["workers"])
-
-
-def serving(proxy: Isoproxy) -> int:
-    """How many processes serve clients beside the main one."""
-    return sum(worker["serving"] for worker in proxy.status()["workers"])
 
 
 def test_no_circuit_carries_two_tuples(
