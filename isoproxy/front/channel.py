@@ -53,6 +53,11 @@ class Channel:
         sock.setblocking(False)
         reactor.register(sock.fileno(), self)
 
+    @property
+    def backlog(self) -> int:
+        """How many messages the other side has not taken yet."""
+        return len(self._queue)
+
     def send(
         self, message: bytes, sockets: Sequence[socket.socket] = (), *, give: bool = False
     ) -> None:

@@ -113,17 +113,13 @@ class Connection:
         """Go on where a worker stopped, which has answered all but the request itself."""
         session = self._session
         assert session is not None
-        try:
-            outcome = session.receive(heard)
-        except RemoteProtocolError:
-            outcome = None
-        if not isinstance(outcome, Wish):  # the listener's rule has changed meanwhile
+        wish = session.replay(heard)
+        if wish is None:
             self._close()
             return
-        session.data_to_send()
         self._early = session.leftover
         self._spoke = bool(self._early)
-        self._open(outcome)
+        self._open(wish)
 
     def on_events(self, fd: int, events: int) -> None:
         if self.stage is Stage.HANDSHAKE:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
-from isoproxy.front.session import SessionRule, Wish
+from isoproxy.front.session import Session, SessionRule, Wish
 from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.socks5 import Command
@@ -205,7 +205,7 @@ class Entrance:
         if not front.admit(client):
             self.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
-                sock.send(_REFUSAL)
+                sock.send(self._refusal(client, heard))
             sock.close()
             return
         self.open += 1
@@ -219,6 +219,13 @@ class Entrance:
         front.connections.add(connection)
         if heard:
             connection.resume(heard)
+
+    def _refusal(self, client: bytes, heard: bytes) -> bytes:
+        """What tells a client that there is no room, in the words of what is outstanding."""
+        if not heard:
+            return _REFUSAL
+        session = Session(self.rule, self.front.isolator, client)
+        return session.refuse(ErrorKind.BUSY) if session.replay(heard) else b""
 
     def _client_field(self, sock: socket.socket, peer: object) -> bytes:
         if self._unix:

@@ -36,6 +36,8 @@ from isoproxy.resolver_guard import ResolverGuard
 from isoproxy.socks5 import Command
 from isoproxy.tor.dialer import Dialer
 
+MAX_BACKLOG: Final = 256
+"""Clients that wait to be handed over while the main process is busy; more are refused."""
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -60,6 +62,9 @@ class Worker:
 
     def take(self, listener: str, heard: bytes, client: socket.socket) -> None:
         """Hand a client over; `heard` is all it has said."""
+        if self._channel.backlog >= MAX_BACKLOG:
+            client.close()
+            return
         words = base64.b64encode(heard).decode()
         message = json.dumps({"client": listener, "heard": words}).encode()
         self._channel.send(message, [client], give=True)

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.errors import NamingError
+from isoproxy.errors import ErrorKind, NamingError, socks_reply_code
 from isoproxy.front import workers as module
 from isoproxy.front.frontend import FrontEnd, Limits
 from isoproxy.front.orders import Settings, rest_of, share_of
@@ -34,6 +34,7 @@ from isoproxy.isolation import (
     upstream_credentials,
 )
 from isoproxy.names.answer import Want
+from isoproxy.socks5 import encode_reply
 from isoproxy.target import Target
 from tests.isoproxy.front.test_frontend import CONNECT, OK, client_of, front_end, say
 from tests.kit.socks_port import SocksPort
@@ -219,6 +220,20 @@ async def test_a_worker_keeps_to_its_part_of_the_budgets() -> None:
         await until_accepted(workers, 66)
         refused = sum([await is_refused(reader) for reader, _ in clients])
         assert refused == 2
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_a_client_for_whom_the_main_process_has_no_room_is_told() -> None:
+    limits = Limits(max_connections=1000, max_connections_per_client=128)
+    names = Names()
+    async with SocksPort() as port, worker_beside(port, limits=limits, names=names) as (front, _):
+        clients = [await client_of(front) for _ in range(64)]
+        for _, writer in clients:
+            writer.write(BIT)
+        await until(lambda: len(front.connections) == 64)
+        refusal = encode_reply(socks_reply_code(ErrorKind.BUSY, extended=True))
+        assert await say(front, BIT) == b"\x05\x00" + refusal
         for _, writer in clients:
             writer.close()
 
