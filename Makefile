@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FIRE := $(VENV)/.fire
+EVIDENCE := docs/evidence
 LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
   --no-emit-options
 export PYTHON
@@ -38,6 +40,26 @@ unit: $(STAMP)
 
 interop: packages-test $(STAMP) ## Bitcoin programs of others: btcd, bcoin, neutrino, where Go and npm are
 	$(BIN)/pytest -ra tests/interop tests/e2e/test_bitcoin_programs.py
+
+fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linkability (2 h; root for all of it)
+	$(BIN)/python -m tests.fire.fuzz --all --seconds 60
+	$(BIN)/python -m tests.fire.soak --minutes 30
+	$(BIN)/python -m tests.fire.chaos --minutes 10
+	$(BIN)/python -m tests.fire.leaks --minutes 3
+	$(BIN)/python -m tests.fire.linkability --trials 60
+
+evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew into docs/evidence, and draw their plots (1 h)
+	$(BIN)/python -m tests.fire.soak --minutes 30 --out $(EVIDENCE)
+	$(BIN)/python -m tests.fire.chaos --minutes 10 --out $(EVIDENCE)
+	$(BIN)/python -m tests.fire.leaks --minutes 3 --out $(EVIDENCE)
+	$(BIN)/python -m tests.fire.linkability --trials 60 --out $(EVIDENCE)
+	$(BIN)/python -m tests.fire.plots $(EVIDENCE)
+
+screenshots: packages-test $(STAMP) ## the dashboard at work, into docs/evidence (2 min)
+	$(BIN)/python -m tests.kit.screenshots
+
+mutants: packages-test $(STAMP) ## break each claim of the threat model once, and see its test fail (15 min)
+	$(BIN)/python -m tests.mutation
 
 bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)
 	$(BIN)/python -m benchmarks.front
@@ -78,4 +100,12 @@ $(STAMP): requirements/dev.txt pyproject.toml | packages-run
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-.PHONY: help run test demo lint unit interop bench bench-quick deb deb-check lock clean packages-run packages-test
+packages-fire:
+	@scripts/system-packages fire
+
+$(FIRE): requirements/fire.txt $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fire.txt
+	@touch $@
+
+.PHONY: help run test demo lint unit interop mutants fire evidence screenshots packages-fire bench bench-quick \
+  deb deb-check lock clean packages-run packages-test

@@ -1,12 +1,14 @@
-"""Measure the DNS server over UDP on one core, beside dnsmasq's answers from memory.
+"""Measure the DNS server over UDP on one core, beside ncdns and dnsmasq's answers from memory.
 
     python -m benchmarks.dns [--seconds 1] [--rounds 3] [--json]
 
-The server is a process pinned to one core, the client another.  "kept" repeats one
+The server is a process pinned to one core, the client another.  Seconds are the server's
+processor time: what one core does, whatever else the machine does.  "kept" repeats one
 question; "value cached" asks for a new name below one value each time, so that every
-answer is put together anew; "signed" wants DNSSEC.  dnsmasq, where it is installed, holds
-one name in its configuration: a server in C that does nothing else.  The exit status is 1
-if fewer than 5,000 kept answers a second are given, signed or not.
+answer is put together anew; "signed" wants DNSSEC.  ncdns, whose program NCDNS_PATH names,
+has the same value from a stand-in for Namecoin Core's JSON-RPC.  dnsmasq, where it is
+installed, holds one name in its configuration: a server in C that does nothing else.  The
+exit status is 1 if fewer than 5,000 kept answers a second are given, signed or not.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import dns.message
 
+from benchmarks.running import cpu_seconds
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.backend import Absent, Evidence, Found
 from isoproxy.names.dns_answer import Apex
@@ -34,19 +39,21 @@ from isoproxy.names.dns_server import DnsServer, DnsSettings
 from isoproxy.names.dns_sign import Signer, ZoneKey
 from isoproxy.names.resolver import Resolver
 from isoproxy.tor.endpoint import Endpoint
+from tests.isoproxy.names.rpc_server import RpcServer, core_methods
+from tests.kit.ports import free_port
 
 TARGET_PER_S = 5_000
 WINDOW = 32
 QUIET_S = 1.0
 UNLIMITED = 1e9
+VALUE = b'{"ip":"192.0.2.1","map":{"*":{"ip":"192.0.2.2"}}}'
 
 
 class InstantBackend:
     """Has one value for every name, and has it at once."""
 
     async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
-        value = b'{"ip":"192.0.2.1","map":{"*":{"ip":"192.0.2.2"}}}'
-        return Found(value, 1, "00" * 32, 36_000, Evidence.SPV_CONFIRMED)
+        return Found(VALUE, 1, "00" * 32, 36_000, Evidence.SPV_CONFIRMED)
 
     async def close(self) -> None:
         pass
@@ -69,6 +76,14 @@ async def serve() -> None:
     await asyncio.Event().wait()
 
 
+async def stand_in() -> None:
+    """Be a Namecoin Core with one name until killed; prints the address."""
+    server = RpcServer(core_methods({b"d/example": VALUE}))
+    async with server.running():
+        print(server.endpoint, flush=True)
+        await asyncio.Event().wait()
+
+
 def queries(kind: str) -> Iterator[bytes]:
     """Queries of one kind, without end."""
     dnssec = "signed" in kind
@@ -81,8 +96,8 @@ def queries(kind: str) -> Iterator[bytes]:
         yield wire[:13] + b"%09d" % (number % 10**9) + wire[22:]
 
 
-def rate(port: int, kind: str, seconds: float) -> float:
-    """Answers per second, WINDOW queries under way at a time."""
+def rate(port: int, kind: str, seconds: float, pid: int) -> float:
+    """Answers per second of the server's processor time, WINDOW queries at a time."""
     asked = queries(kind)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", port))
@@ -90,8 +105,8 @@ def rate(port: int, kind: str, seconds: float) -> float:
         for _ in range(WINDOW):
             sock.send(next(asked))
         answered = 0
-        start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
+        start, spent = time.perf_counter(), cpu_seconds(pid)
+        while time.perf_counter() - start < seconds:
             if not select.select([sock], [], [], QUIET_S)[0]:
                 raise RuntimeError(f"{kind}: no answer within {QUIET_S} s")
             try:
@@ -103,7 +118,7 @@ def rate(port: int, kind: str, seconds: float) -> float:
                     sock.send(next(asked))
             except BlockingIOError:
                 pass
-    return answered / elapsed
+        return answered / (cpu_seconds(pid) - spent)
 
 
 def pinned(command: list[str], core: int) -> subprocess.Popen[str]:
@@ -123,28 +138,53 @@ def measure_ours(seconds: float, core: int) -> dict[str, float]:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         kinds = ("kept", "kept, signed", "value cached", "value cached, signed")
-        return {kind: rate(port, kind, seconds) for kind in kinds}
+        return {kind: rate(port, kind, seconds, process.pid) for kind in kinds}
     finally:
         process.kill()
         process.communicate()
+
+
+def measure_ncdns(seconds: float, core: int) -> dict[str, float]:
+    path = os.environ.get("NCDNS_PATH") or shutil.which("ncdns")
+    if path is None:
+        return {}
+    rpc = pinned([sys.executable, "-m", "benchmarks.dns", "--stand-in"], core)
+    try:
+        assert rpc.stdout is not None
+        address, port = rpc.stdout.readline().strip(), free_port()
+        with tempfile.TemporaryDirectory() as directory:
+            settings = Path(directory) / "ncdns.conf"
+            settings.write_text(
+                f'[ncdns]\nbind = "127.0.0.1:{port}"\nnamecoinrpcaddress = "{address}"\n'
+                'namecoinrpcusername = "user"\nnamecoinrpcpassword = "pass"\n'
+            )
+            return measure_program("ncdns", [path, f"-conf={settings}"], port, seconds, core)
+    finally:
+        rpc.kill()
+        rpc.communicate()
 
 
 def measure_dnsmasq(seconds: float, core: int) -> dict[str, float]:
     path = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
         return {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = (
         *("-k", "-C", "/dev/null", "-p", str(port), "-a", "127.0.0.1", "-z", "-R", "-h"),
         *("--address=/example.bit/192.0.2.1", "--user=", "--pid-file="),
     )
-    process = pinned([path, *options], core)
+    return measure_program("dnsmasq", [path, *options], port, seconds, core)
+
+
+def measure_program(
+    name: str, command: list[str], port: int, seconds: float, core: int
+) -> dict[str, float]:
+    """What a server of others gives at `port`; nothing if it does not answer in time."""
+    process = pinned(command, core)
     try:
         for _ in range(50):
             try:
-                return {"dnsmasq": rate(port, "kept", seconds)}
+                return {name: rate(port, "kept", seconds, process.pid)}
             except (ConnectionError, RuntimeError):
                 time.sleep(0.1)
         return {}
@@ -159,14 +199,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--stand-in", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        asyncio.run(serve())
+    if options.serve or options.stand_in:
+        asyncio.run(serve() if options.serve else stand_in())
     cores = sorted(os.sched_getaffinity(0))
     best: dict[str, float] = {}
     os.sched_setaffinity(0, {cores[-1]})
     for _ in range(options.rounds):
-        for measure in (measure_ours, measure_dnsmasq):
+        for measure in (measure_ours, measure_ncdns, measure_dnsmasq):
             for kind, found in measure(options.seconds, cores[0]).items():
                 best[kind] = max(best.get(kind, 0.0), found)
     if options.json:
@@ -174,8 +215,9 @@ def main() -> int:
     else:
         for kind, found in best.items():
             print(f"{kind:>22}: {found:>9,.0f} answers/s")
-        if "dnsmasq" not in best:
-            print(f"{'dnsmasq':>22}: absent, not installed")
+        for name, reason in (("ncdns", "set NCDNS_PATH"), ("dnsmasq", "not installed")):
+            if name not in best:
+                print(f"{name:>22}: absent, {reason}")
     return 0 if min(best["kept"], best["kept, signed"]) >= TARGET_PER_S else 1
 
 

@@ -5,8 +5,9 @@
 Both resolve through the same stand-in for Namecoin Core's JSON-RPC and are asked for the
 same fifty names under ten isolation IDs, once to fill their caches and then N times.
 NCPROP279_PATH names ncprop279's program; without it only ours is measured, and said so.
-Also printed: the plugin with a resolver that answers from a table, which is the pipe and
-the protocol alone.
+Beside the time that passed, the plugin's own processor time is counted: what one core does,
+whatever else the machine does.  Also printed: the plugin with a resolver that answers from
+a table, which is the pipe and the protocol alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.running import cpu_seconds
 from tests.isoproxy.names.rpc_server import RpcServer, core_methods
 
 NAMES = 50
@@ -70,9 +72,15 @@ def measure(title: str, command: Sequence[str], count: int) -> None:
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 100).startswith(b"INIT 1 0")
         ask(process, NAMES * IDS)
+        spent = cpu_seconds(process.pid)
         rates = [count / ask(process, count) for _ in range(RUNS)]
+        spent = (cpu_seconds(process.pid) - spent) / (RUNS * count)
         process.terminate()
-    print(f"{title:32s} {statistics.median(rates):9.0f} answers/s  (runs: {RUNS})", flush=True)
+    print(
+        f"{title:32s} {statistics.median(rates):9.0f} answers/s, {1 / spent:9.0f} per second of "
+        f"processor time  (runs: {RUNS})",
+        flush=True,
+    )
 
 
 async def main() -> None:

@@ -4,13 +4,15 @@ Theory of operation
     asyncio's `add_reader` and `add_writer` cost a system call for each change of
     interest and a handle, a context and a turn of the loop for each event.  A relay of
     many short connections spends more on that than on its work.  Here each socket is
-    registered once, for everything, edge-triggered, and its events go straight to a
-    bound method.
+    registered once, edge-triggered, and its events go straight to a bound method.  Room
+    for sending is reported only of sockets that had none once (`await_room`): most never
+    do, and of a unix socket each read of its peer would be an event.
 
     On a `ReactorLoop` the sockets of its first reactor live in the very epoll descriptor
     that asyncio waits on: its selector hands asyncio's events to asyncio and ours to
-    their handlers.  Any other reactor has an epoll descriptor of its own, which is
-    readable while events wait and is watched by asyncio: one more system call a turn.
+    their handlers, and waits again by itself until asyncio has something to do.  Any
+    other reactor has an epoll descriptor of its own, which is readable while events wait
+    and is watched by asyncio: one more system call a turn.
 
     Edge-triggered means: an event says that something *changed*.  A handler must go on
     until the kernel says EAGAIN, or remember that it stopped early and ask for another
@@ -32,7 +34,9 @@ import select
 import selectors
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from contextvars import Context
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol, TypeVarTuple
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -42,7 +46,8 @@ WRITABLE: Final = select.EPOLLOUT
 PEER_SHUT: Final = select.EPOLLRDHUP
 BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
 
-_EVERYTHING: Final = READABLE | WRITABLE | PEER_SHUT | select.EPOLLET
+_ARRIVALS: Final = READABLE | PEER_SHUT | select.EPOLLET
+_EVERYTHING: Final = _ARRIVALS | WRITABLE
 _BATCH: Final = 512
 
 
@@ -54,6 +59,7 @@ class Handler(Protocol):
 
 
 Dispatch = Callable[[int, int], None]
+_Arguments = TypeVarTuple("_Arguments")
 
 
 class SharedSelector(selectors.BaseSelector):
@@ -68,6 +74,8 @@ class SharedSelector(selectors.BaseSelector):
         self.foreign: dict[int, Handler] = {}
         self.dispatch: Dispatch | None = None
         """Set by the one reactor that shares the descriptor; a second has its own."""
+        self.asyncio_is_wanted = False
+        """Set while `select` runs: a callback waits, or a timer may be due before its end."""
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(
@@ -100,21 +108,23 @@ class SharedSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            wait = -1.0
-        else:
-            # epoll counts milliseconds and would spin on what is left of one.
-            wait = math.ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0.0
-        ready = []
-        for fd, mask in self.epoll.poll(wait, _BATCH):
-            if fd in self.foreign and self.dispatch is not None:
-                self.dispatch(fd, mask)
-            elif (key := self._keys.get(fd)) is not None:
-                events = selectors.EVENT_WRITE if mask & ~READABLE else 0
-                if mask & ~WRITABLE:
-                    events |= selectors.EVENT_READ
-                ready.append((key, events & key.events))
-        return ready
+        until = None if timeout is None else monotonic() + timeout
+        self.asyncio_is_wanted = False
+        while True:
+            events = self.epoll.poll(_milliseconds_until(until), _BATCH)
+            ready = []
+            for fd, mask in events:
+                if fd in self.foreign and self.dispatch is not None:
+                    self.dispatch(fd, mask)
+                elif (key := self._keys.get(fd)) is not None:
+                    happened = selectors.EVENT_WRITE if mask & ~READABLE else 0
+                    if mask & ~WRITABLE:
+                        happened |= selectors.EVENT_READ
+                    ready.append((key, happened & key.events))
+            if ready or self.asyncio_is_wanted or not events:
+                return ready
+            if until is not None and monotonic() >= until:
+                return ready
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         return {key.fileobj: key for key in self._keys.values()}
@@ -133,12 +143,43 @@ def _interest(events: int) -> int:
     return interest | (WRITABLE if events & selectors.EVENT_WRITE else 0)
 
 
+def _milliseconds_until(moment: float | None) -> float:
+    """Seconds for `epoll.poll`, in whole milliseconds: it would spin on what is left of one."""
+    if moment is None:
+        return -1.0
+    left = moment - monotonic()
+    return math.ceil(left * 1e3) * 1e-3 if left > 0 else 0.0
+
+
 class ReactorLoop(asyncio.SelectorEventLoop):
     """An asyncio loop whose epoll descriptor a reactor shares."""
 
     def __init__(self) -> None:
         self.shared = SharedSelector()
         super().__init__(self.shared)
+
+    def call_soon(
+        self,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        self.shared.asyncio_is_wanted = True
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        self.shared.asyncio_is_wanted = True
+        return super().call_at(when, callback, *args, context=context)
+
+    def stop(self) -> None:
+        self.shared.asyncio_is_wanted = True
+        super().stop()
 
 
 class Reactor:
@@ -178,9 +219,13 @@ class Reactor:
         return self._loop
 
     def register(self, fd: int, handler: Handler) -> None:
-        """Watch `fd` for everything; raises OSError when the kernel refuses."""
-        self._epoll.register(fd, _EVERYTHING)
+        """Watch `fd` for what arrives; raises OSError when the kernel refuses."""
+        self._epoll.register(fd, _ARRIVALS)
         self._handlers[fd] = handler
+
+    def await_room(self, fd: int) -> None:
+        """Report from now on, and at once if it is so, that registered `fd` takes bytes."""
+        self._epoll.modify(fd, _EVERYTHING)
 
     def register_listener(self, fd: int, handler: Handler) -> None:
         """Watch a listening socket, level-triggered: unaccepted clients keep reporting.

@@ -102,6 +102,10 @@ class Ledger:
             self._ended.add(flow)
             self._ended.outcomes[Outcome.of(flow)] += 1
 
+    def sorted_flows(self) -> list[Flow]:
+        """The flows under way in an order that stays: by key, then by session."""
+        return sorted(self.flows, key=lambda flow: (flow.key.label, flow.session_id))
+
     def totals(self) -> Totals:
         """Everything since the start, flows under way included."""
         ended = self._ended

@@ -1,10 +1,12 @@
-"""`isoproxy dns`: keys for the DNS server, and questions to it."""
+"""`isoproxy dns`: keys for the DNS server, questions to it, and the whole zone."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +19,17 @@ import dns.rcode
 import dns.rdatatype
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
-from isoproxy.config import Address
+from isoproxy.config import Address, Config, LoginAt
+from isoproxy.daemon.names import rpc_client
 from isoproxy.errors import ConfigError, OperationError
+from isoproxy.isolation import Isolator
 from isoproxy.names.dns_query import ISOLATION_OPTION, MAX_ISOLATION_ID
 from isoproxy.names.dns_sign import ZoneKey
+from isoproxy.names.dump import dump
+from isoproxy.names.json_value import Json
+from isoproxy.names.resolver import Resolver
+from isoproxy.names.rpc import NamecoinCoreBackend
+from isoproxy.names.rpc_client import RpcError
 
 _TIMEOUT_S: Final = 70.0
 """A little more than the resolver's own deadline."""
@@ -51,6 +60,12 @@ def register(commands: Commands) -> None:
     )
     lookup.set_defaults(run=look_up)
 
+    whole = inner.add_parser(
+        "dump", help="print all of bit from a Namecoin Core of your own (names.rpc), as a zone file"
+    )
+    add_configuration(whole)
+    whole.set_defaults(run=dump_zone)
+
 
 def make_key(options: argparse.Namespace) -> int:
     key = ZoneKey.generate()
@@ -70,6 +85,31 @@ def look_up(options: argparse.Namespace) -> int:
     response = _exchange(query, _server(options))
     print(response)
     return 0 if response.rcode() == dns.rcode.NOERROR and response.answer else 1
+
+
+def dump_zone(options: argparse.Namespace) -> int:
+    return asyncio.run(_dump(loaded(options).config))
+
+
+async def _dump(config: Config) -> int:
+    """0 if there was any name."""
+    client = rpc_client(config.names.rpc, LoginAt(config.names.rpc.address), core=True)
+    isolator = Isolator()
+    resolver = Resolver(NamecoinCoreBackend(client), isolator)
+
+    async def call(method: str, params: list[Json]) -> Json:
+        return await client.call(method, params)
+
+    try:
+        key = isolator.own_key("dump")
+        found = await dump(call, resolver, key, out=sys.stdout, err=sys.stderr)
+    except RpcError as error:
+        raise OperationError(
+            f"the program at names.rpc.address refused ({error}); is it a Namecoin Core?"
+        ) from None
+    finally:
+        await resolver.close()
+    return 0 if found else 1
 
 
 def _query(options: argparse.Namespace) -> dns.message.Message:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
+from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
@@ -12,6 +14,9 @@ from isoproxy.daemon import Daemon, configure_log
 from isoproxy.daemon.names import check_names
 from isoproxy.reactor import ReactorLoop
 from isoproxy.resolver_guard import ResolverGuard
+
+GARBAGE_THRESHOLD: Final = 20_000
+"""New objects that set off a search for cycles among them."""
 
 
 def register(commands: Commands) -> None:
@@ -41,6 +46,9 @@ def run_service(options: argparse.Namespace) -> int:
     async def serve() -> None:
         await Daemon(found, again, guard=guard, out=sys.stdout, progress=sys.stderr).run()
 
+    # A stream makes some dozens of objects, and no cycle: cycles are worth a rare look.
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     with asyncio.Runner(loop_factory=ReactorLoop) as runner:
         runner.run(serve())
     return 0

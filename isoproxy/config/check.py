@@ -170,7 +170,11 @@ def _observe(config: Config) -> Iterator[Finding]:
     if admin is not None and not admin.is_unix:
         yield "observe.admin", "must be a unix socket, such as unix:/run/isoproxy/admin"
     if dashboard is not None and not dashboard.is_loopback:
-        yield "observe.dashboard", "must be a unix socket or a loopback address: counts identify"
+        yield (
+            "observe.dashboard",
+            "must be a unix socket or a loopback address, such as 127.0.0.1:9252: what it shows "
+            "tells of people's activity; look from another machine through ssh -L",
+        )
 
 
 def _limits(config: Config) -> Iterator[Finding]:

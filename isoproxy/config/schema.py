@@ -350,10 +350,16 @@ class ObserveConfig:
         optional(listening),
         example='"unix:/run/isoproxy/dashboard"',
     )
+    dashboard_mode: Mode = option(
+        Mode(0o660), "Permissions of the dashboard's unix socket, octal.", permissions
+    )
     log_level: str = option("notice", "Least important level that is logged.", choice(*LOG_LEVELS))
     log_format: str = option("text", "Form of a log line.", choice("text", "json"))
     safe_logging: bool = option(
-        True, "Replace names, targets and credentials in the log by [scrubbed].", boolean
+        True,
+        "Replace names, targets and credentials by [scrubbed], in the log, the status and the "
+        "dashboard.",
+        boolean,
     )
 
 

@@ -17,6 +17,8 @@ from isoproxy.config.lines import Path as KeyPath
 from isoproxy.config.lines import key_lines
 
 _MAX_FILE_BYTES = 1 << 20
+_MAX_DEPTH = 16
+"""No setting lies deeper; what does is kept as TOML gave it, and found to be an unknown key."""
 _IDENTITY_KEYS = ("address", "socks", "name", "target")
 _POSITION = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
@@ -159,6 +161,8 @@ def _table(raw: dict[str, object], path: KeyPath, where: Callable[[KeyPath], str
 
 
 def _node(value: object, path: KeyPath, where: Callable[[KeyPath], str]) -> Node:
+    if len(path) >= _MAX_DEPTH:
+        return Leaf(value, where(path))
     if isinstance(value, dict):
         return _table(value, path, where)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):

@@ -21,6 +21,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TextIO
 
 from isoproxy.admin import AdminServer
@@ -37,6 +38,7 @@ from isoproxy.daemon.bitcoin_status import (
     MESSAGE_TYPES,
     collect_bitcoin,
 )
+from isoproxy.daemon.dashboard import MAX_FLOWS, open_dashboard
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.names import DaemonNames
 from isoproxy.daemon.requests import answers
@@ -50,13 +52,12 @@ from isoproxy.daemon.settings import (
     processes_of,
     worker_settings,
 )
-from isoproxy.daemon.status import collect
+from isoproxy.daemon.status import collect, current_status
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.front.orders import Settings, rest_of
-from isoproxy.front.report import Report
 from isoproxy.front.workers import Workers
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
@@ -113,6 +114,8 @@ class Daemon:
         self._resources = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tor_answers: bool | None = None
+        self.dashboard_place: str | None = None
+        """Where the dashboard is, once it is open: a URL, or `unix:` and a path."""
         self._tor_changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         config = loaded.config
@@ -227,9 +230,20 @@ class Daemon:
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
         self._resources.push_async_callback(self.services.close)
         await self.services.start()
+        await self._open_dashboard()
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
+
+    async def _open_dashboard(self) -> None:
+        observe = self.config.observe
+        status = partial(current_status, self, max_flows=MAX_FLOWS)
+        opened = await open_dashboard(observe, status, self.exposition)
+        if opened is not None:
+            dashboard, self.dashboard_place = opened
+            self._resources.push_async_callback(dashboard.close)
+            print(f"listening dashboard {self.dashboard_place}", file=self._out, flush=True)
+            _log.notice("listening", listener="dashboard", address=self.dashboard_place)
 
     def _announce(self, listener: Listener) -> None:
         isolate = listener.rule.listener.isolate
@@ -375,14 +389,14 @@ class Daemon:
             return f"{len(self.front.listeners)} listeners, tor: {tor}"
         return f"degraded: tor does not answer yet ({tor})"
 
-    def exposition(self, workers: Report | None = None) -> str:
+    async def exposition(self) -> str:
         """The metrics as of now, in Prometheus' text form."""
         collect(
             self.metrics,
             self.front,
             self.upstream,
             tor_answers=bool(self._tor_answers),
-            workers=workers,
+            workers=await self.workers.report(),
         )
         self.metrics.name_cache_entries.value = self.names.service.cached if self.names else 0
         collect_bitcoin(self.metrics, self.bitcoin.ledger.totals())

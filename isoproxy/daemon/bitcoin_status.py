@@ -7,61 +7,35 @@ and purpose, where a control port tells of them.
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 from isoproxy.bitcoin.bridge import Flow
-from isoproxy.bitcoin.ledger import Ledger, Sums, Totals
+from isoproxy.bitcoin.ledger import Sums, Totals
 from isoproxy.bitcoin.messages import KNOWN_TYPES
 from isoproxy.bitcoin.traffic import OTHER, Direction
 from isoproxy.daemon.bitcoin import Bitcoin, Door
+from isoproxy.daemon.circuits import Circuits
 from isoproxy.daemon.settings import flag_names
-from isoproxy.errors import OperationError
-from isoproxy.isolation import P2P, CredentialForm, IsolationKey, upstream_credentials
+from isoproxy.isolation import P2P
+from isoproxy.observe.log import Sensitive, reveal
 from isoproxy.observe.metrics import Metrics
-from isoproxy.tor.control import Control, Phase
 
 MESSAGE_TYPES = tuple(sorted(kind.rstrip(b"\0").decode("ascii") for kind in (*KNOWN_TYPES, OTHER)))
 """The types that messages are counted by."""
-PATIENCE_S: Final = 2.0
-"""Seconds that a status waits for Tor's list of circuits."""
-
-
-async def circuits_of(
-    control: Control, keys: set[IsolationKey], form: CredentialForm
-) -> dict[IsolationKey, list[str]]:
-    """Tor's numbers of the circuits that carry each key's P2P streams.
-
-    Empty without a control port, or where a filter in front of it does not tell.  Of a Tor
-    that is slow (thousands of circuits, a frozen process) what its events have told.
-    """
-    if not keys or control.state.phase is not Phase.READY:
-        return {}
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            circuits = await control.refresh_circuits()
-    except TimeoutError:
-        circuits = control.circuits()
-    except OperationError:
-        return {}
-    found: defaultdict[tuple[bytes | None, bytes | None], list[str]] = defaultdict(list)
-    for circuit in circuits:
-        if circuit.status == "BUILT":
-            found[circuit.username, circuit.password].append(circuit.id)
-    credentials = {key: upstream_credentials(key, P2P, form) for key in keys}
-    return {key: found.get((own.username, own.password), []) for key, own in credentials.items()}
 
 
 def bitcoin_status(
-    bitcoin: Bitcoin, circuits: Mapping[IsolationKey, Sequence[str]]
+    bitcoin: Bitcoin, shown: Sequence[Flow], circuits: Circuits, *, safe: bool
 ) -> dict[str, object]:
-    """The part of `isoproxy status` about Bitcoin, ready for JSON."""
+    """The part of `isoproxy status` about Bitcoin, ready for JSON; only `shown` flows.
+
+    Who the peers are is scrubbed where logging is `safe`.
+    """
     totals = bitcoin.ledger.totals()
     return {
         "gateways": [_gateway(name, door) for name, door in bitcoin.doors.items()],
-        "flows": [_flow(flow, circuits.get(flow.key, ())) for flow in _sorted(bitcoin.ledger)],
+        "flows": [_flow(flow, circuits.get((flow.key, P2P), ()), safe) for flow in shown],
+        "open": len(bitcoin.ledger.flows),
         "totals": {
             "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
             "to_peer": _sums(totals.to_peer),
@@ -82,10 +56,6 @@ def collect_bitcoin(metrics: Metrics, totals: Totals) -> None:
             metrics.p2p_messages.of(direction=direction, type=kind).value = count
 
 
-def _sorted(ledger: Ledger) -> list[Flow]:
-    return sorted(ledger.flows, key=lambda flow: (flow.key.label, flow.session_id))
-
-
 def _gateway(name: str, door: Door) -> dict[str, object]:
     gateway = door.gateway
     return {
@@ -98,10 +68,11 @@ def _gateway(name: str, door: Door) -> dict[str, object]:
     }
 
 
-def _flow(flow: Flow, circuits: Sequence[str]) -> dict[str, object]:
+def _flow(flow: Flow, circuits: Sequence[str], safe: bool) -> dict[str, object]:
     translator = flow.translator
     shown: dict[str, object] = {
         "key": flow.key.label,
+        "target": reveal(Sensitive(flow.peer), safe=safe),
         "network": flow.network.name if flow.network is not None else None,
         "transport": flow.transport,
         "session_id": flow.session_id,

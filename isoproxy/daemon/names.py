@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from isoproxy.names.electrum_pool import Dials, PoolSettings
 from isoproxy.names.network import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.names.networks import ByClientNetwork
 from isoproxy.names.resolver import Resolver
-from isoproxy.names.rpc import ElectrumNmcBackend, NamecoinCoreBackend
+from isoproxy.names.rpc import ElectrumNmcBackend, NamecoinCoreBackend, RpcBackend
 from isoproxy.names.rpc_client import JsonRpcClient, Login, cookie_login, fixed_login
 from isoproxy.names.servers import SHIPPED, parse_servers
 from isoproxy.names.service import NameService
@@ -108,18 +109,18 @@ def check_names(config: NamesConfig) -> None:
     if config.backend == "electrum":
         electrum_settings(config.electrum, config.timeout_s)
     elif config.backend != "none":
-        _rpc_backends(config)
+        rpc_backends(config)
 
 
-def _rpc_backends(
+def rpc_backends(
     config: NamesConfig,
-) -> tuple[Backend, dict[IPv4Network | IPv6Network, Backend]]:
-    """The backend for everybody, and those of networks that have their own."""
+) -> tuple[RpcBackend, dict[IPv4Network | IPv6Network, RpcBackend]]:
+    """The backend for everybody, and those of networks that have their own; ConfigError."""
     core = config.backend == "namecoin-core"
     kind = NamecoinCoreBackend if core else ElectrumNmcBackend
     rpc = config.rpc
 
-    def backend(place: LoginAt) -> Backend:
+    def backend(place: LoginAt) -> RpcBackend:
         client = rpc_client(rpc, place, core=core)
         return kind(client, allow_unisolated=rpc.allow_unisolated)
 
@@ -149,7 +150,7 @@ class DaemonNames:
             allow_clearnet_alias=config.allow_clearnet_alias,
             allow_private_addresses=config.allow_private_addresses,
         )
-        own: dict[IPv4Network | IPv6Network, Backend] = {}
+        own: Mapping[IPv4Network | IPv6Network, Backend] = {}
         if config.backend == "electrum":
             self.electrum = ElectrumBackend(
                 dialer,
@@ -159,9 +160,20 @@ class DaemonNames:
             )
             default: Backend = self.electrum
         else:
-            default, own = _rpc_backends(config)
+            default, own = rpc_backends(config)
+        evictions = metrics.isolation_evictions.of(reason="cache_full")
+
+        def evicted() -> None:
+            evictions.value += 1
+
         resolvers = {
-            id(backend): Resolver(backend, isolator, policy=policy, deadline_s=config.timeout_s)
+            id(backend): Resolver(
+                backend,
+                isolator,
+                policy=policy,
+                deadline_s=config.timeout_s,
+                on_evicted=evicted,
+            )
             for backend in (default, *own.values())
         }
         if self.electrum is not None:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoproxy.admin import Answer, Handler
-from isoproxy.daemon.bitcoin_status import bitcoin_status, circuits_of
 from isoproxy.daemon.explain import arguments_of
 from isoproxy.daemon.explain import explain as explained
 from isoproxy.daemon.names import NO_NAMES
 from isoproxy.daemon.resolve import questions_of, resolve_for
-from isoproxy.daemon.status import status as status_of
+from isoproxy.daemon.status import current_status
 from isoproxy.errors import OperationError
 
 if TYPE_CHECKING:
@@ -22,19 +21,7 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
     """The handler of each request, by name."""
 
     async def status(request: Mapping[str, Any]) -> Answer:
-        flows = {flow.key for flow in daemon.bitcoin.ledger.flows}
-        circuits = await circuits_of(daemon.upstream.control, flows, daemon.dialer.form)
-        return status_of(
-            daemon.front,
-            daemon.upstream,
-            tor_answers=daemon.tor_answers,
-            uptime_s=daemon.uptime_s,
-            local_lookups_refused=daemon.guard.refused,
-            names=None if daemon.names is None else daemon.names.status(),
-            bitcoin=bitcoin_status(daemon.bitcoin, circuits),
-            workers=await daemon.workers.report(),
-            worker_processes=daemon.workers.processes(),
-        )
+        return await current_status(daemon)
 
     async def newnym(request: Mapping[str, Any]) -> Answer:
         """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
@@ -64,7 +51,7 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
         return await resolve_for(resolver, daemon.isolator, **questions_of(request))
 
     async def metrics(request: Mapping[str, Any]) -> Answer:
-        return {"exposition": daemon.exposition(await daemon.workers.report())}
+        return {"exposition": await daemon.exposition()}
 
     return {
         "status": status,

@@ -3,22 +3,26 @@
 Each check gives one `Finding`: what was looked at, what was found, and when something is
 wrong the one thing to do.  What cannot be proven is said to be unproven, never passed.
 
-    environment.py   ports, permissions, the running process's sockets
-    torside.py       Tor's version, clock, circuits, through its control port
+    environment.py   ports, permissions, passwords, the running process's sockets
+    reach.py         whether Tor's two ports can be used, and what is in the way
+    torside.py       Tor's version, start, clock, circuits, through its control port
+    names.py         whether names can be resolved
     isolation.py     streams of an independent client, and what circuits they got
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.admin import ask
 from isoproxy.config import Address, Config, Loaded, admin_address, state_directory
-from isoproxy.daemon.upstream import probe_socks
-from isoproxy.doctor import environment, isolation, torside
+from isoproxy.doctor import environment, isolation, reach, torside
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
+from isoproxy.doctor.names import examine_names
 from isoproxy.errors import OperationError
 from isoproxy.target import Target
 from isoproxy.tor.control import Control
@@ -28,6 +32,9 @@ from isoproxy.tor.torrc import socket_in
 __all__ = ["DEFAULT_TARGET", "Finding", "Verdict", "examine"]
 
 DEFAULT_TARGET: Final = "check.torproject.org:443"
+_RUNS: Final = "isoproxy"
+_RUNS_NOT: Final = "it does not run, or not for this user"
+_START: Final = "isoproxy run"
 
 
 async def examine(
@@ -35,28 +42,28 @@ async def examine(
 ) -> AsyncIterator[Finding]:
     """All checks, one after the other; `target` is what the probe's streams go to."""
     config = loaded.config
-    for text in loaded.warnings:
-        yield warning("configuration", text, "see 'isoproxy check --sample'")
-    if not loaded.warnings:
-        yield ok("configuration", "valid")
-    admin = admin_address(config)
     answer = await _ask_status(config)
-    running = answer is not None
-    for finding in environment.permissions(config, state_directory(), admin, running=running):
+    state = _state_directory(answer)
+    for finding in _machine(loaded, state, running=answer is not None):
         yield finding
-    if answer is None:
-        for finding in environment.ports(config):
+    if config.tor.mode == "managed" and answer is None:
+        yield unproven("Tor", "isoproxy's own starts with isoproxy, which does not run", _START)
+        async for finding in examine_names(config.names, None):
             yield finding
-    socks, control_at = _tor_of(config)
-    if config.tor.mode == "system" or running:
-        yield await _socks_port(socks)
-    password = config.tor.control_password
-    async with torside.control_port(control_at, password) as control:
+        yield failed(_RUNS, _RUNS_NOT, _START)
+        return
+    socks, control_at = _tor_of(config, state)
+    yield await reach.socks_port(socks)
+    async with reach.control_port(control_at, config.tor.control_password) as (control, access):
+        yield access
         yield torside.version(None if control is None else control.version)
+        yield await torside.bootstrap(control)
         yield await torside.clock(control)
+        async for finding in examine_names(config.names, answer and answer["names"]):
+            yield finding
         works: bool | None = None
         if answer is None:
-            yield failed("isoproxy", "it does not run, or not for this user", "isoproxy run")
+            yield failed(_RUNS, _RUNS_NOT, _START)
         else:
             for finding in _process(answer, socks):
                 yield finding
@@ -66,11 +73,33 @@ async def examine(
         yield await torside.attachment(control, streams_work=works)
 
 
-def _tor_of(config: Config) -> tuple[Endpoint, Endpoint]:
+def _state_directory(answer: dict[str, Any] | None) -> Path:
+    """Where the running isoproxy keeps its state, or where this user's would."""
+    if answer is not None:
+        with contextlib.suppress(OSError):
+            return state_directory(environment.environment_of(int(answer["pid"])))
+    return state_directory()
+
+
+def _machine(loaded: Loaded, state: Path, *, running: bool) -> Iterator[Finding]:
+    """The configuration, and what it finds on this machine."""
+    for text in loaded.warnings:
+        yield warning("configuration", text, "see 'isoproxy check --sample'")
+    if not loaded.warnings:
+        yield ok("configuration", "valid")
+    config = loaded.config
+    admin = admin_address(config)
+    yield from environment.permissions(config, state, admin, running=running)
+    yield from environment.secrets(loaded.files)
+    if not running:
+        yield from environment.ports(config)
+
+
+def _tor_of(config: Config, state: Path) -> tuple[Endpoint, Endpoint]:
     """Tor's SocksPort and ControlPort."""
     if config.tor.mode == "system":
         return config.tor.socks, config.tor.control
-    directory = state_directory().absolute() / "tor"
+    directory = state.absolute() / "tor"
     return socket_in(directory, "socks"), socket_in(directory, "control")
 
 
@@ -81,18 +110,12 @@ async def _ask_status(config: Config) -> dict[str, Any] | None:
         return None
 
 
-async def _socks_port(socks: Endpoint) -> Finding:
-    if await probe_socks(socks):
-        return ok("Tor's SocksPort", "it answers")
-    return failed("Tor's SocksPort", "it does not answer", "start Tor, or correct tor.socks")
-
-
 def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:
     """What the running isoproxy says of itself, and the kernel of it."""
     refused = int(answer["counters"]["local_lookups_refused"])
     tor = None if socks.host is None else (socks.host, socks.port)
     return [
-        ok("isoproxy", f"it runs, version {answer['version']}"),
+        ok(_RUNS, f"it runs, version {answer['version']}"),
         ok("names in isoproxy", "the local resolver was never asked")
         if refused == 0
         else failed(

@@ -1,36 +1,49 @@
-"""What the doctor sees of this machine: ports, permissions, the sockets of a process."""
+"""What the doctor sees of this machine: ports, permissions, secrets, sockets of a process."""
 
 from __future__ import annotations
 
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isoproxy.config import Address, Config
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 
 
 def ports(config: Config) -> Iterator[Finding]:
-    """Whether each listener's address can be had; only asked when isoproxy does not run."""
-    for listener in config.listener:
-        address = listener.address
-        check = f"address of listener {listener.name}"
-        problem = _cannot_bind(address)
+    """Whether each address to listen at can be had; asked when isoproxy does not run."""
+    for name, section, address, kind in _listening(config):
+        problem = _cannot_bind(address, kind)
         if problem:
             yield failed(
-                check,
+                f"address of {name}",
                 f"{address} cannot be had: {problem}",
-                "stop the program that uses it, or choose another address in [[listener]]",
+                f"stop the program that uses it, or choose another address in {section}",
             )
         else:
-            yield ok(check, f"{address} is free")
+            yield ok(f"address of {name}", f"{address} is free")
 
 
-def _cannot_bind(address: Address) -> str:
+def _listening(config: Config) -> Iterator[tuple[str, str, Address, socket.SocketKind]]:
+    """What listens, where that is set, the address, and the kind of socket."""
+    tcp = socket.SOCK_STREAM
+    for listener in config.listener:
+        yield f"listener {listener.name}", "[[listener]]", listener.address, tcp
+    for gateway in config.bitcoin.gateway:
+        yield f"gateway {gateway.name}", "[[bitcoin.gateway]]", gateway.address, tcp
+    if config.dns.address is not None:
+        yield "DNS server", "[dns]", config.dns.address, socket.SOCK_DGRAM
+        yield "DNS server, TCP", "[dns]", config.dns.address, tcp
+    if config.observe.dashboard is not None:
+        yield "dashboard", "[observe]", config.observe.dashboard, tcp
+
+
+def _cannot_bind(address: Address, kind: socket.SocketKind) -> str:
     """Why not, or nothing."""
     if address.is_unix:
         directory = Path(address.path).parent
@@ -38,13 +51,42 @@ def _cannot_bind(address: Address) -> str:
             return f"the directory {directory} does not exist"
         return "" if os.access(directory, os.W_OK) else f"{directory} is not writable"
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, kind) as sock:
+        if kind is socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((address.host, address.port))
         except OSError as error:
             return error.strerror or "it is refused"
     return ""
+
+
+def secrets(files: Iterable[Path]) -> Iterator[Finding]:
+    """Whether others can read the configuration's passwords."""
+    for file in files:
+        check = f"passwords in {file.name}"
+        try:
+            tree = tomllib.loads(file.read_text("utf-8"))
+            mode = stat.S_IMODE(file.stat().st_mode)
+        except (OSError, ValueError):
+            yield failed(check, f"{file} cannot be read", "run the doctor as isoproxy's user")
+            continue
+        if not _has_secret(tree):
+            continue
+        if mode & stat.S_IROTH:
+            yield failed(check, f"every user can read {file}", f"chmod o-rwx {file}")
+        else:
+            yield ok(check, f"{file} has mode {mode:04o}")
+
+
+def _has_secret(tree: Mapping[str, Any]) -> bool:
+    names = tree.get("names", {}).get("rpc", {})
+    places = names.get("clients", {}).values()
+    return bool(
+        tree.get("tor", {}).get("control_password")
+        or names.get("password")
+        or any("@" in place and not place.startswith("unix:") for place in places)
+    )
 
 
 def permissions(config: Config, state: Path, admin: Path, *, running: bool) -> Iterator[Finding]:
@@ -84,6 +126,12 @@ def _private(check: str, path: Path, wanted: int) -> Finding:
     if mode & ~wanted:
         return failed(check, f"{path} has mode {mode:04o}", f"chmod {wanted:04o} {path}")
     return ok(check, f"{path} has mode {mode:04o}")
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """What process `pid` was started with.  Raises OSError if it is not ours."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape")
+    return dict(entry.split("=", 1) for entry in entries.split("\0") if "=" in entry)
 
 
 class Peer(NamedTuple):

@@ -25,6 +25,10 @@ class Finding:
     found: str
     advice: str = ""
 
+    def __post_init__(self) -> None:
+        if bool(self.advice) == (self.verdict is Verdict.OK):
+            raise ValueError("a finding that is not ok, and no other, says what to do")
+
     def __str__(self) -> str:
         line = f"{self.verdict.value:8} {self.check}: {self.found}"
         return f"{line} -> {self.advice}" if self.advice else line

@@ -1,50 +1,28 @@
-"""What the doctor asks of Tor: version, clock, stream attachment, which circuit a stream uses."""
+"""What the doctor asks of Tor: version, start, clock, attachment of streams, their circuits."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
 from isoproxy.tor.control import Control
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.tor.control_wire import parse_bootstrap
 from isoproxy.tor.torrc import parse_version
 
 OLDEST = (0, 4, 7)
-_CONNECT_S = 5.0
+_NEED_CONTROL = "let isoproxy use Tor's ControlPort"
 _TOLERANCE_S = 30 * 60
 _STREAM = re.compile(rb"([0-9]{1,10}) ([A-Z_]{1,20}) ([0-9]{1,10}) (\S{1,300})")
-
-
-@contextlib.asynccontextmanager
-async def control_port(endpoint: Endpoint, password: str | None) -> AsyncIterator[Control | None]:
-    """A connected control port, or None when there is none to be had."""
-    if endpoint.is_none:
-        yield None
-        return
-    control = Control(endpoint, password=password)
-    control.start()
-    try:
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                await control.wait_ready()
-        except (TimeoutError, OperationError):
-            yield None
-        else:
-            yield control
-    finally:
-        await control.close()
 
 
 def version(text: str | None) -> Finding:
     """Whether Tor is new enough."""
     if text is None:
-        return unproven("version of Tor", "it is not known", "give isoproxy a ControlPort")
+        return unproven("version of Tor", "it is not known", _NEED_CONTROL)
     try:
         parsed = parse_version(text)
     except ConfigError:
@@ -54,11 +32,36 @@ def version(text: str | None) -> Finding:
     return ok("version of Tor", text)
 
 
+async def bootstrap(control: Control | None) -> Finding:
+    """Whether Tor has found its way into the network."""
+    check = "start of Tor"
+    if control is None:
+        return unproven(check, "how far it has come is not known", _NEED_CONTROL)
+    try:
+        found = parse_bootstrap(await control.getinfo("status/bootstrap-phase"))
+        network = await control.message("GETCONF DisableNetwork")
+    except OperationError:
+        found = None
+    if found is None:
+        return unproven(check, "how far it has come is not told", "look into Tor's log")
+    if network.is_ok and network.lines[0] == b"DisableNetwork=1":
+        advice = "set DisableNetwork 0 (on Whonix: run anon-connection-wizard)"
+        return failed(check, "its network is switched off", advice)
+    if found.percent == 100:
+        return ok(check, "it has bootstrapped")
+    state = f"{found.percent}%, {found.summary}"
+    if found.warning is None:
+        return warning(check, state, "wait; if it stays so, look into Tor's log")
+    if "skew" in found.warning.lower():
+        return failed(check, f"{state}: {found.warning}", "set the clock of this machine")
+    return failed(check, f"{state}: {found.warning}", "mend Tor's way to the internet")
+
+
 async def clock(control: Control | None, now: float | None = None) -> Finding:
     """Whether this machine's clock agrees with the consensus that Tor holds."""
     check, now = "clock", time.time() if now is None else now
     if control is None:
-        return unproven(check, "Tor's view of time is not known", "give isoproxy a ControlPort")
+        return unproven(check, "Tor's view of time is not known", _NEED_CONTROL)
     try:
         since, until = [
             datetime.strptime(
@@ -82,7 +85,7 @@ async def attachment(control: Control | None, *, streams_work: bool | None) -> F
     """
     check = "attachment of streams"
     if control is None:
-        return unproven(check, "Tor's setting is not known", "give isoproxy a ControlPort")
+        return unproven(check, "Tor's setting is not known", _NEED_CONTROL)
     try:
         reply = await control.message("GETCONF __LeaveStreamsUnattached")
     except OperationError:

@@ -26,7 +26,7 @@ from isoproxy.front.farewell import Farewell
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
-from isoproxy.isolation import APP, P2P
+from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.names.answer import Want
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.socks5 import Address, Command
@@ -108,6 +108,17 @@ class Connection:
     def bytes_down(self) -> int:
         carried = self.flow or self.relay
         return carried.bytes_down if carried is not None else 0
+
+    @property
+    def bytes_spliced(self) -> tuple[int, int]:
+        """Of the bytes up and down, those that were moved within the kernel."""
+        relay = self.relay
+        return (relay.up.spliced, relay.down.spliced) if relay is not None else (0, 0)
+
+    @property
+    def purpose(self) -> Purpose:
+        """What its stream to Tor is for."""
+        return P2P if self._p2p else APP
 
     def resume(self, heard: bytes) -> None:
         """Go on where a worker stopped, which has answered all but the request itself."""
@@ -240,7 +251,7 @@ class Connection:
         try:
             dial = front.dialer.start(
                 wish.key,
-                P2P if self._p2p else APP,
+                self.purpose,
                 target,
                 self._dialled,
                 command=wish.command,
@@ -351,6 +362,9 @@ class Connection:
         counters = self.listener.front.counters
         counters.bytes_up += self.bytes_up
         counters.bytes_down += self.bytes_down
+        spliced_up, spliced_down = self.bytes_spliced
+        counters.spliced_up += spliced_up
+        counters.spliced_down += spliced_down
         self._forget()
 
     # Closing

@@ -20,9 +20,9 @@ from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.session import Wish
-from isoproxy.isolation import ClientProtocol, IsolationKey, Isolator
+from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Isolator, Purpose
 from isoproxy.names.answer import Want
-from isoproxy.observe.log import logger
+from isoproxy.observe.log import Sensitive, logger
 from isoproxy.observe.metrics import Histogram
 from isoproxy.reactor import Deadlines, Handler, Reactor
 from isoproxy.socks5 import Command
@@ -79,6 +79,9 @@ class Counters:
     opened: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    spliced_up: int = 0
+    """Of the bytes up, those that were moved within the kernel."""
+    spliced_down: int = 0
     defects: int = 0
     scarcity: int = 0
     refusals: Counter[ErrorKind] = field(default_factory=Counter)
@@ -99,6 +102,8 @@ class Counters:
         self.opened += other.opened
         self.bytes_up += other.bytes_up
         self.bytes_down += other.bytes_down
+        self.spliced_up += other.spliced_up
+        self.spliced_down += other.spliced_down
         self.defects += other.defects
         self.scarcity += other.scarcity
         self.refusals.update(other.refusals)
@@ -109,7 +114,12 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class FlowView:
-    """One connection as `isoproxy status` shows it: no name, no address, no credential."""
+    """One connection as `isoproxy status` shows it: no name, no address, no credential.
+
+    `carrier` is what its circuit is chosen by (of a worker's, what Tor knows it by), None
+    before it is known; `target` is what
+    the client asked for, which shows where safe logging is off.
+    """
 
     listener: str
     stage: str
@@ -117,6 +127,9 @@ class FlowView:
     age_s: float
     bytes_up: int
     bytes_down: int
+    spliced: tuple[int, int] = (0, 0)
+    carrier: tuple[IsolationKey, Purpose] | Credentials | None = None
+    target: Sensitive | None = None
 
 
 class FrontEnd:
@@ -204,6 +217,9 @@ class FrontEnd:
                 now - connection.since,
                 connection.bytes_up,
                 connection.bytes_down,
+                connection.bytes_spliced,
+                (wish.key, connection.purpose) if wish is not None else None,
+                Sensitive(wish.target) if wish is not None else None,
             )
 
     # What listeners and connections ask of their front end.

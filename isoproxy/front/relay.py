@@ -47,10 +47,12 @@ class _SinkBroken(Exception):
 
 
 class Direction:
-    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken.
+    """One way: from `source` to `sink`.  `moved` counts the bytes the sink has taken, and
+    `spliced` those of them that never left the kernel.
 
     readable    the source may hold bytes that no event will announce again
     ending      the source may have announced its end: a short read proves nothing
+    watched     the reactor reports when the sink takes bytes again
     """
 
     __slots__ = (
@@ -62,6 +64,8 @@ class Direction:
         "readable",
         "sink",
         "source",
+        "spliced",
+        "watched",
         "writable",
     )
 
@@ -79,8 +83,10 @@ class Direction:
         self.pending: bytes | memoryview = pending
         self.pipe: Pipe | None = None
         self.moved = 0
+        self.spliced = 0
         self.readable = readable
         self.writable = True
+        self.watched = False
         self.ending = ending
         self.ended = False
 
@@ -90,6 +96,35 @@ class Direction:
         if self.ended or not self.writable:
             return True
         return not (self.readable or self.pending or self.pipe is not None)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is held, nothing is in the way, and what comes next is to be copied."""
+        return (
+            self.writable
+            and not (self.readable or self.ending or self.ended or self.pending)
+            and self.pipe is None
+            and self.moved < COPY_LIMIT
+        )
+
+    def pass_on(self) -> bool:
+        """Copy what came to a direction at rest; False when `pump` has to see to the rest.
+
+        The short way, for a message that fits: what is done between its arrival and the
+        next wait is what a round trip pays for.  A source that is broken raises OSError.
+        """
+        try:
+            count = self.source.recv_into(_BUFFER)
+        except BlockingIOError:
+            return True
+        self.readable = not 0 < count < len(_BUFFER)
+        try:
+            sent = self.sink.send(_BUFFER[:count]) if count else 0
+        except OSError:
+            sent = 0  # full or broken: `pump` finds out which
+        self.moved += sent
+        self.pending = bytes(_BUFFER[sent:count])
+        return not (self.readable or self.pending)
 
     def pump(self, pipes: PipePool, last: bool) -> None:
         """Move bytes until something is in the way or the share is used up.
@@ -194,6 +229,7 @@ class Direction:
                 raise _SinkBroken from error
             pipe.held -= sent
             self.moved += sent
+            self.spliced += sent
         pipes.give_back(pipe)
         self.pipe = None
         return True
@@ -255,6 +291,13 @@ class Relay:
             return
         self.active = True
         own, other = (self.up, self.down) if fd == self._up_fd else (self.down, self.up)
+        if events == READABLE and own.at_rest:
+            try:
+                if own.pass_on():
+                    return
+            except OSError:
+                self.abort()
+                return
         if events & (READABLE | PEER_SHUT | BROKEN):
             own.readable = True
             if events & (PEER_SHUT | BROKEN):
@@ -278,7 +321,12 @@ class Relay:
             return
         if up.ended and down.ended:
             self._close()
-        elif not self._queued and not (up.idle and down.idle):
+            return
+        for direction in (up, down):
+            if not direction.writable and not direction.watched:
+                direction.watched = True
+                self._reactor.await_room(direction.sink.fileno())
+        if not self._queued and not (up.idle and down.idle):
             self._queued = True
             self._reactor.again(self, self._up_fd)
 

@@ -1,8 +1,8 @@
-"""What a worker has counted, and how it is written for the main process: JSON, no name in it.
+"""What a worker has counted, and how it is written for the main process: JSON.
 
 Invariants
-    Nothing in a report identifies anybody.  What is read is checked: a report is made of
-    numbers, of words of ours, and of the names of listeners.
+    A report says where a stream goes only where logging is not safe.  What is read is
+    checked: a report is made of numbers, of words of ours, of the names of listeners.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from isoproxy.errors import ErrorKind
 from isoproxy.front.frontend import Counters, FlowView, FrontEnd
-from isoproxy.isolation import ClientProtocol
+from isoproxy.isolation import (
+    ClientProtocol,
+    CredentialForm,
+    Credentials,
+    upstream_credentials,
+)
+from isoproxy.observe.log import Sensitive, reveal
 from isoproxy.socks5 import Command
 
-FLOWS_PER_MESSAGE: Final = 500
+FLOWS_PER_MESSAGE: Final = 250
 
 
 @dataclass(slots=True)
@@ -59,9 +65,12 @@ def merged(reports: Iterable[Report]) -> Report:
     return total
 
 
-def encode(report: Report, ticket: int) -> Iterator[bytes]:
-    """The messages that answer the order `ticket`; the last says so."""
-    flows = [astuple(flow) for flow in report.flows]
+def encode(report: Report, ticket: int, form: CredentialForm, *, safe: bool) -> Iterator[bytes]:
+    """The messages that answer the order `ticket`; the last says so.
+
+    Tor knows the streams by credentials of `form`; where it is `safe`, no target is told.
+    """
+    flows = [_written(flow, form, safe=safe) for flow in report.flows]
     while len(flows) > FLOWS_PER_MESSAGE:
         yield json.dumps({"part": ticket, "flows": flows[:FLOWS_PER_MESSAGE]}).encode()
         del flows[:FLOWS_PER_MESSAGE]
@@ -74,6 +83,8 @@ def encode(report: Report, ticket: int) -> Iterator[bytes]:
                 counters.opened,
                 counters.bytes_up,
                 counters.bytes_down,
+                counters.spliced_up,
+                counters.spliced_down,
                 counters.defects,
                 counters.scarcity,
             ],
@@ -104,6 +115,8 @@ def decode(message: Mapping[str, Any]) -> Report:
         counters.opened,
         counters.bytes_up,
         counters.bytes_down,
+        counters.spliced_up,
+        counters.spliced_down,
         counters.defects,
         counters.scarcity,
     ) = map(int, message["sums"])
@@ -129,5 +142,36 @@ def _kind(value: str | None) -> ErrorKind | None:
 
 
 def _flow(values: Any) -> FlowView:
-    listener, stage, key, age_s, up, down = values
-    return FlowView(str(listener), str(stage), str(key), float(age_s), int(up), int(down))
+    listener, stage, key, age_s, up, down, spliced, said, target = values
+    spliced_up, spliced_down = map(int, spliced)
+    carrier = None if said is None else Credentials(*(str(one).encode("latin-1") for one in said))
+    return FlowView(
+        str(listener),
+        str(stage),
+        str(key),
+        float(age_s),
+        int(up),
+        int(down),
+        (spliced_up, spliced_down),
+        carrier,
+        None if target is None else Sensitive(str(target)),
+    )
+
+
+def _written(flow: FlowView, form: CredentialForm, *, safe: bool) -> tuple[object, ...]:
+    """A flow in JSON's types; of its key what Tor was told."""
+    said = None
+    if isinstance(flow.carrier, tuple):
+        own = upstream_credentials(*flow.carrier, form)
+        said = [own.username.decode("latin-1"), own.password.decode("latin-1")]
+    return (
+        flow.listener,
+        flow.stage,
+        flow.key,
+        flow.age_s,
+        flow.bytes_up,
+        flow.bytes_down,
+        flow.spliced,
+        said,
+        None if flow.target is None else reveal(flow.target, safe=safe),
+    )

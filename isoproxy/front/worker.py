@@ -48,6 +48,7 @@ class Worker:
         self._guard = guard
         self._front: FrontEnd | None = None
         self._ports_of_main: frozenset[int] = frozenset()
+        self._safe = True
         self._draining: asyncio.Task[None] | None = None
         self._reactor = Reactor(asyncio.get_running_loop(), self._defect)
         self._channel = Channel(self._reactor, sock, self._obey, self._orphaned)
@@ -84,7 +85,8 @@ class Worker:
             for name in list(front.listeners):  # before the answer, which says so
                 front.close(name)
             self._draining = asyncio.create_task(self._drain(front, order.seconds))
-        for part in report.encode(report.report_of(front, self._guard.refused), order.ticket):
+        told = report.report_of(front, self._guard.refused)
+        for part in report.encode(told, order.ticket, front.dialer.form, safe=self._safe):
             self._channel.send(part)
 
     def _begin(self, order: Begin) -> FrontEnd:
@@ -94,8 +96,8 @@ class Worker:
         return FrontEnd(self._reactor, isolator, dialer, main=self, processes=order.workers)
 
     def _serve(self, front: FrontEnd, settings: Settings, sockets: list[socket.socket]) -> None:
-        level, form, safe = settings.log
-        configure(level=level, form=form, safe=safe)
+        level, form, self._safe = settings.log
+        configure(level=level, form=form, safe=self._safe)
         for name in list(front.listeners):
             front.close(name)
         front.limits = settings.limits

@@ -332,4 +332,6 @@ def _at_the_end(last: Report) -> Report:
     counters = merged([last]).counters
     counters.bytes_up += sum(flow.bytes_up for flow in last.flows)
     counters.bytes_down += sum(flow.bytes_down for flow in last.flows)
+    counters.spliced_up += sum(flow.spliced[0] for flow in last.flows)
+    counters.spliced_down += sum(flow.spliced[1] for flow in last.flows)
     return Report(counters, last.accepted, lookups_refused=last.lookups_refused)

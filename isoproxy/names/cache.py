@@ -39,11 +39,22 @@ class Entry(Generic[V]):
 
 
 class KeyedCache(Generic[S, V]):
-    """Bounded, least recently used first out, separate for every isolation key."""
+    """Bounded, least recently used first out, separate for every isolation key.
 
-    def __init__(self, *, per_key: int = PER_KEY, total: int = TOTAL) -> None:
+    `on_evicted()` is called for each key that is dropped because all keys together have
+    no more room.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_key: int = PER_KEY,
+        total: int = TOTAL,
+        on_evicted: Callable[[], None] = lambda: None,
+    ) -> None:
         self._per_key: Final = per_key
         self._total: Final = total
+        self._on_evicted: Final = on_evicted
         self._keys: Final[OrderedDict[IsolationKey, OrderedDict[S, Entry[V]]]] = OrderedDict()
         self._size = 0
 
@@ -78,6 +89,7 @@ class KeyedCache(Generic[S, V]):
             self._size -= 1
         while self._size > self._total:
             self.forget(next(iter(self._keys)))
+            self._on_evicted()
 
     def forget(self, key: IsolationKey) -> None:
         """Drop all that is stored under `key`."""

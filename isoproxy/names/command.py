@@ -34,10 +34,10 @@ async def resolve_command(
     try:
         if records:
             zone = await resolver.zone(name, key)
-            lines = [json.dumps(_zone_json(zone))] if as_json else _zone_lines(zone)
+            lines = [json.dumps(_zone_json(zone))] if as_json else zone_lines(zone)
             _print(lines, out)
             if not as_json:
-                _print(_problems(zone.places), err)
+                _print(problems(zone.places), err)
             return OK
         resolution = await resolver.resolve(name, key)
     except IsoproxyError as error:
@@ -61,7 +61,8 @@ def _print(lines: Iterable[str], stream: TextIO) -> None:
         stream.write(line + "\n")
 
 
-def _zone_lines(zone: Zone) -> Iterator[str]:
+def zone_lines(zone: Zone) -> Iterator[str]:
+    """The zone in the form of a zone file; what DNS has no record for is a comment."""
     found = zone.found
     yield f"; height {found.height}, expires in {found.expires_in} blocks, {found.evidence.value}"
     for place in zone.places:
@@ -99,7 +100,8 @@ def _zone_json(zone: Zone) -> dict[str, object]:
     }
 
 
-def _problems(places: list[Place]) -> Iterator[str]:
+def problems(places: list[Place]) -> Iterator[str]:
+    """Each entry that was left out, and why, as comments."""
     for place in places:
         for problem in place.records.problems:
             yield f"; {place.owner}. {problem}"

@@ -2,10 +2,10 @@
 
 Theory of operation
     The zone is put together from the values of names, one at a time, as questions come.
-    `answer_steps` goes down from the registered name to the one asked for, as RFC 1034
-    §4.3.2 has it: the first delegation on the way makes a referral with glue, the first
-    `translate` a DNAME and the CNAME that follows from it; at the end stand records, an
-    alias, no data, or no name.  Like `Domain`'s methods it is a generator that asks its
+    `answer_steps` finds what RFC 1034 §4.3.2 finds on the way down from the registered name
+    to the one asked for: the first delegation on the way makes a referral with glue, the
+    first `translate` a DNAME and the CNAME that follows from it; at the end stand records,
+    an alias, no data, or no name.  Like `Domain`'s methods it is a generator that asks its
     driver for values.  `Apex` has the few records that belong to the zone itself.
 
     A redirection is one answer and the name to go on with; following is the caller's.
@@ -170,17 +170,14 @@ def answer_steps(
     policy: Policy,
 ) -> Steps[Answer]:
     """What `domain` says to `rdtype` at `name`, which has `labels` left of the base name."""
-    for depth in range(len(labels)):
-        above = yield from domain.at(labels[len(labels) - depth :])
-        owner = dns.name.Name(name.labels[len(labels) - depth :])
-        if not above.exists:
-            return apex.nothing(name)
-        if RdataType.NS in above.records.rdatas:
-            return (yield from _referral(domain, owner, above, policy))
-        if RdataType.DNAME in above.records.rdatas:
-            return _translated(name, owner, above.records.rdatas[RdataType.DNAME], rdtype)
     place = _visible((yield from domain.at(labels, mail=True)), policy)
     rdatas = place.records.rdatas
+    if place.cut is not None:
+        above = yield from domain.at(labels[len(labels) - place.cut :])
+        owner = dns.name.Name(name.labels[len(labels) - place.cut :])
+        if RdataType.NS in above.records.rdatas:
+            return (yield from _referral(domain, owner, above, policy))
+        return _translated(name, owner, above.records.rdatas[RdataType.DNAME], rdtype)
     if RdataType.NS in rdatas and rdtype is not RdataType.DS:
         return (yield from _referral(domain, name, place, policy))
     if RdataType.NS in rdatas:
@@ -245,6 +242,10 @@ def _at_the_cut(place: Place) -> Place:
 
 def _visible(place: Place, policy: Policy) -> Place:
     """`place` without the addresses that `policy` does not allow."""
+    if all(
+        _is_allowed(rdata, policy) for rdatas in place.records.rdatas.values() for rdata in rdatas
+    ):
+        return place
     shown: dict[RdataType, list[dns.rdata.Rdata]] = {}
     for kind, rdatas in place.records.rdatas.items():
         kept = [rdata for rdata in rdatas if _is_allowed(rdata, policy)]

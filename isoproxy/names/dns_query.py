@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import Final
 
 ISOLATION_OPTION: Final = 65312
@@ -34,20 +33,20 @@ OUR_PAYLOAD: Final = 1232
 _LEAST_PAYLOAD: Final = 512
 
 _HEADER: Final = struct.Struct("!HHHHHH")
+HEADER_LENGTH: Final = _HEADER.size
 _OPT: Final = struct.Struct("!BHHBBHH")
 _OPT_TYPE: Final = 41
 _MAX_NAME: Final = 255
 
 
-class Header(IntFlag):
+class Header:
     """The flags of a message's second word."""
 
-    QR = 0x8000
-    AA = 0x0400
-    TC = 0x0200
-    RD = 0x0100
-    AD = 0x0020
-    CD = 0x0010
+    QR: Final = 0x8000
+    AA: Final = 0x0400
+    TC: Final = 0x0200
+    RD: Final = 0x0100
+    CD: Final = 0x0010
 
 
 OPCODE: Final = 0x7800
@@ -154,10 +153,32 @@ def parse_query(packet: bytes) -> Query | Rejected | None:
 
 def bare_response(query: Query, rcode: int, *, truncated: bool = False) -> bytes:
     """An answer without records: the question again, a response code, our own OPT."""
-    flags = query.response_flags | (Header.TC if truncated else 0) | (rcode & 0xF)
+    return response(query, rcode, b"", (0, 0, 0), truncated=truncated)
+
+
+def response(
+    query: Query,
+    rcode: int,
+    records: bytes,
+    counts: tuple[int, int, int],
+    *,
+    authoritative: bool = False,
+    truncated: bool = False,
+) -> bytes:
+    """The message with `records` between the question and our own OPT.
+
+    `counts` are the numbers of records in the answer, authority and additional sections.
+    """
+    flags = query.response_flags | (rcode & 0xF)
+    if authoritative:
+        flags |= Header.AA
+    if truncated:
+        flags |= Header.TC
     opt = b"" if query.edns is None else _own_opt(query.edns, rcode >> 4)
-    counts = (1, 0, 0, 1 if opt else 0)
-    return _HEADER.pack(query.id, flags, *counts) + query.question + opt
+    answers, authority, additional = counts
+    additional += 1 if opt else 0
+    head = _HEADER.pack(query.id, flags, 1, answers, authority, additional)
+    return head + query.question + records + opt
 
 
 def _header(identity: int, flags: int, rcode: int) -> bytes:

@@ -1,11 +1,12 @@
 """From an answer to the bytes that go out.
 
 Theory of operation
-    dnspython writes the sections, with name compression.  With the DO flag each RRset of
-    the zone is followed by its signature and a denial by its proof; the response code of
-    a denial is then NOERROR, as compact denial has it (RFC 9824 §3), unless the client
-    says with the CO flag that it understands.  What does not fit goes out empty with the
-    TC flag, and the client comes back over TCP.
+    Header, question and OPT record are written as `dns_query` writes them; dnspython writes
+    the RRsets between them, with name compression.  With the DO flag each RRset of the zone
+    is followed by its signature and a denial by its proof; the response code of a denial is
+    then NOERROR, as compact denial has it (RFC 9824 §3), unless the client says with the CO
+    flag that it understands.  What does not fit goes out empty with the TC flag, and the
+    client comes back over TCP.
 
 Invariants
     The question is the client's, letter for letter.  An answer is at most `limit` bytes.
@@ -13,79 +14,79 @@ Invariants
 
 from __future__ import annotations
 
-from typing import Final
+from io import BytesIO
 
-import dns.edns
-import dns.exception
-import dns.flags
-import dns.message
 import dns.name
-import dns.rcode
 import dns.rrset
-from dns.rdataclass import IN
 from dns.rdatatype import RdataType
 
 from isoproxy.names.dns_answer import Answer, Entry
 from isoproxy.names.dns_query import (
-    ISOLATION_OPTION,
+    HEADER_LENGTH,
+    MAX_MESSAGE,
     NOERROR,
     NXDOMAIN,
-    OUR_PAYLOAD,
     Query,
     bare_response,
+    response,
 )
 from isoproxy.names.dns_sign import Signer, nsec
 
-_DO: Final = 0x8000
-_ISOLATION: Final = dns.edns.OptionType.make(ISOLATION_OPTION)
+_Sections = tuple[list[dns.rrset.RRset], list[dns.rrset.RRset], list[dns.rrset.RRset]]
 
 
 def render(query: Query, answer: Answer, signer: Signer | None, limit: int) -> bytes:
     """The response to `query`, at most `limit` bytes long."""
-    message = dns.message.Message(id=query.id)
     rcode = answer.rcode
     if signer is not None and query.wants_dnssec:
-        message.sections[1] = _signed(answer.answer, signer)
-        message.sections[2] = _signed(answer.authority, signer)
-        if answer.denial is not None:
-            proof = _signed([Entry(nsec(answer.denial))], signer)
-            if query.rdtype == RdataType.NSEC and not answer.answer:
-                message.sections[1], message.sections[2] = proof, []
-            else:
-                message.sections[2] += proof
+        sections = _signed_sections(query, answer, signer)
         assert query.edns is not None
         if rcode == NXDOMAIN and not query.edns.compact_ok:
             rcode = NOERROR
     else:
-        message.sections[1] = [entry.rrset for entry in answer.answer]
-        message.sections[2] = [entry.rrset for entry in answer.authority if _plain(entry)]
-    message.sections[3] = [entry.rrset for entry in answer.additional]
-    message.question = [_question(query)]
-    flags = dns.flags.Flag(query.response_flags)
-    message.flags = flags | dns.flags.AA if answer.authoritative else flags
-    if query.edns is not None:
-        options: list[dns.edns.Option] = []
-        if query.edns.isolation is not None:
-            options.append(dns.edns.GenericOption(_ISOLATION, query.edns.isolation))
-        ednsflags = _DO if query.edns.wants_dnssec else 0
-        message.use_edns(0, ednsflags, OUR_PAYLOAD, options=options)
-    message.set_rcode(dns.rcode.Rcode.make(rcode))
-    try:
-        wire = message.to_wire(max_size=limit)
-    except dns.exception.TooBig:
+        sections = _plain_sections(answer)
+    records, counts = _records(query, sections)
+    wire = response(query, rcode, records, counts, authoritative=answer.authoritative)
+    if len(wire) > min(limit, MAX_MESSAGE):
         return bare_response(query, rcode, truncated=True)
-    # dnspython allows 512 bytes to every message
-    return wire if len(wire) <= limit else bare_response(query, rcode, truncated=True)
+    return wire
 
 
-def _question(query: Query) -> dns.rrset.RRset:
-    name = dns.name.Name((*query.labels, b""))
-    return dns.rrset.RRset(name, IN, RdataType.make(query.rdtype))
-
-
-def _plain(entry: Entry) -> bool:
+def _plain_sections(answer: Answer) -> _Sections:
     """Without the DO flag a referral says nothing of how the child is signed."""
-    return entry.rrset.rdtype is not RdataType.DS
+    authority = [
+        entry.rrset for entry in answer.authority if entry.rrset.rdtype is not RdataType.DS
+    ]
+    return (
+        [entry.rrset for entry in answer.answer],
+        authority,
+        [entry.rrset for entry in answer.additional],
+    )
+
+
+def _signed_sections(query: Query, answer: Answer, signer: Signer) -> _Sections:
+    first = _signed(answer.answer, signer)
+    authority = _signed(answer.authority, signer)
+    if answer.denial is not None:
+        proof = _signed([Entry(nsec(answer.denial))], signer)
+        if query.rdtype == RdataType.NSEC and not answer.answer:
+            first, authority = proof, []
+        else:
+            authority += proof
+    return first, authority, [entry.rrset for entry in answer.additional]
+
+
+def _records(query: Query, sections: _Sections) -> tuple[bytes, tuple[int, int, int]]:
+    """The records behind the question, names compressed, and their number by section."""
+    output = BytesIO()
+    output.write(bytes(HEADER_LENGTH))
+    compress: dns.name.CompressType = {}
+    dns.name.Name((*query.labels, b"")).to_wire(output, compress)
+    output.write(query.question[-4:])
+    first, authority, additional = (
+        sum(rrset.to_wire(output, compress) for rrset in section) for section in sections
+    )
+    return output.getvalue()[HEADER_LENGTH + len(query.question) :], (first, authority, additional)
 
 
 def _signed(entries: list[Entry], signer: Signer) -> list[dns.rrset.RRset]:

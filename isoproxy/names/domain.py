@@ -71,6 +71,8 @@ class Place:
     say NXDOMAIN.  `redirect` is the host name (no last dot) that an alias, or a
     `translate` further up, points to.  `delegated` tells that name servers outside this
     value have the DNS records of this name; those in `records` are then NS, DS and glue.
+    `cut` is the number of labels of the name further up whose `ns` or `translate` hides
+    what is said here; None if there is none.
     """
 
     owner: str
@@ -78,6 +80,7 @@ class Place:
     records: Records
     redirect: str | None = None
     delegated: bool = False
+    cut: int | None = None
 
 
 @dataclass(slots=True)
@@ -156,10 +159,11 @@ class Domain:
         if cut is not None and cut.target is not None:
             redirect = ".".join((*path[: len(path) - cut.depth], cut.target))
             fits = len(redirect) <= MAX_DOTTED_LENGTH
-            return Place(owner, True, said.only(_NOTHING), redirect if fits else None)
+            hidden = said.only(_NOTHING)
+            return Place(owner, True, hidden, redirect if fits else None, cut=cut.depth)
         if cut is not None:
             kept = said.only(_GLUE if owner in cut.servers else _NOTHING)
-            return Place(owner, True, kept, delegated=True)
+            return Place(owner, True, kept, delegated=True, cut=cut.depth)
         if RdataType.NS in said.rdatas:
             glue = _GLUE if owner in _hosts(said, RdataType.NS) else _NOTHING
             return Place(owner, True, said.only(_AT_A_CUT | glue), delegated=True)

@@ -7,11 +7,12 @@ Theory of operation
     connection is *bound* to that key until it ends.  An empty pool makes a look-up wait,
     up to a deadline, while one more is opened; it does not fail.
 
-    Clean connections exist before anybody asks, so when they are opened says nothing
-    about which names are asked for.  All are pinged at random intervals below the time
-    after which servers drop silent clients.  New circuits are limited per minute.  The
-    bound connection that was unused longest goes when there are too many.  A new epoch
-    closes everything.
+    Clean connections exist before anybody asks, and one that a key has taken is replaced
+    a random while later; so when they are opened says nothing about who asks when, and
+    does not tie the replacement's first key to the key before.  All are pinged at random
+    intervals below the time after which servers drop silent clients.  New circuits are
+    limited per minute.  The bound connection that was unused longest goes when there are
+    too many.  A new epoch closes everything.
 
 Invariants
     * A session is in exactly one place: clean, bound to one key, or reserved for our own
@@ -63,7 +64,8 @@ class Dials(Protocol):
 class PoolSettings:
     """`clean` connections are kept per server, for the best `clean_servers` servers.
 
-    Times in s.  `opens_per_minute` limits new circuits, `burst` of them may come at once.
+    Times in s, `refill_after` is a mean.  `opens_per_minute` limits new circuits, `burst`
+    of them may come at once.
     """
 
     clean: int = 2
@@ -73,6 +75,7 @@ class PoolSettings:
     burst: int = 16
     wait: float = 20.0
     open_timeout: float = 45.0
+    refill_after: float = 30.0
     ping_after: tuple[float, float] = (200.0, 450.0)
     unused_after: float = 900.0
 
@@ -85,6 +88,7 @@ class _Slot:
     clean: deque[ElectrumSession] = field(default_factory=deque)
     queue: deque[asyncio.Future[ElectrumSession]] = field(default_factory=deque)
     opening: int = 0
+    owed: list[float] = field(default_factory=list)  # when what was taken may be replaced
 
 
 def _fail(slot: _Slot, error: IsoproxyError, count: int) -> None:
@@ -162,7 +166,8 @@ class ServerPool:
         return await asyncio.shield(binding)
 
     async def _bind(self, key: IsolationKey, server: Server) -> ElectrumSession:
-        session = await self._take_clean(server)
+        later = random.expovariate(1.0) * self.settings.refill_after
+        session = await self._take_clean(server, later)
         if not self._isolator.is_current(key):
             session.close()
             raise DialError(kind=ErrorKind.STALE_KEY)
@@ -207,6 +212,7 @@ class ServerPool:
             session.close()
         for slot in self._slots.values():
             slot.clean.clear()
+            slot.owed.clear()
         self._bound.clear()
         self._reserved.clear()
         self._wake.set()
@@ -261,11 +267,12 @@ class ServerPool:
             yield bound.session
         yield from self._reserved
 
-    async def _take_clean(self, server: Server) -> ElectrumSession:
+    async def _take_clean(self, server: Server, refill_after: float = 0.0) -> ElectrumSession:
         slot = self._slots[server.label]
         while slot.clean:
             session = slot.clean.popleft()
             if not session.closed.is_set():
+                slot.owed.append(asyncio.get_running_loop().time() + refill_after)
                 self._wake.set()
                 return session
         waiter: asyncio.Future[ElectrumSession] = asyncio.get_running_loop().create_future()
@@ -301,6 +308,8 @@ class ServerPool:
         delay = 15.0
         for slot in self._slots.values():
             slot.clean = deque(s for s in slot.clean if not s.closed.is_set())
+            slot.owed = [due for due in slot.owed if due > now]
+            delay = min([delay, *(due - now for due in slot.owed)])
         for slot in self._in_order(now):
             missing = self._missing(slot, now)
             for _ in range(missing):
@@ -321,7 +330,8 @@ class ServerPool:
             return 0 if not slot.queue or slot.opening else 1
         favoured = [server.label for server in self.scores.choose(now)]
         is_favoured = slot.server.label in favoured[: self.settings.clean_servers]
-        wanted = len(slot.queue) + (self.settings.clean if is_favoured else 0)
+        ahead = self.settings.clean - len(slot.owed) if is_favoured else 0
+        wanted = len(slot.queue) + max(0, ahead)
         return max(0, wanted - len(slot.clean) - slot.opening)
 
     def _open(self, slot: _Slot) -> None:

@@ -26,7 +26,9 @@ from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.names.servers import Server
+from isoproxy.observe.log import logger
 
+_log = logger("names")
 _LIMIT: Final = 1 << 16
 _FILE: Final = "name-server-pins.json"
 
@@ -64,16 +66,25 @@ class PinStore:
         return bytes.fromhex(text) if text else None
 
     def remember(self, server: Server, digest: bytes) -> None:
-        """Keep `digest` for `server`, on disk atomically; the disk is not waited for."""
+        """Keep `digest` for `server`, on disk atomically; the disk is not waited for.
+
+        Where the disk takes nothing it is kept in memory.
+        """
         self._pins[server.label] = digest.hex()
         if self._path is None:
             return
-        temporary = self._path.with_suffix(".new")
+        try:
+            self._write(self._path)
+        except OSError as error:
+            _log.warn("certificate_not_stored", problem=error.strerror)
+
+    def _write(self, path: Path) -> None:
+        temporary = path.with_suffix(".new")
         text = json.dumps(self._pins, indent=1, sort_keys=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        temporary.replace(self._path)
+        temporary.replace(path)
 
 
 def _read_pins(path: Path) -> dict[str, str]:

@@ -14,6 +14,9 @@ Theory of operation
     there, and leaves the rest to be fetched again.  So the disk is never waited for, which
     would stop every stream of the process.
 
+    A disk that takes no more is given up until the next start: what is not stored is
+    fetched again then, and nobody's look-up depends on it.
+
     The checksums guard against accidents.  Against a hostile disk nothing here helps,
     and nothing could: links, difficulty and times are checked again by the chain, the
     merged-mining proofs are not kept.
@@ -26,7 +29,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -34,6 +37,9 @@ from isoproxy.errors import RemoteProtocolError
 from isoproxy.names.auxpow import HEADER_LENGTH, Header
 from isoproxy.names.chain import HeaderChain, first_height_needed
 from isoproxy.names.network import Anchor, Network
+from isoproxy.observe.log import logger
+
+_log = logger("names")
 
 _MAGIC: Final = b"isoproxy headers 1\n"
 _CHECKSUM_LENGTH: Final = 4
@@ -69,8 +75,7 @@ class _RecordFile:
             headers = list(self._records())
         else:
             self._file.truncate(0)
-            self._file.seek(0)
-            self._file.write(self._preamble)
+            self._write(0, self._preamble)
         self._count = len(headers)
         self.cut(self._count)
         return headers
@@ -101,10 +106,14 @@ class _RecordFile:
         for header in headers:
             parts.append(header + _checksum(height, header))
             height += self._step
-        self._file.seek(len(self._preamble) + self._count * RECORD_LENGTH)
-        self._file.write(b"".join(parts))
+        self._write(len(self._preamble) + self._count * RECORD_LENGTH, b"".join(parts))
         self._count += len(headers)
-        self._file.flush()
+
+    def _write(self, at: int, data: bytes) -> None:
+        """Past the buffer, which would keep what the disk did not take for later."""
+        while data:
+            written = os.pwrite(self._file.fileno(), data, at)
+            at, data = at + written, data[written:]
 
     def close(self) -> None:
         self._file.close()
@@ -118,10 +127,11 @@ class HeaderStore:
     """The two files of one network in `directory`, which exists.
 
     Use: `restore` (or `load`) once, then `append_up`, `append_down`, `replace_above` as the
-    chain grows.  OSError from the disk is passed on.
+    chain grows.
     """
 
     def __init__(self, directory: Path, network: Network, anchor: Anchor) -> None:
+        self._is_given_up = False
         preamble = _preamble(network, anchor)
         self._anchor = anchor
         self._up = _RecordFile(
@@ -140,7 +150,11 @@ class HeaderStore:
 
         `now` is in s since 1970.
         """
-        down, up = self.load()
+        try:
+            down, up = self.load()
+        except OSError as error:
+            self._give_up(error)
+            return
         try:
             if len(down) <= self._anchor.height - first_height_needed(chain.network, self._anchor):
                 raise RemoteProtocolError("the stored headers do not reach down far enough")
@@ -153,21 +167,37 @@ class HeaderStore:
 
     def append_down(self, raw: bytes) -> None:
         """Add headers (80 bytes each, lowest first) below the lowest there is."""
-        self._down.append(_split(raw)[::-1])
+        self._store(lambda: self._down.append(_split(raw)[::-1]))
 
     def append_up(self, raw: bytes) -> None:
         """Add headers (80 bytes each, lowest first) above the highest there is."""
-        self._up.append(_split(raw))
+        self._store(lambda: self._up.append(_split(raw)))
 
     def replace_above(self, height: int, raw: bytes) -> None:
         """Forget what is above `height` and put `raw` there; the anchor always stays."""
-        self._up.cut(height - self._anchor.height)
-        self._up.append(_split(raw))
+        self._store(lambda: self._up.cut(height - self._anchor.height))
+        self._store(lambda: self._up.append(_split(raw)))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._up.cut(0)
-        self._down.cut(0)
+        self._store(lambda: self._up.cut(0))
+        self._store(lambda: self._down.cut(0))
+
+    def _store(self, change: Callable[[], None]) -> None:
+        if self._is_given_up:
+            return
+        try:
+            change()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._is_given_up = True
+        _log.warn(
+            "headers_not_stored",
+            problem=error.strerror,
+            advice="make room in the state directory; they are stored again after a restart",
+        )
 
     def close(self) -> None:
         self._up.close()

@@ -20,6 +20,7 @@ from typing import Final
 from isoproxy.names.name import MAX_DOTTED_LENGTH, is_label
 
 _LENGTH: Final = 56
+_DECODED_LENGTH: Final = 35
 _VERSION: Final = 3
 
 
@@ -35,6 +36,8 @@ def onion_host(text: str) -> str | None:
     try:
         decoded = base64.b32decode(address.upper())
     except ValueError:
+        return None
+    if len(decoded) != _DECODED_LENGTH:  # base32's padding took the place of digits
         return None
     public_key, checksum, version = decoded[:32], decoded[32:34], decoded[34]
     if version != _VERSION:

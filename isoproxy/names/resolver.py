@@ -71,7 +71,8 @@ class _Flight:
 class Resolver:
     """Resolves names through `backend`; see the module's theory of operation.
 
-    `clock` gives seconds and never goes back.
+    `clock` gives seconds and never goes back; `on_evicted()` is called for each key whose
+    values or answers had to make room.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Resolver:
         per_key: int = PER_KEY,
         total: int = TOTAL,
         clock: Callable[[], float] = time.monotonic,
+        on_evicted: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend: Final = backend
         self._isolator: Final = isolator
@@ -91,10 +93,10 @@ class Resolver:
         self._deadline_s: Final = deadline_s
         self._clock: Final = clock
         self._values: Final[KeyedCache[bytes, Found | Absent]] = KeyedCache(
-            per_key=per_key, total=total
+            per_key=per_key, total=total, on_evicted=on_evicted
         )
         self._answers: Final[KeyedCache[tuple[BitName, Want], Resolution]] = KeyedCache(
-            per_key=per_key, total=total
+            per_key=per_key, total=total, on_evicted=on_evicted
         )
         self._flights: Final[dict[IsolationKey, dict[bytes, _Flight]]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()

@@ -51,6 +51,7 @@ _NOT_FOUND_TEXT: Final = re.compile(
     r"name (?:is )?(?:purportedly )?(never existed|expired|semi-expired|unconfirmed)\b",
     re.IGNORECASE,
 )
+_DOWNLOADING: Final = "This Namecoin Core does not have the whole chain yet; wait until it has."
 _KNOWS_STREAM_ID: Final = "stream_id specified in both"
 _PURPOSE: Final = name_purpose("electrum-nmc")
 
@@ -63,7 +64,7 @@ class Caller(Protocol):
     def close(self) -> None: ...
 
 
-class _RpcBackend(ABC):
+class RpcBackend(ABC):
     """What both have in common: the probe before the first look-up, and its result."""
 
     _refusal: str
@@ -73,6 +74,14 @@ class _RpcBackend(ABC):
         self._allow_unisolated: Final = allow_unisolated
         self.isolates: bool | None = None
         """Whether look-ups of different keys are kept apart; None until asked."""
+
+    async def check(self) -> None:
+        """Find out whether it may be used, without a look-up; raises TemporaryFailure."""
+        await self._ready()
+
+    @abstractmethod
+    async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
+        """As `backend.Backend` has it."""
 
     async def close(self) -> None:
         """Release every connection; look-ups under way fail."""
@@ -102,7 +111,7 @@ class _RpcBackend(ABC):
         return _found(name, result, evidence)
 
 
-class ElectrumNmcBackend(_RpcBackend):
+class ElectrumNmcBackend(RpcBackend):
     """Names from Electrum-NMC, each isolation key under a stream ID of its own."""
 
     _refusal = (
@@ -137,7 +146,7 @@ class ElectrumNmcBackend(_RpcBackend):
         return False
 
 
-class NamecoinCoreBackend(_RpcBackend):
+class NamecoinCoreBackend(RpcBackend):
     """Names from a Namecoin Core of the user's own."""
 
     _refusal = (
@@ -158,12 +167,12 @@ class NamecoinCoreBackend(_RpcBackend):
             info = await self._client.call("getblockchaininfo", [])
         except RpcError as error:
             if error.code in _SYNCHRONISING:
-                raise TemporaryFailure from None
+                raise TemporaryFailure(_DOWNLOADING) from None
             return False
         if not isinstance(info, dict) or not isinstance(info.get("initialblockdownload"), bool):
             return False
         if info["initialblockdownload"]:
-            raise TemporaryFailure
+            raise TemporaryFailure(_DOWNLOADING)
         return True
 
 

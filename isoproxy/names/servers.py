@@ -22,7 +22,7 @@ from isoproxy.errors import ConfigError, IsoproxyError
 from isoproxy.target import Target
 
 _FORM: Final = re.compile(
-    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9]{1,5}):(?P<kind>[st])"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[1-9][0-9]{0,4}):(?P<kind>[st])"
     r"(?::(?P<pin>[0-9A-Fa-f]{64}))?"
 )
 

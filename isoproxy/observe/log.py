@@ -59,7 +59,7 @@ _JOURNAL_PRIORITIES = {"debug": 7, "info": 6, "notice": 5, "warn": 4, "err": 3}
 class Sensitive:
     """A value that identifies someone's activity; it prints as `[scrubbed]` everywhere.
 
-    Only the log itself can look inside, and does so only with `safe_logging = false`.
+    Only this module can look inside, and does so only with `safe_logging = false`.
     """
 
     __slots__ = ("_value",)
@@ -69,6 +69,11 @@ class Sensitive:
 
     def __repr__(self) -> str:
         return SCRUBBED
+
+
+def reveal(value: Sensitive, *, safe: bool) -> str:
+    """What may be shown of `value`: `[scrubbed]` where logging is `safe`, else its text."""
+    return SCRUBBED if safe else _text(value._value)
 
 
 class Logger:
@@ -222,7 +227,7 @@ def _shown(value: object, *, safe: bool) -> object:
     """The one place where a value becomes text (or stays a number, for JSON)."""
     match value:
         case Sensitive():
-            return SCRUBBED if safe else _text(value._value)
+            return reveal(value, safe=safe)
         case None | bool() | int() | float():
             return value
         case Enum():

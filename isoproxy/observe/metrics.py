@@ -183,8 +183,9 @@ class Metrics:
         self.relay_bytes = self._add(
             Counter,
             "isoproxy_relay_bytes_total",
-            "Bytes relayed.",
+            "Bytes relayed, by copying them or within the kernel.",
             direction=("up", "down"),
+            path=("copy", "splice"),
         )
         self.names = self._add(
             Counter,
@@ -195,6 +196,13 @@ class Metrics:
         )
         self.name_seconds = self._add(
             Histogram, "isoproxy_name_seconds", "Time that a look-up took.", backend=backends
+        )
+        self.isolation_evictions = self._add(
+            Counter,
+            "isoproxy_isolation_evictions_total",
+            "Times that what identities had learned was dropped: of all of them at a new "
+            "identity, of one of them where a cache was full.",
+            reason=("new_identity", "cache_full"),
         )
         self.policy_refusals = self._add(
             Counter, "isoproxy_policy_refusals_total", "Requests refused.", kind=KINDS

@@ -164,8 +164,14 @@ class Dial:
             self._slot = slot
 
     def _send(self, sock: socket.socket) -> bool:
-        sent = sock.send(self._unsent)
+        """Send what waits; False when some of it waits for the next event."""
+        try:
+            sent = sock.send(self._unsent)
+        except BlockingIOError:
+            sent = 0  # not connected yet
         self._unsent = self._unsent[sent:]
+        if self._unsent:
+            self._dialer.reactor.await_room(sock.fileno())
         return not self._unsent
 
     def _receive(self, sock: socket.socket) -> None:

@@ -48,13 +48,13 @@ class _Tapped(socketserver.BaseRequestHandler):
         self.server.heard.append(names)
         with socket.create_connection(self.server.server, 10) as upstream:
             upstream.settimeout(None)
-            back = threading.Thread(target=_pass, args=(upstream, self.request), daemon=True)
+            back = threading.Thread(target=copy_lines, args=(upstream, self.request), daemon=True)
             back.start()
-            _pass(self.request, upstream, lambda line: names.update(_name_in(line)))
+            copy_lines(self.request, upstream, lambda line: names.update(_name_in(line)))
             back.join(10)
 
 
-def _pass(
+def copy_lines(
     source: socket.socket,
     sink: socket.socket,
     each_line: Callable[[bytes], None] = lambda line: None,

@@ -6,7 +6,6 @@ servers and Tor's control port are the witnesses.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from isoproxy.names.dns_sign import ZoneKey
 from isoproxy.names.nametx import script_hash
 from tests.e2e.name_world import NameWorld, name_world
 from tests.kit.isoproxy_process import Isoproxy, system
+from tests.kit.ports import free_port
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
 
@@ -51,12 +51,6 @@ class Lab:
         query = dns.message.make_query(name, "A")
         query.use_edns(0, 0, 1232, options=options)
         return dns.query.udp(query, "127.0.0.1", port=self.port, source=source, timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e.programs import program
 from tests.kit.isoproxy_process import TCP, Isoproxy, NotStarted, Outcome, managed, system
 from tests.kit.servers import EchoServer, closed_port
+from tests.kit.service import environment
 from tests.kit.tornet import Node, TorNetwork
 
 
@@ -26,9 +32,12 @@ class Finding(NamedTuple):
     advice: str
 
 
-def doctor(proxy: Isoproxy, port: int, *options: str) -> tuple[Outcome, dict[str, Finding]]:
+def doctor(
+    proxy: Isoproxy, port: int, *options: str, wrapper: Sequence[str] = ()
+) -> tuple[Outcome, dict[str, Finding]]:
     """Run it; returns how it ended and its findings by check."""
-    done = proxy.command("doctor", "--json", "--target", f"web.test:{port}", *options)
+    words = ["doctor", "--json", "--target", f"web.test:{port}", *options]
+    done = proxy.command(*words, wrapper=wrapper)
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["ok"] == (done.returncode == 0)
     findings = {
@@ -85,11 +94,92 @@ def test_tor_is_down(client: Node, echo: EchoServer, tmp_path: Path) -> None:
         assert "isoproxy status" in findings["streams through isoproxy"].advice
 
 
-def test_nobody_attaches_the_streams(client: Node, echo: EchoServer, tmp_path: Path) -> None:
-    """What a dead controller leaves behind: every stream hangs."""
+def test_tor_is_kept_off_the_network(client: Node, echo: EchoServer, tmp_path: Path) -> None:
+    with Isoproxy(tmp_path, system(client)) as proxy:
+        proxy.wait_ready()
+        client.ctl.check("SETCONF DisableNetwork=1")
+        done, findings = doctor(proxy, echo.port, "--timeout", "2")
+        assert done.returncode == 1
+        assert findings["start of Tor"].found == "its network is switched off"
+        assert "DisableNetwork 0" in findings["start of Tor"].advice
+
+
+def test_tor_is_still_starting(tor_network: TorNetwork, echo: EchoServer, tmp_path: Path) -> None:
+    """Its authorities do not answer: nothing is known but where it stands."""
+    with closed_port("127.0.0.1") as port:
+        nobody = f"DirAuthority nobody orport={port} v3ident={'A' * 40} 127.0.0.1:{port} {'B' * 40}"
+        lines = [line for line in tor_network.joining_lines if not line.startswith("DirAuth")]
+        settings = ["tor.mode=managed", "tor.extra_torrc=" + json.dumps([*lines, nobody])]
+        with Isoproxy(tmp_path, settings) as proxy:
+            proxy.wait_for("control", lambda: proxy.status()["tor"]["control"] == "ready", 60)
+            done, findings = doctor(proxy, echo.port, "--timeout", "2")
+    assert done.returncode == 1
+    assert findings["Tor's SocksPort"].verdict == "ok"
+    assert findings["start of Tor"].verdict in ("warning", "failed")
+    assert "%" in findings["start of Tor"].found
+    assert findings["clock"] == (
+        "unproven",
+        "Tor has no consensus yet",
+        "wait until Tor has bootstrapped",
+    )
+
+
+def test_a_wrong_clock(tor_network: TorNetwork, echo: EchoServer, tmp_path: Path) -> None:
+    """As it would be if Tor's consensus had come while the clock was right."""
+    with Isoproxy(tmp_path, system(tor_network.client)) as proxy:
+        proxy.wait_ready()
+        done, findings = doctor(proxy, echo.port, wrapper=["faketime", "-f", "-2d"])
+    assert done.returncode == 1
+    assert findings["clock"].verdict == "failed"
+    assert findings["clock"].advice == "set the clock of this machine"
+
+
+def test_a_wrong_password(tor_network: TorNetwork, echo: EchoServer, tmp_path: Path) -> None:
+    hashed = program("tor", "--hash-password", "right").splitlines()[-1]
+    options = f"HashedControlPassword {hashed}\n"
+    with tor_network.temporary_client(options) as node, Isoproxy(tmp_path, system(node)) as proxy:
+        proxy.wait_ready()
+        node.ctl.check("SETCONF CookieAuthentication=0")
+        right = doctor(proxy, echo.port, "--set", "tor.control_password=right")[1]
+        wrong = doctor(proxy, echo.port, "--set", "tor.control_password=wrong")[1]
+    assert right["Tor's ControlPort"].verdict == "ok", right["Tor's ControlPort"]
+    assert wrong["Tor's ControlPort"].verdict == "failed"
+    assert wrong["Tor's ControlPort"].advice == "set the one Tor was given"
+
+
+@contextlib.contextmanager
+def stemns(node: Node, directory: Path) -> Iterator[None]:
+    """The controller, attaching the streams of `node`."""
+    config, said = directory / "stemns.toml", directory / "stemns.out"
+    config.write_text(f'[stemns]\ncontrol = "unix:{node.control_path}"\n')
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stemns_plugin", "-c", str(config)],
+            env=environment(directory),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while "streams are served" not in said.read_text():
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_streams_left_to_a_controller(client: Node, echo: EchoServer, tmp_path: Path) -> None:
+    """With one at work all is well; a dead one leaves every stream hanging."""
     with Isoproxy(tmp_path, system(client)) as proxy:
         proxy.wait_ready()
         client.ctl.check("SETCONF __LeaveStreamsUnattached=1")
+        with stemns(client, tmp_path):
+            findings = doctor(proxy, echo.port)[1]
+            assert findings["attachment of streams"].verdict == "ok"
+            assert "one is at work" in findings["attachment of streams"].found
         done, findings = doctor(proxy, echo.port, "--timeout", "2")
         assert done.returncode == 1
         assert findings["attachment of streams"].verdict == "failed"

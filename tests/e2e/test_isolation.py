@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -235,3 +236,33 @@ def test_no_circuit_carries_two_tuples(
         witness.assert_shared(new, streams.tuple_of)
         assert not witness.by_carrier(new).keys() & witness.by_carrier(old).keys()
         assert not {s.password for s in new} & {s.password for s in old}
+
+
+def test_a_new_identity_asked_of_tor_is_one_here_too(
+    tor_network: TorNetwork, tmp_path: Path
+) -> None:
+    """Tor Browser's button: SIGNAL NEWNYM from another controller."""
+    with (
+        tor_network.temporary_client() as client,
+        EchoServer(tor_network.server_ip) as server,
+        Isoproxy(tmp_path, system(client)) as proxy,
+        Witness(client) as witness,
+        client.control() as controller,
+    ):
+        proxy.wait_ready()
+
+        def credentials() -> Hashable:
+            before = witness.mark()
+            dial(proxy.address, "echo.test", server.port, user=b"alice").close()
+            witness.settle()
+            (stream,) = witness.streams(after=before)
+            return stream.credentials
+
+        first = credentials()
+        assert credentials() == first
+        controller.check("SIGNAL NEWNYM")
+        deadline = time.monotonic() + 10
+        while (latest := credentials()) == first and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert latest != first
+        assert credentials() == latest

@@ -166,6 +166,14 @@ def test_reasons_are_told_apart(lab: Lab, name: str, reply: int | None, reason: 
     assert "isoproxy resolve: " in failed.stderr
 
 
+def doctor(proxy: Isoproxy, web: WebServer) -> dict[str, str]:
+    """What it finds about names."""
+    done = proxy.command("doctor", "--json", "--target", f"web.test:{web.port}")
+    findings: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+    (finding,) = (one for one in findings if one["check"] == "names")
+    return finding
+
+
 def test_the_commands_print_it(lab: Lab) -> None:
     done = lab.proxy.command("resolve", "onion-web.bit", "--isolation", "me")
     assert (done.returncode, done.stdout) == (0, lab.onion + "\n")
@@ -185,6 +193,7 @@ def test_the_commands_print_it(lab: Lab) -> None:
     assert status["complete"] is True
     assert status["servers"]["known"] == status["servers"]["up"] == 3
     assert "names: electrum, ready at block" in lab.proxy.command("status").stdout
+    assert doctor(lab.proxy, lab.web)["verdict"] == "ok"
     dial(lab.proxy.address, "onion-web.bit", 80, user=b"counted").close()
     metrics = str(ask(lab.proxy.admin, "metrics")["exposition"])
     assert 'isoproxy_names_total{backend="electrum",outcome="ok"}' in metrics
@@ -287,7 +296,7 @@ def test_without_a_server_names_fail_closed_and_the_rest_works(
             with pytest.raises(Refused) as refused:
                 dial(proxy.address, "onion-web.bit", 80, user=b"u").close()
             assert refused.value.reply == 0xF3
-            assert time.monotonic() - began < 4.5
+            assert time.monotonic() - began < 20  # 4 as set, not 60
             assert curl("--proxy", f"socks5h://a:1@{at}", place.web.url(name="web.test"))
             assert curl("--proxy", f"socks5h://a:1@{at}", f"http://{place.onion}/")
             answer = json.loads(proxy.command("resolve", "--json", "ip-web.bit").stdout)
@@ -295,6 +304,9 @@ def test_without_a_server_names_fail_closed_and_the_rest_works(
             status = proxy.status()["names"]
             assert status["ready"] is False
             assert status["servers"]["up"] == 0
+            finding = doctor(proxy, place.web)
+            assert finding["verdict"] == "failed"
+            assert finding["found"] == "0 of 2 name servers answer, and 2 must agree"
         assert not [s for s in witness.streams() if s.host.rstrip(".").endswith("bit")]
 
 

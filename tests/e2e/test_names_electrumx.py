@@ -14,6 +14,7 @@ from isoproxy.isolation import Isolator
 from isoproxy.names.backend import Absent, Found
 from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
 from isoproxy.names.electrum_pool import PoolSettings
+from isoproxy.names.header_sync import SyncSettings
 from isoproxy.names.network import REGTEST
 from isoproxy.names.servers import Server, parse_server
 from tests.kit.direct_dialer import DirectDialer
@@ -64,7 +65,12 @@ class Client:
     """A running light client with an isolator of its own."""
 
     def __init__(
-        self, lab: Lab, servers: list[Server], directory: Path | None, confirmations: int
+        self,
+        lab: Lab,
+        servers: list[Server],
+        directory: Path | None,
+        confirmations: int,
+        sync: SyncSettings,
     ) -> None:
         self.isolator = Isolator()
         self.dialer = DirectDialer()
@@ -77,6 +83,7 @@ class Client:
                 confirmations=confirmations,
                 max_tip_age=None,
                 pool=POOL,
+                sync=sync,
             ),
             directory,
             wall_clock=lambda: lab.chain.blocks[-1].time + 600.0,
@@ -91,8 +98,8 @@ class Client:
         assert isinstance(answer, Found)
         return answer.value
 
-    async def synced(self, tip: int) -> None:
-        async with asyncio.timeout(15):
+    async def synced(self, tip: int, timeout: float = 15.0) -> None:
+        async with asyncio.timeout(timeout):
             while self.backend.chain.tip_height < tip:  # noqa: ASYNC110  it has no event
                 await asyncio.sleep(0.02)
 
@@ -103,10 +110,10 @@ async def client(
     servers: list[Server] | None = None,
     directory: Path | None = None,
     confirmations: int = 6,
+    sync: SyncSettings | None = None,
 ) -> AsyncIterator[Client]:
-    running = Client(
-        lab, servers or [tcp(server) for server in lab.servers], directory, confirmations
-    )
+    servers = servers or [tcp(server) for server in lab.servers]
+    running = Client(lab, servers, directory, confirmations, sync or SyncSettings())
     running.backend.start()
     try:
         yield running
@@ -241,3 +248,43 @@ async def test_a_killed_server_is_replaced_while_look_ups_go_on(lab: Lab) -> Non
         lab.servers[0].kill()
         for _ in range(5):
             assert await user.value("d/goes-on") == b"still here"
+
+
+@pytest.fixture(scope="module")
+def thrifty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Two servers that hang up on sessions that cost them more than 150 units.
+
+    They look at every 100.  All headers cost some 230: a unit per 5000 bytes, two per
+    answer of 50 headers.
+    """
+    chain = RegtestChain.recorded()
+    chain.mine_empty(1300)
+    directory = tmp_path_factory.mktemp("thrifty")
+    limits = {"COST_SOFT_LIMIT": "140", "COST_HARD_LIMIT": "150"}
+    with (
+        NamecoinDaemon(chain) as daemon,
+        ElectrumXServers(directory, daemon.url, 2, **limits) as servers,
+    ):
+        yield Lab(chain, servers)
+
+
+def cut_off(server: ElectrumX) -> bool:
+    return "over res usage" in (server.directory / "log").read_text()
+
+
+async def test_a_first_synchronisation_stays_below_what_servers_put_up_with(thrifty: Lab) -> None:
+    await thrifty.settled()
+    async with client(thrifty, sync=SyncSettings(chunk=50, cost_capacity=130.0)) as user:
+        await user.synced(thrifty.chain.tip, timeout=60)
+        assert user.backend.health().demoted == 0
+    assert not any(map(cut_off, thrifty.servers))
+
+
+async def test_a_first_synchronisation_goes_on_where_a_server_hangs_up(thrifty: Lab) -> None:
+    await thrifty.settled()
+    first, second = thrifty.servers
+    greedy = SyncSettings(chunk=50, cost_capacity=1e9)
+    second.kill()
+    async with client(thrifty, sync=greedy) as user:
+        await user.synced(thrifty.chain.tip, timeout=60)
+    assert cut_off(first)

@@ -1,5 +1,5 @@
 """Promise: without the explicit option nothing that identifies anybody leaves the process:
-not in the log at any level, not in metrics, status or errors.
+not in the log at any level, not in metrics, status, dashboard or errors.
 
 Marked names, users and passwords go through every protocol, into success and every kind of
 failure.  The same with `safe_logging = false` shows that the search would find them.
@@ -117,6 +117,16 @@ def say(proxy: Isoproxy, words: bytes) -> bytes:
     return answer
 
 
+def dashboard_says(proxy: Isoproxy, path: str) -> str:
+    """Head and body of what the dashboard answers to a GET of `path`."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(proxy.status()["dashboard"].removeprefix("unix:"))
+        client.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        with client.makefile("rb") as answer:
+            return answer.read().decode()
+
+
 def use(proxy: Isoproxy, tor: Node, echo: EchoServer) -> str:
     """All kinds of traffic; returns everything that the process told anybody but clients."""
     told = []
@@ -129,6 +139,7 @@ def use(proxy: Isoproxy, tor: Node, echo: EchoServer) -> str:
             say(proxy, words)
         told += [json.dumps(proxy.status()), proxy.command("status").stdout]
         told.append(ask(proxy.admin, "metrics")["exposition"])
+        told += [dashboard_says(proxy, path) for path in ("/", "/status.json", "/metrics", HOST)]
         for listener, target in ((HOST, "a:1"), ("default", USER)):
             asked: dict[str, Any] = {"listener": listener, "target": target}
             with pytest.raises(OperationError) as refused:
@@ -150,6 +161,7 @@ def use(proxy: Isoproxy, tor: Node, echo: EchoServer) -> str:
 def run(net: TorNetwork, directory: Path, *settings: str) -> str:
     listeners = [TCP, f'address = "unix:{directory}/socks"']
     common = ["limits.handshake_timeout_s=1", "limits.drain_timeout_s=0"]
+    common.append(f"observe.dashboard=unix:{directory}/dashboard")
     with (
         EchoServer(net.server_ip) as echo,
         net.temporary_client() as tor,
@@ -171,6 +183,7 @@ def test_the_explicit_option_shows_them(tor_network: TorNetwork, tmp_path: Path)
     """The search finds what there is to be found."""
     told = run(tor_network, tmp_path, "observe.log_level=debug", "observe.safe_logging=false")
     assert found_in(told) == set(MARKS)
+    assert f'"target":"{HOST}.test:' in told  # the dashboard's
     assert "safe_logging_is_off" in told
 
 

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from isoproxy.errors import OperationError
 from tests.kit.isoproxy_process import Isoproxy, descriptors
-from tests.kit.tornet import Node
+from tests.kit.tornet import Control, Node, TorNetError
 
 COLUMNS: Final = (
     "seconds",
     "rss_kb",
-    "pss_kb",
+    "anonymous_kb",
     "descriptors",
     "cpu_seconds",
     "tor_cpu_seconds",
@@ -44,7 +45,10 @@ class Sampler:
     """Writes a row per second from `start` to `stop`, in a thread of its own."""
 
     def __init__(self, proxy: Isoproxy, tor: Node, file: Path) -> None:
-        self._proxy, self._tor, self._control = proxy, tor, tor.control()
+        self._proxy, self._tor = proxy, tor
+        self._control: Control | None = None
+        self.late = 0
+        """How often isoproxy or Tor did not answer in time: the last answer was kept."""
         self._file = file
         self._ask_at = 0.0
         self._told: list[float] = []
@@ -59,7 +63,7 @@ class Sampler:
         """End; raises what kept the sampler from its work."""
         self._over.set()
         self._thread.join()
-        self._control.close()
+        self._hang_up()
         if self._error is not None:
             raise self._error
 
@@ -75,13 +79,19 @@ class Sampler:
     def _row(self, seconds: float) -> list[float]:
         if seconds >= self._ask_at:
             self._ask_at = seconds + ASK_EVERY_S
-            self._ask()
+            try:
+                self._ask()
+            except (OperationError, TorNetError):
+                if not self._told:
+                    raise
+                self.late += 1
+                self._hang_up()  # or its reply would be taken for another's
         pid = self._proxy.pid
-        rss, pss = memory_kb(pid)
+        rss, anonymous = memory_kb(pid)
         return [
             round(seconds, 1),
             rss,
-            pss,
+            anonymous,
             descriptors(pid),
             round(cpu_seconds(pid), 1),
             round(cpu_seconds(self._tor.pid), 1),
@@ -89,7 +99,13 @@ class Sampler:
             *self._told,
         ]
 
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
     def _ask(self) -> None:
+        self._control = self._control or self._tor.control()
         began = time.monotonic()
         status = self._proxy.status()
         told = time.monotonic()
@@ -115,10 +131,14 @@ def every_second(over: threading.Event, act: Callable[[float], Any]) -> None:
 
 
 def memory_kb(pid: int) -> tuple[int, int]:
-    """Resident and proportional set size of a process, kB."""
+    """Resident memory of a process, and how much of it is its own (heap and stacks), kB.
+
+    The proportional set size is no measure here: it grows when other programs end that had
+    the same libraries mapped.
+    """
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
-    return int(sizes["Rss"]), int(sizes["Pss"])
+    return int(sizes["Rss"]), int(sizes["Anonymous"])
 
 
 def cpu_seconds(pid: int) -> float:

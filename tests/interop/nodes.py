@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,17 +19,13 @@ from typing import Any
 
 import pytest
 
+from tests.kit.ports import free_port
+
 CACHE = Path(__file__).parents[2] / ".cache" / "interop"
 BTCD_VERSION = "v0.26.0"
 BCOIN_VERSION = "1.0.2"
 MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"  # the hash of nobody's key: 20 zeros
 _AUTHORIZATION = "Basic " + base64.b64encode(b"u:p").decode()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:

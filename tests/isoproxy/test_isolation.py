@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from dataclasses import replace
 
@@ -112,6 +113,36 @@ def test_a_new_epoch_shares_nothing_with_the_old(
 @given(rules, tuples)
 def test_two_processes_share_nothing(rule: ListenerRule, stream: IsolationTuple) -> None:
     assert ISOLATOR.key_for(rule, stream) != Isolator().key_for(rule, stream)
+
+
+def test_labels_tell_nothing_to_who_knows_the_key() -> None:
+    """Logs of two processes cannot be joined by labels, not even with the keys at hand."""
+
+    def isolator(label_secret: bytes) -> Isolator:
+        drawn = iter([label_secret * 32, b"e" * 32])
+        return Isolator(random_bytes=lambda count: next(drawn))
+
+    rule, stream = ListenerRule(own_group("a")), IsolationTuple(None, ClientProtocol.SOCKS5, b"u")
+    key, twin = (isolator(secret).key_for(rule, stream) for secret in (b"1", b"2"))
+    assert key == twin
+    assert key.label != twin.label
+
+
+def test_secrets_touch_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    def noting(file: object, *mode: object) -> io.BytesIO:
+        opened.append(file)
+        return io.BytesIO()
+
+    monkeypatch.setattr("builtins.open", noting)
+    monkeypatch.setattr("os.open", noting)
+    isolator = Isolator()
+    isolator.new_epoch()
+    key = isolator.own_key("one")
+    assert len(key.label) == 6
+    assert upstream_credentials(key, APP).username == PROP351_USERNAME
+    assert opened == []
 
 
 @given(st.binary(min_size=4, max_size=40), st.binary(min_size=4, max_size=40))

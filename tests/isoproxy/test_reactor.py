@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 import socket
 from collections.abc import Callable, Coroutine
@@ -69,13 +70,11 @@ async def _events_come_once_per_change() -> None:
         handler = Recorder()
         reactor.register(near.fileno(), handler)
         await asyncio.sleep(0.01)
-        assert [events & WRITABLE for _, events in handler.events] == [WRITABLE]
-        handler.events.clear()
+        assert handler.events == []
         far.send(b"x")
         await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)
-        assert len(handler.events) == 1
-        assert handler.events[0][1] & READABLE
+        assert handler.events == [(near.fileno(), READABLE)]
         far.shutdown(socket.SHUT_WR)
         await asyncio.sleep(0.01)
         assert handler.events[-1][1] & PEER_SHUT
@@ -92,6 +91,7 @@ async def _a_descriptor_changes_hands_without_losing_events() -> None:
     with near, far:
         first, second = Recorder(), Recorder()
         reactor.register(near.fileno(), first)
+        far.send(b"x")
         await asyncio.sleep(0.01)
         reactor.hand_over(near.fileno(), second)
         far.send(b"x")
@@ -108,6 +108,8 @@ async def _one_handlers_defect_leaves_the_others_alone() -> None:
     bad, good = Recorder(fails=True), Recorder()
     reactor.register(pairs[0][0].fileno(), bad)
     reactor.register(pairs[1][0].fileno(), good)
+    for _, far in pairs:
+        far.send(b"x")
     reactor.again(bad, pairs[0][0].fileno())
     await asyncio.sleep(0.01)
     assert good.events
@@ -130,7 +132,35 @@ async def _another_turn_comes_after_the_others() -> None:
     reactor.close()
 
 
+async def _room_is_reported_of_those_who_wait_for_it() -> None:
+    reactor = reactor_with([])
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with near, far:
+        handler = Recorder()
+        reactor.register(near.fileno(), handler)
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += near.send(bytes(1 << 16))
+        reactor.await_room(near.fileno())
+        await asyncio.sleep(0.01)
+        assert not any(events & WRITABLE for _, events in handler.events)
+        while filled > 0:
+            filled -= len(far.recv(1 << 16))
+        await asyncio.sleep(0.01)
+        assert handler.events[-1] == (near.fileno(), WRITABLE)
+        # and at once where there is room already: the moment between refusal and request
+        handler.events.clear()
+        reactor.await_room(near.fileno())
+        await asyncio.sleep(0.01)
+        assert handler.events == [(near.fileno(), WRITABLE)]
+        reactor.unregister(near.fileno())
+    reactor.close()
+
+
 test_events_come_once_per_change = on_both_loops(_events_come_once_per_change)
+test_room_is_reported = on_both_loops(_room_is_reported_of_those_who_wait_for_it)
 test_a_descriptor_changes_hands = on_both_loops(_a_descriptor_changes_hands_without_losing_events)
 test_one_defect_stays_one = on_both_loops(_one_handlers_defect_leaves_the_others_alone)
 test_another_turn_comes_after_the_others = on_both_loops(_another_turn_comes_after_the_others)
@@ -167,6 +197,57 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 test_sockets_of_both_kinds = on_both_loops(_sockets_of_both_kinds_live_side_by_side)
+
+
+class _Pong:
+    """Sends each byte back; does `work` at the tenth."""
+
+    def __init__(self, sock: socket.socket, work: Callable[[], object]) -> None:
+        self.sock, self.work = sock, work
+        self.count = 0
+
+    def on_events(self, fd: int, events: int) -> None:
+        self.sock.send(self.sock.recv(1))
+        self.count += 1
+        if self.count == 10:
+            self.work()
+
+
+Work = Callable[[asyncio.AbstractEventLoop, Callable[[], object]], object]
+ASYNCIOS_WORK: dict[str, Work] = {
+    "callback": lambda loop, finish: loop.call_soon(finish),
+    "timer": lambda loop, finish: loop.call_later(0.001, finish),
+    "future": lambda loop, finish: finish(),
+    "from a thread": lambda loop, finish: loop.call_soon_threadsafe(finish),
+    "a timer set before": lambda loop, finish: None,
+}
+
+
+@pytest.mark.parametrize("kind", ASYNCIOS_WORK)
+def test_asyncios_own_work_has_its_turn_while_sockets_never_rest(kind: str) -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        reactor = reactor_with([])
+        done = loop.create_future()
+
+        def finish() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        if kind == "a timer set before":
+            loop.call_later(0.02, finish)
+        near, far = socket.socketpair()
+        with near, far:
+            for sock in (near, far):
+                pong = _Pong(sock, lambda: ASYNCIOS_WORK[kind](loop, finish))
+                reactor.register(sock.fileno(), pong)
+            near.send(b"x")
+            async with asyncio.timeout(10):
+                await done
+        reactor.close()
+
+    with asyncio.Runner(loop_factory=ReactorLoop) as runner:
+        runner.run(play())
 
 
 def test_the_shared_selector_keeps_asyncios_contract() -> None:

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.kit.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements" / "electrumx.txt"
 ENVIRONMENT = ROOT / ".cache" / "electrumx"
@@ -45,14 +47,6 @@ def electrumx_program() -> Path:
     subprocess.run([*pip, "--require-hashes", "-r", str(REQUIREMENTS)], check=True)
     stamp.write_text(digest)
     return program
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port of `host` that nobody listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def self_signed(directory: Path, host: str = "localhost") -> tuple[Path, Path, bytes]:

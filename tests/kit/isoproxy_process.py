@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from isoproxy.admin import ask
+from isoproxy.admin import NotRunning, ask
 from tests.kit.service import environment
 from tests.kit.tornet import Address, Node, TorNetwork
 
@@ -106,6 +106,7 @@ class Isoproxy:
         more = {"HOME": str(directory)} | ({} if develop else {"PYTHONDEVMODE": ""})
         self._environment = environment(directory, more)
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     @property
     def pid(self) -> int:
@@ -127,6 +128,11 @@ class Isoproxy:
     def admin(self) -> Path:
         return self.directory / "run" / "admin"
 
+    @property
+    def options(self) -> list[str]:
+        """What other commands need in order to have its configuration."""
+        return ["-c", str(self.config), *self._settings]
+
     def text(self) -> str:
         """The log so far."""
         return self.log.read_text(errors="replace")
@@ -141,8 +147,7 @@ class Isoproxy:
 
     def command(self, *arguments: str, wrapper: Sequence[str] = ()) -> Outcome:
         """Run another command of isoproxy's to its end, with the same configuration."""
-        words = [*wrapper, sys.executable, "-m", "isoproxy", *arguments]
-        words += ["-c", str(self.config), *self._settings]
+        words = [*wrapper, sys.executable, "-m", "isoproxy", *arguments, *self.options]
         done = subprocess.run(
             words, env=self._environment, capture_output=True, text=True, timeout=_START_S
         )
@@ -151,7 +156,13 @@ class Isoproxy:
     def wait_for(self, what: str, test: Callable[[], object], timeout: float = 30.0) -> None:
         """Return once `test()` is true; fails after `timeout` seconds, or if isoproxy ends."""
         deadline = time.monotonic() + timeout
-        while not test():
+        while True:
+            try:
+                if test():
+                    return
+            except NotRunning:
+                if self._running.poll() is None:
+                    raise
             assert self._running.poll() is None, f"isoproxy ended: {self.text()}"
             assert time.monotonic() < deadline, f"{what}: not in {timeout} s\n{self.text()}"
             time.sleep(0.05)
@@ -175,6 +186,11 @@ class Isoproxy:
         assert process.wait(_STOP_S) == 0, self.text()
         self.assert_clean_log()
 
+    def kill(self) -> None:
+        """End it as a crash would; the context then expects nothing of it any more."""
+        self._kill()
+        self._killed = True
+
     def assert_clean_log(self) -> None:
         """Every line is a record, and none tells of a defect."""
         for line in self.text().splitlines():
@@ -187,8 +203,7 @@ class Isoproxy:
         sections = [("listener", one) for one in self._listeners]
         sections += [("bitcoin.gateway", one) for one in self._gateways]
         self.config.write_text("".join(f"[[{kind}]]\n{one}\n" for kind, one in sections))
-        command = [*self._wrapper, sys.executable, "-m", "isoproxy", "run", "-c"]
-        command += [str(self.config), *self._settings]
+        command = [*self._wrapper, sys.executable, "-m", "isoproxy", "run", *self.options]
         with self._out.open("wb") as out, self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=self._environment, stdin=subprocess.DEVNULL, stdout=out, stderr=log
@@ -207,6 +222,8 @@ class Isoproxy:
         tb: TracebackType | None,
     ) -> None:
         try:
+            if self._killed:
+                return
             if error is None and self._running.poll() is None:
                 self.stop()
             elif error is None:

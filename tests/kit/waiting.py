@@ -9,7 +9,7 @@ from collections.abc import Callable
 _POLL_S = 0.002
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `condition()` is true; it is an error if that takes too long."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

@@ -30,6 +30,9 @@ CHAIN: dict[bytes, object] = {
     b"d/alias": {"alias": "example.com."},
     b"d/chained": {"alias": "both.bit."},
     b"d/translate": {"translate": "example.com."},
+    b"d/translateandtor": {"translate": "example.com.", "map": TOR},
+    b"d/translatetoboth": {"translate": "both.bit."},
+    b"d/dotted": {"ip": "192.0.2.1", "map": {"_tor": {"txt": ONION + "."}}},
     b"d/aliasandtor": {"alias": "example.com.", "map": TOR},
     b"d/upper": {"ip": "192.0.2.1", "map": {"_tor": {"txt": ONION.upper()}}},
     b"d/delegated": {"ns": ["ns.example.com"]},
@@ -85,6 +88,8 @@ async def say(name: str) -> Resolved:
         ("www.translate.bit", "www.example.com"),
         ("aliasandtor.bit", ONION),
         ("upper.bit", ONION),  # ncprop279 does not recognise it
+        ("dotted.bit", "192.0.2.1"),
+        ("translatetoboth.bit", ONION),  # as `_tor` below it, which ncprop279 finds as well
     ],
 )
 async def test_answers(name: str, result: str) -> None:
@@ -99,6 +104,8 @@ async def test_answers(name: str, result: str) -> None:
         ("old.bit", 3),
         ("young.bit", 3),
         ("empty.bit", 3),
+        ("translate.bit", 3),  # DNAME does not apply to its owner
+        ("translateandtor.bit", 3),
         ("delegated.bit", 3),
         ("delegatedtor.bit", 3),
         ("example.com", 2),

@@ -72,15 +72,12 @@ async def test_second_answers_and_strange_lines_are_ignored() -> None:
 
 
 async def test_a_query_that_never_answers_delays_no_other() -> None:
-    async with host(query_timeout=2.0) as plugin:
-        await plugin.resolve("first.bit", b"id")
+    async with host(query_timeout=60.0) as plugin:
         slow = asyncio.create_task(kind_of(plugin, "never.bit"))
-        began = time.monotonic()
         await asyncio.gather(*(plugin.resolve(f"n{i}.bit", b"id") for i in range(100)))
-        assert time.monotonic() - began < 1.0
         assert not slow.done()
-        assert await slow is ErrorKind.NAME_TIMEOUT
         assert plugin.starts == 1
+    assert await slow is not ErrorKind.NAME_TIMEOUT
 
 
 async def test_a_caller_who_goes_away_cancels_its_query() -> None:
@@ -175,7 +172,7 @@ async def test_a_deaf_program_is_killed_at_the_end() -> None:
         await until(lambda: plugin.is_ready)
         assert plugin._process is not None
         pid = plugin._process.pid
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -183,14 +180,18 @@ async def test_a_deaf_program_is_killed_at_the_end() -> None:
 @pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.25])
 async def test_it_ends_whatever_it_is_doing(moment: float) -> None:
     """Dying, waiting for the next start, starting: closing the host is never swallowed."""
-    async with asyncio.timeout(5), host("short", first_wait=0.02, end_timeout=0.05) as plugin:
+    async with asyncio.timeout(30), host("short", first_wait=0.02, end_timeout=0.05) as plugin:
         await asyncio.sleep(moment)
     assert plugin.pending == 0
-    async with asyncio.timeout(5), host("deaf", query_timeout=0.02, end_timeout=0.1) as plugin:
+    async with asyncio.timeout(30), host("deaf", query_timeout=0.02, end_timeout=0.1) as plugin:
         await until(lambda: plugin.is_ready)
         for _ in range(3):
             await kind_of(plugin, "a.bit")
         await asyncio.sleep(moment)
+
+
+def said_by_plugin(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [str(vars(record)["fields"]) for record in caplog.records if record.msg == "plugin_says"]
 
 
 async def test_what_it_prints_is_logged_scrubbed_and_bounded(
@@ -199,8 +200,9 @@ async def test_what_it_prints_is_logged_scrubbed_and_bounded(
     with caplog.at_level(logging.INFO, logger="isoproxy"):
         async with host(stderr_lines=5) as plugin:
             await plugin.resolve("example.bit", b"6f-1")
-            await asyncio.sleep(0.1)
-    said = [str(vars(record)["fields"]) for record in caplog.records if record.msg == "plugin_says"]
+            await until(lambda: len(said_by_plugin(caplog)) >= 5, 30)
+            await asyncio.sleep(0.1)  # for what should not come
+    said = said_by_plugin(caplog)
     assert len(said) == 5
     assert "could not look up [scrubbed] for id [scrubbed] at [scrubbed]" in said[0]
     for secret in ("secret", "6f", "127"):

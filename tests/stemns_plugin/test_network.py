@@ -255,31 +255,72 @@ async def test_without_the_controller_nothing_passes(
     assert sent_to_exits(await asyncio.to_thread(seen, watch)) == []
 
 
+class Bare(Raw):
+    """The least that any controller does: every stream that waits is attached at once."""
+
+    def _read(self) -> None:
+        with self._socket.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
+            for line in stream:
+                words = line.split(b" ", 4)
+                if words[3:4] == [b"CONTROLLER_WAIT"]:
+                    self._socket.sendall(b"ATTACHSTREAM %s 0\r\n" % words[2])
+
+
+ROUNDS, STREAMS = 5, 50
+
+
 async def test_streams_that_are_not_ours_are_hardly_delayed(
-    tor_network: TorNetwork,
-    node: Node,
-    web: WebServer,
-    raw: Raw,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    node: Node, web: WebServer, raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Between the events CONTROLLER_WAIT and SENTCONNECT lies what the controller adds."""
-    async with program(tmp_path, node, ""):
-        for _ in range(200):
-            await asyncio.to_thread(connect_once, node, "www.test", web.port)
-    waited: dict[str, float] = {}
+    """At most 2 ms at the 95th percentile, beside a controller that does nothing but attach.
+
+    That one goes first in every round, while ours is suspended: where it takes more than a
+    millisecond itself, something else has the processor, and such a round says little.
+    """
+    quiet: list[float] = []
+    medians: list[float] = []
+    async with program(tmp_path, node, "") as process:
+        for _ in range(ROUNDS):
+            process.send_signal(signal.SIGSTOP)
+            bare = Bare(node)
+            least = percentile_95(await asyncio.to_thread(attachments, node, web, raw))
+            bare.close()
+            process.send_signal(signal.SIGCONT)
+            ours = await asyncio.to_thread(attachments, node, web, raw)
+            medians.append(statistics.median(ours))
+            with capsys.disabled():
+                print(
+                    f"\nfrom CONTROLLER_WAIT to SENTCONNECT: p50 {medians[-1]:.2f} ms, p95 "
+                    f"{percentile_95(ours):.2f} ms; by attaching alone p95 {least:.2f} ms"
+                )
+            if least < 1:
+                quiet.append(percentile_95(ours) - least)
+                if quiet[-1] <= 2:
+                    return
+    assert len(quiet) < 2, f"added in quiet rounds, in ms: {quiet}"
+    assert min(medians) < 20  # on a machine too busy to say more
+
+
+def attachments(node: Node, web: WebServer, raw: Raw) -> list[float]:
+    """How long each of some streams waited, in ms."""
+    connect_once(node, "www.test", web.port)  # whoever attaches is there and has caught up
+    start = len(raw.lines)
+    for _ in range(STREAMS):
+        connect_once(node, "www.test", web.port)
+    waiting: dict[str, float] = {}
     delays: list[float] = []
-    for moment, line in raw.lines:
+    for moment, line in raw.lines[start:]:
         words = line.split(" ", 4)
         if words[3:4] == ["CONTROLLER_WAIT"]:
-            waited[words[2]] = moment
-        elif words[3:4] == ["SENTCONNECT"] and words[2] in waited:
-            delays.append((moment - waited.pop(words[2])) * 1000)
-    assert len(delays) >= 150
-    p50, p95 = statistics.median(delays), statistics.quantiles(delays, n=20)[-1]
-    with capsys.disabled():
-        print(f"\nadded to a stream that is not ours: p50 {p50:.2f} ms, p95 {p95:.2f} ms")
-    assert p50 < 10  # some 1 ms on a quiet machine; the limit is for a busy one
+            waiting[words[2]] = moment
+        elif words[3:4] == ["SENTCONNECT"] and words[2] in waiting:
+            delays.append((moment - waiting.pop(words[2])) * 1000)
+    assert len(delays) >= STREAMS * 3 // 4
+    return delays
+
+
+def percentile_95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1]
 
 
 def connect_once(node: Node, host: str, port: int) -> bytes:
@@ -441,6 +482,12 @@ async def program(
         await asyncio.wait_for(process.wait(), 10)
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 async def test_the_program_with_a_plugin_and_a_restart_of_tor(
     tor_network: TorNetwork, web: WebServer, tmp_path: Path
 ) -> None:
@@ -449,6 +496,7 @@ async def test_the_program_with_a_plugin_and_a_restart_of_tor(
     async with program(tmp_path, node, hosts) as process:
         for name in ("web.bit", "my.pet.onion"):
             assert (await fetch(node, "socks", name, web.port))[0] == 0
+        assert len(children(process.pid)) == 1  # one plugin for both suffixes
         assert (await fetch(node, "socks", "other.bit", web.port))[0] != 0
         await asyncio.to_thread(node.stop)
         await asyncio.to_thread(node.restart)

@@ -176,7 +176,8 @@ def install(gateway: Machine) -> None:
     for file, place in installed():
         gateway.show(file, place)
         if place.suffix == ".toml" and "examples" in str(place):
-            gateway.show(file, LOCAL / place.name)  # as the user turns them on
+            # as the user turns them on
+            gateway.run("install", "-m", "600", "-Dt", str(LOCAL), str(place))
     gateway.make(MARKER)
     gateway.run("mkdir", "-m", "755", "/run/tor")
 

@@ -1,4 +1,7 @@
-"""What clients say at the door, and what Tor's SocksPort says: SOCKS and HTTP CONNECT."""
+"""What clients say at the door, and what Tor's SocksPort says: SOCKS and HTTP CONNECT.
+
+And what browsers, and whoever uses them, say to the dashboard.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from isoproxy.front.http_connect import MAX_HEAD, HttpConnect
 from isoproxy.front.session import Answer, Session, SessionRule, Wish
 from isoproxy.isolation import Isolator, ListenerRule, own_group
 from isoproxy.names.name import TopLevels
+from isoproxy.observe.http_get import Ended, Hosts, HttpGet, Response
 from isoproxy.socks5 import Client, Command, Server
 from isoproxy.socks5.server import MAX_LEFTOVER
 from tests.fire.fuzz.target import FuzzTarget, pieces
@@ -23,6 +27,8 @@ _HTTP: Final = (
     b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nProxy-Authorization: Basic dTpw\r\n"
     b"X-Tor-Stream-Isolation: tag\r\n\r\nearly"
 )
+
+_LOOK: Final = b"GET / HTTP/1.1\r\nHost: localhost:80\r\n\r\nHEAD / HTTP/1.1\r\nHost: [::1]\r\n\r\n"
 
 
 class _Codec(Protocol):
@@ -106,6 +112,23 @@ def _session(data: bytes) -> None:
             break
 
 
+def _look(data: bytes) -> None:
+    """Whatever comes, only what there is is handed on, and a refusal ends it."""
+    http = HttpGet(Hosts(80), {"/"})
+    for part in pieces(data):
+        http.receive(part)
+        while (asked := http.next_request()) is not None:
+            assert asked == "/" or isinstance(asked, Response | Ended)
+            if isinstance(asked, Ended):
+                return
+            made = asked if isinstance(asked, Response) else Response("text/html", b"page")
+            answer, goes_on = http.answer(made)
+            assert answer.startswith(b"HTTP/1.1 ")
+            if not goes_on:
+                return
+            assert made.status == 200
+
+
 def _seeds(*words: bytes) -> list[bytes]:
     return [bytes([size]) + word for word in words for size in (0, 6, 255)]
 
@@ -122,5 +145,6 @@ TARGETS: Final = [
         ),
     ),
     FuzzTarget("http-connect", _http, _REMOTE, _seeds(_HTTP)),
+    FuzzTarget("dashboard", _look, (), _seeds(_LOOK)),
     FuzzTarget("session", _session, _REMOTE, _seeds(_SOCKS5, _SOCKS4A, _HTTP)),
 ]

@@ -1,4 +1,4 @@
-"""`isoproxy bitcoin redirect --print`, and Bitcoin in `isoproxy status`."""
+"""`isoproxy bitcoin redirect --print`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from isoproxy.cli import main
-from isoproxy.cli.bitcoin_text import bitcoin_lines
-
-NOTHING: dict[str, list[str]] = {"gateways": [], "flows": []}
 
 
 @pytest.fixture
@@ -49,8 +46,3 @@ def test_print_must_be_asked_for(config: Path, capsys: pytest.CaptureFixture[str
         main(["bitcoin", "redirect", "-c", str(config)])
     assert ended.value.code == 2
     assert "--print" in capsys.readouterr().err
-
-
-def test_nothing_to_show_takes_no_lines() -> None:
-    totals = {way: {"v1_bytes": 0, "v2_bytes": 0} for way in ("to_peer", "to_client")}
-    assert list(bitcoin_lines({**NOTHING, "totals": totals}, str)) == []

@@ -9,9 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
-from isoproxy.cli.control import status_text
 from isoproxy.errors import ErrorKind
 from tests.isoproxy.cli.test_service import connect, echoes, system_tor
 from tests.kit.service import command, environment, running
@@ -120,57 +117,3 @@ async def test_a_reader_that_leaves_is_no_error_worth_a_traceback(tmp_path: Path
     os.close(writing)
     _, errors = await process.communicate()
     assert b"Traceback" not in errors
-
-
-BITCOIN = {
-    "gateways": [
-        {"name": "gateway", "address": "127.0.0.1:1324", "open": 1, "accepted": 2, "isolate": []}
-    ],
-    "flows": [
-        {
-            "key": "0ddba1", "network": "mainnet", "transport": "v2", "circuits": ["7", "9"],
-            "bytes_up": 5, "bytes_down": 6, "session_id": "f00d",
-        }
-    ],
-    "totals": {
-        "to_peer": {"v1_bytes": 100, "v2_bytes": 90},
-        "to_client": {"v1_bytes": 200, "v2_bytes": 180},
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"), [(999, "999 B"), (1000, "1.0 kB"), (10**15, "1000.0 TB")]
-)
-def test_sizes_and_long_lists_are_for_people(count: int, shown: str) -> None:
-    flow = {
-        "key": "abcdef", "listener": "default", "state": "relaying",
-        "age_s": 4000.0, "bytes_up": count, "bytes_down": 0,
-    }  # fmt: skip
-    counters = {
-        "opened": 0, "bytes_up": 0, "bytes_down": 0,
-        "circuits_pending": 0, "circuits_queued": 0, "refusals": {},
-    }  # fmt: skip
-    text = status_text(
-        {
-            "version": "1",
-            "uptime_s": 120.0,
-            "epoch": 0,
-            "tor": {
-                "mode": "system", "state": "x", "answers": False, "version": None, "control": "off",
-            },
-            "names": {"backend": "none"},
-            "listeners": [],
-            "flows": [flow] * 50,
-            "counters": counters,
-            "bitcoin": BITCOIN,
-        }
-    )  # fmt: skip
-    assert shown in text
-    assert "up 2 min" in text
-    assert "1.1 h" in text
-    assert "... and 10 more" in text
-    (line,) = [line for line in text.splitlines() if "f00d" in line]
-    assert line.split() == ["0ddba1", "mainnet", "v2", "7,9", "5", "B", "6", "B", "f00d"]
-    assert "gateway" in text
-    assert "bitcoin messages: 300 B in v1, 270 B in v2 (-10.00%)" in text

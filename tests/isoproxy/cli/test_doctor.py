@@ -58,6 +58,17 @@ async def test_a_tor_that_opens_nothing(tmp_path: Path) -> None:
         assert "0x04" in by_check(outcome)["streams through isoproxy"]["found"]
 
 
+async def test_it_looks_at_the_places_of_the_isoproxy_that_runs(tmp_path: Path) -> None:
+    """Not at those of the user who asks: root, of a service with a user of its own."""
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)):
+        (tmp_path / "state").mkdir(mode=0o755, exist_ok=True)
+        (tmp_path / "state").chmod(0o755)
+        asked = [*system_tor(tor), "--target", "a.example:80", "--json"]
+        more = {"STATE_DIRECTORY": str(tmp_path / "another")}
+        outcome = await command(tmp_path, "doctor", *asked, more=more)
+    assert by_check(outcome)["state directory"]["advice"] == f"chmod 0700 {tmp_path}/state"
+
+
 async def test_a_unix_listener_alone_is_unproven(tmp_path: Path) -> None:
     more = [f"listener.0.address=unix:{tmp_path}/socks", "listener.0.mode=0600"]
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *more)) as service:
@@ -79,6 +90,7 @@ def network_settings(network: TorNetwork, *more: str) -> list[str]:
         "tor.socks={}:{}".format(*client.socks),
         "tor.control={}:{}".format(*client.controlport),
         "listener.0.address=127.0.0.1:0",
+        "names.backend=none",
         *more,
     ]
     return [word for setting in settings for word in ("--set", setting)]

@@ -15,6 +15,9 @@ import pytest
 
 from isoproxy.cli import main
 from tests.isoproxy.cli.test_service import system_tor
+from tests.kit.dial import Refused
+from tests.kit.dial import dial as dial_socks
+from tests.kit.onion import ClientKey
 from tests.kit.servers import EchoServer
 from tests.kit.service import Outcome, Service, environment, running
 from tests.kit.socks_port import SocksPort, refusing
@@ -98,10 +101,10 @@ def through(client: Node) -> list[str]:
 
 
 async def answers(service: Service, target: str, isolation: str) -> bool:
-    """Whether an echo comes back, within a minute of tries."""
+    """Whether an echo comes back; a new identity for each try, each with a short time."""
     proxy = f"127.0.0.1:{service.port()}"
     for attempt in range(20):
-        words = ("--proxy", proxy, "--isolation", f"{isolation} {attempt}", "--timeout", "30")
+        words = ("--proxy", proxy, "--isolation", f"{isolation} {attempt}", "--timeout", "15")
         code, out, _ = await dial(service.directory, *words, target, send=b"GET hello\n")
         if (code, out) == (0, "hello\n"):
             return True
@@ -109,17 +112,17 @@ async def answers(service: Service, target: str, isolation: str) -> bool:
     return False
 
 
+async def answer_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one line, `GET text`, with the text, and hang up."""
+    line = await reader.readline()
+    writer.write(line.removeprefix(b"GET "))
+    await writer.drain()
+    writer.close()
+
+
 @contextlib.asynccontextmanager
 async def line_server(host: str) -> AsyncIterator[int]:
-    """Answers one line, `GET text`, with the text, and hangs up."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = await reader.readline()
-        writer.write(line.removeprefix(b"GET "))
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, host, 0)
+    server = await asyncio.start_server(answer_line, host, 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -166,6 +169,34 @@ async def test_onion_services_of_the_configuration(
             assert seven[:2] == eight[:2] == ["published", "lines"]
             assert seven[2].endswith(".onion:7")
             assert await answers(service, eight[3], "any")
+
+
+async def test_a_unix_socket_behind_two_ports_for_one_client_alone(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    path = short_path / "lines"
+    client = ClientKey.generate()
+    server = await asyncio.start_unix_server(answer_line, path)
+    words = (f"unix:{path}", "--port", "7", "--port", "8", "--client", client.service_form)
+    with tor_network.temporary_client() as friend:
+        async with (
+            server,
+            publishing(short_path, tor_network.relays[1], *words) as published,
+            running(short_path, *through(friend)) as door,
+        ):
+            host, _, port = published.address.rpartition(":")
+            assert port == "7"
+            assert published.process.stdout is not None
+            second = (await published.process.stdout.readline()).decode().split()
+            assert second == [f"{host}:8", f"/onion3/{host.removesuffix('.onion')}:8"]
+            onion = host.removesuffix(".onion")
+            await asyncio.to_thread(
+                friend.ctl.check, f"ONION_CLIENT_AUTH_ADD {onion} x25519:{client.client_form}"
+            )
+            for address in (published.address, second[1]):
+                assert await answers(door, address, "friend")
+            with pytest.raises(Refused):
+                await asyncio.to_thread(dial_socks, tor_network.client.socks, host, 7)
 
 
 async def test_what_the_end_of_the_input_does_over_tor(

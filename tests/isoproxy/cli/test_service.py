@@ -16,6 +16,7 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.tor.endpoint import Endpoint
+from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort
 
@@ -82,6 +83,41 @@ async def test_it_announces_its_listeners_and_serves(tmp_path: Path) -> None:
     assert asked[0].username == b"<torS0X>0"
 
 
+RUN_AND_ASK = """
+import socket, sys
+from isoproxy.cli import main
+from isoproxy.daemon import Daemon
+from isoproxy.errors import PolicyRefusal
+
+async def ask(daemon):
+    for look_up in (
+        lambda: socket.getaddrinfo("name.test", 80),
+        lambda: socket.gethostbyname("name.test"),
+        lambda: socket.create_connection(("name.test", 80)),
+    ):
+        try:
+            look_up()
+        except PolicyRefusal:
+            print("refused")
+        except Exception as error:
+            print("asked", error)
+
+Daemon.run = ask
+sys.exit(main(["run"]))
+"""
+
+
+async def test_the_systems_resolver_is_out_of_reach(tmp_path: Path) -> None:
+    """Whatever code in the running service asks it, ours or a library's."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RUN_AND_ASK),
+        env=environment(tmp_path),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert said.split() == [b"refused"] * 3
+
+
 async def test_sigterm_waits_for_flows_but_not_for_ever(tmp_path: Path) -> None:
     settings = ["limits.drain_timeout_s=0.5"]
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
@@ -111,7 +147,7 @@ async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
 
 
 async def test_sighup_changes_listeners_and_keeps_those_that_stay(tmp_path: Path) -> None:
-    fixed, added = _free_port(), _free_port()
+    fixed, added = free_port(), free_port()
     file = tmp_path / "isoproxy.toml"
     async with SocksPort() as tor:
         head = f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
@@ -150,7 +186,7 @@ async def test_sighup_changes_listeners_and_keeps_those_that_stay(tmp_path: Path
 
 
 async def test_a_reload_whose_address_is_taken_changes_nothing(tmp_path: Path) -> None:
-    fixed = _free_port()
+    fixed = free_port()
     file = tmp_path / "isoproxy.toml"
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
@@ -356,12 +392,6 @@ async def until(question: Callable[[], Awaitable[bool]], answer: bool) -> None:
             if await question() is answer:
                 return
             await asyncio.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def _accepts(port: int) -> bool:

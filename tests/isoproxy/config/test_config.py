@@ -147,6 +147,13 @@ def test_a_number_of_thousands_of_digits_is_a_wrong_setting_like_others(tmp_path
     assert problem.startswith("--set limits.max_connections: expected a whole number from 1 to ")
 
 
+def test_a_setting_deeper_than_any_is_an_unknown_key(tmp_path: Path) -> None:
+    deep = ".a" * 3000
+    problems = problems_of(tmp_path, f"tor{deep} = 1\n", f"names{deep}=1")
+    assert len(problems) == 2
+    assert all("unknown key" in problem for problem in problems)
+
+
 @pytest.mark.parametrize(
     ("text", "nearest"),
     [

@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import cast
 
 from isoproxy.config import load
 from isoproxy.daemon.listeners import open_listeners
 from isoproxy.daemon.settings import dialer_settings, listener_settings
-from isoproxy.daemon.status import collect, status
+from isoproxy.daemon.status import (
+    collect,
+    counters_status,
+    flow_status,
+    listeners_status,
+    tor_status,
+)
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.report import report_of
 from isoproxy.isolation import Isolator
+from isoproxy.observe.log import SCRUBBED
 from isoproxy.observe.metrics import Metrics
 from isoproxy.reactor import Handler, Reactor
 from isoproxy.tor.dialer import Dialer
@@ -50,20 +59,29 @@ async def test_flows_are_shown_and_counted_without_a_name(tmp_path: Path) -> Non
         writer.write(b"12345")
         await reader.readexactly(5)
 
-        answer = status(
-            front, upstream, tor_answers=True, uptime_s=1.25, local_lookups_refused=2, bitcoin={}
-        )
+        flows = list(front.flows())
+        carried = {flow.carrier: ["7"] for flow in flows if flow.carrier is not None}
+        shown = [flow_status(flow, carried, safe=True) for flow in flows]
+        total = report_of(front, 0)
+        answer = [listeners_status(front, total), shown, counters_status(total)]
         collect(metrics, front, upstream, tor_answers=True)
         text = metrics.exposition()
 
-        assert {flow["state"] for flow in answer["flows"]} == {"relaying", "handshake"}  # type: ignore[attr-defined]  # JSON
-        assert answer["tasks"] == len(asyncio.all_tasks())
-        assert answer["counters"]["local_lookups_refused"] == 2  # type: ignore[index]  # JSON
-        assert answer["tor"]["state"] == "without control port"  # type: ignore[index]  # JSON
+        assert {
+            (flow["state"], flow["target"], tuple(cast("list[str]", flow["circuits"])))
+            for flow in shown
+        } == {("relaying", SCRUBBED, ("7",)), ("handshake", None, ())}
+        assert counters_status(total)["bytes_up"] == 5
+        assert counters_status(total)["identities"] == 1
+        tor_shown = tor_status(upstream, answers=True)
+        assert (tor_shown["state"], tor_shown["bootstrap"]) == ("without control port", None)
+        unscrubbed = [flow_status(flow, {}, safe=False)["target"] for flow in flows]
+        assert "marked.ex:80" in unscrubbed
         assert "marked" not in (json.dumps(answer) + text).lower()
         assert 'isoproxy_connections{listener="default",state="relaying"} 1\n' in text
         assert 'isoproxy_connections{listener="default",state="handshake"} 1\n' in text
-        assert 'isoproxy_relay_bytes_total{direction="up"} 5\n' in text
+        assert 'isoproxy_relay_bytes_total{direction="up",path="copy"} 5\n' in text
+        assert 'isoproxy_relay_bytes_total{direction="up",path="splice"} 0\n' in text
         assert "isoproxy_isolation_keys 8\n" in text
         assert "isoproxy_upstream_up 1\n" in text
 

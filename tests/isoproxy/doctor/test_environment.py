@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from isoproxy.config import load
-from isoproxy.doctor.environment import connections, permissions, ports, sockets_of
+from isoproxy.doctor.environment import connections, permissions, ports, secrets, sockets_of
 from isoproxy.doctor.finding import Finding, Verdict
 
 
@@ -36,6 +38,60 @@ def test_a_free_port_and_a_taken_one(tmp_path: Path) -> None:
     assert str(findings[1]).endswith(
         "-> stop the program that uses it, or choose another address in [[listener]]"
     )
+
+
+def test_every_address_is_looked_at(tmp_path: Path) -> None:
+    """Those of gateways, the DNS server (on UDP and TCP) and the dashboard, too."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+        config = load(
+            None,
+            [
+                "listener.0.address=127.0.0.1:0",
+                f"bitcoin.gateway.0.address=127.0.0.1:{one.getsockname()[1]}",
+                f"dns.address=127.0.0.1:{datagrams.getsockname()[1]}",
+                f"observe.dashboard=127.0.0.1:{two.getsockname()[1]}",
+            ],
+        ).config
+        by_check = {finding.check: finding for finding in ports(config)}
+    assert [check for check, it in by_check.items() if it.verdict is Verdict.FAILED] == [
+        f"address of gateway {config.bitcoin.gateway[0].name}",
+        "address of DNS server",
+        "address of dashboard",
+    ]
+    assert by_check["address of DNS server"].advice.endswith("in [dns]")
+    assert by_check["address of dashboard"].advice.endswith("in [observe]")
+
+
+@pytest.mark.parametrize(
+    ("text", "has_one"),
+    [
+        ('[tor]\ncontrol_password = "secret"\n', True),
+        ('[names.rpc]\nusername = "u"\npassword = "secret"\n', True),
+        ('[names.rpc.clients]\n"10.0.0.1/32" = "u:secret@10.0.0.1:8336"\n', True),
+        ('[names.rpc.clients]\n"10.0.0.1/32" = "10.0.0.1:8336"\n', False),
+        ('[tor]\nmode = "managed"\n', False),
+    ],
+)
+def test_passwords_that_others_can_read(tmp_path: Path, text: str, has_one: bool) -> None:
+    file = tmp_path / "isoproxy.toml"
+    file.write_text(text)
+    file.chmod(0o644)
+    findings = list(secrets([file]))
+    assert verdicts(findings) == [Verdict.FAILED] * has_one
+    assert "secret" not in str(findings)
+    if has_one:
+        assert findings[0].advice == f"chmod o-rwx {file}"
+        file.chmod(0o640)
+        assert verdicts(list(secrets([file]))) == [Verdict.OK]
+
+
+def test_a_configuration_that_went_away(tmp_path: Path) -> None:
+    assert verdicts(list(secrets([tmp_path / "absent.toml"]))) == [Verdict.FAILED]
 
 
 def test_permissions(tmp_path: Path) -> None:

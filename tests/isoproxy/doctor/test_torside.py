@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.doctor import torside
+from isoproxy.doctor import reach, torside
 from isoproxy.doctor.finding import Verdict
 from isoproxy.tor.control import Control
 from isoproxy.tor.endpoint import Endpoint
@@ -19,7 +19,8 @@ NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 
 @contextlib.asynccontextmanager
 async def control_to(tor: ScriptedTor) -> AsyncIterator[Control]:
-    async with torside.control_port(Endpoint.unix(str(tor.path)), None) as control:
+    async with reach.control_port(Endpoint.unix(str(tor.path)), None) as (control, access):
+        assert access.verdict is Verdict.OK
         assert control is not None
         yield control
 
@@ -61,6 +62,62 @@ async def test_the_clock(tmp_path: Path, after: str, until: str, verdict: Verdic
     async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
         assert (await torside.clock(control, NOW)).verdict is verdict
     assert (await torside.clock(None, NOW)).verdict is Verdict.UNPROVEN
+
+
+def started(words: str) -> bytes:
+    return block("status/bootstrap-phase", words)
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict", "found", "advice"),
+    [
+        (['NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"'], "ok", "bootstrapped", ""),
+        (
+            ['NOTICE BOOTSTRAP PROGRESS=10 TAG=conn_done SUMMARY="Connected to a relay"'],
+            "warning",
+            "10%, Connected to a relay",
+            "wait",
+        ),
+        (
+            [
+                'WARN BOOTSTRAP PROGRESS=5 TAG=conn SUMMARY="Connecting" WARNING="No route to host"'
+                " REASON=NOROUTE COUNT=7 RECOMMENDATION=warn"
+            ],
+            "failed",
+            "No route to host",
+            "mend Tor's way",
+        ),
+        (
+            [
+                'WARN BOOTSTRAP PROGRESS=14 TAG=handshake SUMMARY="Handshaking" WARNING="Clock skew'
+                ' -7200 in NETINFO from DIR" REASON=CLOCK_SKEW COUNT=1 RECOMMENDATION=warn'
+            ],
+            "failed",
+            "Clock skew",
+            "set the clock",
+        ),
+        (["nonsense"], "unproven", "not told", "Tor's log"),
+        (
+            ['NOTICE BOOTSTRAP PROGRESS=0 TAG=starting SUMMARY="Starting"', "1"],
+            "failed",
+            "switched off",
+            "DisableNetwork 0",
+        ),
+    ],
+)
+async def test_how_far_tor_has_come(
+    tmp_path: Path, answers: list[str], verdict: str, found: str, advice: str
+) -> None:
+    scripted = {
+        "GETINFO status/bootstrap-phase": started(answers[0]),
+        "GETCONF DisableNetwork": f"250 DisableNetwork={answers[1:2] == ['1']:d}\r\n".encode(),
+    }
+    async with ScriptedTor(tmp_path / "c", scripted) as tor, control_to(tor) as control:
+        finding = await torside.bootstrap(control)
+    assert finding.verdict.value == verdict
+    assert found in finding.found
+    assert advice in finding.advice
+    assert (await torside.bootstrap(None)).verdict is Verdict.UNPROVEN
 
 
 @pytest.mark.parametrize(
@@ -118,10 +175,3 @@ async def test_streams_and_their_circuits_conflux_legs_as_one(tmp_path: Path) ->
 def test_sharing_is_judged(circuits: list[str | None], expected: list[Verdict]) -> None:
     findings = list(torside.expected_sharing(circuits))
     assert [one.verdict for one in findings] == expected
-
-
-@pytest.mark.parametrize("place", ["none", "unix:/nonexistent/control"])
-async def test_no_control_port_is_no_error(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torside, "_CONNECT_S", 0.2)
-    async with torside.control_port(Endpoint.parse(place), None) as control:
-        assert control is None

@@ -23,8 +23,9 @@ from isoproxy.names.auxpow import (
     target_of,
 )
 from isoproxy.names.network import MAINNET, REGTEST, TESTNET, Network
-from isoproxy.names.transaction import Truncated
+from isoproxy.names.transaction import Truncated, double_sha256
 from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.namecoin.mainnet import mainnet_headers
 from tests.kit.namecoin.mining import (
     AUXPOW_VERSION,
     BITS,
@@ -77,6 +78,31 @@ def test_the_chain_that_namecoin_core_mined_passes() -> None:
     for height, raw in enumerate(RegtestChain.recorded().headers()):
         if height:
             check_proof_of_work(parse_header(raw), height, REGTEST)
+
+
+@pytest.mark.parametrize("height", [19200, 19204])
+def test_headers_of_the_main_chain_pass(height: int) -> None:
+    block_hash, raw = mainnet_headers()[height]
+    mined = parse_header(raw)
+    assert mined.header.block_hash[::-1].hex() == block_hash
+    assert (mined.auxpow is not None) == (height == 19200)
+    check_proof_of_work(mined, height, MAINNET)
+
+
+def test_every_byte_of_the_main_chains_first_merge_mined_header_is_held_against_the_rules() -> None:
+    _, raw = mainnet_headers()[19200]
+    mined = parse_header(raw)
+    assert mined.auxpow is not None
+    parent_hash = raw.index(double_sha256(raw[-80:]))
+    passed = []
+    for at in range(len(raw)):
+        changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        try:
+            check_proof_of_work(parse_header(changed), 19200, MAINNET)
+        except RemoteProtocolError:
+            continue
+        passed.append(at)
+    assert passed == list(range(parent_hash, parent_hash + 32))  # repeated there, read by nobody
 
 
 def test_rule_1_a_legacy_header_only_where_the_network_allows_it() -> None:

@@ -53,15 +53,20 @@ def test_a_key_loses_what_it_used_least_recently() -> None:
 
 
 def test_beyond_the_total_the_least_recently_used_key_goes() -> None:
-    cache: KeyedCache[str, int] = KeyedCache(per_key=2, total=3)
+    evicted: list[None] = []
+    cache: KeyedCache[str, int] = KeyedCache(
+        per_key=2, total=3, on_evicted=lambda: evicted.append(None)
+    )
     cache.put(A, "x", 1, 9.0)
     cache.put(A, "y", 1, 9.0)
     cache.put(B, "x", 1, 9.0)
+    assert not evicted
     assert cache.get(A, "x", 0.0)
     cache.put(C, "x", 1, 9.0)
     assert cache.get(B, "x", 0.0) is None
     assert cache.get(A, "x", 0.0)
     assert len(cache) == 3
+    assert len(evicted) == 1
 
 
 def test_forgetting() -> None:

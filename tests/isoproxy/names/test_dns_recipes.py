@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.isoproxy.names.dns_table import (
     TRANSLATING,
     TYPES,
 )
+from tests.kit.ports import free_port
 
 RECIPES = Path(__file__).parents[3] / "packaging" / "dns"
 pytestmark = pytest.mark.interop
@@ -37,12 +37,6 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed (apt: unbound, bind9-dnsutils, dnsmasq-base)")
     return path
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def run(*arguments: str) -> str:

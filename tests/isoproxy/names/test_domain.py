@@ -415,11 +415,11 @@ def test_bombs_are_bounded_in_time_and_memory_when_all_is_listed(value: bytes) -
     wide = encode({"map": {c: {"import": [["dd/a", d] for d in "abcdef"]} for c in "abcdef"}})
     assert len(wide) <= 1023
     tracemalloc.start()
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(NamingError) as caught:
         drive(Domain("example", value).zone(), {"dd/a": wide})
     assert caught.value.kind is ErrorKind.NAME_BUDGET
-    assert time.perf_counter() - before < 1.0
+    assert time.process_time() - before < 1.0
     assert tracemalloc.get_traced_memory()[1] < 8_000_000
     tracemalloc.stop()
 

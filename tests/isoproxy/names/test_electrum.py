@@ -27,11 +27,11 @@ SETTINGS = ElectrumSettings(
     network=REGTEST,
     confirmations=6,
     max_tip_age=None,
-    deadline=8.0,
-    ready_wait=4.0,
-    answer_timeout=1.0,
+    deadline=40.0,
+    ready_wait=20.0,
+    answer_timeout=5.0,
     hedge_after=0.4,
-    pool=PoolSettings(wait=2.0, open_timeout=2.0, opens_per_minute=6000, burst=100),
+    pool=PoolSettings(wait=10.0, open_timeout=10.0, opens_per_minute=6000, burst=100),
 )
 ANSWERS = recorded_answers()
 CHAIN = RegtestChain.recorded()
@@ -255,7 +255,7 @@ async def test_names_below_a_young_anchor_are_proven_after_the_way_back() -> Non
     settings = replace(SETTINGS, anchor=anchor)
     async with running(ElectrumServer(chain), ElectrumServer(chain), settings=settings) as bench:
         assert await value(bench, NAME) == VALUE
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not bench.client.progress().is_complete:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert bench.client.progress().base == RECORDED_TIP - 30

@@ -49,11 +49,11 @@ def instead(method: str, reply: Any) -> Lie:
 
 
 async def test_the_handshake_is_one_round_trip() -> None:
-    async with ElectrumServer(CHAIN, delay=0.1) as server:
+    async with ElectrumServer(CHAIN, delay=0.5) as server:
         began = asyncio.get_running_loop().time()
         session = await opened(server)
         took = asyncio.get_running_loop().time() - began
-        assert took < 0.2
+        assert took < 1.0
         assert session.protocol == (1, 4, 3)
         assert session.offers_value_proof
         assert session.claimed_height == RECORDED_TIP
@@ -112,7 +112,7 @@ async def test_requests_do_not_wait_for_each_other() -> None:
         session = await opened(server)
         stuck = session.request("blockchain.block.header", 5)
         pings = [session.request("server.ping") for _ in range(20)]
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             assert await asyncio.gather(*pings) == [None] * 20
         busy = [session.busy]
         abandon([stuck])
@@ -140,7 +140,7 @@ async def test_new_blocks_are_noticed() -> None:
         session.on_tip = noticed.set
         chain.mine()
         server.announce()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await noticed.wait()
         assert session.claimed_height == RECORDED_TIP + 1
         await ended(session)

@@ -143,3 +143,9 @@ def test_an_unreadable_pin_file_is_as_good_as_none(tmp_path: Path, content: str)
     pins.remember(server, b"\x01" * 32)
     assert PinStore(tmp_path).get(server) == b"\x01" * 32
     assert (tmp_path / "name-server-pins.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_certificate_that_cannot_be_stored_is_remembered_all_the_same(tmp_path: Path) -> None:
+    server, pins = parse_server("a.test:1:s"), PinStore(tmp_path / "gone")
+    pins.remember(server, b"\xab" * 32)
+    assert pins.get(server) == b"\xab" * 32

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,17 @@ def directory(tmp_path: Path) -> Path:
     store.append_up(headers(13))
     store.close()
     return tmp_path
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes: the kernel refuses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 DOWN, UP = [header(n) for n in (10, 9, 8, 7, 6)], [header(n) for n in (11, 12, 13)]
@@ -187,5 +201,36 @@ def test_a_chain_is_restored_and_what_does_not_fit_is_forgotten(tmp_path: Path) 
     chain = HeaderChain(REGTEST)
     store.restore(chain, 2_000_000_000)
     assert chain.tip_height == 0
+    assert store.load() == ([], [])
+    store.close()
+
+
+def test_a_full_disk_stops_nobody_and_what_is_stored_is_right(tmp_path: Path) -> None:
+    raws = [raw[:80] for raw in RegtestChain.recorded().headers()]
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    store.load()
+    store.append_down(raws[0])
+    store.append_up(b"".join(raws[1:10]))
+    size = (tmp_path / "headers-regtest.up").stat().st_size
+    with full_disk(size + 2 * RECORD_LENGTH + 10):
+        store.append_up(b"".join(raws[10:20]))
+    store.append_up(b"".join(raws[20:30]))  # there is room again, but a gap
+    store.close()
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    assert store.load() == (raws[:1], raws[1:12])
+    store.append_up(b"".join(raws[12:30]))
+    store.close()
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    assert store.load() == (raws[:1], raws[1:30])
+    store.close()
+
+
+def test_a_first_start_on_a_full_disk(tmp_path: Path) -> None:
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    chain = HeaderChain(REGTEST)
+    with full_disk(8):
+        store.restore(chain, 2_000_000_000)
+    store.close()
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
     assert store.load() == ([], [])
     store.close()

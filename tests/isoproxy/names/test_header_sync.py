@@ -16,15 +16,16 @@ from isoproxy.names.electrum_pool import PoolSettings, ServerPool
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.header_sync import HeaderSync, SyncSettings
-from isoproxy.names.network import REGTEST, Anchor, hash_from_hex
+from isoproxy.names.network import REGTEST, Anchor, Network, hash_from_hex
 from isoproxy.names.servers import parse_server
+from isoproxy.names.transaction import double_sha256
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
-from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, RegtestChain
-from tests.kit.namecoin.mining import MergeMining
+from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain
+from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
 
-SMALL = SyncSettings(chunk=20, answer_timeout=1.0, idle=0.3)
-POOL = PoolSettings(wait=1.0, open_timeout=1.0, opens_per_minute=6000, burst=100)
+SMALL = SyncSettings(chunk=20, answer_timeout=5.0, idle=0.3)
+POOL = PoolSettings(wait=5.0, open_timeout=5.0, opens_per_minute=6000, burst=100)
 HEADERS = "blockchain.block.headers"
 
 
@@ -37,19 +38,20 @@ class Bench:
         anchor: Anchor | None,
         directory: Path | None,
         settings: SyncSettings,
+        network: Network,
     ) -> None:
         self.isolator = Isolator()
         self.servers = [
             parse_server(f"127.0.0.1:{server.port}:t", f"operator{n}")
             for n, server in enumerate(servers)
         ]
-        self.chain = HeaderChain(REGTEST, anchor)
+        self.chain = HeaderChain(network, anchor)
         self.scores = Scores(self.servers)
         self.pool = ServerPool(
-            DirectDialer(), self.isolator, REGTEST, self.scores, TlsPolicy(PinStore()), POOL
+            DirectDialer(), self.isolator, network, self.scores, TlsPolicy(PinStore()), POOL
         )
         self.store = (
-            HeaderStore(directory, REGTEST, self.chain.anchor) if directory is not None else None
+            HeaderStore(directory, network, self.chain.anchor) if directory is not None else None
         )
         clock = servers[0].chain
         self.sync = HeaderSync(
@@ -60,12 +62,12 @@ class Bench:
             wall_clock=lambda: clock.blocks[-1].time + 600.0,
         )
 
-    async def until_tip(self, tip: int, timeout: float = 5.0) -> None:
+    async def until_tip(self, tip: int, timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
             while self.chain.tip_height != tip:  # noqa: ASYNC110  it has no event
                 await asyncio.sleep(0.01)
 
-    async def until_complete(self, timeout: float = 5.0) -> None:
+    async def until_complete(self, timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
             await self.sync.ready.wait()
             while not self.sync.progress().is_complete:  # noqa: ASYNC110
@@ -78,11 +80,12 @@ async def running(
     anchor: Anchor | None = None,
     directory: Path | None = None,
     settings: SyncSettings = SMALL,
+    network: Network = REGTEST,
 ) -> AsyncIterator[Bench]:
     async with contextlib.AsyncExitStack() as stack:
         for server in servers:
             await stack.enter_async_context(server)
-        bench = Bench(list(servers), anchor, directory, settings)
+        bench = Bench(list(servers), anchor, directory, settings, network)
         bench.sync.restore()
         tasks = [asyncio.create_task(bench.pool.run()), asyncio.create_task(bench.sync.run())]
         try:
@@ -132,6 +135,43 @@ async def test_backward_from_a_young_anchor_as_far_as_names_live() -> None:
         assert bench.chain.base_height == RECORDED_TIP - EXPIRY
         for height in (bench.chain.base_height, 150, 160, RECORDED_TIP):
             assert bench.chain.block_hash(height)[::-1].hex() == chain.blocks[height].block_hash
+
+
+def on_top(chain: RegtestChain, version: int) -> Block:
+    """A block without transactions, merge-mined if its version says so."""
+    before = chain.blocks[-1]
+    previous = bytes.fromhex(before.block_hash)[::-1]
+    plain = header_bytes(version, previous, bytes(32), before.time + 1)
+    header = plain if version == PLAIN_VERSION else MergeMining().mine(plain)
+    return Block(b"", header, double_sha256(plain)[::-1].hex(), {})
+
+
+async def test_the_way_back_at_its_length_on_the_main_network(tmp_path: Path) -> None:
+    """36,000 blocks by their links alone, the newest first; kept, and restored at once."""
+    chain = RegtestChain.recorded()
+    for version, count in ((PLAIN_VERSION, 36_100), (AUXPOW_VERSION, 20)):
+        for _ in range(count):
+            chain.blocks.append(on_top(chain, version))
+    height = chain.tip - 20
+    anchor = Anchor(height, hash_from_hex(chain.blocks[height].block_hash))
+    network = replace(REGTEST, expiry=36_000)
+    settings = SyncSettings(cost_capacity=1e9)
+    servers = [ElectrumServer(chain) for _ in range(3)]
+    where: dict[str, Any] = {
+        "anchor": anchor,
+        "directory": tmp_path,
+        "settings": settings,
+        "network": network,
+    }
+    async with running(*servers, **where) as bench:
+        await bench.sync.ready.wait()
+        assert bench.sync.progress().base > height - 2 * settings.chunk
+        await bench.until_complete(timeout=100.0)
+        assert (bench.chain.base_height, bench.chain.tip_height) == (chain.tip - 36_000, chain.tip)
+    for server in servers:
+        assert [1 for method, _ in server.requests if method == HEADERS]
+    async with running(ElectrumServer(chain), **where) as bench:
+        assert bench.chain.base_height == chain.tip - 36_000
 
 
 async def test_new_blocks_are_followed() -> None:
@@ -185,7 +225,7 @@ async def test_a_claim_of_height_without_the_work_does_not_win() -> None:
 
     async with running(ElectrumServer(chain, taller), ElectrumServer(chain)) as bench:
         await bench.until_tip(RECORDED_TIP)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await bench.sync.ready.wait()
         assert bench.chain.tip_height == RECORDED_TIP
 
@@ -260,7 +300,7 @@ async def test_with_a_slow_clock_of_our_own_nobody_is_called_a_liar() -> None:
     chain = RegtestChain.recorded()
     async with running(ElectrumServer(chain)) as bench:
         bench.sync._wall_clock = lambda: chain.blocks[-1].time - 7300.0
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while not bench.scores.of(bench.servers[0]).failures:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert bench.scores.of(bench.servers[0]).lies == 0

@@ -87,21 +87,21 @@ def test_a_megabyte_is_refused_at_once_and_in_no_memory() -> None:
     bomb = b"[" * 1_000_000
     text = b'{"txt":"' + b"x" * 1_000_000 + b'"}'
     tracemalloc.start()
-    before = time.perf_counter()
+    before = time.process_time()
     for data in (bomb, text):
         with pytest.raises(NamingError):
             parse_json(data)
-    assert time.perf_counter() - before < 0.05
+    assert time.process_time() - before < 0.05
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
 
 
 def test_quotes_without_end_are_scanned_in_linear_time() -> None:
     data = b"[" * 100 + b'"' + b'\\"' * 400_000
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(NamingError):
         parse_json(data, limit=1_000_000)
-    assert time.perf_counter() - before < 1.0
+    assert time.process_time() - before < 1.0
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))

@@ -15,6 +15,7 @@ from isoproxy.names.nametx import (
 )
 from isoproxy.names.transaction import parse_transaction
 from tests.kit.namecoin.chain import RegtestChain, name_script, recorded_answers
+from tests.kit.namecoin.mainnet import mainnet_transactions
 from tests.kit.namecoin.mining import ADDRESS_SCRIPT, serialise
 
 NAME, VALUE = b"d/example", b'{"ip":"192.0.2.1"}'
@@ -139,3 +140,24 @@ def test_every_recorded_name_is_read_as_namecoin_core_reads_it() -> None:
             update = name_update(transactions[str(said["txid"])], name.encode())
             assert update.value == str(said["value"]).encode()
             assert update.output == said["vout"]
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "value"),
+    [
+        ("0373", b"dd/domob", b'{"ip":"176.31.184.255","map":{"*":{"ip":"176.31.184.255",'),
+        ("5e34", b"d/heretostay", b"{}"),
+        ("cfc5", b"d/heretostay", b'{"ip":"185.234.217.36","map":{"*":{"ip":"185.234.217.36"}}}'),
+        ("0c68", b"d/heretostay", None),  # a registration's first step, which hides the name
+    ],
+)
+def test_updates_on_the_main_chain(start: str, name: bytes, value: bytes | None) -> None:
+    ((txid, raw),) = (item for item in mainnet_transactions().items() if item[0].startswith(start))
+    assert parse_transaction(raw).txid[::-1].hex() == txid
+    if value is None:
+        with pytest.raises(RemoteProtocolError):
+            name_update(raw, name)
+        return
+    assert name_update(raw, name).value.startswith(value)
+    with pytest.raises(RemoteProtocolError):
+        name_update(raw, b"d/another")

@@ -48,6 +48,7 @@ def test_a_real_address_passes_and_any_changed_character_does_not() -> None:
         KNOWN.replace("2", "\u0662", 1),
         "x." * 120 + KNOWN,
         "1" * 56 + ".onion",
+        "a" * 50 + "======.onion",
     ],
 )
 def test_anything_else_is_none(text: str) -> None:

@@ -20,7 +20,7 @@ def test_the_forms_of_a_server() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "example.org", "example.org:50002", "example.org:50002:x", "example.org:99999:s",
-     "exa mple:1:s", "a:1:s:1234", f"a:1:t:{PIN}", "a\n:1:s", "-:-:s"],
+     "exa mple:1:s", "a:0:t", "a:1:s:1234", f"a:1:t:{PIN}", "a\n:1:s", "-:-:s"],
 )  # fmt: skip
 def test_what_is_no_server_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):

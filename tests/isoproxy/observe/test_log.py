@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.observe import log as log_module
-from isoproxy.observe.log import RepeatFilter, Sensitive, configure, logger
+from isoproxy.observe.log import SCRUBBED, RepeatFilter, Sensitive, configure, logger, reveal
 
 MARKS = ("marked-host.onion", "marked-user", "MARKED-PASSWORD", "\udcffmarked")
 
@@ -90,6 +90,12 @@ def test_unsafe_logging_shows_what_is_sensitive_and_says_so_once() -> None:
     assert r'user="\\xff\n"' in lines[1]
     assert 'text="text with argument"' in lines[2]
     assert len(lines) == 3
+
+
+def test_what_a_status_may_reveal() -> None:
+    assert reveal(Sensitive("a.example"), safe=True) == SCRUBBED
+    assert reveal(Sensitive("a.example"), safe=False) == "a.example"
+    assert len(reveal(Sensitive("a" * 10_000), safe=False)) < 1000
 
 
 def test_a_line_of_text() -> None:

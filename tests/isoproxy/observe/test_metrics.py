@@ -16,7 +16,7 @@ def test_every_name_of_the_reference_is_there() -> None:
     for name in (
         "isoproxy_build_info", "isoproxy_connections", "isoproxy_handshakes_total",
         "isoproxy_requests_total", "isoproxy_dial_seconds", "isoproxy_relay_bytes_total",
-        "isoproxy_isolation_keys", "isoproxy_names_total",
+        "isoproxy_isolation_keys", "isoproxy_isolation_evictions_total", "isoproxy_names_total",
         "isoproxy_name_seconds", "isoproxy_name_cache_entries", "isoproxy_name_cache_hits_total",
         "isoproxy_name_cache_misses_total", "isoproxy_v2_sessions_total", "isoproxy_control_up",
         "isoproxy_upstream_up", "isoproxy_policy_refusals_total",
@@ -26,13 +26,13 @@ def test_every_name_of_the_reference_is_there() -> None:
 
 def test_the_text_form() -> None:
     metrics = Metrics(["default"])
-    relayed = metrics.relay_bytes.of(direction="up")
+    relayed = metrics.relay_bytes.of(direction="up", path="splice")
     relayed.value += 5
     relayed.value += 6
     metrics.connections.of(listener="default", state="opening").value -= 1
     metrics.upstream_up.value = 1
     lines = metrics.exposition().splitlines()
-    assert 'isoproxy_relay_bytes_total{direction="up"} 11' in lines
+    assert 'isoproxy_relay_bytes_total{direction="up",path="splice"} 11' in lines
     assert 'isoproxy_connections{listener="default",state="opening"} -1' in lines
     assert "isoproxy_upstream_up 1" in lines
     for line in lines:

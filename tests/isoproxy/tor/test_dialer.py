@@ -28,6 +28,7 @@ from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import Serve, SocksPort, echo, refusing, silent
+from tests.kit.waiting import until
 
 TARGET = Target.parse("a.test", 80)
 
@@ -162,11 +163,11 @@ async def test_a_standing_circuit_needs_no_slot() -> None:
         (await dialer.connect(key, APP, TARGET)).close()
         port.serve = silent
         blocker = asyncio.ensure_future(
-            dialer.connect(dialer.isolator.own_key("slow"), APP, TARGET, timeout=1)
+            dialer.connect(dialer.isolator.own_key("slow"), APP, TARGET, timeout=30)
         )
-        await asyncio.sleep(0.02)
+        await until(lambda: len(port.requests) == 2)
         port.serve = echo
-        (await dialer.connect(key, APP, TARGET, timeout=0.5)).close()
+        (await dialer.connect(key, APP, TARGET, timeout=10)).close()
         blocker.cancel()
         with pytest.raises(asyncio.CancelledError):
             await blocker
@@ -209,19 +210,18 @@ async def test_cancelling_leaves_no_descriptor_open() -> None:
         before = len(os.listdir("/proc/self/fd"))
         async with dialing(port.endpoint) as (dialer, key):
             waiting = [asyncio.ensure_future(dialer.connect(key, APP, TARGET)) for _ in range(20)]
-            await asyncio.sleep(0.05)
+            await until(lambda: port.requests)
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        await asyncio.sleep(0.05)
-        assert port.open == 0
+        await until(lambda: port.open == 0)
         assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_closing_the_dialer_ends_what_is_pending() -> None:
     async with SocksPort(silent) as port, dialing(port.endpoint) as (dialer, key):
         waiting = asyncio.ensure_future(dialer.connect(key, APP, TARGET))
-        await asyncio.sleep(0.02)
+        await until(lambda: port.requests)
         dialer.close()
         with pytest.raises(DialError):
             await waiting

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,8 +174,22 @@ class RegtestChain:
 
     def update(self, name: bytes, value: bytes) -> NameOutput:
         """Mine a block in which `name` gets `value`: registered, or updated if it was."""
-        if not self._ledger.spare:
+        return self.update_all({name: value})[name]
+
+    def update_all(self, values: Mapping[bytes, bytes]) -> dict[bytes, NameOutput]:
+        """Mine a block in which all these names get their values."""
+        while len(self._ledger.spare) < len(values):
             self.mine()
+        made = {name: self._name_transaction(name, value) for name, value in values.items()}
+        self.mine(list(made.values()))
+        outputs = {}
+        for name, raw in made.items():
+            txid = read_transaction(raw).txid
+            outputs[name] = NameOutput(txid + bytes(4), values[name], self.tip, txid[::-1].hex())
+        self._ledger.names.update(outputs)
+        return outputs
+
+    def _name_transaction(self, name: bytes, value: bytes) -> bytes:
         ledger = self._ledger
         known = ledger.names.get(name)
         inputs = [(ledger.spare.pop(), b"")]
@@ -184,12 +198,7 @@ class RegtestChain:
         else:
             inputs.append((known.outpoint, b""))
             script = name_script(3, name, value)
-        raw = serialise(NAME_TX_VERSION, inputs, [(1_000_000, script + ADDRESS_SCRIPT)])
-        txid = read_transaction(raw).txid
-        self.mine([raw])
-        output = NameOutput(txid + bytes(4), value, self.tip, txid[::-1].hex())
-        self._ledger.names[name] = output
-        return output
+        return serialise(NAME_TX_VERSION, inputs, [(1_000_000, script + ADDRESS_SCRIPT)])
 
     def rewind(self, height: int) -> None:
         """Forget the blocks above `height`, which must have been mined or be recorded."""

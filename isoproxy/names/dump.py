@@ -1,0 +1,84 @@
+"""Everything under `bit`, from a Namecoin Core of one's own, in the form of a zone file.
+
+Theory of operation
+    Only a full node knows which names there are: `name_scan` lists them a page at a time,
+    each page from the last name of the one before.  The names are in no useful order, so
+    those of other namespaces are left out one by one.  What a name says is then asked of
+    the resolver, as for everybody else: imports, expiry and limits are the same.
+
+Invariants
+    A name that cannot be resolved costs its own records and no more.  The scan ends, also
+    if the node repeats itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TextIO
+
+from isoproxy.errors import NamingError, OperationError
+from isoproxy.isolation import IsolationKey
+from isoproxy.names.command import problems, zone_lines
+from isoproxy.names.json_value import Json
+from isoproxy.names.name import is_registrable
+from isoproxy.names.resolver import Resolver
+
+PAGE: Final = 200
+"""Names a call; the longest values fit a response of the client's bounded size."""
+_DOMAINS: Final = b"d/"
+
+RpcCall = Callable[[str, list[Json]], Awaitable[Json]]
+"""`await call(method, params)` gives the result of a JSON-RPC call to Namecoin Core."""
+
+
+async def dump(
+    call: RpcCall, resolver: Resolver, key: IsolationKey, *, out: TextIO, err: TextIO
+) -> int:
+    """Write the records of every name in `d/`; returns how many names had a value.
+
+    What could not be read goes to `err`.  Raises OperationError where the node does not
+    list names.
+    """
+    found = 0
+    async for name in domains(call):
+        try:
+            zone = await resolver.zone(name, key)
+        except NamingError as error:
+            err.write(f"; {name}. {error}\n")
+            continue
+        found += 1
+        out.writelines(line + "\n" for line in zone_lines(zone))
+        err.writelines(line + "\n" for line in problems(zone.places))
+    return found
+
+
+async def domains(call: RpcCall) -> AsyncIterator[str]:
+    """The host names, without last dot, of all names in `d/` that are not expired."""
+    start = _DOMAINS
+    while True:
+        page = await _page(call, start)
+        for name, expired in page:
+            label = name.removeprefix(_DOMAINS).decode("latin-1")
+            is_domain = name.startswith(_DOMAINS) and is_registrable(label)
+            if is_domain and not expired and name != start:
+                yield f"{label}.bit"
+        if len(page) < PAGE or page[-1][0] == start:
+            return
+        start = page[-1][0]
+
+
+async def _page(call: RpcCall, start: bytes) -> list[tuple[bytes, bool]]:
+    """Some names from `start` on, which is the first if it exists, and whether expired."""
+    options: Json = {"nameEncoding": "hex", "valueEncoding": "hex"}
+    listed = await call("name_scan", [start.hex(), PAGE, options])
+    try:
+        return [_entry(item) for item in listed] if isinstance(listed, list) else [_entry(None)]
+    except (KeyError, ValueError):
+        raise OperationError("the program at names.rpc.address is no Namecoin Core") from None
+
+
+def _entry(item: Json) -> tuple[bytes, bool]:
+    """Raises ValueError, KeyError."""
+    if not isinstance(item, dict):
+        raise ValueError
+    return bytes.fromhex(str(item["name"])), item["expired"] is True

@@ -1,0 +1,40 @@
+"""The statistics of the long runs find what they should, and not more."""
+
+from __future__ import annotations
+
+import random
+
+from tests.fire.judge import growth, same
+
+SECONDS = [float(n) for n in range(1500)]
+
+
+def test_noise_and_a_wild_point_are_flat() -> None:
+    chance = random.Random(1)
+    values = [1000 + chance.gauss(0, 20) for _ in SECONDS]
+    values[700] = 50_000
+    assert growth(SECONDS, values).flat(0.05)
+
+
+def test_a_leak_is_found_below_the_noise() -> None:
+    chance = random.Random(1)
+    values = [1000 + chance.gauss(0, 40) + second / 15 for second in SECONDS]
+    found = growth(SECONDS, values)
+    assert not found.flat(0.05)
+    assert 0.05 < found.drift < 0.15
+
+
+def test_a_step_is_found_by_the_ratio() -> None:
+    assert not growth(SECONDS, [1000 if n < 750 else 1100 for n in SECONDS]).flat(0.05)
+
+
+def test_shrinking_is_no_leak() -> None:
+    assert growth(SECONDS, [2000 - n for n in SECONDS]).flat(0.0)
+
+
+def test_the_permutation_test_tells_distributions_apart() -> None:
+    chance = random.Random(1)
+    one, other = ([chance.expovariate(1.0) for _ in range(40)] for _ in range(2))
+    assert same(one, other) > 0.001
+    assert same(one, [value / 4 for value in other]) < 0.001
+    assert same([1.0] * 30, [1.0] * 30) == 1.0

@@ -1,0 +1,318 @@
+"""Our DNS server beside a real ncdns, over the same values, difference by difference.
+
+ncdns cannot be installed with a package client: the Go module proxy does not hand it out.
+Build it from its source and name the program in NCDNS_PATH.
+
+Every name of the test chain is asked of both for every type.  A `Habit` is one way in
+which ncdns is known to differ: it turns what ncdns says into what it would say without
+that habit.  What still differs then is a difference nobody has explained.  Each habit has
+its row in docs/namecoin-values.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import dns.asyncquery
+import dns.exception
+import dns.message
+import dns.rrset
+import pytest
+
+from isoproxy.errors import ErrorKind
+from isoproxy.names.answer import is_public
+from isoproxy.names.backend import TemporaryFailure
+from isoproxy.names.name import is_registrable
+from tests.isoproxy.names.dns_kit import is_authoritative, lines, question, rcode, serving, world
+from tests.isoproxy.names.dns_table import (
+    ABSENT,
+    CHAIN,
+    FAILING,
+    RECORDS,
+    REDIRECTED,
+    REFERRED,
+    TRANSLATING,
+    TYPES,
+)
+from tests.isoproxy.names.rpc_server import Failure, RpcServer, core_methods
+from tests.kit.ports import free_port
+
+DOCUMENT: Final = Path(__file__).parents[3] / "docs" / "namecoin-values.md"
+NAMES: Final = (*RECORDS, *TRANSLATING, *REDIRECTED, *REFERRED, *ABSENT, *FAILING)
+SOA: Final = frozenset({"bit. SOA"})
+EXPIRED: Final = Failure(-4, "name expired")
+
+
+@dataclass(frozen=True)
+class Said:
+    """A response; records as `owner type data`, of a SOA without the data."""
+
+    rcode: str
+    authoritative: bool
+    answer: frozenset[str] = frozenset()
+    authority: frozenset[str] = frozenset()
+    additional: frozenset[str] = frozenset()
+    name: str = "x.bit."
+
+    @classmethod
+    def of(cls, message: dns.message.Message) -> Said:
+        return cls(
+            rcode(message),
+            is_authoritative(message),
+            _records(message.answer),
+            _records(message.authority),
+            _records(message.additional),
+            str(message.question[0].name).lower(),
+        )
+
+    @property
+    def is_referral(self) -> bool:
+        return not self.authoritative and any(" NS " in line for line in self.authority)
+
+
+def _records(section: list[dns.rrset.RRset]) -> frozenset[str]:
+    found = (line.lower().split(" ", 2) for line in lines(section))
+    return frozenset(
+        f"{owner} {kind.upper()}" if kind == "soa" else f"{owner} {kind.upper()} {data}"
+        for owner, kind, data in found
+    )
+
+
+def _is_hidden(line: str) -> bool:
+    _, kind, data = line.split(" ", 2)
+    return kind in ("A", "AAAA") and not is_public(data)
+
+
+def _alias(ours: Said, theirs: Said) -> Said:
+    stops = any(" CNAME " in line for line in theirs.answer) and theirs.rcode == "NOERROR"
+    return ours if stops and theirs.answer <= ours.answer else theirs
+
+
+def _private(ours: Said, theirs: Said) -> Said:
+    hidden = {line for line in theirs.answer - ours.answer if _is_hidden(line)}
+    if not hidden:
+        return theirs
+    kept = theirs.answer - hidden
+    return replace(theirs, answer=kept, authority=theirs.authority if kept else SOA)
+
+
+def _ignored(kinds: tuple[str, ...]) -> Callable[[Said, Said], Said]:
+    def habit(ours: Said, theirs: Said) -> Said:
+        is_silent = theirs.rcode == "NOERROR" and not theirs.answer and bool(ours.answer)
+        all_theirs = all(line.split(" ")[1] in kinds for line in ours.answer)
+        return ours if is_silent and all_theirs else theirs
+
+    return habit
+
+
+def _no_soa(code: str) -> Callable[[Said, Said], Said]:
+    def habit(ours: Said, theirs: Said) -> Said:
+        denies = theirs.rcode == code and not theirs.answer and not theirs.authority
+        return replace(theirs, authority=SOA, authoritative=True) if denies else theirs
+
+    return habit
+
+
+def _labels(ours: Said, theirs: Said) -> Said:
+    fails = (ours.rcode, theirs.rcode) == ("NXDOMAIN", "SERVFAIL")
+    return ours if fails and not is_registrable(theirs.name.split(".")[-3]) else theirs
+
+
+def _glue(ours: Said, theirs: Said) -> Said:
+    more = theirs.is_referral and ours.additional < theirs.additional
+    return replace(theirs, additional=ours.additional) if more else theirs
+
+
+def _ds(ours: Said, theirs: Said) -> Said:
+    del ours
+    if not theirs.is_referral:
+        return theirs
+    kept = frozenset(line for line in theirs.authority if " DS " not in line)
+    return replace(theirs, authority=kept)
+
+
+@dataclass(frozen=True)
+class Habit:
+    """`without` takes it from what ncdns says; `row` is its subject in the document."""
+
+    row: str
+    without: Callable[[Said, Said], Said]
+
+
+HABITS: Final = (
+    Habit("alias inside `.bit`", _alias),
+    Habit("private and loopback addresses", _private),
+    Habit("`loc`, `sshfp`, `o`", _ignored(("LOC", "SSHFP", "CAA"))),
+    Habit("`mx`", _ignored(("MX",))),
+    Habit("labels that cannot be registered", _labels),
+    Habit("glue", _glue),
+    Habit("`ds` in a referral", _ds),
+    Habit("NXDOMAIN", _no_soa("NXDOMAIN")),
+    Habit("a name without any record", _no_soa("NOERROR")),
+)
+
+
+def explained(ours: Said, theirs: Said) -> tuple[list[str], Said]:
+    """The rows that explain differences, and what ncdns would say without those habits."""
+    rows = []
+    for habit in HABITS:
+        if theirs == ours:
+            break
+        changed = habit.without(ours, theirs)
+        if changed != theirs:
+            rows.append(habit.row)
+        theirs = changed
+    return rows, theirs
+
+
+def values() -> dict[bytes, Any]:
+    """The test chain as Namecoin Core tells it."""
+    told: dict[bytes, Any] = {}
+    for name, value in CHAIN.items():
+        if isinstance(value, ErrorKind):
+            value = EXPIRED
+        elif isinstance(value, TemporaryFailure):
+            value = Failure(-1, "not now")
+        elif not isinstance(value, bytes):
+            value = json.dumps(value).encode()
+        told[name.encode()] = value
+    return told
+
+
+def ncdns() -> str:
+    path = os.environ.get("NCDNS_PATH")
+    if path is None:
+        pytest.skip(
+            "ncdns is not there; build it from its source (its Go module is not on the module "
+            "proxy) and set NCDNS_PATH"
+        )
+    return path
+
+
+@contextlib.asynccontextmanager
+async def running(program: str, rpc: RpcServer, directory: Path) -> AsyncIterator[int]:
+    """The port of ncdns, which asks `rpc`."""
+    port = free_port()
+    settings = directory / "ncdns.conf"
+    settings.write_text(
+        f'[ncdns]\nbind = "127.0.0.1:{port}"\nselfip = "127.0.0.1"\n'
+        f'namecoinrpcaddress = "{rpc.endpoint}"\n'
+        'namecoinrpcusername = "user"\nnamecoinrpcpassword = "pass"\n'
+    )
+    process = await asyncio.create_subprocess_exec(program, f"-conf={settings}")
+    try:
+        async with asyncio.timeout(15):
+            while True:
+                assert process.returncode is None, "ncdns has ended"
+                with contextlib.suppress(OSError, dns.exception.Timeout):
+                    await ask(port, "bit.", "SOA", timeout=0.3)
+                    break
+                await asyncio.sleep(0.05)
+        yield port
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def ask(port: int, name: str, rdtype: str, timeout: float = 20.0) -> dns.message.Message:
+    query = question(name, rdtype, payload=4096)
+    return await dns.asyncquery.udp(query, "127.0.0.1", port=port, timeout=timeout)
+
+
+@pytest.mark.interop
+async def test_every_difference_from_ncdns_is_explained(tmp_path: Path) -> None:
+    program = ncdns()
+    rpc = RpcServer(core_methods(values()))
+    unexplained = []
+    async with rpc.running(), running(program, rpc, tmp_path) as theirs, serving(world()) as ours:
+        assert ours.endpoint.port is not None
+        for name in NAMES:
+            for rdtype in TYPES:
+                we = Said.of(await ask(ours.endpoint.port, name, rdtype))
+                _, they = explained(we, Said.of(await ask(theirs, name, rdtype)))
+                if we != they:
+                    unexplained.append(f"{name} {rdtype}\n  ours  {we}\n  ncdns {they}")
+    assert not unexplained, "\n".join(unexplained)
+
+
+def test_every_habit_has_its_row() -> None:
+    subjects = {
+        line.split(" | ")[0].removeprefix("| ") for line in DOCUMENT.read_text().splitlines()
+    }
+    assert {habit.row for habit in HABITS} <= subjects
+
+
+def denial(code: str = "NOERROR", authority: frozenset[str] = SOA) -> Said:
+    return Said(code, True, authority=authority)
+
+
+def answer(*records: str) -> Said:
+    return Said("NOERROR", True, frozenset(records))
+
+
+def referral(*authority: str, additional: tuple[str, ...] = ()) -> Said:
+    return Said("NOERROR", False, frozenset(), frozenset(authority), frozenset(additional))
+
+
+LINK: Final = "www.x.bit. CNAME x.bit."
+NS: Final = "x.bit. NS ns.x.bit."
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "rows"),
+    [
+        (answer("x.bit. A 192.0.2.1"), answer("x.bit. A 192.0.2.1"), []),
+        (denial("NXDOMAIN"), denial("NXDOMAIN", frozenset()), ["NXDOMAIN"]),
+        (denial(), denial(authority=frozenset()), ["a name without any record"]),
+        (answer(LINK, "x.bit. A 192.0.2.1"), answer(LINK), ["alias inside `.bit`"]),
+        (
+            answer("x.bit. A 192.0.2.1"),
+            answer("x.bit. A 192.0.2.1", "x.bit. A 10.0.0.1"),
+            ["private and loopback addresses"],
+        ),
+        (denial(), answer("x.bit. A 10.0.0.1"), ["private and loopback addresses"]),
+        (answer("x.bit. LOC 51 n"), denial(), ["`loc`, `sshfp`, `o`"]),
+        (answer("x.bit. MX 5 m.x.bit."), denial(), ["`mx`"]),
+        (
+            replace(denial("NXDOMAIN"), name="a_b.bit."),
+            Said("SERVFAIL", False, name="a_b.bit."),
+            ["labels that cannot be registered"],
+        ),
+        (
+            referral(NS),
+            referral(NS, "x.bit. DS 1 13 2 00", additional=("ns.y.bit. A 192.0.2.1",)),
+            ["glue", "`ds` in a referral"],
+        ),
+    ],
+)
+def test_what_is_known_is_explained(ours: Said, theirs: Said, rows: list[str]) -> None:
+    assert explained(ours, theirs) == (rows, ours)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (answer("x.bit. A 192.0.2.1"), answer("x.bit. A 192.0.2.2")),
+        (answer("x.bit. A 192.0.2.1"), answer("x.bit. A 192.0.2.1", "x.bit. A 192.0.2.2")),
+        (answer("x.bit. A 192.0.2.1"), denial()),
+        (answer("x.bit. A 10.0.0.1"), denial()),
+        (denial(), denial("NXDOMAIN")),
+        (denial("NXDOMAIN"), denial()),
+        (Said("SERVFAIL", False), denial("NXDOMAIN")),
+        (denial("NXDOMAIN"), Said("SERVFAIL", False)),
+        (answer("x.bit. A 192.0.2.1"), Said("SERVFAIL", False)),
+        (answer(LINK), answer("www.x.bit. CNAME y.bit.")),
+        (referral(NS), referral("x.bit. NS ns.y.bit.")),
+        (referral(NS), denial()),
+    ],
+)
+def test_what_nobody_has_explained_stays(ours: Said, theirs: Said) -> None:
+    assert explained(ours, theirs)[1] != ours

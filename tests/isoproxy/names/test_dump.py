@@ -1,0 +1,150 @@
+"""The whole zone from a node's list of names, against the table made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import dns.zonefile
+import pytest
+
+from isoproxy.cli import main
+from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.isolation import Isolator
+from isoproxy.names import dump as module
+from isoproxy.names.backend import TemporaryFailure
+from isoproxy.names.dump import domains, dump
+from isoproxy.names.json_value import Json
+from isoproxy.names.resolver import Resolver
+from tests.isoproxy.names.dns_table import CHAIN, ONION, RECORDS
+from tests.isoproxy.names.kit import CountingBackend
+from tests.isoproxy.names.rpc_server import Method, RpcServer, core_methods
+
+VALUES = {name.encode(): value for name, value in CHAIN.items()} | {b"d/A": {}, b"id/x": {}}
+
+
+def scanning(names: list[bytes], expired: frozenset[bytes] = frozenset()) -> Method:
+    """`name_scan` as Namecoin Core has it: shorter names first, from the first one asked for."""
+    ordered = sorted(names, key=lambda name: (len(name), name))
+
+    def name_scan(params: Any) -> Any:
+        start, count, options = params
+        assert options["nameEncoding"] == "hex"
+        first = bytes.fromhex(start)
+        page = [name for name in ordered if (len(name), name) >= (len(first), first)][:count]
+        return [{"name": name.hex(), "expired": name in expired} for name in page]
+
+    return name_scan
+
+
+@dataclass
+class Node:
+    scan: Method
+    pages: int = 0
+
+    async def call(self, method: str, params: list[Json]) -> Json:
+        assert method == "name_scan"
+        self.pages += 1
+        answer: Json = self.scan(params)
+        return answer
+
+
+async def collected(names: AsyncIterator[str]) -> list[str]:
+    return [name async for name in names]
+
+
+@pytest.mark.parametrize("page", [2, 3, 7, 1000])
+async def test_pages_of_any_size_list_every_domain_once(
+    page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", page)
+    names = [b"d/%s%d" % (b"x" * (n % 3), n) for n in range(1, 20)] + [
+        b"dd/x",
+        b"id/x",
+        b"d/",
+        b"e",
+    ]
+    node = Node(scanning(names, frozenset([b"d/x1"])))
+    found = await collected(domains(node.call))
+    expected = {f"{name[2:].decode()}.bit" for name in names[:19]} - {"x1.bit"}
+    assert len(found) == len(set(found))
+    assert set(found) == {name for name in expected if not name[:-4].isdigit()}
+    assert node.pages <= len(names) + 2
+
+
+async def test_a_node_that_repeats_itself_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 2)
+    page: Json = [
+        {"name": b"d/a".hex(), "expired": False},
+        {"name": b"d/b".hex(), "expired": False},
+    ]
+
+    async def call(method: str, params: list[Json]) -> Json:
+        return page
+
+    assert await collected(domains(call)) == ["a.bit", "b.bit", "a.bit"]
+
+
+@pytest.mark.parametrize("answer", [None, {}, [1], [{}], [{"name": "zz", "expired": False}]])
+async def test_what_is_no_list_of_names_is_told(answer: Json) -> None:
+    async def call(method: str, params: list[Json]) -> Json:
+        return answer
+
+    with pytest.raises(OperationError, match="no Namecoin Core"):
+        await collected(domains(call))
+
+
+async def test_every_record_of_every_name_and_nothing_else() -> None:
+    backend = CountingBackend(CHAIN, 0.0)
+    isolator = Isolator()
+    resolver = Resolver(backend, isolator)
+    out, err = io.StringIO(), io.StringIO()
+    node = Node(scanning(list(VALUES)))
+    found = await dump(node.call, resolver, isolator.own_key("dump"), out=out, err=err)
+    await resolver.close()
+    refused = [
+        name
+        for name, value in CHAIN.items()
+        if isinstance(value, bytes | ErrorKind | TemporaryFailure)
+    ]
+    assert found == sum(name.startswith("d/") for name in CHAIN) - len(refused)
+    for name in refused:
+        assert f"; {name[2:]}.bit. " in err.getvalue()
+    assert f"; onion.bit. tor {ONION}" in out.getvalue().splitlines()
+    zone = dns.zonefile.read_rrsets(out.getvalue(), rdclass=None, default_ttl=600)
+    written = {
+        (str(rrset.name), rrset.rdtype.name, rdata.to_text()) for rrset in zone for rdata in rrset
+    }
+    for owner, kinds in RECORDS.items():
+        if owner in ("bit.", "this.x--nmc.bit.", "any.star.bit.", "mixed.bit."):
+            continue
+        for kind, texts in kinds.items():
+            for text in texts:
+                assert (owner, kind, text) in written
+    assert ("*.star.bit.", "A", "198.51.100.7") in written
+    assert ("trans.bit.", "DNAME", "plain.bit.") in written
+    assert ("deleg.bit.", "NS", "ns.example.com.") in written
+    assert not [owner for owner, _, _ in written if not owner.endswith(".bit.")]
+
+
+async def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {b"d/plain": json.dumps(CHAIN["d/plain"]).encode(), b"d/broken": b"{"}
+    rpc = RpcServer(core_methods(values) | {"name_scan": scanning(list(values))})
+    async with rpc.running():
+        settings = [
+            f"names.rpc.address={rpc.endpoint}",
+            "names.rpc.username=user",
+            "names.rpc.password=pass",
+        ]
+        words = [word for setting in settings for word in ("--set", setting)]
+        assert await asyncio.to_thread(main, ["dns", "dump", *words]) == 0
+        printed = capsys.readouterr()
+        assert "mail.plain.bit. IN A 192.0.2.25" in printed.out.splitlines()
+        assert printed.err.startswith("; broken.bit. ")
+        rpc.methods.pop("name_scan")
+        assert await asyncio.to_thread(main, ["dns", "dump", *words]) == 1
+        assert "is it a Namecoin Core?" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""A clean Debian 12 of its own: made by debootstrap, booted with its own systemd.
+
+Theory of operation
+    `base_system` makes a root directory once, from the mirror that apt uses on this machine,
+    and keeps it.  A `Machine` is a copy of it, booted by systemd-nspawn with a network
+    namespace that has a loopback device alone, and all of cgroup v2, so that services are
+    confined as on a real machine, IP address filters included.  What the machine needs of
+    apt is fetched before, while it is not running.
+
+    Commands enter its namespaces (nsenter); programs of this machine may enter its network
+    only (`in_network`).
+
+Invariants
+    Nothing of the machine outlives the context; no container is registered with, and no unit
+    changed of, the systemd of this machine, which need not be running one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+SUITE: Final = "bookworm"
+_WITH: Final = ("dbus", "man-db", "curl", "iproute2")
+"""Beside what debootstrap takes: for the checks."""
+_BOOT_S: Final = 90
+_ENVIRONMENT: Final = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "SYSTEMD_PAGER": "cat",
+}
+
+
+class MachineError(Exception):
+    """The machine, or a command in it, failed; the text holds its output."""
+
+
+def run(command: Sequence[str | Path], *, timeout_s: float = 600) -> str:
+    """The output of a command of this machine; MachineError if it fails."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", timeout=timeout_s,
+    )  # fmt: skip
+    if done.returncode:
+        words = " ".join(map(str, command))
+        raise MachineError(f"{words}\nended with {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def apt_sources() -> list[str]:
+    """`deb` lines for the archives of the suite that apt uses on this machine."""
+    lines = run([
+        *("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"),
+        *("Created-By: Packages", "Origin: Debian"),
+    ]).splitlines()  # fmt: skip
+    found = [line for line in lines if line.split()[2].startswith(SUITE)]
+    if not found:
+        raise MachineError(f"apt has no sources of Debian {SUITE} here; run apt-get update")
+    return list(dict.fromkeys(found))
+
+
+def base_system(cache: Path) -> Path:
+    """The clean system's root directory, made if it is missing."""
+    root, unfinished = cache / "base", cache / "base.unfinished"
+    if root.exists():
+        return root
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    cache.mkdir(parents=True, exist_ok=True)
+    sources = apt_sources()
+    mirror = next(line for line in sources if line.split()[2] == SUITE).split()[1]
+    run(["debootstrap", f"--include={','.join(_WITH)}", SUITE, unfinished, mirror], timeout_s=1800)
+    (unfinished / "etc/apt/sources.list").write_text("\n".join(sources) + "\n")
+    _offline(unfinished, "apt-get", "update", "-q")
+    unfinished.rename(root)
+    return root
+
+
+def _offline(root: Path, *command: str) -> str:
+    """A command in a root directory that is not booted; it has this machine's network."""
+    proxies = [f"--setenv={name}" for name in os.environ if name.lower().endswith("_proxy")]
+    return run(
+        ["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "--pipe",
+         "--setenv=DEBIAN_FRONTEND=noninteractive", *proxies, *command],
+    )  # fmt: skip
+
+
+class Machine:
+    """A copy of the base system at `root`; within the context it runs."""
+
+    def __init__(self, base: Path, root: Path) -> None:
+        if root.exists():
+            shutil.rmtree(root)
+        run(["cp", "-a", "--reflink=auto", base, root])
+        self.root = root
+        self._console = root.with_suffix(".console")
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self.leader = 0
+        """Process id of its systemd, seen from here."""
+
+    def fetch(self, package: Path) -> None:
+        """Copy a .deb to /root, and download what it depends on; call it before the boot."""
+        shutil.copy(package, self.root / "root")
+        _offline(
+            self.root,
+            *("apt-get", "install", "-y", "-q", "--no-install-recommends", "--download-only"),
+            f"/root/{package.name}",
+        )
+
+    def __enter__(self) -> Self:
+        with self._console.open("wb") as console:
+            self._nspawn = subprocess.Popen(
+                [
+                    *("systemd-nspawn", "-q", "-D", self.root, "--boot", "--console=read-only"),
+                    *(f"--machine=isoproxy-{os.getpid()}", "--register=no", "--keep-unit"),
+                    # bpf: systemd filters addresses with it
+                    *("--private-network", "--capability=all", "--system-call-filter=bpf"),
+                ],
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
+        try:
+            self._await_boot()
+        except BaseException:
+            self._power_off()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._power_off()
+
+    def run(self, *command: str, timeout_s: float = 300) -> str:
+        """The output of a command in the machine; MachineError if it fails."""
+        return run([*self._enter("-a"), "env", "-i", *_variables(), *command], timeout_s=timeout_s)
+
+    def shell(self, script: str, timeout_s: float = 300) -> str:
+        return self.run("bash", "-euc", script, timeout_s=timeout_s)
+
+    def fails(self, *command: str) -> str:
+        """The output of a command that is expected to fail."""
+        try:
+            output = self.run(*command)
+        except MachineError as error:
+            return str(error)
+        raise MachineError(f"{' '.join(command)}\nshould have failed, but said:\n{output}")
+
+    def in_network(self, *command: str) -> list[str]:
+        """A command line of this machine that runs in the other's network alone."""
+        return [*self._enter("-n"), *command]
+
+    def path(self, inside: str) -> Path:
+        """A file of the running machine, its /run included, as it is seen from here."""
+        return Path(f"/proc/{self.leader}/root{inside}")
+
+    def _enter(self, *which: str) -> list[str]:
+        return ["nsenter", "-t", str(self.leader), *which, "--"]
+
+    def _await_boot(self) -> None:
+        assert self._nspawn is not None
+        deadline = time.monotonic() + _BOOT_S
+        state = "not even systemd"
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            if self._nspawn.poll() is not None:
+                break
+            self.leader = self.leader or _child(self._nspawn.pid, "systemd")
+            if self.leader:
+                with contextlib.suppress(MachineError):
+                    state = self.run("systemctl", "is-system-running").strip()
+                if state == "running":
+                    return
+        console = self._console.read_text(errors="replace")[-3000:]
+        raise MachineError(f"the machine did not come up ({state}); its console:\n{console}")
+
+    def _power_off(self) -> None:
+        if self._nspawn is None:
+            return
+        self._nspawn.send_signal(signal.SIGTERM)  # an orderly power-off
+        try:
+            self._nspawn.wait(30)
+        except subprocess.TimeoutExpired:
+            self._nspawn.kill()
+            self._nspawn.wait()
+        self._nspawn = None
+
+
+def _variables() -> Iterable[str]:
+    return (f"{name}={value}" for name, value in _ENVIRONMENT.items())
+
+
+def _child(parent: int, name: str) -> int:
+    """The process id of a child with this name; 0 if there is none yet."""
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                return int(child)
+    return 0
