@@ -82,6 +82,7 @@ lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 	  -o requirements/runtime.txt pyproject.toml
 	.cache/lock/bin/pip-compile $(LOCK) --upgrade --allow-unsafe \
 	  -o requirements/package.txt requirements/package.in
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade -o requirements/fire.txt requirements/fire.in
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache

@@ -21,7 +21,7 @@ Carrier = tuple[IsolationKey, Purpose] | Credentials
 """What a stream's circuit is chosen by; of a worker's stream, what it said to Tor."""
 Circuits = Mapping[Carrier, Sequence[str]]
 """Tor's numbers of the circuits of each carrier."""
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 0.5
 """Seconds that a status waits for Tor's list of circuits."""
 
 

@@ -84,7 +84,7 @@ def _state_directory(answer: dict[str, Any] | None) -> Path:
 def _machine(loaded: Loaded, state: Path, *, running: bool) -> Iterator[Finding]:
     """The configuration, and what it finds on this machine."""
     for text in loaded.warnings:
-        yield warning("configuration", text, "see 'isoproxy check --sample'")
+        yield warning("configuration", text, "change this setting, unless it is meant")
     if not loaded.warnings:
         yield ok("configuration", "valid")
     config = loaded.config

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,6 +209,37 @@ def test_an_onion_service_may_be_told_in_v1(tmp_path: Path, tor_network: TorNetw
         assert {shown["v2"]["session_id"]} == {flow.session_id for flow in service.flows}
         plain.sock.close()
         new.sock.close()
+
+
+UNAWARE = """
+import socket, sys
+from tests.e2e.bitcoin_ends import V1Client
+client = V1Client(socket.create_connection((sys.argv[1], 18444), timeout=60))
+client.hello()
+client.ping()
+"""
+
+
+def test_a_program_that_knows_no_proxy_is_redirected_in_user_space(
+    tmp_path: Path, tor_network: TorNetwork
+) -> None:
+    """examples/bitcoin/torsocks.sh; to an onion service, for torsocks refuses loopback."""
+    root = Path(__file__).parents[2]
+    with (
+        v2_node("127.0.0.1") as (_, port),
+        publish(tor_network.relays[1], {18444: ("127.0.0.1", port)}) as onion,
+        isoproxy(tmp_path, tor_network, [18444], "bitcoin.v1_fallback=never") as proxy,
+    ):
+        host, own_port = proxy.address
+        subprocess.run(
+            [root / "examples/bitcoin/torsocks.sh", sys.executable, "-c", UNAWARE, onion.host],
+            env={**os.environ, "ISOPROXY_HOST": host, "ISOPROXY_PORT": str(own_port)},
+            cwd=root,
+            timeout=90,
+            check=True,
+        )
+        proxy.wait_for("the flow's end", lambda: not flows(proxy))
+        assert proxy.status()["bitcoin"]["totals"]["outcomes"] == {"v2": 1}
 
 
 def test_the_gateway(tmp_path: Path, tor_network: TorNetwork) -> None:

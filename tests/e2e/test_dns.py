@@ -40,6 +40,7 @@ NAMES_EACH = 4
 class Lab:
     proxy: Isoproxy
     world: NameWorld
+    witness: Witness
     port: int
 
     def ask(self, who: str, name: str) -> dns.message.Message:
@@ -70,26 +71,27 @@ def lab(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> It
         ]
         ZoneKey.generate().store(key)
         settings.append(f"dns.key_file={key}")
-        # not in development mode, which warns of every hundred milliseconds on a busy machine
-        with Isoproxy(directory, settings, develop=False) as proxy:
+        # The witness is there first: connections to name servers are opened ahead of their use.
+        # Not in development mode, which warns of every hundred milliseconds on a busy machine.
+        with (
+            Witness(tor_network.client) as witness,
+            Isoproxy(directory, settings, develop=False) as proxy,
+        ):
             proxy.wait_for("headers", lambda: proxy.status()["names"]["ready"], 90)
-            yield Lab(proxy, world, port)
+            yield Lab(proxy, world, witness, port)
 
 
-def test_each_id_and_each_address_looks_up_on_circuits_of_its_own(
-    lab: Lab, tor_network: TorNetwork
-) -> None:
+def test_each_id_and_each_address_looks_up_on_circuits_of_its_own(lab: Lab) -> None:
     def use(who: str) -> None:
         for number in range(NAMES_EACH):
             response = lab.ask(who, f"{who}-{number}.bit")
             assert response.rcode() == dns.rcode.NOERROR
             assert [rdata.to_text() for rdata in response.answer[0]] == [f"192.0.2.{number + 1}"]
 
-    with Witness(tor_network.client) as witness:
-        with ThreadPoolExecutor(len(IDENTITIES)) as pool:
-            list(pool.map(use, IDENTITIES))
-        witness.settle()
-        witness.assert_isolated(witness.streams())
+    with ThreadPoolExecutor(len(IDENTITIES)) as pool:
+        list(pool.map(use, IDENTITIES))
+    lab.witness.settle()
+    lab.witness.assert_isolated(lab.witness.streams())
     owner = {
         script_hash(f"d/{who}-{number}".encode()): who
         for who in IDENTITIES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -84,6 +85,17 @@ def test_every_split_with_decoys_anywhere(
     assert found == [contents for contents, ignore in packets if not ignore]
     assert two.decoys_received == 2 + sum(ignore for _, ignore in packets)
     assert one.state is two.state is State.READY
+
+
+@given(st.lists(st.integers(1, 3000), max_size=30), st.integers(0, 2**32))
+@settings(max_examples=10)
+def test_splits_anywhere_across_rekeys(cuts: list[int], seed: int) -> None:
+    chance = random.Random(seed)
+    packets = [(chance.randbytes(chance.randrange(20)), chance.random() < 0.3) for _ in range(500)]
+    one, two = shaken()
+    stream = b"".join(one.seal(contents, ignore=ignore) for contents, ignore in packets)
+    found = [content for piece in pieces(stream, cuts) for content in two.receive(piece)[1]]
+    assert found == [contents for contents, ignore in packets if not ignore]
 
 
 def test_one_byte_at_a_time() -> None:
@@ -213,6 +225,17 @@ def test_every_altered_byte_of_a_packet_ends_the_connection() -> None:
             two.receive(bytes(packet))
 
 
+@pytest.mark.parametrize("position", range(3))
+@pytest.mark.parametrize("bit", [1, 128])
+def test_an_altered_length_ends_the_connection(position: int, bit: int) -> None:
+    """The length is not authenticated by itself: the packet that it cuts out is not authentic."""
+    one, two = shaken()
+    packet = bytearray(one.seal(b"hello"))
+    packet[position] ^= bit
+    with pytest.raises(RemoteProtocolError):
+        two.receive(bytes(packet) + bytes(4_000_100))
+
+
 def test_replay_and_reordering_are_noticed() -> None:
     one, two = shaken()
     first, second = one.seal(b"first"), one.seal(b"other")
@@ -231,6 +254,16 @@ def test_a_flood_of_decoys_takes_no_memory() -> None:
     assert two.decoys_received == 500
     assert len(two.inbox) == 0
     assert len(two.inbox.data) < 300_000
+
+
+def test_a_flood_of_decoys_before_the_version_packet_takes_no_memory() -> None:
+    one, two = side(initiator=True), side(initiator=False, decoys=(bytes(5000),) * 500)
+    reply, _ = two.receive(one.opening())
+    for piece in pieces(reply, [16_384] * (len(reply) // 16_384)):
+        one.receive(piece)
+        assert len(one.inbox.data) < 300_000
+    assert one.state is State.READY
+    assert one.decoys_received == 500
 
 
 def test_nothing_can_be_sent_before_the_keys() -> None:
