@@ -22,6 +22,7 @@ from tests.kit.isoproxy_process import (
     Isoproxy,
     descriptors,
     many_descriptors,
+    pids,
     resident_kb,
     system,
 )
@@ -158,14 +159,13 @@ def measure(proxy: Isoproxy, flows: int) -> dict[str, int]:
     proxy.wait_for(f"{flows} flows", lambda: len(proxy.status()["flows"]) == flows)
     status = proxy.status()
     tasks, counts = status["tasks"], []
-    pids = [proxy.pid, *(worker["pid"] for worker in status["workers"])]
     for _ in range(5):
         time.sleep(0.1)
-        counts.append(sum(map(descriptors, pids)))
+        counts.append(sum(map(descriptors, pids(status))))
     return {
         "tasks": tasks,
         "descriptors": min(counts),
-        "kB": sum(map(resident_kb, pids)),
+        "kB": sum(map(resident_kb, pids(status))),
     }
 
 

@@ -272,6 +272,12 @@ def _address(text: str) -> Address:
 # -- what the kernel says of a process
 
 
+def pids(status: dict[str, Any]) -> list[int]:
+    """All processes of the isoproxy that told this status."""
+    workers = (worker["pid"] for worker in status["workers"])
+    return [status["pid"], *(pid for pid in workers if pid is not None)]
+
+
 def descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
