@@ -305,7 +305,7 @@ class ServerPool:
             self._rate = OpenRate(self.settings.opens_per_minute, self.settings.burst, now)
         self._ping(now)
         self._close_unused()
-        delay = 15.0
+        delay = min([15.0, *(due - now for due in self._ping_at.values())])
         for slot in self._slots.values():
             slot.clean = deque(s for s in slot.clean if not s.closed.is_set())
             slot.owed = [due for due in slot.owed if due > now]
