@@ -103,7 +103,7 @@ def free_address() -> tuple[str, int]:
 def on_one_core(pids: Iterable[int]) -> Iterator[None]:
     """Keep these processes, and those started meanwhile, on one and the same core."""
     everywhere = os.sched_getaffinity(0)
-    threads = [0, *(thread for pid in pids for thread in _threads(pid))]
+    threads = [0, *(thread for pid in pids for thread in _threads_of_all(pid))]
     _confine(threads, {min(everywhere)})
     try:
         yield
@@ -115,6 +115,11 @@ def _confine(threads: Iterable[int], cores: set[int]) -> None:
     for thread in threads:
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(thread, cores)
+
+
+def _threads_of_all(pid: int) -> list[int]:
+    """The threads of a process and of its living descendants."""
+    return _threads(pid) + [one for child in _children(pid) for one in _threads_of_all(child)]
 
 
 def _threads(pid: int) -> list[int]:

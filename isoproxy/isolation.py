@@ -381,6 +381,28 @@ class Isolator:
         for follower in tuple(self._followers):
             follower()
 
+    @property
+    def verbatim(self) -> bool:
+        """Whether an application's own credentials are passed on to Tor."""
+        return self._verbatim
+
+    def share(self) -> bytes:
+        """What another process of ours needs, to `adopt`, for the same keys and labels.
+
+        Secret: it may go over a socket that nobody else has, and nowhere else.
+        """
+        return self._epoch.to_bytes(8) + self._epoch_secret + self._label_secret
+
+    def adopt(self, state: bytes) -> None:
+        """Be in the epoch of another Isolator from now on; raises LocalProtocolError."""
+        if len(state) != 8 + 2 * _SECRET_LENGTH:
+            raise LocalProtocolError("not the state of an Isolator", kind=ErrorKind.INTERNAL)
+        self._epoch = int.from_bytes(state[:8])
+        self._epoch_secret = state[8 : 8 + _SECRET_LENGTH]
+        self._label_secret = state[8 + _SECRET_LENGTH :]
+        for follower in tuple(self._followers):
+            follower()
+
     def on_new_epoch(self, follower: Callable[[], None]) -> Callable[[], None]:
         """Call `follower()` after each change of epoch, until what is returned is called."""
         self._followers.append(follower)

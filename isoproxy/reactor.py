@@ -14,6 +14,9 @@ Theory of operation
     other reactor has an epoll descriptor of its own, which is readable while events wait
     and is watched by asyncio: one more system call a turn.
 
+    A wait that is likely to be short is not slept through (`linger`): to wake a sleeping
+    processor takes longer than many an answer, above all in a virtual machine.
+
     Edge-triggered means: an event says that something *changed*.  A handler must go on
     until the kernel says EAGAIN, or remember that it stopped early and ask for another
     turn with `again`.  A handler may get an event that is not meant for it (a descriptor
@@ -30,6 +33,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import select
 import selectors
 from collections import deque
@@ -49,6 +53,10 @@ BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
 _ARRIVALS: Final = READABLE | PEER_SHUT | select.EPOLLET
 _EVERYTHING: Final = _ARRIVALS | WRITABLE
 _BATCH: Final = 512
+
+LINGER_S: Final = 50e-6
+"""About the time in which a program on the same machine answers a small message, and less
+than a processor may take to wake when it has gone to sleep meanwhile."""
 
 
 class Handler(Protocol):
@@ -74,6 +82,8 @@ class SharedSelector(selectors.BaseSelector):
         self.foreign: dict[int, Handler] = {}
         self.dispatch: Dispatch | None = None
         """Set by the one reactor that shares the descriptor; a second has its own."""
+        self.lingers = False
+        """Set when an answer is likely to follow at once."""
         self.asyncio_is_wanted = False
         """Set while `select` runs: a callback waits, or a timer may be due before its end."""
         self._keys: dict[int, selectors.SelectorKey] = {}
@@ -111,7 +121,9 @@ class SharedSelector(selectors.BaseSelector):
         until = None if timeout is None else monotonic() + timeout
         self.asyncio_is_wanted = False
         while True:
-            events = self.epoll.poll(_milliseconds_until(until), _BATCH)
+            events = self._lingered(until) if self.lingers else []
+            if not events:
+                events = self.epoll.poll(_milliseconds_until(until), _BATCH)
             ready = []
             for fd, mask in events:
                 if fd in self.foreign and self.dispatch is not None:
@@ -125,6 +137,18 @@ class SharedSelector(selectors.BaseSelector):
                 return ready
             if until is not None and monotonic() >= until:
                 return ready
+
+    def _lingered(self, until: float | None) -> list[tuple[int, int]]:
+        """Events of the next `LINGER_S`, awake; other programs go first meanwhile."""
+        self.lingers = False
+        end = monotonic() + LINGER_S
+        if until is not None:
+            end = min(end, until)
+        events: list[tuple[int, int]] = []
+        while not events and monotonic() < end:
+            os.sched_yield()
+            events = self.epoll.poll(0, _BATCH)
+        return events
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         return {key.fileobj: key for key in self._keys.values()}
@@ -223,13 +247,21 @@ class Reactor:
         self._epoll.register(fd, _ARRIVALS)
         self._handlers[fd] = handler
 
+    def linger(self) -> None:
+        """Stay awake for `LINGER_S` before the next wait: an answer is likely to follow."""
+        if self._shared is not None:
+            self._shared.lingers = True
+
     def await_room(self, fd: int) -> None:
         """Report from now on, and at once if it is so, that registered `fd` takes bytes."""
         self._epoll.modify(fd, _EVERYTHING)
 
     def register_listener(self, fd: int, handler: Handler) -> None:
-        """Watch a listening socket, level-triggered: unaccepted clients keep reporting."""
-        self._epoll.register(fd, READABLE)
+        """Watch a listening socket, level-triggered: unaccepted clients keep reporting.
+
+        Of several processes that watch it, not all are woken for one client.
+        """
+        self._epoll.register(fd, READABLE | select.EPOLLEXCLUSIVE)
         self._handlers[fd] = handler
 
     def hand_over(self, fd: int, handler: Handler) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import Final
 
@@ -42,7 +43,7 @@ async def read_opening(
     try:
         async with asyncio.timeout(patience if first else silence) as limit:
             while found is Detected.NEED_MORE:
-                data = await loop.sock_recv(client, PREFIX_LENGTH - len(first))
+                data = await _receive(client, PREFIX_LENGTH - len(first))
                 if not data:
                     return first, found
                 if not first:
@@ -52,7 +53,31 @@ async def read_opening(
     except TimeoutError:
         if first:
             raise
+        # Silent was the client, unless this program was held up and did not hear it.
+        with contextlib.suppress(BlockingIOError):
+            first = client.recv(PREFIX_LENGTH)
+        if first:
+            return await read_opening(
+                client, networks, silence=silence, patience=patience, first=first
+            )
     return first, found
+
+
+async def _receive(client: socket.socket, size: int) -> bytes:
+    """As `loop.sock_recv`, except that a timeout never takes bytes with it.
+
+    When both are due in one turn of a loop that was held up, `sock_recv` has read already.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            return client.recv(size)
+        readable = asyncio.Event()
+        loop.add_reader(client, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(client)
 
 
 async def read_version(

@@ -153,6 +153,12 @@ class LimitsConfig:
     max_pending_circuits: int = option(
         24, "New circuits asked of Tor at a time; Tor itself stops at 32.", integer(1, 32)
     )
+    workers: int = option(
+        2,
+        "Processes that serve clients, at most one per processor core; the main one is the "
+        "first. Each has an equal part of the budgets above.",
+        integer(1, 64),
+    )
     drain_timeout_s: float = option(
         10.0, "Seconds that streams may go on after the order to stop.", seconds(0, 3600)
     )

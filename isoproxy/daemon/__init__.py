@@ -49,12 +49,16 @@ from isoproxy.daemon.settings import (
     flag_names,
     front_limits,
     listener_settings,
+    processes_of,
+    worker_settings,
 )
 from isoproxy.daemon.status import collect, current_status
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
+from isoproxy.front.orders import Settings, rest_of
+from isoproxy.front.workers import Workers
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import configure, logger
@@ -119,8 +123,11 @@ class Daemon:
         self.metrics = Metrics((listener.name for listener in config.listener), MESSAGE_TYPES)
         self.upstream = Upstream(config.tor, private_directory(state_directory()) / "tor")
         self.reactor = Reactor(loop, self._defect)
+        self.processes = processes_of(config)
         self.dialer = Dialer(
-            self.reactor, self.isolator, dialer_settings(config, self.upstream.socks)
+            self.reactor,
+            self.isolator,
+            dialer_settings(config, self.upstream.socks, self.processes),
         )
         self.names = self._new_names(config)
         self.bitcoin = Bitcoin(config, self.dialer, self.isolator)
@@ -128,10 +135,12 @@ class Daemon:
             self.reactor,
             self.isolator,
             self.dialer,
-            limits=front_limits(config),
+            limits=rest_of(front_limits(config), self.processes),
             names=None if self.names is None else self.names.service,
             p2p=self.bitcoin.p2p,
+            processes=self.processes,
         )
+        self.workers = Workers(self.front, self.processes - 1, self._worker_settings)
         self.services = Services(
             config, self.isolator, self.upstream.control, self.resolver_of, out
         )
@@ -151,8 +160,11 @@ class Daemon:
                 self._ready.set()
                 await self._stop.wait()
             self._notifier.stopping()
-            _log.notice("stopping", flows=len(self.front.connections))
-            await self.front.drain(self.config.limits.drain_timeout_s)
+            seconds = self.config.limits.drain_timeout_s
+            await self.workers.leave(seconds)
+            others = await self.workers.report()
+            _log.notice("stopping", flows=len(self.front.connections) + len(others.flows))
+            await asyncio.gather(self.workers.drain(seconds), self.front.drain(seconds))
 
     def stop(self) -> None:
         """Drain and end; called by signals."""
@@ -172,6 +184,7 @@ class Daemon:
             self._apply(loaded)
             if fresh:
                 await self._switch_names(names)
+            await self.workers.settled()
         except IsoproxyError as error:
             for problem in str(error).splitlines():
                 _log.err("reload_refused", problem=problem)
@@ -205,6 +218,7 @@ class Daemon:
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
         self._resources.push_async_callback(self.front.drain, 0.0)
+        self._resources.push_async_callback(self.workers.drain, 0.0)
         self._resources.push_async_callback(self.bitcoin.close)
         wanted = listener_settings(self.config)
         for listener in open_listeners(self.front, wanted, inherited_sockets()):
@@ -212,6 +226,7 @@ class Daemon:
         with self.bitcoin.reserved(self.config) as sockets:
             for door in self.bitcoin.apply(self.front, self.config, sockets):
                 self._announce_gateway(door)
+        self.workers.start()
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
         self._resources.push_async_callback(self.services.close)
         await self.services.start()
@@ -259,12 +274,18 @@ class Daemon:
             self._announce_gateway(door)
         config = self.config = loaded.config
         self._warnings = loaded.warnings
-        self.front.limits = front_limits(config)
-        fresh = dialer_settings(config, self.upstream.socks)
+        self.front.limits = rest_of(front_limits(config), self.processes)
+        fresh = dialer_settings(config, self.upstream.socks, self.processes)
         pending = self.dialer.settings.max_pending_circuits
         self.dialer.settings = replace(fresh, max_pending_circuits=pending)
         configure_log(config)
         self._log_warnings()
+        self.workers.configure()
+
+    def _worker_settings(self) -> Settings:
+        return worker_settings(
+            self.config, self.dialer.settings, self.front.p2p_ports, self.processes
+        )
 
     def _new_names(self, config: Config) -> DaemonNames | None:
         """The name service of a configuration; None where there is none."""
@@ -368,9 +389,15 @@ class Daemon:
             return f"{len(self.front.listeners)} listeners, tor: {tor}"
         return f"degraded: tor does not answer yet ({tor})"
 
-    def exposition(self) -> str:
+    async def exposition(self) -> str:
         """The metrics as of now, in Prometheus' text form."""
-        collect(self.metrics, self.front, self.upstream, tor_answers=bool(self._tor_answers))
+        collect(
+            self.metrics,
+            self.front,
+            self.upstream,
+            tor_answers=bool(self._tor_answers),
+            workers=await self.workers.report(),
+        )
         self.metrics.name_cache_entries.value = self.names.service.cached if self.names else 0
         collect_bitcoin(self.metrics, self.bitcoin.ledger.totals())
         return self.metrics.exposition()

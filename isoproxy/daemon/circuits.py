@@ -8,11 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from isoproxy.errors import OperationError
-from isoproxy.isolation import CredentialForm, IsolationKey, Purpose, upstream_credentials
+from isoproxy.isolation import (
+    CredentialForm,
+    Credentials,
+    IsolationKey,
+    Purpose,
+    upstream_credentials,
+)
 from isoproxy.tor.control import Control, Phase
 
-Carrier = tuple[IsolationKey, Purpose]
-"""What a stream's circuit is chosen by."""
+Carrier = tuple[IsolationKey, Purpose] | Credentials
+"""What a stream's circuit is chosen by; of a worker's stream, what it said to Tor."""
 Circuits = Mapping[Carrier, Sequence[str]]
 """Tor's numbers of the circuits of each carrier."""
 PATIENCE_S: Final = 0.5
@@ -41,7 +47,12 @@ async def circuits_of(
     for circuit in circuits:
         if circuit.status == "BUILT":
             found[circuit.username, circuit.password].append(circuit.id)
-    credentials = {carrier: upstream_credentials(*carrier, form) for carrier in wanted}
+    credentials = {
+        carrier: carrier
+        if isinstance(carrier, Credentials)
+        else upstream_credentials(*carrier, form)
+        for carrier in wanted
+    }
     return {
         carrier: found.get((own.username, own.password), []) for carrier, own in credentials.items()
     }

@@ -18,7 +18,7 @@ MAX_FLOWS: Final = 200
 async def open_dashboard(
     config: ObserveConfig,
     status: Callable[[], Awaitable[Mapping[str, object]]],
-    metrics: Callable[[], str],
+    metrics: Callable[[], Awaitable[str]],
 ) -> tuple[Dashboard, str] | None:
     """The dashboard, serving, and where: a URL, or `unix:` and a path; None without one.
 

@@ -28,6 +28,7 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
         if daemon.config.tor.credentials == "verbatim":
             await daemon.upstream.control.signal_newnym()
         daemon.new_identity()
+        await daemon.workers.settled()
         return {"epoch": daemon.isolator.epoch}
 
     async def reload(request: Mapping[str, Any]) -> Answer:
@@ -35,11 +36,12 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
         return {"changed": reloaded.changed, "after_a_restart": reloaded.after_a_restart}
 
     async def explain(request: Mapping[str, Any]) -> Answer:
+        others = await daemon.workers.report()
         return explained(
             daemon.config,
             daemon.isolator,
             **arguments_of(request),
-            live_keys=[flow.key for flow in daemon.front.flows()],
+            live_keys=[flow.key for flow in (*daemon.front.flows(), *others.flows)],
         )
 
     async def resolve(request: Mapping[str, Any]) -> Answer:
@@ -49,7 +51,7 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
         return await resolve_for(resolver, daemon.isolator, **questions_of(request))
 
     async def metrics(request: Mapping[str, Any]) -> Answer:
-        return {"exposition": daemon.exposition()}
+        return {"exposition": await daemon.exposition()}
 
     return {
         "status": status,

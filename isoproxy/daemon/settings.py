@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.orders import Settings, share_of
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,
@@ -16,6 +20,9 @@ from isoproxy.isolation import (
 from isoproxy.names.name import Route, TopLevels
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.tor.endpoint import Endpoint
+
+FEWEST_CIRCUITS: Final = 6
+"""Pending circuits that a process needs to itself."""
 
 
 def endpoint_of(address: Address) -> Endpoint:
@@ -69,12 +76,40 @@ def front_limits(config: Config) -> Limits:
     )
 
 
-def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
+def processes_of(config: Config) -> int:
+    """How many processes serve clients: as configured, as far as there are cores and budgets."""
+    wanted = min(config.limits.workers, len(os.sched_getaffinity(0)))
+    while wanted > 1 and not (
+        share_of(front_limits(config), wanted).max_connections
+        and config.limits.max_pending_circuits // wanted >= FEWEST_CIRCUITS
+    ):
+        wanted -= 1
+    return wanted
+
+
+def worker_settings(
+    config: Config, dialer: DialerSettings, ports_of_main: frozenset[int], processes: int
+) -> Settings:
+    """What a worker serves by; nobody comes to it where its part of a budget is too small."""
+    limits = share_of(front_limits(config), processes)
+    listeners = listener_settings(config) if limits.max_connections else {}
+    observe = config.observe
+    return Settings(
+        tuple(listeners.values()),
+        limits,
+        dialer,
+        ports_of_main,
+        (observe.log_level, observe.log_format, observe.safe_logging),
+    )
+
+
+def dialer_settings(config: Config, socks: Endpoint, processes: int = 1) -> DialerSettings:
+    """One process's dialer; each has an equal part of the circuits that may be pending."""
     return DialerSettings(
         socks,
         never_sent_to_tor=top_levels(config.names).never_sent_to_tor,
         timeout_s=config.limits.dial_timeout_s,
-        max_pending_circuits=config.limits.max_pending_circuits,
+        max_pending_circuits=config.limits.max_pending_circuits // processes,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from isoproxy import __version__
@@ -19,6 +19,7 @@ from isoproxy.daemon.circuits import Circuits, circuits_of
 from isoproxy.daemon.settings import flag_names
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FlowView, FrontEnd
+from isoproxy.front.report import Report, merged, report_of
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import reveal
 from isoproxy.observe.metrics import Metrics
@@ -35,7 +36,9 @@ async def current_status(daemon: Daemon, *, max_flows: int | None = None) -> Ans
 
     The flows are in the order of their keys, and the oldest of a key comes first.
     """
-    flows = sorted(daemon.front.flows(), key=lambda flow: (not flow.key, flow.key, -flow.age_s))
+    others = await daemon.workers.report()
+    total = merged([report_of(daemon.front, daemon.guard.refused), others])
+    flows = sorted(total.flows, key=lambda flow: (not flow.key, flow.key, -flow.age_s))
     peers = daemon.bitcoin.ledger.sorted_flows()
     shown, shown_peers = flows[:max_flows], peers[:max_flows]
     carriers = {flow.carrier for flow in shown if flow.carrier is not None}
@@ -48,17 +51,15 @@ async def current_status(daemon: Daemon, *, max_flows: int | None = None) -> Ans
         "uptime_s": round(daemon.uptime_s, 1),
         "tasks": len(asyncio.all_tasks()),
         "epoch": daemon.isolator.epoch,
+        "workers": daemon.workers.processes(),
         "scrubbed": safe,
         "dashboard": daemon.dashboard_place,
         "tor": tor_status(daemon.upstream, answers=daemon.tor_answers),
         "names": NO_NAMES if daemon.names is None else daemon.names.status(),
-        "listeners": listeners_status(daemon.front),
+        "listeners": listeners_status(daemon.front, total),
         "flows": [flow_status(flow, circuits, safe=safe) for flow in shown],
         "bitcoin": bitcoin_status(daemon.bitcoin, shown_peers, circuits, safe=safe),
-        "counters": {
-            **counters_status(daemon.front, flows),
-            "local_lookups_refused": daemon.guard.refused,
-        },
+        "counters": counters_status(total),
     }
 
 
@@ -81,15 +82,16 @@ def tor_status(upstream: Upstream, *, answers: bool) -> dict[str, object]:
     }
 
 
-def listeners_status(front: FrontEnd) -> list[dict[str, object]]:
-    """The listeners that are open, and how many clients they had."""
+def listeners_status(front: FrontEnd, total: Report) -> list[dict[str, object]]:
+    """The listeners that are open, and how many clients they had in all processes."""
+    flows = Counter(flow.listener for flow in total.flows)
     return [
         {
             "name": listener.settings.name,
             "address": listener.address(),
             "isolate": flag_names(listener.rule.listener.isolate),
-            "open": listener.open,
-            "accepted": listener.accepted,
+            "open": flows[listener.settings.name],
+            "accepted": total.accepted[listener.settings.name],
         }
         for listener in front.listeners.values()
     ]
@@ -110,9 +112,9 @@ def flow_status(flow: FlowView, circuits: Circuits, *, safe: bool) -> dict[str, 
     }
 
 
-def counters_status(front: FrontEnd, flows: Sequence[FlowView]) -> dict[str, object]:
-    """Sums since the start, `flows` (all that are open) included."""
-    counters, budget = front.counters, front.dialer.circuits
+def counters_status(total: Report) -> dict[str, object]:
+    """Sums since the start over all processes, flows that are open included."""
+    counters, flows = total.counters, total.flows
     return {
         "identities": len({flow.key for flow in flows if flow.key}),
         "open": len(flows),
@@ -121,20 +123,28 @@ def counters_status(front: FrontEnd, flows: Sequence[FlowView]) -> dict[str, obj
         "bytes_down": counters.bytes_down + sum(flow.bytes_down for flow in flows),
         "defects": counters.defects,
         "out_of_descriptors": counters.scarcity,
-        "circuits_pending": budget.pending,
-        "circuits_queued": budget.queued,
+        "local_lookups_refused": total.lookups_refused,
+        "circuits_pending": total.circuits_pending,
+        "circuits_queued": total.circuits_queued,
         "refusals": {kind.value: count for kind, count in counters.refusals.most_common()},
     }
 
 
-def collect(metrics: Metrics, front: FrontEnd, upstream: Upstream, *, tor_answers: bool) -> None:
-    """Bring the metrics up to date from what the parts count themselves."""
-    counters = front.counters
+def collect(
+    metrics: Metrics,
+    front: FrontEnd,
+    upstream: Upstream,
+    *,
+    tor_answers: bool,
+    workers: Report | None = None,
+) -> None:
+    """Bring the metrics up to date from what the parts, and the workers, count themselves."""
+    total = merged([report_of(front, 0), workers or Report()])
+    counters, flows = total.counters, total.flows
     for name in front.listeners:
         metrics.listeners.add(name)
     for gauge in metrics.connections.children():
         gauge.value = 0
-    flows = list(front.flows())
     for (name, state), count in Counter((flow.listener, flow.stage) for flow in flows).items():
         metrics.listeners.add(name)  # a listener that a reload took away may still have flows
         metrics.connections.of(listener=name, state=state).value = count
@@ -157,15 +167,15 @@ def collect(metrics: Metrics, front: FrontEnd, upstream: Upstream, *, tor_answer
     dials.counts, dials.total = list(counters.dials.counts), counters.dials.total
     for kind, count in counters.refusals.items():
         metrics.policy_refusals.of(kind=kind.value).value = count
-    _collect_bytes(metrics, front, flows)
+    _collect_bytes(metrics, total)
     metrics.accept_pauses.value = counters.scarcity
     metrics.upstream_up.value = int(tor_answers)
     metrics.control_up.value = int(upstream.control.state.phase is Phase.READY)
 
 
-def _collect_bytes(metrics: Metrics, front: FrontEnd, flows: Sequence[FlowView]) -> None:
-    """Bytes of all flows, those that ended and those under `flows`."""
-    counters = front.counters
+def _collect_bytes(metrics: Metrics, total_of: Report) -> None:
+    """Bytes of all flows, those that ended and those that are open."""
+    counters, flows = total_of.counters, total_of.flows
     up = counters.bytes_up + sum(flow.bytes_up for flow in flows)
     down = counters.bytes_down + sum(flow.bytes_down for flow in flows)
     spliced_up = counters.spliced_up + sum(flow.spliced[0] for flow in flows)

@@ -57,6 +57,7 @@ class Connection:
         "_early",
         "_ending",
         "_farewell",
+        "_heard",
         "_p2p",
         "_readable",
         "_session",
@@ -87,6 +88,8 @@ class Connection:
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""
+        self._heard = b""
+        """All that the client has said, where it may have to be said again."""
         self._p2p = False
         self._target: Target | None = None
         self._spoke = False
@@ -116,6 +119,18 @@ class Connection:
     def purpose(self) -> Purpose:
         """What its stream to Tor is for."""
         return P2P if self._p2p else APP
+
+    def resume(self, heard: bytes) -> None:
+        """Go on where a worker stopped, which has answered all but the request itself."""
+        session = self._session
+        assert session is not None
+        wish = session.replay(heard)
+        if wish is None:
+            self._close()
+            return
+        self._early = session.leftover
+        self._spoke = bool(self._early)
+        self._open(wish)
 
     def on_events(self, fd: int, events: int) -> None:
         if self.stage is Stage.HANDSHAKE:
@@ -170,8 +185,10 @@ class Connection:
 
     def _take(self, data: bytes) -> bool:
         """Give bytes to the session; True when the handshake is over, either way."""
-        session = self._session
+        session, main = self._session, self.listener.front.main
         assert session is not None
+        if main is not None:
+            self._heard += data
         try:
             outcome = session.receive(data)
         except RemoteProtocolError as error:
@@ -189,6 +206,13 @@ class Connection:
             return True
         if outcome is None:
             return False
+        if main is not None:
+            if main.takes(outcome):
+                self.listener.front.reactor.unregister(self._sock.fileno())
+                main.take(self.listener.settings.name, self._heard, self._sock)
+                self._forget()
+                return True
+            self._heard = b""
         self._early = session.leftover
         self._spoke = bool(self._early)
         self._open(outcome)

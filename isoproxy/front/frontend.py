@@ -19,7 +19,8 @@ from isoproxy.front.connection import Connection, Stage
 from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
-from isoproxy.isolation import ClientProtocol, IsolationKey, Isolator, Purpose
+from isoproxy.front.session import Wish
+from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Isolator, Purpose
 from isoproxy.names.answer import Want
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.observe.metrics import Histogram
@@ -42,6 +43,21 @@ class Names(Protocol):
         Every look-up happens under `key`, for a client whose field of the isolation
         tuple is `client`.  With Want.ADDRESS onion services do not count.
         Raises NamingError.
+        """
+        ...
+
+
+class MainProcess(Protocol):
+    """Where a worker hands over what it does not carry itself."""
+
+    def takes(self, wish: Wish) -> bool:
+        """Whether a wish is for the main process."""
+        ...
+
+    def take(self, listener: str, heard: bytes, client: socket.socket) -> None:
+        """Take a client over, and its socket; `heard` is all that it has said.
+
+        It has been answered all but its request.
         """
         ...
 
@@ -81,12 +97,27 @@ class Counters:
     def refused(self, kind: ErrorKind) -> None:
         self.refusals[kind] += 1
 
+    def add(self, other: Counters) -> None:
+        """Count what another process has counted as well."""
+        self.opened += other.opened
+        self.bytes_up += other.bytes_up
+        self.bytes_down += other.bytes_down
+        self.spliced_up += other.spliced_up
+        self.spliced_down += other.spliced_down
+        self.defects += other.defects
+        self.scarcity += other.scarcity
+        self.refusals.update(other.refusals)
+        self.handshakes.update(other.handshakes)
+        self.requests.update(other.requests)
+        self.dials.add(other.dials)
+
 
 @dataclass(frozen=True, slots=True)
 class FlowView:
     """One connection as `isoproxy status` shows it: no name, no address, no credential.
 
-    `carrier` is what its circuit is chosen by, None before it is known; `target` is what
+    `carrier` is what its circuit is chosen by (of a worker's, what Tor knows it by), None
+    before it is known; `target` is what
     the client asked for, which shows where safe logging is off.
     """
 
@@ -97,7 +128,7 @@ class FlowView:
     bytes_up: int
     bytes_down: int
     spliced: tuple[int, int] = (0, 0)
-    carrier: tuple[IsolationKey, Purpose] | None = None
+    carrier: tuple[IsolationKey, Purpose] | Credentials | None = None
     target: Sensitive | None = None
 
 
@@ -106,6 +137,8 @@ class FrontEnd:
 
     names          resolves the names that Tor must not see, or None
     p2p            carries streams to Bitcoin peers, or None
+    main           in a worker, takes what the worker does not carry
+    processes      how many share the listening sockets
     """
 
     def __init__(
@@ -117,6 +150,8 @@ class FrontEnd:
         limits: Limits | None = None,
         names: Names | None = None,
         p2p: PeerToPeer | None = None,
+        main: MainProcess | None = None,
+        processes: int = 1,
     ) -> None:
         self.reactor = reactor
         self.loop = reactor.loop
@@ -125,12 +160,15 @@ class FrontEnd:
         self.limits = limits if limits is not None else Limits()
         self.names = names
         self.p2p = p2p
-        self.pipes = PipePool.for_this_machine()
+        self.main = main
+        self.processes = processes
+        self.pipes = PipePool.for_this_machine(processes)
         self.deadlines = Deadlines(self.loop)
         self.counters = Counters()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.listeners: dict[str, Listener] = {}
+        self.accepted: Counter[str] = Counter()
         self._per_client: Counter[bytes] = Counter()
         self._drained: asyncio.Event | None = None
 

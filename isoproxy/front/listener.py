@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
-from isoproxy.front.session import SessionRule, Wish
+from isoproxy.front.session import Session, SessionRule, Wish
 from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.socks5 import Command
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 64
+SHARED_BATCH: Final = 2
+"""Of a socket that other processes accept on too: leave them some."""
 SCARCITY_PAUSE_S: Final = 0.25
 _REFUSAL: Final = b"\x05\xff"
 _UNPACED: Final = b"reno"
@@ -185,10 +187,15 @@ class Entrance:
         self.front.counters.refused(kind)
         _log.debug("refused", listener=self.settings.name, kind=kind)
 
-    def admit(self, sock: socket.socket, peer: object) -> None:
-        """Serve a client from its first byte on; `peer` is its address, as `accept` gave it."""
+    def admit(self, sock: socket.socket, peer: object, heard: bytes = b"") -> None:
+        """Serve a client; `peer` is its address, as `accept` gave it.
+
+        `heard` is what it has said to a worker that has answered all but the request.
+        """
         front = self.front
-        self.accepted += 1
+        if not heard:
+            self.accepted += 1
+            front.accepted[self.settings.name] += 1
         try:
             sock.setblocking(False)
             client = self._client_field(sock, peer)
@@ -198,7 +205,7 @@ class Entrance:
         if not front.admit(client):
             self.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
-                sock.send(_REFUSAL)
+                sock.send(self._refusal(client, heard))
             sock.close()
             return
         self.open += 1
@@ -210,6 +217,15 @@ class Entrance:
             sock.close()
             return
         front.connections.add(connection)
+        if heard:
+            connection.resume(heard)
+
+    def _refusal(self, client: bytes, heard: bytes) -> bytes:
+        """What tells a client that there is no room, in the words of what is outstanding."""
+        if not heard:
+            return _REFUSAL
+        session = Session(self.rule, self.front.isolator, client)
+        return session.refuse(ErrorKind.BUSY) if session.replay(heard) else b""
 
     def _client_field(self, sock: socket.socket, peer: object) -> bytes:
         if self._unix:
@@ -240,6 +256,12 @@ class Listener(Entrance):
             _tune(sock)
         self._resume()
 
+    @property
+    def socket(self) -> socket.socket:
+        """The listening socket, for a process that is to accept on it as well."""
+        assert self._sock is not None, "a closed listener serves nobody"
+        return self._sock
+
     def address(self) -> str:
         """Where it listens: `host:port` or `unix:path`."""
         if self._sock is None:
@@ -248,7 +270,7 @@ class Listener(Entrance):
         return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
 
     def on_events(self, fd: int, events: int) -> None:
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(ACCEPT_BATCH if self.front.processes == 1 else SHARED_BATCH):
             if self._sock is None:
                 return
             try:
@@ -268,7 +290,7 @@ class Listener(Entrance):
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        self.front.reactor.closing(sock.fileno())
+        self.front.reactor.unregister(sock.fileno())  # others may hold the socket too
         path = self.settings.endpoint.path
         if path is not None and not self._inherited:
             with contextlib.suppress(OSError):

@@ -57,11 +57,12 @@ class PipePool:
         self._idle: list[Pipe] = []
 
     @classmethod
-    def for_this_machine(cls) -> PipePool:
-        """A pool within what the kernel allows an unprivileged user."""
+    def for_this_machine(cls, processes: int = 1) -> PipePool:
+        """A pool within what the kernel allows an unprivileged user with so many pools."""
         pages = _read_number(USER_PAGES_SOFT, 16384)
         largest = _read_number(PIPE_MAX_SIZE, 1 << 20)
         budget = pages * os.sysconf("SC_PAGE_SIZE") if pages else 1 << 26
+        budget //= processes
         for size in PIPE_SIZES:
             limit = affordable_pipes(budget, size)
             if size <= largest and limit >= 4:

@@ -292,8 +292,11 @@ class Relay:
         self.active = True
         own, other = (self.up, self.down) if fd == self._up_fd else (self.down, self.up)
         if events == READABLE and own.at_rest:
+            in_conversation = own.moved > 0
             try:
                 if own.pass_on():
+                    if in_conversation:
+                        self._reactor.linger()
                     return
             except OSError:
                 self.abort()

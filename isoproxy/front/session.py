@@ -131,6 +131,18 @@ class Session:
             request.command, request.host, request.port, request.username, request.password
         )
 
+    def replay(self, heard: bytes) -> Wish | None:
+        """Take what a worker has heard, and has answered but for the request.
+
+        None when it is no wish here: the listener's rule has changed meanwhile.
+        """
+        try:
+            outcome = self.receive(heard)
+        except RemoteProtocolError:
+            return None
+        self.data_to_send()
+        return outcome if isinstance(outcome, Wish) else None
+
     def succeed(self) -> bytes:
         """The answer to a CONNECT whose stream is open."""
         if self._http is not None:

@@ -75,13 +75,13 @@ class Dashboard:
     def __init__(
         self,
         status: Callable[[], Awaitable[Mapping[str, object]]],
-        metrics: Callable[[], str],
+        metrics: Callable[[], Awaitable[str]],
     ) -> None:
         async def status_json() -> bytes:
             return json.dumps(await status(), separators=(",", ":")).encode()
 
         async def exposition() -> bytes:
-            return metrics().encode()
+            return (await metrics()).encode()
 
         page = files("isoproxy.observe") / "page"
         self._files: Final = {

@@ -61,6 +61,13 @@ class Histogram:
         self.counts[bisect.bisect_left(SECONDS, seconds)] += 1
         self.total += seconds
 
+    def add(self, other: Histogram) -> None:
+        """Count what another has counted as well."""
+        self.counts = [
+            ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)
+        ]
+        self.total += other.total
+
     def samples(self) -> Iterator[tuple[str, str, float]]:
         seen = 0
         for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):

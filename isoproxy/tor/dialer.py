@@ -82,7 +82,8 @@ class Dialer:
         self.isolator = isolator
         self.settings = settings
         self.form = form
-        self.circuits = CircuitBudget(self.loop, settings.max_pending_circuits)
+        pending = settings.max_pending_circuits
+        self.circuits = CircuitBudget(self.loop, pending, reserve=pending // 4)
         self._deadlines = Deadlines(self.loop)
         self._active: set[Dial] = set()
         isolator.on_new_epoch(self.circuits.forget_all)

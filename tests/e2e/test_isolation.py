@@ -191,14 +191,18 @@ def check(stream: socket.socket) -> None:
     assert receive_exactly(stream, 5) == b"hello"
 
 
-@pytest.fixture
-def session(tmp_path: Path, tor_network: TorNetwork) -> Iterator[tuple[Isoproxy, Session]]:
+@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+def session(
+    request: pytest.FixtureRequest, tmp_path: Path, tor_network: TorNetwork
+) -> Iterator[tuple[Isoproxy, Session]]:
     listeners = [text.replace("{directory}", str(tmp_path)) for text in LISTENERS.values()]
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(EchoServer(tor_network.server_ip)) for _ in range(2)]
-        settings = system(tor_network.client)
+        settings = [*system(tor_network.client), f"limits.workers={request.param}"]
         proxy = stack.enter_context(Isoproxy(tmp_path, settings, listeners=listeners))
+        proxy.wait_for_workers(request.param)
         yield proxy, Session(proxy, [server.port for server in servers])
+        assert all(worker["accepted"] > 20 for worker in proxy.status()["workers"])
 
 
 def test_no_circuit_carries_two_tuples(

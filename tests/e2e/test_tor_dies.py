@@ -27,7 +27,7 @@ from tests.kit.tornet import TorNetwork
 DIAL_TIMEOUT_S: Final = 2.0
 DEADLINE_S: Final = DIAL_TIMEOUT_S + 3
 """Deadlines are looked through once a second; the rest is a busy machine's."""
-SETTINGS: Final = [f"limits.dial_timeout_s={DIAL_TIMEOUT_S}"]
+SETTINGS: Final = ["limits.workers=1", f"limits.dial_timeout_s={DIAL_TIMEOUT_S}"]
 
 
 @pytest.fixture

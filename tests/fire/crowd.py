@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from isoproxy.errors import RemoteProtocolError
 from tests.e2e.bitcoin_ends import V1Client
 from tests.kit.dial import Refused, dial
 
@@ -185,4 +186,7 @@ class Crowd:
                 self._over.wait(1)
             except (OSError, EOFError):
                 self.tally.broken["peer"] += 1
+                self._over.wait(1)
+            except RemoteProtocolError:
+                self.tally.wrong += 1
                 self._over.wait(1)

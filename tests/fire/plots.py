@@ -17,7 +17,11 @@ from typing import Any, Final
 from tests.fire.sampling import read
 
 _CURVES: Final = (
-    ("memory, MB", {"rss_kb": "resident", "anonymous_kb": "isoproxy's own"}, 1024),
+    (
+        "memory, MB",
+        {"rss_kb": "resident", "anonymous_kb": "isoproxy's own", "pss_kb": "proportional"},
+        1024,
+    ),
     ("descriptors", {"descriptors": "descriptors"}, 1),
     ("tasks", {"tasks": "tasks"}, 1),
     ("flows, circuits", {"flows": "open flows", "circuits": "tor's circuits"}, 1),
@@ -35,6 +39,8 @@ def soak(folder: Path) -> None:
     figure, axes = plt.subplots(len(_CURVES), 1, sharex=True, figsize=(9, 11))
     for axis, (title, names, unit) in zip(axes, _CURVES, strict=True):
         for name, label in names.items():
+            if name not in columns:  # of another version's run
+                continue
             axis.plot(minutes, [value / unit for value in columns[name]], label=label, lw=1)
         axis.axvspan(0, report["warm_up_s"] / 60, color="0.92")
         axis.set_ylim(bottom=0)

@@ -1,7 +1,7 @@
 """What a running isoproxy holds, looked at once a second, as rows of a CSV file.
 
-The kernel says what memory and descriptors the process has; every five seconds isoproxy's own
-status says how many tasks and flows, and Tor how many circuits.
+The kernel says what memory and descriptors its processes have together; every five seconds
+isoproxy's own status says how many tasks and flows, and Tor how many circuits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.errors import OperationError
-from tests.kit.isoproxy_process import Isoproxy, descriptors
+from tests.kit.isoproxy_process import Isoproxy, descriptors, pids
 from tests.kit.tornet import Control, Node, TorNetError
 
 COLUMNS: Final = (
@@ -52,6 +52,7 @@ class Sampler:
         self._file = file
         self._ask_at = 0.0
         self._told: list[float] = []
+        self._pids: list[int] = []
         self._over = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -86,14 +87,13 @@ class Sampler:
                     raise
                 self.late += 1
                 self._hang_up()  # or its reply would be taken for another's
-        pid = self._proxy.pid
-        rss, anonymous = memory_kb(pid)
+        memory = [memory_kb(pid) for pid in self._pids]
         return [
             round(seconds, 1),
-            rss,
-            anonymous,
-            descriptors(pid),
-            round(cpu_seconds(pid), 1),
+            sum(rss for rss, _ in memory),
+            sum(anonymous for _, anonymous in memory),
+            sum(map(descriptors, self._pids)),
+            round(sum(map(cpu_seconds, self._pids)), 1),
             round(cpu_seconds(self._tor.pid), 1),
             round(os.getloadavg()[0], 1),
             *self._told,
@@ -109,6 +109,7 @@ class Sampler:
         began = time.monotonic()
         status = self._proxy.status()
         told = time.monotonic()
+        self._pids = pids(status)
         circuits = self._control.getinfo("circuit-status").split("\n")
         tor_told = time.monotonic()
         self._told = [
@@ -151,4 +152,4 @@ def read(file: Path) -> dict[str, list[float]]:
     """The columns of a file of samples."""
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    return {name: [float(row[name]) for row in rows] for name in COLUMNS}
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}

@@ -7,6 +7,7 @@ import contextlib
 import selectors
 import socket
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -270,6 +271,48 @@ def test_the_shared_selector_keeps_asyncios_contract() -> None:
     selector.unregister(key.fd)
     with pytest.raises(KeyError):
         selector.unregister(key.fd)
+    selector.close()
+
+
+class _Watched:
+    """An epoll descriptor that notes for how long each wait was to be."""
+
+    def __init__(self, selector: SharedSelector) -> None:
+        self.waits: list[float] = []
+        self._epoll = selector.epoll
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        self.waits.append(timeout)
+        return self._epoll.poll(timeout, most)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+
+def test_one_wait_is_not_slept_through_after_a_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    selector = SharedSelector()
+    watched = _Watched(selector)
+    monkeypatch.setattr(selector, "epoll", watched)
+    near, far = socket.socketpair()
+    with near, far:
+        key = selector.register(near, selectors.EVENT_READ)
+        far.send(b"x")
+        selector.lingers = True
+        assert selector.select(9) == [(key, selectors.EVENT_READ)]
+        assert watched.waits == [0]
+        selector.select(9)
+        assert watched.waits[1:] == [9]
+        near.recv(1)
+        watched.waits.clear()
+        selector.lingers = True
+        assert selector.select(0.01) == []
+        assert watched.waits[-1] == pytest.approx(0.01, abs=0.0011), "nothing came: sleep"
+        assert set(watched.waits[:-1]) <= {0}
+        watched.waits.clear()
+        selector.lingers = True
+        assert selector.select(0) == []
+        assert watched.waits == [0], "asyncio has work: no lingering"
+        assert not selector.lingers
     selector.close()
 
 

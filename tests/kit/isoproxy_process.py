@@ -171,6 +171,14 @@ class Isoproxy:
         """Return once Tor answers: a managed one bootstraps first."""
         self.wait_for("Tor", lambda: self.status()["tor"]["answers"], timeout)
 
+    def wait_for_workers(self, processes: int = 2) -> None:
+        """Return once so many processes serve clients, as far as there are cores."""
+        workers = min(processes, len(os.sched_getaffinity(0))) - 1
+        self.wait_for("workers", lambda: self._serving() == workers)
+
+    def _serving(self) -> int:
+        return sum(worker["serving"] for worker in self.status()["workers"])
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send the order to stop and wait; asserts that it ended well."""
         process = self._running
@@ -262,6 +270,12 @@ def _address(text: str) -> Address:
 
 
 # -- what the kernel says of a process
+
+
+def pids(status: dict[str, Any]) -> list[int]:
+    """All processes of the isoproxy that told this status."""
+    workers = (worker["pid"] for worker in status["workers"])
+    return [status["pid"], *(pid for pid in workers if pid is not None)]
 
 
 def descriptors(pid: int) -> int:

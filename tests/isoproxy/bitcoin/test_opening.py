@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -89,3 +90,14 @@ async def test_first_messages_that_are_refused(
         with pytest.raises(error):
             await read_version(near, stream[:16], MAINNET, 5)
     assert MAX_VERSION < 2000
+
+
+async def test_a_silence_that_ends_as_it_is_noticed_costs_no_bytes() -> None:
+    """Bytes and the end of patience come in one turn of a loop that was held up."""
+    near, far = pair()
+    with near, far:
+        reading = asyncio.create_task(read_opening(near, silence=0.05, patience=1))
+        await asyncio.sleep(0.01)
+        far.send(HELLO)
+        time.sleep(0.1)  # noqa: ASYNC251  that is the point
+        assert await reading == (HELLO[:16], MAINNET)

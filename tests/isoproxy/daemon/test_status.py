@@ -19,6 +19,7 @@ from isoproxy.daemon.status import (
 )
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.report import report_of
 from isoproxy.isolation import Isolator
 from isoproxy.observe.log import SCRUBBED
 from isoproxy.observe.metrics import Metrics
@@ -61,7 +62,8 @@ async def test_flows_are_shown_and_counted_without_a_name(tmp_path: Path) -> Non
         flows = list(front.flows())
         carried = {flow.carrier: ["7"] for flow in flows if flow.carrier is not None}
         shown = [flow_status(flow, carried, safe=True) for flow in flows]
-        answer = [listeners_status(front), shown, counters_status(front, flows)]
+        total = report_of(front, 0)
+        answer = [listeners_status(front, total), shown, counters_status(total)]
         collect(metrics, front, upstream, tor_answers=True)
         text = metrics.exposition()
 
@@ -69,8 +71,8 @@ async def test_flows_are_shown_and_counted_without_a_name(tmp_path: Path) -> Non
             (flow["state"], flow["target"], tuple(cast("list[str]", flow["circuits"])))
             for flow in shown
         } == {("relaying", SCRUBBED, ("7",)), ("handshake", None, ())}
-        assert counters_status(front, flows)["bytes_up"] == 5
-        assert counters_status(front, flows)["identities"] == 1
+        assert counters_status(total)["bytes_up"] == 5
+        assert counters_status(total)["identities"] == 1
         tor_shown = tor_status(upstream, answers=True)
         assert (tor_shown["state"], tor_shown["bootstrap"]) == ("without control port", None)
         unscrubbed = [flow_status(flow, {}, safe=False)["target"] for flow in flows]

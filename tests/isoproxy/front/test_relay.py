@@ -232,3 +232,17 @@ def test_any_chunks_arrive_in_order(up: list[bytes], down: list[bytes], unix: bo
         await bench.close()
 
     asyncio.run(play())
+
+
+async def test_only_a_conversation_keeps_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    bench = Bench()
+    lingered: list[int] = []
+    monkeypatch.setattr(bench.reactor, "linger", lambda: lingered.append(len(messages)))
+    messages: list[bytes] = []
+    for sender, receiver in [(bench.client, bench.tor), (bench.tor, bench.client)] * 3:
+        await send(sender, b"x", end=False)
+        assert await loop.sock_recv(receiver, 9) == b"x"
+        messages.append(b"x")
+    assert set(lingered) == {2, 3, 4, 5}, "the first message of each side may be the only one"
+    await bench.close()

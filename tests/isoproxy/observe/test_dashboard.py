@@ -20,6 +20,10 @@ from tests.kit.waiting import until
 Status = Callable[[], Awaitable[Mapping[str, object]]]
 
 
+async def metrics() -> str:
+    return "isoproxy_up 1\n"
+
+
 async def quiet() -> Mapping[str, object]:
     return {"uptime_s": 1}
 
@@ -30,7 +34,7 @@ async def serving(path: Path, status: Status = quiet) -> AsyncIterator[Dashboard
         sock.bind(str(path / "d"))
         sock.listen(64)
         sock.setblocking(False)
-        dashboard = Dashboard(status, lambda: "isoproxy_up 1\n")
+        dashboard = Dashboard(status, metrics)
         await dashboard.start(sock)
         try:
             yield dashboard
@@ -153,7 +157,7 @@ async def test_over_loopback_the_port_must_be_ours() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         port = sock.getsockname()[1]
-        dashboard = Dashboard(quiet, str)
+        dashboard = Dashboard(quiet, metrics)
         await dashboard.start(sock)
         for host, status in ((f"127.0.0.1:{port}", 200), (f"evil.example:{port}", 421)):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,0 +1,116 @@
+"""`isoproxy run` with worker processes, as a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isoproxy.admin import ask
+from tests.isoproxy.cli.test_service import connect, echoes, system_tor
+from tests.kit.service import Service, running
+from tests.kit.socks_port import SocksPort
+from tests.kit.waiting import until
+
+pytestmark = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="there are workers only where there are cores"
+)
+
+STREAMS = 60
+
+
+async def status_of(service: Service) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads((await service.ask("status", "--json")).out)
+    return answer
+
+
+async def workers_of(service: Service) -> list[int]:
+    """The workers' process IDs, once they serve."""
+    async with asyncio.timeout(60):
+        while True:
+            workers = (await status_of(service))["workers"]
+            if workers and all(worker["serving"] for worker in workers):
+                return [worker["pid"] for worker in workers]
+
+
+def runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_status_and_metrics_are_those_of_all_processes(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        await workers_of(service)
+        for _ in range(STREAMS // 20):
+            assert all(await asyncio.gather(*(echoes(service) for _ in range(20))))
+        status = await status_of(service)
+        assert status["listeners"][0]["accepted"] == STREAMS
+        assert status["counters"]["opened"] == STREAMS
+        assert sum(worker["accepted"] for worker in status["workers"]) > 0
+        metrics = (await asyncio.to_thread(ask, tmp_path / "run" / "admin", "metrics"))[
+            "exposition"
+        ]
+        (line,) = (
+            line
+            for line in metrics.splitlines()
+            if line.startswith("isoproxy_requests_total") and 'command="connect"' in line
+        )
+        assert line.split()[-1] == str(STREAMS)
+        assert await service.stop() == 0
+
+
+async def test_all_processes_use_the_new_epoch_once_newnym_has_answered(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        await workers_of(service)
+        used: list[set[bytes | None]] = []
+        for _ in range(3):
+            tor.requests.clear()
+            assert all(await asyncio.gather(*(echoes(service) for _ in range(20))))
+            used.append({r.password for r in tor.requests if r.host == b"example.com"})
+            assert (await service.ask("newnym")).code == 0
+        assert [len(passwords) for passwords in used] == [1, 1, 1]
+        assert len(set.union(*used)) == 3
+        assert await service.stop() == 0
+
+
+async def test_workers_end_with_the_main_process_even_if_it_is_killed(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        workers = await workers_of(service)
+        service.process.send_signal(signal.SIGKILL)
+        await service.process.wait()
+        await until(lambda: not any(map(runs, workers)), 30)
+
+
+async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:
+    file = tmp_path / "isoproxy.toml"
+    listener = '[[listener]]\naddress = "127.0.0.1:0"\n'
+    file.write_text(listener)
+    async with SocksPort() as tor:
+        settings = ["tor.mode=system", f"tor.socks={tor.endpoint}", "tor.control=none"]
+        words = ["-c", str(file), *(w for setting in settings for w in ("--set", setting))]
+        async with running(tmp_path, *words) as service:
+            await workers_of(service)
+            file.write_text(listener + "require_auth = true\n")
+            service.process.send_signal(signal.SIGHUP)
+            await service.logged("event=reloaded")
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", service.port())
+                writer.write(b"\x05\x01\x00")
+                assert await reader.read(2) == b"\x05\xff"
+                writer.close()
+            assert await service.stop() == 0
+
+
+async def test_one_process_is_enough_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with SocksPort() as tor:
+        arguments = system_tor(tor, "limits.workers=1")
+        async with running(tmp_path, *arguments) as service:
+            reader, writer = await connect(service.port())
+            await reader.readexactly(10)
+            assert (await status_of(service))["workers"] == []
+            writer.close()
+            assert await service.stop() == 0
