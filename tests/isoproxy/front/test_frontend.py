@@ -334,7 +334,7 @@ async def test_a_unix_listener_tells_its_users_apart(uid: int) -> None:
             with socket.socket(socket.AF_UNIX) as client:
                 with effective_user(uid):
                     client.connect(str(path))
-                await until(lambda: list(front._per_client) == [client_of_uid(uid)])
+                await until(lambda: list(front._per_client) == [client_of_uid(uid)], 5)
             await until(lambda: not front._per_client)
 
 
