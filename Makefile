@@ -58,7 +58,7 @@ evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew i
 screenshots: packages-test $(STAMP) ## the dashboard at work, into docs/evidence (2 min)
 	$(BIN)/python -m tests.kit.screenshots
 
-mutants: packages-test $(STAMP) ## break each claim of the threat model once, and see its test fail (15 min)
+mutants: packages-test $(STAMP) ## break each claim of the threat model once, and see its test fail (8 min)
 	$(BIN)/python -m tests.mutation
 
 bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and against Tor's own port (5 min)

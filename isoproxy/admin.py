@@ -38,6 +38,8 @@ MAX_ANSWER: Final = 64 * 1024 * 1024
 _MAX_CLIENTS: Final = 32
 _NOBODY: Final = (FileNotFoundError, ConnectionRefusedError)
 _IDLE_S: Final = 60.0
+_ROOT: Final = 0
+"""User id of root."""
 
 _log = logger("admin")
 
@@ -194,7 +196,7 @@ def _is_trusted(writer: asyncio.StreamWriter) -> bool:
     sock = writer.get_extra_info("socket")
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return uid in (0, os.geteuid())
+    return uid in (_ROOT, os.geteuid())
 
 
 def _failure(text: str) -> Answer:

@@ -10,9 +10,10 @@ Theory of operation
     Clean connections exist before anybody asks, and one that a key has taken is replaced
     a random while later; so when they are opened says nothing about who asks when, and
     does not tie the replacement's first key to the key before.  All are pinged at random
-    intervals below the time after which servers drop silent clients.  New circuits are
-    limited per minute.  The bound connection that was unused longest goes when there are
-    too many.  A new epoch closes everything.
+    intervals below the time after which servers drop silent clients, each when it is due:
+    common rounds would show which connections belong together.  New circuits are limited
+    per minute.  The bound connection that was unused longest goes when there are too
+    many.  A new epoch closes everything.
 
 Invariants
     * A session is in exactly one place: clean, bound to one key, or reserved for our own
@@ -305,7 +306,7 @@ class ServerPool:
             self._rate = OpenRate(self.settings.opens_per_minute, self.settings.burst, now)
         self._ping(now)
         self._close_unused()
-        delay = 15.0
+        delay = min([15.0, *(due - now for due in self._ping_at.values())])
         for slot in self._slots.values():
             slot.clean = deque(s for s in slot.clean if not s.closed.is_set())
             slot.owed = [due for due in slot.owed if due > now]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isoproxy.sharing import FIELD_NAMES, SharingTable, StreamFields, mask_of, may_share
@@ -64,11 +64,13 @@ _streams = st.tuples(
         st.sampled_from([1, 1, 1, -2]),
         st.sampled_from([0, 0, 0, 0, 0, 1, 2]),
     ),
-    st.integers(0, 255),
+    st.sampled_from([0, DEFAULT, DESTADDR, DEFAULT | DESTADDR]) | st.integers(0, 255),
 )
 
 
 @given(st.lists(_streams, max_size=60))
+@example([(stream(), DEFAULT), (stream(host=b"b.bit"), DEFAULT), (stream(), DEFAULT | DESTADDR)])
+@example([(stream(), DEFAULT), (stream(), DEFAULT | DESTADDR), (stream(host=b"b.bit"), DEFAULT)])
 def test_decides_as_a_model_that_keeps_all_members(streams: list[tuple[StreamFields, int]]) -> None:
     table, model = SharingTable(), _Model()
     for one, fields in streams:
@@ -91,6 +93,10 @@ def test_a_group_is_bound_by_all_of_its_members_and_not_by_the_first() -> None:
     assert table.assign(stream(host=b"a"), DEFAULT) == table.assign(stream(host=b"b"), DEFAULT)
     isolating = table.assign(stream(host=b"a"), DEFAULT | DESTADDR)
     assert isolating != table.assign(stream(host=b"a"), DEFAULT)
+    table = SharingTable()
+    first = table.assign(stream(host=b"a"), DEFAULT)
+    assert table.assign(stream(host=b"a"), DEFAULT | DESTADDR) == first
+    assert table.assign(stream(host=b"b"), DEFAULT) != first
 
 
 def test_whoever_isolates_first_stays_apart() -> None:

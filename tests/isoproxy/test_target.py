@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
-from isoproxy.target import MAX_NAME_LENGTH, Target
+from isoproxy.target import Target
 
 SAFE = re.compile(r"[a-z0-9._:-]{1,249}", re.ASCII)
 
@@ -65,6 +65,11 @@ def test_accepted(host: str, canonical: str, is_ip: bool) -> None:
         b".a",
         b"a b",
         b"a\r\n250 OK",
+        b"a\r\nb",
+        b"a\nb",
+        b"a\rb",
+        b"a\n",
+        b"a\r",
         b"a\x00.b",
         b"caf\xe9.bit",
         b'a"b',
@@ -82,7 +87,7 @@ def test_accepted(host: str, canonical: str, is_ip: bool) -> None:
         b"[1.2.3.4]",
         b"[::1",
         b"fe80::1%eth0",
-        b"a" * (MAX_NAME_LENGTH + 1),
+        b"a" * 250,
     ],
 )
 def test_refused(host: bytes) -> None:

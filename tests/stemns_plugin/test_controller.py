@@ -259,9 +259,13 @@ async def test_nothing_of_a_stream_is_logged(
 ) -> None:
     class Failing(Table):
         async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
-            raise NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)
+            if name == "secret.bit":
+                raise NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)
+            raise KeyError("a defect")
 
     async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Failing()):
         tor.new(1, b"secret.bit:80")
-        await until(lambda: 1 in tor.closed)
+        tor.new(2, b"secret-defect.bit:80")
+        await until(lambda: {1, 2} <= set(tor.closed))
+    assert "name_service_defect" in caplog.text
     assert "secret" not in str([vars(record) for record in caplog.records])

@@ -91,15 +91,17 @@ async def test_the_destination_comes_from_version() -> None:
 
 async def test_each_destination_has_a_key_of_its_own() -> None:
     world = World()
-    for port in (8333, 8334, 8333):
-        hello = encode(MAINNET, VERSION, version_payload(port=port))
+    for host, port in (("1.2.3.4", 8333), ("1.2.3.4", 8334), ("1.2.3.5", 8333), ("1.2.3.4", 8333)):
+        address = IPv6Address(f"::ffff:{host}").packed
+        hello = encode(MAINNET, VERSION, version_payload(host=address, port=port))
         client, task = await world.serve(hello)
         peer = await world.peers.get()
         client.close()
         await task
         peer.close()
     keys = [key for key, _ in world.dialled]
-    assert keys[0] == keys[2] != keys[1]
+    assert keys[0] == keys[3]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_nothing_given_is_told_back() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"listener": "nope"},
+        {"listener": "marked"},
         {"target": "marked"},
         {"target": "marked:99999"},
         {"target": "mar ked:80"},

@@ -19,10 +19,11 @@ from tests.isoproxy.bitcoin.ends import V1End, V2End, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.isoproxy.cli.test_publish import publishing
-from tests.isoproxy.tor.scripted import ScriptedTor, until
+from tests.isoproxy.tor.scripted import ScriptedTor
 from tests.isoproxy.tor.test_onion import ADDED, SERVICE
 from tests.kit.dial import Refused, dial
 from tests.kit.tornet import TorNetwork
+from tests.kit.waiting import until
 
 NODE = Endpoint.tcp("127.0.0.1", 8333)
 

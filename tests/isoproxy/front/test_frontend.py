@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import stat
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from isoproxy.isolation import (
     Isolator,
     ListenerRule,
     client_of_address,
+    client_of_uid,
     own_group,
 )
 from isoproxy.names.answer import Want
@@ -38,6 +40,8 @@ from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import SocksPort, refusing, silent
+from tests.kit.users import NOBODY, effective_user
+from tests.kit.waiting import until
 
 GREETING = b"\x05\x01\x00"
 CONNECT = GREETING + b"\x05\x01\x00\x03\x06a.test\x00\x50"
@@ -98,6 +102,8 @@ async def say(front: FrontEnd, data: bytes, *, end: bool | None = None) -> bytes
         writer.write_eof()
     try:
         return await asyncio.wait_for(reader.read(), 10)
+    except TimeoutError:
+        pytest.fail("the connection was not ended")
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -315,7 +321,24 @@ async def test_draining_waits_for_flows_and_takes_no_new_ones() -> None:
         await asyncio.wait_for(draining, 2)
 
 
-async def test_a_unix_listener_knows_its_users_and_cleans_up(tmp_path: Path) -> None:
+WHO_CAN_COME = (0, NOBODY) if os.geteuid() == 0 else (os.geteuid(),)
+
+
+@pytest.mark.parametrize("uid", WHO_CAN_COME)
+async def test_a_unix_listener_tells_its_users_apart(uid: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "socks"
+        async with SocksPort() as port, front_end(port, endpoint=Endpoint.unix(str(path))) as front:
+            for way, mode in ((Path(directory), 0o755), (path, 0o666)):
+                way.chmod(mode)
+            with socket.socket(socket.AF_UNIX) as client:
+                with effective_user(uid):
+                    client.connect(str(path))
+                await until(lambda: list(front._per_client) == [client_of_uid(uid)], 5)
+            await until(lambda: not front._per_client)
+
+
+async def test_a_unix_listener_opens_for_us_alone_and_cleans_up(tmp_path: Path) -> None:
     endpoint = Endpoint.unix(str(tmp_path / "socks"))
     async with SocksPort() as port, front_end(port, endpoint=endpoint) as front:
         assert stat.S_IMODE((tmp_path / "socks").stat().st_mode) == 0o600
@@ -374,12 +397,23 @@ async def test_nothing_identifying_is_logged_or_counted(caplog: pytest.LogCaptur
     ) -> None:
         writer.write(encode_reply(len(port.requests) % 8 + 1))
 
+    shown, held = "", list[asyncio.StreamWriter]()
+    async with SocksPort(silent) as port, front_end(port) as front:
+        for data in (asks[0], asks[4], asks[5]):
+            _, writer = await client_of(front)
+            writer.write(data)
+            await until(lambda: len(port.requests) > len(held))
+            held.append(writer)
+        shown += repr(list(front.flows()))
+        for writer in held:
+            writer.close()
+        assert shown.count("FlowView") == 3
     async with SocksPort(failing) as port, front_end(port) as front:
         for data in asks:
             await say(front, data, end=False)
         front.defect(Silent(), ValueError("a defect"))
         front.counters.defects = 0
-        shown = caplog.text + repr(front.counters) + repr(list(front.flows()))
+        shown += caplog.text + repr(front.counters) + repr(list(front.flows()))
         for connection in front.connections:
             shown += repr(connection) + repr(connection.wish)
         assert "defect_ended_one_connection" in caplog.text

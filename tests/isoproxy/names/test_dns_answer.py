@@ -146,6 +146,9 @@ async def test_a_name_made_too_long_by_translation_is_said_to_be() -> None:
 
 
 async def test_policy_shows_private_addresses_or_none_at_all() -> None:
+    hidden = world()
+    assert lines((await hidden.ask("mixed.bit", "A")).answer) == ["mixed.bit. A 192.0.2.9"]
+    check_denial(await hidden.ask("mixed.bit", "AAAA"), "NOERROR")
     shown = await world(policy=Policy(allow_private_addresses=True)).ask("mixed.bit", "A")
     assert lines(shown.answer) == ["mixed.bit. A 10.0.0.1", "mixed.bit. A 192.0.2.9"]
     only_onion = world(policy=Policy(only_onion=True))

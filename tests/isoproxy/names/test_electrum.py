@@ -162,6 +162,9 @@ async def test_keys_never_share_a_connection() -> None:
         keys = [bench.isolator.own_key(str(n)) for n in range(5)]
         await asyncio.gather(*(bench.client.lookup(NAME, key) for key in keys for _ in range(10)))
         assert bench.client.pool.counts()[1] == 10
+        keys.append(bench.isolator.own_key("one that finds connections of others"))
+        await bench.client.lookup(NAME, keys[-1])
+        assert bench.client.pool.counts()[1] == 12
         pairs = [(item.username, item.password) for item in bench.dialer.credentials]
         assert len(set(pairs)) == len(pairs)
 
@@ -390,8 +393,10 @@ def stale(method: str, params: list[Any], result: Any) -> Any:
 
 
 async def test_a_withheld_update_is_found_at_another_server_and_the_censor_suspected() -> None:
-    censor = ElectrumServer(CHAIN, stale)
-    async with running(censor, ElectrumServer(CHAIN)) as bench:
+    censor, honest = ElectrumServer(CHAIN, stale), ElectrumServer(CHAIN)
+    async with running(censor, honest) as bench:
+        await bench.lookup()
+        honest.delay = 0.3  # the censor is the first to answer
         assert await value(bench, b"d/updated-thrice") == b'{"ip":"192.0.2.83"}'
         now = asyncio.get_running_loop().time()
         assert bench.client.pool.scores.of(bench.servers[0]).suspect_until > now

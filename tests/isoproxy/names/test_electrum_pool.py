@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -17,6 +18,7 @@ from isoproxy.names.servers import Server, parse_server
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.waiting import until
 
 CHAIN = RegtestChain.recorded()
 QUICK = PoolSettings(wait=2.0, open_timeout=2.0, refill_after=0.05)
@@ -57,12 +59,6 @@ async def running(*servers: ElectrumServer, settings: PoolSettings = QUICK) -> A
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110  what is waited for has no event
-            await asyncio.sleep(0.01)
-
-
 async def test_connections_are_ready_before_anybody_asks() -> None:
     async with running(ElectrumServer(CHAIN), ElectrumServer(CHAIN)) as bench:
         await until(lambda: bench.pool.counts() == (4, 0, 0))
@@ -77,6 +73,7 @@ async def test_a_key_keeps_its_connection_and_shares_it_with_nobody() -> None:
     async with running(ElectrumServer(CHAIN)) as bench:
         (server,), pool = bench.servers, bench.pool
         one, two = (bench.isolator.own_key(name) for name in ("one", "two"))
+        await until(lambda: pool.counts() == (2, 0, 0))
         first = await pool.session(one, server)
         assert await pool.session(one, server) is first
         other = await pool.session(two, server)
@@ -168,6 +165,7 @@ async def test_upkeep_never_uses_a_connection_that_carried_a_name() -> None:
     async with running(ElectrumServer(CHAIN)) as bench:
         server, pool = bench.servers[0], bench.pool
         key = bench.isolator.own_key("one")
+        await until(lambda: pool.counts() == (2, 0, 0))
         bound = await pool.session(key, server)
         reserved = await pool.reserve(server)
         assert reserved is not bound
@@ -230,7 +228,7 @@ async def test_a_server_that_breaks_the_protocol_is_a_liar() -> None:
 
 
 @pytest.mark.virtual_clock
-async def test_every_connection_is_pinged_at_random_times_before_servers_drop_it() -> None:
+async def test_every_connection_is_pinged_before_servers_drop_it() -> None:
     server = ElectrumServer(CHAIN)
     async with running(server, settings=PoolSettings(clean=3)) as bench:
         await bench.pool.session(bench.isolator.own_key("one"), bench.servers[0])
@@ -240,6 +238,24 @@ async def test_every_connection_is_pinged_at_random_times_before_servers_drop_it
         pings = [1 for method, _ in server.requests if method == "server.ping"]
         assert len(pings) >= 4
         assert server.connections == 4
+
+
+@pytest.mark.virtual_clock
+async def test_the_times_of_pings_are_random_and_on_no_grid() -> None:
+    clock = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    def noted(method: str, params: list[object], result: object) -> object:
+        if method == "server.ping":
+            times.append(clock())
+        return result
+
+    async with running(ElectrumServer(CHAIN, noted), settings=PoolSettings(clean=1)):
+        await asyncio.sleep(26 * 451)
+    gaps = [later - before for before, later in pairwise(times)]
+    assert 199.0 < min(gaps) < 325.0 < max(gaps) < 451.0
+    # connections pinged on one grid would show a server that they are of one client
+    assert len({round(gap, 1) for gap in gaps}) > 20
 
 
 @pytest.mark.virtual_clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
@@ -99,6 +99,9 @@ def test_any_socks4_handshake_in_any_pieces(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=200), max_size=12))
+@example([b"\x04\x01\x00\x50\x00\x00\x00\x01", *[b"u" * 200] * 11])  # a user name without end
+@example([b"\x04\x01\x00\x50\x00\x00\x00\x01u\x00", *[b"h" * 200] * 11])
+@example([b"\x05\xff" + bytes(200), bytes(55), *[b"\x01\xff"] * 11])
 def test_garbage_ends_in_one_documented_error_and_bounded_memory(chunks: list[bytes]) -> None:
     server = Server(accepts_username=accepts_username)
     for chunk in chunks:
@@ -109,7 +112,9 @@ def test_garbage_ends_in_one_documented_error_and_bounded_memory(chunks: list[by
             with pytest.raises(LocalProtocolError):
                 server.receive(b"x")
             return
-    assert len(server._buffer) <= 12 * 200
+    # at most a SOCKS4 request with two whole fields, or what came behind a request
+    assert server.leftover or len(server._buffer) <= 8 + 2 * (255 + 1)
+    assert len(server.leftover) <= MAX_LEFTOVER
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+from tests.kit.waiting import until
 
 PROTOCOLINFO = (
     b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK\r\n'
@@ -20,13 +21,6 @@ ANSWERS: dict[str, bytes] = {
         b"250 OK\r\n"
     ),
 }
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Look every few milliseconds until `condition` holds; TimeoutError if it never does."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-            await asyncio.sleep(0.005)
 
 
 class ScriptedTor:

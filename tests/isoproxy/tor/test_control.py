@@ -18,7 +18,8 @@ from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.control_wire import Bootstrap
 from isoproxy.tor.endpoint import Endpoint
-from tests.isoproxy.tor.scripted import ScriptedTor, until
+from tests.isoproxy.tor.scripted import ScriptedTor
+from tests.kit.waiting import until
 
 CIRC = b"650 CIRC %d %s $9CF77A9F7190283AD919645650CE0BD937029630~exit2 PURPOSE=GENERAL\r\n"
 

@@ -28,10 +28,11 @@ from isoproxy.tor.onion import (
     write_key,
 )
 from isoproxy.tor.process import ManagedTor
-from tests.isoproxy.tor.scripted import ScriptedTor, open_stream, until
+from tests.isoproxy.tor.scripted import ScriptedTor, open_stream
 from tests.kit.onion import ClientKey
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
+from tests.kit.waiting import until
 
 WEB = OnionPort(80, Endpoint.tcp("127.0.0.1", 8080))
 KEY = "ED25519-V3:" + base64.b64encode(bytes(range(64))).decode()

@@ -19,9 +19,10 @@ from isoproxy.tor.control_wire import Bootstrap
 from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.process import CONTROL_S, ManagedTor, Stage, TorState
 from isoproxy.tor.torrc import SOCKS_FLAGS
-from tests.isoproxy.tor.scripted import open_stream, until
+from tests.isoproxy.tor.scripted import open_stream
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
+from tests.kit.waiting import until
 
 OFFLINE = ["DisableNetwork 1"]
 
