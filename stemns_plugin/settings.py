@@ -40,7 +40,7 @@ from stemns_plugin.stemns_directory import StemnsDirectory, read_directory
 
 DEFAULT_FILE: Final = Path("/etc/isoproxy/stemns.toml")
 DEFAULT_CONTROL: Final = "127.0.0.1:9051"
-DEFAULT_COMMAND: Final = (sys.executable, "-m", "prop279")
+DEFAULT_COMMAND: Final = (sys.executable, "-P", "-m", "prop279")
 
 _KEYS: Final = {
     "stemns": {

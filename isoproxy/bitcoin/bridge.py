@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class BridgeSettings:
     deadlines: Deadlines = field(default_factory=Deadlines)
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
 class Flow:
     """One client's connection to one peer: whose it is, and what a status page shows.
 
@@ -154,9 +155,11 @@ async def _carry(
     settings: BridgeSettings,
     proven: ProvenV2,
 ) -> Ending:
+    its: Flow = weakref.proxy(flow)  # no cycle: the buffers go when the flow does
+
     def ready() -> None:
-        flow.transport = "v2"
-        proven.add(flow.key, flow.peer)
+        its.transport = "v2"
+        proven.add(its.key, its.peer)
 
     assert flow.network is not None
     translator = Translator(

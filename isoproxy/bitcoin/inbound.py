@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
@@ -50,7 +51,7 @@ class InboundSettings:
         return replace(self.options, version=replace(self.options.version, advertise_v2=True))
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
 class InboundFlow:
     """One peer's connection to the node, for a status page."""
 
@@ -119,8 +120,10 @@ class Inbound:
             )
 
     def _translator(self, flow: InboundFlow) -> Translator:
+        its: InboundFlow = weakref.proxy(flow)  # no cycle: the buffers go when the flow does
+
         def ready() -> None:
-            flow.transport = "v2"
+            its.transport = "v2"
 
         flow.translator = Translator(
             self._settings.network,

@@ -187,6 +187,7 @@ class _Process:
             try:
                 child = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",  # the folder that we are started in may be anybody's
                     "-m",
                     "isoproxy.front.worker",
                     str(theirs.fileno()),

@@ -181,6 +181,8 @@ class ElectrumSession:
             failure = error
         except OSError:
             failure = DialError(kind=ErrorKind.GENERAL_FAILURE)
+        except asyncio.CancelledError:
+            pass  # `close`: a task that ends as cancelled would keep this session in a cycle
         finally:
             self._end(failure)
 

@@ -182,7 +182,8 @@ def _after(seconds: float) -> Any:
 def judge(report: dict[str, Any], samples: Path) -> list[str]:
     """What is wrong with the run; adds the figures to the report."""
     columns = read(samples)
-    warm = report["minutes"] * 60 / 5
+    seconds = report["minutes"] * 60
+    warm = min(max(seconds / 5, _LIVES * report["plan"]["life"]), seconds / 2)
     report["warm_up_s"] = warm
     later = [n for n, seconds in enumerate(columns["seconds"]) if seconds >= warm]
     times = [columns["seconds"][n] for n in later]
@@ -219,6 +220,9 @@ def judge(report: dict[str, Any], samples: Path) -> list[str]:
 
 
 _SEATS: Final = ("streams", "names", "peers")
+_LIVES: Final = 4
+"""Mean lives of a flow until the crowd is of all ages, and of all the identities that these imply:
+by then all but one seat in fifty have changed hands."""
 _SLACK: Final = {"descriptors": 40, "tasks": 40}
 """What the light client's pool may hold more or less: connections come and go."""
 

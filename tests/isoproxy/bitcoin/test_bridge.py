@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -19,6 +20,8 @@ from isoproxy.target import Target
 from tests.isoproxy.bitcoin.ends import V1End, V2End, key, pair, receive, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.kit.garbage import no_collector
+from tests.kit.waiting import until
 
 ONION = Target.parse("a" * 56 + ".onion", 8333)
 CLEARNET = Target.parse("peer.example", 8333)
@@ -102,6 +105,28 @@ async def test_messages_flow_both_ways_and_the_session_is_shown() -> None:
     world.client.close()
     assert await world.ending() is Ending.CLIENT_CLOSED
     assert world.dials == 0
+
+
+async def buffers_of_an_ended_flow(shakes_hands: bool) -> weakref.ref[Translator]:
+    world = World(fallback=Fallback.NEVER)
+    if shakes_hands:
+        await V2End(world.peer).shake()
+    state = "v2" if shakes_hands else "detecting"
+    await until(lambda: world.flow.translator and world.flow.transport == state)
+    assert world.flow.translator is not None
+    buffers = weakref.ref(world.flow.translator)
+    world.peer.close()
+    await world.ending()
+    return buffers
+
+
+@pytest.mark.parametrize("shakes_hands", [True, False])
+async def test_a_flows_buffers_go_with_it(shakes_hands: bool) -> None:
+    """Without the garbage collector, which comes late, and lets many ended flows add up."""
+    with no_collector():
+        buffers = await buffers_of_an_ended_flow(shakes_hands)
+        await asyncio.sleep(0)
+        assert buffers() is None
 
 
 async def test_what_came_before_the_end_is_delivered() -> None:

@@ -118,6 +118,16 @@ async def test_a_worker_serves_with_the_keys_of_the_main_process() -> None:
         assert (asked.username, asked.password) == credentials_here(front)
 
 
+async def test_nothing_is_run_from_the_folder_that_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    async with SocksPort() as port, worker_beside(port) as (front, _):
+        assert await say(front, CONNECT + b"hello") == OK + b"hello"
+    assert os.listdir(tmp_path) == ["pickle.py"]
+
+
 async def test_what_it_counts_is_told() -> None:
     async with SocksPort() as port, worker_beside(port) as (front, workers):
         assert await say(front, CONNECT + b"hello") == OK + b"hello"

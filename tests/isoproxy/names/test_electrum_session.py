@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from isoproxy.names.electrum_session import (
 )
 from isoproxy.names.network import MAINNET, REGTEST, Network
 from tests.kit.electrum_server import Cut, ElectrumServer, Fault, Lie, Silence
+from tests.kit.garbage import no_collector
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain
 
 CHAIN = RegtestChain.recorded()
@@ -46,6 +48,17 @@ def instead(method: str, reply: Any) -> Lie:
         return reply
 
     return lie
+
+
+async def test_an_ended_session_is_gone_without_the_garbage_collector() -> None:
+    async with ElectrumServer(CHAIN) as server:
+        with no_collector():
+            session = await opened(server)
+            gone = weakref.ref(session)
+            await ended(session)
+            del session
+            await asyncio.sleep(0)
+            assert gone() is None
 
 
 async def test_the_handshake_is_one_round_trip() -> None:
