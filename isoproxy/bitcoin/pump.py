@@ -30,9 +30,7 @@ _TRIM_S: Final = 30.0
 class _End:
     """A socket and the side of the converter it belongs to."""
 
-    __slots__ = ("broke", "closed", "other", "reading", "side", "sock", "writing")
-
-    other: _End
+    __slots__ = ("broke", "closed", "reading", "side", "sock", "writing")
 
     def __init__(self, sock: socket.socket, side: Side, closed: Ending, broke: Ending) -> None:
         self.sock = sock
@@ -60,7 +58,6 @@ class _Pump:
             client, converter.client, Ending.CLIENT_CLOSED, Ending.CLIENT_BROKE_PROTOCOL
         )
         self._peer = _End(peer, converter.peer, Ending.PEER_CLOSED, Ending.PEER_BROKE_PROTOCOL)
-        self._client.other, self._peer.other = self._peer, self._client
         self._ending: Ending | None = None
         self._done: asyncio.Future[Ending] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -121,8 +118,9 @@ class _Pump:
             if not client.writing and not peer.writing:
                 self._conclude()
             return
-        for end in (client, peer):
-            wanted = not end.other.writing and self._converter.accepts(end.side)
+        # pairs, because ends that knew each other would outlive the flow, with their buffers
+        for end, other in ((client, peer), (peer, client)):
+            wanted = not other.writing and self._converter.accepts(end.side)
             if wanted != end.reading:
                 end.reading = wanted
                 if wanted:
