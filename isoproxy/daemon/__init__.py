@@ -162,6 +162,7 @@ class Daemon:
             self._notifier.stopping()
             seconds = self.config.limits.drain_timeout_s
             await self.workers.leave(seconds)
+            self.front.stop_listening()
             others = await self.workers.report()
             _log.notice("stopping", flows=len(self.front.connections) + len(others.flows))
             await asyncio.gather(self.workers.drain(seconds), self.front.drain(seconds))

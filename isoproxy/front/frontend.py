@@ -187,10 +187,14 @@ class FrontEnd:
         """Stop one listener; its connections stay."""
         self.listeners.pop(name).close()
 
-    async def drain(self, timeout_s: float) -> None:
-        """Stop listening, give open connections `timeout_s`, then end them."""
+    def stop_listening(self) -> None:
+        """Close all listeners; connections stay."""
         for name in list(self.listeners):
             self.close(name)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop listening, give open connections `timeout_s`, then end them."""
+        self.stop_listening()
         if self.connections and timeout_s > 0:
             self._drained = asyncio.Event()
             try:

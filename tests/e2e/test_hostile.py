@@ -24,13 +24,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.kit.dial import dial, receive_exactly
-from tests.kit.isoproxy_process import Isoproxy, many_descriptors, system
+from tests.kit.isoproxy_process import Isoproxy, descriptors, many_descriptors, system
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
 
 TOTAL: Final = 10_000
-AT_A_TIME: Final = 100
-HANDSHAKE_S: Final = 10
+AT_A_TIME: Final = 150
+HANDSHAKE_S: Final = 8
 PATIENCE_S: Final = HANDSHAKE_S + 15
 """By then every hostile connection is over; lingering and a busy machine included."""
 PEAK_KB: Final = 32 * 1024
@@ -337,7 +337,7 @@ def test_ten_thousand_hostile_connections(tor_network: TorNetwork, tmp_path: Pat
         assert bystander.worst_s < 5
         assert bystander.peak_kb - before < PEAK_KB
         assert after - before < GROWTH_KB
-        assert _descriptors(proxy) == open_before
+        assert _descriptors(proxy) <= open_before
         status = proxy.status()
         assert status["flows"] == []
         assert status["counters"]["defects"] == 0
@@ -348,8 +348,8 @@ def test_ten_thousand_hostile_connections(tor_network: TorNetwork, tmp_path: Pat
 
 def _descriptors(proxy: Isoproxy) -> int:
     proxy.wait_for("the end of all flows", lambda: not proxy.status()["flows"])
-    counts = []
+    members, counts = proxy.pids(), []
     for _ in range(5):
         time.sleep(0.1)
-        counts.append(proxy.descriptors())
+        counts.append(sum(map(descriptors, members)))
     return min(counts)

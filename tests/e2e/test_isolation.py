@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 
 from tests.kit.dial import dial, receive_exactly
-from tests.kit.isoproxy_process import TCP, Isoproxy, suspended, system
+from tests.kit.isoproxy_process import TCP, Isoproxy, system
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import Address, TorNetwork
 from tests.kit.witness import Stream, Witness
@@ -125,7 +125,6 @@ class Session:
     def __init__(self, proxy: Isoproxy, ports: list[int]):
         self._addresses = dict(zip(LISTENERS, proxy.addresses, strict=True))
         self._ports = ports
-        self._main = [proxy.pid] if proxy.status()["workers"] else []
         self._tuples: dict[tuple[str, int], str] = {}
 
     def targets(self, of: Tuple, number: int) -> tuple[str, int]:
@@ -153,21 +152,15 @@ class Session:
         """So many streams of every tuple, all tuples in turn and many at a time.
 
         The first of each tuple go ahead: Tor gives streams of one tuple that come at the
-        same moment a circuit each when it has several clean ones.  Where there are workers,
-        some streams come while these are on their own.
+        same moment a circuit each when it has several clean ones.
         """
-        half = (1 + streams) // 2
-        opened = self._open_numbers(held, range(1))
-        with suspended(*self._main):
-            opened += self._open_numbers(held, range(1, half))
-        return opened + self._open_numbers(held, range(half, streams))
-
-    def _open_numbers(self, held: contextlib.ExitStack, numbers: range) -> list[socket.socket]:
         opened: list[socket.socket] = []
         with ThreadPoolExecutor(40) as pool:
-            for job in [pool.submit(self.open, one, n) for n in numbers for one in TUPLES]:
-                opened.append(job.result())
-                held.callback(opened[-1].close)
+            for numbers in (range(1), range(1, streams)):
+                jobs = [pool.submit(self.open, one, n) for n in numbers for one in TUPLES]
+                for job in jobs:
+                    opened.append(job.result())
+                    held.callback(opened[-1].close)
         return opened
 
     def tuple_of(self, stream: Stream) -> Hashable:
@@ -209,7 +202,7 @@ def session(
         proxy = stack.enter_context(Isoproxy(tmp_path, settings, listeners=listeners))
         proxy.wait_for_workers(request.param)
         yield proxy, Session(proxy, [server.port for server in servers])
-        assert all(worker["accepted"] > 20 for worker in proxy.status()["workers"])
+        assert all(worker["accepted"] for worker in proxy.status()["workers"])
 
 
 def test_no_circuit_carries_two_tuples(

@@ -184,10 +184,6 @@ class Isoproxy:
         """The resident memory of all its processes, kB."""
         return sum(map(resident_kb, self.pids()))
 
-    def descriptors(self) -> int:
-        """How many descriptors its processes have open."""
-        return sum(map(descriptors, self.pids()))
-
     def _serving(self) -> int:
         return sum(worker["serving"] for worker in self.status()["workers"])
 
@@ -282,18 +278,6 @@ def _address(text: str) -> Address:
 
 
 # -- what the kernel says of a process
-
-
-@contextlib.contextmanager
-def suspended(*processes: int) -> Iterator[None]:
-    """Those processes do nothing meanwhile: what has to be done is done by others."""
-    for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in processes:
-            os.kill(pid, signal.SIGCONT)
 
 
 def pids(status: dict[str, Any]) -> list[int]:
