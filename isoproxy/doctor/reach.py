@@ -12,11 +12,13 @@ from typing import Final, NamedTuple
 from isoproxy.daemon.upstream import probe_socks
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.errors import OperationError
-from isoproxy.tor.control import Control
+from isoproxy.tor.control import Control, Phase
 from isoproxy.tor.control_session import connect
 from isoproxy.tor.endpoint import Endpoint
 
 _CONNECT_S: Final = 15.0
+_MOMENT_S: Final = 2.0
+"""What refuses for so long is not just starting."""
 _SOCKS: Final = "Tor's SocksPort"
 _CONTROL: Final = "Tor's ControlPort"
 
@@ -57,8 +59,7 @@ async def control_port(endpoint: Endpoint, password: str | None) -> AsyncIterato
     control.start()
     try:
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                await control.wait_ready()
+            await _connected(control)
         except (TimeoutError, OperationError):
             problem = control.state.problem or "no answer"
             yield ControlPort(None, failed(_CONTROL, *_told(problem)))
@@ -66,6 +67,17 @@ async def control_port(endpoint: Endpoint, password: str | None) -> AsyncIterato
             yield ControlPort(control, ok(_CONTROL, "it answers"))
     finally:
         await control.close()
+
+
+async def _connected(control: Control) -> None:
+    """Until it is up; raises TimeoutError, early where Tor has said no."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_MOMENT_S):
+            return await control.wait_ready()
+    if control.state.phase is Phase.BACKING_OFF:
+        raise TimeoutError
+    async with asyncio.timeout(_CONNECT_S):
+        await control.wait_ready()
 
 
 def _told(problem: str) -> tuple[str, str]:
