@@ -317,12 +317,12 @@ def test_ten_thousand_hostile_connections(tor_network: TorNetwork, tmp_path: Pat
     ):
         proxy.wait_ready()
         proxy.wait_for_workers()
-        asyncio.run(commit_all([*attacks[:1000], *FLOODS], proxy.address))
+        asyncio.run(commit_all([*attacks[:1000], *FLOODS], proxy.address), debug=False)
         before, open_before = proxy.resident_kb(), _descriptors(proxy)
         bystander = Bystander(proxy, echo.port)
         try:
             began = time.monotonic()
-            asyncio.run(commit_all([*attacks[1000:], *FLOODS], proxy.address))
+            asyncio.run(commit_all([*attacks[1000:], *FLOODS], proxy.address), debug=False)
             took = time.monotonic() - began
         finally:
             bystander.end()
