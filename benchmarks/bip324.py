@@ -264,6 +264,21 @@ def best_of(measure: Callable[[], float], rounds: int = 3) -> float:
     return min(measure() for _ in range(rounds))
 
 
+def alone() -> float:
+    """CPU seconds for a small message that is answered before the next one comes."""
+    return through_sockets(8, 5000, turns=True)
+
+
+def on_one_core(measure: Callable[[], float]) -> float:
+    """With all processes on one core: what a message costs, and not what waking a core does."""
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(everywhere)})
+    try:
+        return measure()
+    finally:
+        os.sched_setaffinity(0, everywhere)
+
+
 def rust(seconds: float) -> dict[str, float] | str:
     """MB/s of the Rust crate's cipher by payload size, or why there is no number."""
     if shutil.which("cargo") is None:
@@ -300,7 +315,8 @@ def measure(seconds: float) -> dict[str, float]:
         "small_in_memory_v1_to_v2_us": outgoing(SMALL, 500, seconds) * 1e6,
         "small_in_memory_v2_to_v1_us": incoming(SMALL, 500, seconds) * 1e6,
         "small_batched_us": best_of(lambda: through_sockets(SMALL, 100_000)) * 1e6,
-        "small_alone_us": best_of(lambda: through_sockets(8, 5000, turns=True)) * 1e6,
+        "small_alone_us": on_one_core(lambda: best_of(alone)) * 1e6,
+        "small_alone_idle_cores_us": best_of(alone) * 1e6,
         "handshake_us": handshake(seconds) * 1e6,
         **{f"cipher_{size}_mb_per_s": cipher(size, seconds) for size in CIPHER_SIZES},
     }
