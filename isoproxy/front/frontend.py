@@ -117,8 +117,8 @@ class FlowView:
     """One connection as `isoproxy status` shows it: no name, no address, no credential.
 
     `carrier` is what its circuit is chosen by (of a worker's, what Tor knows it by), None
-    before it is known; `target` is what
-    the client asked for, which shows where safe logging is off.
+    before it is known; `target` is what the client asked for, which shows where safe
+    logging is off.
     """
 
     listener: str
