@@ -17,7 +17,7 @@ Theory of operation
     and may send messages at once: it does not wait for the other's version packet.
 
     The owner puts what it received into `inbox`, calls `advance`, sends what that returns,
-    and once `session_id` is set reads packets: `next_size`, then `open_into`.
+    and reads messages with `open_next`.
 
 Invariants
     The 3 length bytes go through their cipher exactly once, however the stream is cut
@@ -50,6 +50,8 @@ MAX_GARBAGE: Final = 4095
 MAX_SENT_GARBAGE: Final = 4094
 TERMINATOR_LENGTH: Final = 16
 
+_number: Final = int.from_bytes
+
 
 class State(Enum):
     """How far a connection is."""
@@ -78,6 +80,7 @@ class Transport:
         "_magic",
         "_max_contents",
         "_opener",
+        "_reading",
         "_recv_terminator",
         "_scanned",
         "_sealer",
@@ -109,6 +112,7 @@ class Transport:
         self._recv_terminator = b""
         self._scanned = 0
         self._awaited = -1
+        self._reading = False
         self.inbox = ByteQueue()
         self.state = State.KEY if initiator else State.V1_CHECK
         self.session_id: bytes | None = None
@@ -175,6 +179,7 @@ class Transport:
             opener.authenticate(bytes(inbox.data[inbox.start : found]))
             inbox.start = found + TERMINATOR_LENGTH
             self.state = State.VERSION
+            self._reading = True
         elif len(inbox) >= MAX_GARBAGE + TERMINATOR_LENGTH:
             raise LimitExceeded("the BIP324 garbage has no end, or the peer is on another network")
         else:
@@ -185,61 +190,51 @@ class Transport:
         """True once messages may be sealed: from the other side's key on."""
         return self._sealer is not None
 
-    def next_size(self) -> int | None:
-        """The size of the next packet's contents, None while it is not complete.
+    def open_next(self, out: ByteQueue, offset: int) -> int | None:
+        """Open the next message; returns the size of its contents, None if none is complete.
 
-        Raises LimitExceeded if it is longer than the network allows.
+        Its header byte is written `offset` bytes behind the end of `out`, its contents
+        follow, and `out` does not count them as its own yet.  Packets that carry nothing
+        for the application, decoys and the version packet, are passed over.
+
+        Raises LimitExceeded if a packet is longer than the network allows and
+        RemoteProtocolError if it is not authentic.
         """
-        if self.state is not State.READY and self.state is not State.VERSION:
+        if not self._reading:
             return None
-        inbox = self.inbox
-        queued = inbox.end - inbox.start
-        size = self._awaited
-        if size < 0:
-            if queued < LENGTH_SIZE:
+        inbox, opener = self.inbox, self._opener
+        assert opener is not None
+        while True:
+            start, end, size = inbox.start, inbox.end, self._awaited
+            if size < 0:
+                if end - start < LENGTH_SIZE:
+                    return None
+                size = opener.open_length(
+                    _number(inbox.data[start : start + LENGTH_SIZE], "little")
+                )
+                if size > self._max_contents:
+                    raise LimitExceeded("a BIP324 packet is longer than its network allows")
+                self._awaited = size
+            if end - start < size + OVERHEAD:
+                inbox.expect(size + OVERHEAD)
                 return None
-            size = self._read_length()
-        if queued < size + OVERHEAD:
-            inbox.expect(size + OVERHEAD)
-            return None
-        return size
+            end = start + size + OVERHEAD
+            room = out.reserve(HEADER_SIZE + size, offset)
+            opener.open_into(inbox.view[start + LENGTH_SIZE : end], room)
+            inbox.start = end
+            self._awaited = -1
+            if room[0] & IGNORE:
+                self.decoys_received += 1
+            elif self.state is State.READY:
+                return size
+            else:
+                self.state = State.READY
 
-    def _read_length(self) -> int:
-        inbox, opener = self.inbox, self._opener
-        assert opener is not None
-        size = opener.open_length(inbox.data[inbox.start : inbox.start + LENGTH_SIZE])
-        if size > self._max_contents:
-            raise LimitExceeded("a BIP324 packet is longer than its network allows")
-        self._awaited = size
-        return size
-
-    def open_into(self, out: memoryview) -> bool:
-        """Open the packet that `next_size` told of into `out` (1 + size bytes).
-
-        Byte 0 of `out` becomes the header byte, the contents follow.  Returns False for
-        packets that carry nothing for the application: decoys and the version packet.
-        Raises RemoteProtocolError if the packet is not authentic.
-        """
-        inbox, opener = self.inbox, self._opener
-        assert opener is not None
-        start = inbox.start + LENGTH_SIZE
-        end = inbox.start + self._awaited + OVERHEAD
-        opener.open_into(inbox.view[start:end], out)
-        inbox.start = end
-        self._awaited = -1
-        if out[0] & IGNORE:
-            self.decoys_received += 1
-            return False
-        if self.state is State.VERSION:
-            self.state = State.READY
-            return False
-        return True
-
-    def seal_into(self, plaintext: bytes | bytearray | memoryview, out: memoryview) -> None:
-        """Seal a header byte and contents into `out`, 19 bytes longer; see PacketSealer."""
+    def seal_onto(self, plaintext: bytes | bytearray | memoryview, out: ByteQueue) -> None:
+        """Queue the packet of a header byte and contents; see PacketSealer."""
         if self._sealer is None:
             raise LocalProtocolError("nothing can be sealed before the other side's key came")
-        self._sealer.seal_into(plaintext, out)
+        self._sealer.seal_onto(plaintext, out)
 
     def seal(self, contents: bytes, *, ignore: bool = False) -> bytes:
         """One packet; a decoy if `ignore`."""
@@ -254,9 +249,7 @@ class Transport:
         """
         self.inbox.append(data)
         output = self.advance()
-        contents = []
-        while (size := self.next_size()) is not None:
-            out = bytearray(HEADER_SIZE + size)
-            if self.open_into(memoryview(out)):
-                contents.append(bytes(out[HEADER_SIZE:]))
+        contents, room = [], ByteQueue()
+        while (size := self.open_next(room, 0)) is not None:
+            contents.append(bytes(room.data[HEADER_SIZE : HEADER_SIZE + size]))
         return output, contents

@@ -55,13 +55,18 @@ class ByteQueue:
             self._expected = 0
         return self.reserve(wanted)
 
-    def reserve(self, size: int) -> memoryview:
-        """Exactly `size` bytes of room behind the queue; `added` makes them part of it."""
-        if self.start == self.end:
-            self.start = self.end = 0
-        if len(self.data) - self.end < size:
-            self._make_room(size)
-        return self.view[self.end : self.end + size]
+    def reserve(self, size: int, offset: int = 0) -> memoryview:
+        """Exactly `size` bytes of room, from `offset` bytes behind the queue.
+
+        `added` makes what is behind the queue part of it.
+        """
+        end = self.end
+        if self.start == end:
+            self.start = self.end = end = 0
+        if len(self.data) - end < offset + size:
+            self._make_room(offset + size)
+            end = self.end
+        return self.view[end + offset : end + offset + size]
 
     def _make_room(self, size: int) -> None:
         queued = self.end - self.start

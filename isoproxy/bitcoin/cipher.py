@@ -15,7 +15,7 @@ Theory of operation
     contents; the length counts the contents alone.
 
 Invariants
-    `seal_into` and `open_into` work where the caller says and copy nothing.  Keys of past
+    Packets are sealed and opened where the caller says, and nothing is copied.  Keys of past
     epochs and the secrets of the key schedule are dropped at once; Python cannot promise
     that no copy of them stays in memory.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +34,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
+from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.messages import MAX_CONTENTS
 from isoproxy.errors import LocalProtocolError, RemoteProtocolError
 
@@ -47,6 +49,10 @@ IGNORE: Final = 0x80
 
 _MASKS: Final = REKEY_INTERVAL * LENGTH_SIZE
 _EPOCH_STREAM: Final = bytes(_MASKS + 32)
+_COUNTERS: Final = tuple(number.to_bytes(4, "little") for number in range(REKEY_INTERVAL))
+_LAST: Final = REKEY_INTERVAL - 1
+_LENGTH_BITS: Final = 0xFFFFFF
+_WORD: Final = struct.Struct("<I")
 _REKEY_NONCE: Final = b"\xff\xff\xff\xff"
 
 Buffer = bytes | bytearray | memoryview
@@ -83,7 +89,7 @@ class SessionKeys:
 
 
 class FSChaCha20:
-    """Masks for the lengths of one direction; symmetric."""
+    """Masks for the lengths of one direction."""
 
     __slots__ = ("_epoch", "_key", "_position", "_stream")
 
@@ -93,14 +99,15 @@ class FSChaCha20:
         self._stream = b""
         self._position = _MASKS  # the first epoch's stream is made when it is needed
 
-    def next_mask(self) -> int:
-        """The 24 bits to XOR the next length with."""
+    def crypt(self, length: int) -> int:
+        """Mask or unmask the next length (24 bits); moves the cipher on."""
         position = self._position
         if position == _MASKS:
             self._begin_epoch()
             position = 0
         self._position = position + LENGTH_SIZE
-        return int.from_bytes(self._stream[position : position + LENGTH_SIZE], "little")
+        word: int = _WORD.unpack_from(self._stream, position)[0]
+        return length ^ (word & _LENGTH_BITS)
 
     def _begin_epoch(self) -> None:
         if self._stream:
@@ -112,36 +119,52 @@ class FSChaCha20:
 
 
 class FSChaCha20Poly1305:
-    """Authenticated encryption of the packets of one direction."""
+    """Authenticated encryption of the packets of one direction.
 
-    __slots__ = ("_decrypt", "_encrypt", "_epoch", "_number", "_tail")
+    `aad` is authenticated with the next packet, and with that one alone.
+    """
 
+    __slots__ = ("_decrypt", "_encrypt", "_epoch", "_number", "_tail", "aad")
+
+    _number: int
+    _tail: bytes
     _encrypt: Callable[[Buffer, Buffer, Buffer | None, Buffer], int]
     _decrypt: Callable[[Buffer, Buffer, Buffer | None, Buffer], int]
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, aad: bytes = b"") -> None:
+        self.aad = aad
         self._epoch = -1
         self._begin_epoch(ChaCha20Poly1305(key))
 
-    def encrypt_into(self, plaintext: Buffer, aad: bytes, out: Buffer) -> None:
+    def encrypt_into(self, plaintext: Buffer, out: Buffer) -> None:
         """Encrypt into `out` (exactly 16 bytes longer); may begin where `plaintext` does."""
-        self._encrypt(self._number.to_bytes(4, "little") + self._tail, plaintext, aad, out)
-        self._step()
+        number = self._number
+        self._encrypt(_COUNTERS[number] + self._tail, plaintext, self.aad, out)
+        self.aad = b""
+        self._number = number + 1
+        if number == _LAST:
+            self._rekey()
 
-    def decrypt_into(self, ciphertext: Buffer, aad: bytes, out: Buffer) -> None:
+    def decrypt_into(self, ciphertext: Buffer, out: Buffer) -> None:
         """Decrypt into `out` (exactly 16 bytes shorter); may begin where `ciphertext` does.
 
-        Raises cryptography's InvalidTag; `out` then holds bytes nobody may look at.
+        Raises RemoteProtocolError if the packet was not made by the other side; `out` then
+        holds bytes nobody may look at.
         """
-        self._decrypt(self._number.to_bytes(4, "little") + self._tail, ciphertext, aad, out)
-        self._step()
+        number = self._number
+        try:
+            self._decrypt(_COUNTERS[number] + self._tail, ciphertext, self.aad, out)
+        except InvalidTag:
+            raise RemoteProtocolError("a BIP324 packet is not authentic") from None
+        self.aad = b""
+        self._number = number + 1
+        if number == _LAST:
+            self._rekey()
 
-    def _step(self) -> None:
-        self._number += 1
-        if self._number == REKEY_INTERVAL:
-            key = bytearray(32 + TAG_SIZE)
-            self._encrypt(_REKEY_NONCE + self._tail, bytes(32), b"", key)
-            self._begin_epoch(ChaCha20Poly1305(key[:32]))
+    def _rekey(self) -> None:
+        key = bytearray(32 + TAG_SIZE)
+        self._encrypt(_REKEY_NONCE + self._tail, bytes(32), b"", key)
+        self._begin_epoch(ChaCha20Poly1305(key[:32]))
 
     def _begin_epoch(self, aead: ChaCha20Poly1305) -> None:
         self._encrypt, self._decrypt = aead.encrypt_into, aead.decrypt_into
@@ -151,60 +174,54 @@ class FSChaCha20Poly1305:
 
 
 class PacketSealer:
-    """The sending direction: contents to packets."""
+    """The sending direction: contents to packets; the first one authenticates `aad` too."""
 
-    __slots__ = ("_aad", "_lengths", "_packets")
+    __slots__ = ("_lengths", "_packets")
 
     def __init__(self, length_key: bytes, packet_key: bytes, aad: bytes) -> None:
         self._lengths = FSChaCha20(length_key)
-        self._packets = FSChaCha20Poly1305(packet_key)
-        self._aad = aad
+        self._packets = FSChaCha20Poly1305(packet_key, aad)
 
-    def seal_into(self, plaintext: Buffer, out: memoryview) -> None:
-        """Write the packet of `plaintext` (header byte and contents) to `out`.
+    def seal_onto(self, plaintext: Buffer, out: ByteQueue) -> None:
+        """Queue the packet of `plaintext` (header byte and contents).
 
-        `out` is exactly 19 bytes longer than `plaintext`.  Raises LocalProtocolError for
-        contents beyond 2^24 - 1 bytes, which the length field could not hold.
+        Raises LocalProtocolError for contents beyond 2^24 - 1 bytes, which the length field
+        could not hold.
         """
         size = len(plaintext) - HEADER_SIZE
         if not 0 <= size <= MAX_CONTENTS:
             raise LocalProtocolError("the contents do not fit a BIP324 packet")
-        out[:LENGTH_SIZE] = (size ^ self._lengths.next_mask()).to_bytes(LENGTH_SIZE, "little")
-        self._packets.encrypt_into(plaintext, self._aad, out[LENGTH_SIZE:])
-        self._aad = b""
+        room = out.reserve(size + HEADER_SIZE + TAG_SIZE, LENGTH_SIZE)
+        start = out.end
+        out.data[start : start + LENGTH_SIZE] = self._lengths.crypt(size).to_bytes(
+            LENGTH_SIZE, "little"
+        )
+        self._packets.encrypt_into(plaintext, room)
+        out.end = start + size + OVERHEAD
 
     def seal(self, contents: bytes, *, ignore: bool = False) -> bytes:
         """One packet as bytes; a decoy if `ignore`."""
-        out = bytearray(len(contents) + OVERHEAD)
-        self.seal_into(bytes([IGNORE if ignore else 0]) + contents, memoryview(out))
-        return bytes(out)
+        out = ByteQueue()
+        self.seal_onto(bytes([IGNORE if ignore else 0]) + contents, out)
+        return out.take()
 
 
 class PacketOpener:
-    """The receiving direction: packets to contents."""
+    """The receiving direction: packets to contents.
 
-    __slots__ = ("_aad", "_lengths", "_packets")
+    `open_length` turns a packet's length field, as a number, into the size of the contents;
+    call it once for each packet, it moves the cipher on.  `open_into` decrypts the rest of
+    the packet to header byte and contents, 16 bytes shorter; it raises RemoteProtocolError
+    if the other side did not make the packet.
+    """
+
+    __slots__ = ("_packets", "open_into", "open_length")
 
     def __init__(self, length_key: bytes, packet_key: bytes) -> None:
-        self._lengths = FSChaCha20(length_key)
         self._packets = FSChaCha20Poly1305(packet_key)
-        self._aad = b""
+        self.open_length: Final = FSChaCha20(length_key).crypt
+        self.open_into: Final = self._packets.decrypt_into
 
     def authenticate(self, aad: bytes) -> None:
         """Have the next packet authenticate `aad` too (the other side's garbage)."""
-        self._aad = aad
-
-    def open_length(self, field: Buffer) -> int:
-        """The size of the contents; call it once for each packet, it moves the cipher on."""
-        return int.from_bytes(field, "little") ^ self._lengths.next_mask()
-
-    def open_into(self, ciphertext: Buffer, out: memoryview) -> None:
-        """Decrypt header byte and contents (without length field) to `out`, 16 bytes shorter.
-
-        Raises RemoteProtocolError if the packet was not made by the other side.
-        """
-        try:
-            self._packets.decrypt_into(ciphertext, self._aad, out)
-        except InvalidTag:
-            raise RemoteProtocolError("a BIP324 packet is not authentic") from None
-        self._aad = b""
+        self._packets.aad = aad

@@ -207,36 +207,31 @@ class Translator:
                 begin = start + HEADER_LENGTH - len(prefix)
                 queue.data[begin : start + HEADER_LENGTH] = prefix
                 plaintext = queue.view[begin:end]
-            size = len(plaintext) + OVERHEAD - HEADER_SIZE
-            transport.seal_into(plaintext, out.reserve(size))
-            out.added(size)
-            traffic.wire += size
+            transport.seal_onto(plaintext, out)
+            traffic.wire += len(plaintext) + OVERHEAD - HEADER_SIZE
 
     def _peer_to_client(self) -> None:
         transport, out = self.transport, self.client.outbox
-        while (size := transport.next_size()) is not None:
-            room = out.reserve(_PACKET_AT + HEADER_SIZE + size)
-            if transport.open_into(room[_PACKET_AT:]):
-                self._to_v1(out, size)
+        while (size := transport.open_next(out, _PACKET_AT)) is not None:
+            self._to_v1(out, size)
 
     def _to_v1(self, out: ByteQueue, size: int) -> None:
         """Make the packet decrypted behind `out` a v1 message, or drop and count it."""
-        data, at = out.data, out.end
+        data, at, network = out.data, out.end, self.network
         payload_at = at + HEADER_LENGTH
         number = data[payload_at - 1] if size else 0
         if number:
-            kind, length = self.network.ids.received[number], size - 1
+            kind, length = network.ids.received[number], size - 1
         else:
             kind, length = _long_type(out, payload_at, size), size - 1 - TYPE_LENGTH
         if kind is None:
             self.to_client.dropped += 1
             return
-        if length > self.network.max_payload:
+        if length > network.max_payload:
             raise LimitExceeded("a Bitcoin message is longer than its network allows")
-        payload = out.view[payload_at : payload_at + length]
-        check = sha256(sha256(payload).digest()).digest()[:4]
-        HEADER.pack_into(data, at, self.network.magic, kind, length, check)
-        out.end = payload_at + length
+        out.end = end = payload_at + length
+        check = sha256(sha256(out.view[payload_at:end]).digest()).digest()  # cut by its field
+        HEADER.pack_into(data, at, network.magic, kind, length, check)
         row = self.to_client.tally(kind)
         row.messages += 1
         row.payload += length

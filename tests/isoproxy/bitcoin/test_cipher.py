@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.bitcoin import ellswift
+from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.cipher import (
     IGNORE,
     LENGTH_SIZE,
@@ -24,11 +25,16 @@ from tests.isoproxy.bitcoin.vectors import OURS, official, rows
 
 def opened(opener: PacketOpener, packet: bytes) -> tuple[int, bytes]:
     """Header byte and contents of one packet."""
-    size = opener.open_length(packet[:LENGTH_SIZE])
+    size = opener.open_length(length_field(packet))
     assert size == len(packet) - OVERHEAD
     out = bytearray(1 + size)
     opener.open_into(packet[LENGTH_SIZE:], memoryview(out))
     return out[0], bytes(out[1:])
+
+
+def length_field(packet: bytes | bytearray) -> int:
+    """The masked length of a packet."""
+    return int.from_bytes(packet[:LENGTH_SIZE], "little")
 
 
 def keys_of(secret: bytes, magic: bytes, *, initiator: bool) -> tuple[SessionKeys, list[bytes]]:
@@ -56,7 +62,7 @@ def test_our_packet_vectors_both_directions() -> None:
         opener = PacketOpener(order[0], order[1])
         for _ in range(int(row["index"])):
             assert opened(opener, sealer.seal(b"")) == (0, b"")
-        sealer._aad = data["aad"]
+        sealer._packets.aad = data["aad"]
         opener.authenticate(data["aad"])
         ignore = row["ignore"] == "1"
         contents = bytes.fromhex(row["contents"])
@@ -98,7 +104,7 @@ def test_the_bips_packet_vectors_both_directions() -> None:
         for _ in range(int(row["in_idx"])):
             opened(opener, sealer.seal(b""))
         aad = bytes.fromhex(row["in_aad"])
-        sealer._aad = aad
+        sealer._packets.aad = aad
         opener.authenticate(aad)
         contents = bytes.fromhex(row["in_contents"]) * int(row["in_multiply"])
         ignore = row["in_ignore"] == "1"
@@ -137,7 +143,7 @@ def test_every_altered_byte_is_noticed() -> None:
         altered[position] ^= 1
         opener = PacketOpener(bytes(32), bytes(32))
         opener.authenticate(b"garbage")
-        opener.open_length(packet[:LENGTH_SIZE])
+        opener.open_length(length_field(packet))
         with pytest.raises(RemoteProtocolError):
             opener.open_into(bytes(altered[LENGTH_SIZE:]), memoryview(bytearray(9)))
 
@@ -154,13 +160,20 @@ def test_garbage_is_authenticated_by_the_first_packet_only() -> None:
     assert opened(opener, second) == (0, b"two")
 
 
-def test_in_place() -> None:
-    block = bytearray(3 + 1 + 5 + 16)
-    block[3:9] = b"\x00hello"
-    view = memoryview(block)
-    PacketSealer(bytes(32), bytes(32), b"").seal_into(view[3:9], view)
+def test_packets_are_queued_behind_what_is_there() -> None:
+    queueing, sealing = (PacketSealer(bytes(32), bytes(32), b"") for _ in range(2))
+    out = ByteQueue()
+    out.append(b"before")
+    for text in (b"one", b"two"):
+        queueing.seal_onto(memoryview(b"\x00" + text), out)
+    assert out.take() == b"before" + sealing.seal(b"one") + sealing.seal(b"two")
+
+
+def test_a_packet_is_opened_where_it_is() -> None:
+    packet = bytearray(PacketSealer(bytes(32), bytes(32), b"").seal(b"hello"))
+    view = memoryview(packet)
     opener = PacketOpener(bytes(32), bytes(32))
-    assert opener.open_length(view[:3]) == 5
+    assert opener.open_length(length_field(packet)) == 5
     opener.open_into(view[3:], view[3:9])
     assert bytes(view[3:9]) == b"\x00hello"
 
@@ -172,7 +185,7 @@ def test_contents_beyond_the_length_field_are_refused() -> None:
     with pytest.raises(LocalProtocolError):
         sealer.seal(longest + b"x")
     with pytest.raises(LocalProtocolError):
-        sealer.seal_into(b"", memoryview(bytearray(19)))
+        sealer.seal_onto(b"", ByteQueue())
 
 
 def test_the_first_epochs_stream_waits_until_it_is_needed() -> None:
