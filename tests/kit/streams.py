@@ -1,16 +1,20 @@
 """Streams of the real tor as a controller sees them: their events, and the program `stemns`.
 
-`StreamEvents` follows what happens to every stream.  `stemns_command` starts the program that
-attaches streams; it prints `SERVING` when it does.
+`StreamEvents` follows what happens to every stream.  `stemns_command` and `stemns_with` start the
+program that attaches streams; it prints `SERVING` when it does, which `serving` waits for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,8 +74,32 @@ def stemns_command(directory: Path, node: Node, hosts: str = "") -> list[str]:
     """
     (directory / "hosts").write_text(hosts)
     plugin = [sys.executable, "-m", "prop279", "--hosts", str(directory / "hosts")]
+    return stemns_with(plugin, directory, node)
+
+
+def stemns_with(plugin: Sequence[str], directory: Path, node: Node) -> list[str]:
+    """The program for `node`, with this plugin for `.bit` and `.pet.onion`."""
+    plugin = list(plugin)
     (directory / "s.toml").write_text(
         f"[stemns]\ncontrol = 'unix:{node.control_path}'\nallow_private_addresses = true\n"
         f"[services]\nbit = {plugin!r}\n'pet.onion' = {plugin!r}\n"
     )
     return [sys.executable, "-m", "stemns_plugin", "-c", str(directory / "s.toml")]
+
+
+@contextlib.asynccontextmanager
+async def serving(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The program as a process, from when it serves; it is asked to end at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        assert line == SERVING
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 10)

@@ -9,11 +9,9 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import os
 import queue
 import random
 import re
-import signal
 import socket
 import struct
 import sys
@@ -33,7 +31,7 @@ from stemns_plugin.services import Services
 from tests.kit import onion
 from tests.kit.dial import dial
 from tests.kit.servers import WebServer
-from tests.kit.streams import SERVING, StreamEvents, stemns_command
+from tests.kit.streams import StreamEvents, serving, stemns_command
 from tests.kit.tornet import Control, Node, TorNetwork
 from tests.kit.waiting import until
 from tests.stemns_plugin.test_services import Table
@@ -366,24 +364,11 @@ async def test_names_that_forge_lines_change_nothing_for_other_streams(
 # -- the programs
 
 
-@contextlib.asynccontextmanager
-async def program(
+def program(
     tmp_path: Path, node: Node, hosts: str = ""
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """`stemns` as a process."""
-    process = await asyncio.create_subprocess_exec(
-        *stemns_command(tmp_path, node, hosts),
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
-        assert line == SERVING
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 10)
+    return serving(stemns_command(tmp_path, node, hosts))
 
 
 def children(pid: int) -> list[int]:

@@ -90,8 +90,9 @@ class RpcServer:
 
 
 def http(status: int, body: bytes, extra: bytes = b"") -> bytes:
-    """An HTTP response."""
-    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), extra, body)
+    """An HTTP response, the last on its connection."""
+    head = b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: %d\r\n" % (status, len(body))
+    return head + extra + b"\r\n" + body
 
 
 def chunked(body: bytes) -> bytes:
@@ -152,17 +153,22 @@ def electrum_methods(values: dict[bytes, Any], *, isolates: bool = True) -> dict
 
 
 def core_methods(values: dict[bytes, Any], *, downloading: bool = False) -> dict[str, Method]:
-    """Namecoin Core."""
+    """Namecoin Core: the options may be missing, in whole or in part, and unknown ones pass."""
 
     def name_show(params: Any) -> Any:
         if downloading:
             raise Failure(-10, "Namecoin is downloading blocks...")
-        name, options = params
-        raw = named(name, options["nameEncoding"])
+        name, options = params if len(params) == 2 else (*params, {})
+        encoding = options.get("nameEncoding", "ascii")
+        raw = named(name, encoding)
         value = values.get(raw, Failure(-4, f"name never existed: '{name}'"))
         if isinstance(value, Failure):
             raise value
-        return value if isinstance(value, dict) else record(raw, value, options["nameEncoding"])
+        if isinstance(value, dict):
+            return value
+        if options.get("valueEncoding", "ascii") == "hex":
+            return record(raw, value, encoding)
+        return record(raw, value, encoding, value=value.decode("ascii"), value_encoding="ascii")
 
     info = {"chain": "main", "blocks": 800_000, "initialblockdownload": downloading}
     return {"name_show": name_show, "getblockchaininfo": lambda params: info}

@@ -23,7 +23,7 @@ from isoproxy.names.rpc_client import (
     fixed_login,
 )
 from isoproxy.tor.endpoint import Endpoint
-from tests.isoproxy.names.rpc_server import Failure, RpcServer, chunked, http
+from tests.isoproxy.names.rpc_server import Failure, RpcServer, chunked, core_methods, http
 
 LOGIN = fixed_login("user", "pass")
 
@@ -45,6 +45,23 @@ async def test_a_call_and_its_result_over_tcp_and_a_unix_socket(tmp_path: Path) 
         async with server().running(path) as peer:
             assert await client(peer).call("echo", {"a": [1, "\u00e9"]}) == {"a": [1, "\u00e9"]}
             assert await client(peer).call("echo", []) == []
+
+
+async def test_the_stand_in_takes_every_form_that_namecoin_core_takes() -> None:
+    """ncdns has sent each of them at some time; what is not named is ASCII."""
+    hexadecimal = {"nameEncoding": "hex", "valueEncoding": "hex", "streamID": "a-1"}
+    forms: list[tuple[list[Any], str]] = [
+        (["d/x"], "{}"),
+        (["d/x", {"streamID": "a-1"}], "{}"),
+        (["d/x", {"valueEncoding": "hex"}], b"{}".hex()),
+        ([b"d/x".hex(), hexadecimal], b"{}".hex()),
+    ]
+    async with RpcServer(core_methods({b"d/x": b"{}"})).running() as peer:
+        for params, value in forms:
+            result = await client(peer).call("name_show", params)
+            assert isinstance(result, dict)
+            assert (result["name"], result["value"]) == (params[0], value)
+            assert (result["value_encoding"] == "hex") == (value != "{}")
 
 
 async def test_an_error_keeps_its_text_out_of_its_own() -> None:
