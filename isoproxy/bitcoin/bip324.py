@@ -50,8 +50,6 @@ MAX_GARBAGE: Final = 4095
 MAX_SENT_GARBAGE: Final = 4094
 TERMINATOR_LENGTH: Final = 16
 
-_number: Final = int.from_bytes
-
 
 class State(Enum):
     """How far a connection is."""
@@ -62,6 +60,9 @@ class State(Enum):
     GARBAGE = "garbage"
     VERSION = "version"
     READY = "ready"
+
+
+_READY: Final = State.READY
 
 
 class Transport:
@@ -209,9 +210,9 @@ class Transport:
             if size < 0:
                 if end - start < LENGTH_SIZE:
                     return None
-                size = opener.open_length(
-                    _number(inbox.data[start : start + LENGTH_SIZE], "little")
-                )
+                data = inbox.data
+                masked = data[start] | data[start + 1] << 8 | data[start + 2] << 16
+                size = opener.open_length(masked)
                 if size > self._max_contents:
                     raise LimitExceeded("a BIP324 packet is longer than its network allows")
                 self._awaited = size
@@ -225,7 +226,7 @@ class Transport:
             self._awaited = -1
             if room[0] & IGNORE:
                 self.decoys_received += 1
-            elif self.state is State.READY:
+            elif self.state is _READY:
                 return size
             else:
                 self.state = State.READY

@@ -192,12 +192,9 @@ class PacketSealer:
         if not 0 <= size <= MAX_CONTENTS:
             raise LocalProtocolError("the contents do not fit a BIP324 packet")
         room = out.reserve(size + HEADER_SIZE + TAG_SIZE, LENGTH_SIZE)
-        start = out.end
-        out.data[start : start + LENGTH_SIZE] = self._lengths.crypt(size).to_bytes(
-            LENGTH_SIZE, "little"
-        )
-        self._packets.encrypt_into(plaintext, room)
-        out.end = start + size + OVERHEAD
+        _WORD.pack_into(out.data, out.end, self._lengths.crypt(size))
+        self._packets.encrypt_into(plaintext, room)  # also over the fourth byte of that word
+        out.end += size + OVERHEAD
 
     def seal(self, contents: bytes, *, ignore: bool = False) -> bytes:
         """One packet as bytes; a decoy if `ignore`."""
