@@ -294,6 +294,31 @@ def test_a_forged_new_cannot_change_a_target_nor_join_a_group() -> None:
     assert action.isolation not in {evil, tor.isolation(3, user=b"good")}
 
 
+def test_forged_news_cannot_crowd_out_the_genuine_one() -> None:
+    tor = _Tor()
+    evil = tor.isolation(1, user=b"evil")
+    for number in range(10):
+        tor.say(b"650 STREAM 2 NEW 0 x%d.test:80 SOURCE_ADDR=127.0.0.1:1" % number)
+        tor.say(b'650 STREAM 2 NEW 0 a.bit:80 SOURCE_ADDR=127.0.0.1:1 SOCKS_USERNAME="evil"')
+    (action,) = tor.new(2, b"a.bit:80", user=b"good")
+    assert isinstance(action, LookUp)
+    assert action.event is None
+    assert action.isolation != evil
+
+
+def test_a_stream_cannot_name_its_own_origin_and_epoch() -> None:
+    tor = _Tor()
+    victim = tor.isolation(1, user=b"u")
+    tor.listed[18] = b"18 NEWRESOLVE 0 a.bit:0"  # and what its name holds behind a line break
+    tor.streams.on_line(b"650 STREAM 18 NEWRESOLVE 0 a.bit:0")
+    head = b"650 STREAM 18 NEWRESOLVE 0 a.bit:0 SOURCE_ADDR=127.0.0.1:5"
+    tor.say(head + b' SOCKS_USERNAME="u"', epoch=7)
+    (action,) = tor.wait(18, b"a.bit:0", epoch=7)
+    assert isinstance(action, LookUp)
+    assert action.event is None
+    assert tor.isolation(2, user=b"u") == victim
+
+
 def test_a_forged_end_abandons_nothing() -> None:
     tor = _Tor()
     tor.new(5, b"a.bit:80")
