@@ -3,7 +3,9 @@
 Theory of operation
     A `Session` is one life of Tor's control port.  It holds three connections (why:
     `stemns_plugin.wire`), feeds event lines to `Streams`, takes listings as long as
-    `Streams` wants them, one at a time, and carries out the actions.  While one listing is
+    `Streams` wants them, one at a time, and carries out the actions.  Tor writes an event
+    later than it lists the stream, so each listing is acted on only after the events have
+    caught up; else a forged NEW event could be the only one there is.  While one listing is
     under way, hints for the next one gather, so that under load one listing serves many
     streams.  Each look-up is a task; an attachment is a command and a callback.
 
@@ -176,6 +178,7 @@ class Session:
             if self._streams.wants_listing:
                 self._streams.begin_listing()
                 lines = await self._queries.listing(*self._keys)
+                await self._events.caught_up()  # every stream listed has announced itself
                 mappings = lines if len(self._keys) > 1 else ()
                 self._carry_out(self._streams.on_listing(lines, mappings))
                 if not self.is_ready:

@@ -28,7 +28,7 @@ from stemns_plugin.guard import (
     judge,
 )
 from tests.kit.waiting import until
-from tests.stemns_plugin.scripted_tor import ScriptedTor
+from tests.stemns_plugin.scripted_tor import ISO, ScriptedTor
 
 FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
 MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
@@ -305,6 +305,18 @@ async def test_a_stream_of_uncertain_origin_is_offered_to_nobody(tmp_path: Path)
         )
         place.tor.emit(line + tail)  # forged by workstation one
         place.tor.new(5, b"a.bit:80", source=TWO.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == two.events() == []
+
+
+async def test_a_stream_is_not_offered_to_who_announced_it_before_tor_did(tmp_path: Path) -> None:
+    """Tor lists a stream before it writes the event that tells where it came from."""
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        place.tor.unwritten.append(
+            b"650 STREAM 5 NEW 0 a.bit:80 SOURCE_ADDR=%s:5 PURPOSE=USER" % TWO.encode() + ISO
+        )
         await until(lambda: 5 in place.tor.closed)
         assert one.events() == two.events() == []
 
