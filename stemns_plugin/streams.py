@@ -56,6 +56,7 @@ from stemns_plugin.grammar import (
     WAITING,
     Claim,
     StreamEvent,
+    bare,
     parse_event,
     parse_listing,
     parse_mappings,
@@ -281,7 +282,7 @@ class Streams:
         return [*self._abandoned(stream), Close(stream)]
 
     def _decide(self, claim: Claim, host: bytes, names: Mapping[bytes, set[bytes]]) -> list[Action]:
-        mapped = names.get(host.strip(b"[]"))
+        mapped = names.get(bare(host))
         if mapped is not None and any(self._ours(name) for name in mapped):
             if len(mapped) > 1:
                 return [Close(claim.id)]

@@ -401,6 +401,24 @@ def test_virtual_addresses_are_looked_through() -> None:
     assert tor.look([*mappings, b"10.206.129.52 forged.test NEVER"]) == [Close(7, CLOSED)]
 
 
+@pytest.mark.parametrize("host", [b"[fea3:7bae::1]", b"[FEA3:7BAE::1]", b"fea3:7bae::1"])
+def test_virtual_addresses_of_ipv6_are_looked_through(host: bytes) -> None:
+    tor = _Tor()
+    tor.listed[5] = b"5 NEW 0 %s:80" % host
+    tor.say(b"650 STREAM 5 CONTROLLER_WAIT 0 %s:80" % host)
+    assert looked_up(tor.look([b"[fea3:7bae::1] foo.bit NEVER"])) == ["foo.bit"]
+
+
+def test_a_mapping_forged_by_a_streams_name_maps_nothing() -> None:
+    tor = _Tor()
+    forged = [b"250+address-mappings/all=", b"192.0.2.1 evil.bit NEVER"]
+    genuine = [b"250+address-mappings/all=", b"10.206.129.52 foo.bit NEVER", b".", b"250 OK"]
+    streams = [b"250+stream-status=", b"18 NEWRESOLVE 0 a", *forged, b"5 NEW 0 192.0.2.1:80"]
+    tor.listed[5] = b"5 NEW 0 192.0.2.1:80"
+    tor.say(b"650 STREAM 5 CONTROLLER_WAIT 0 192.0.2.1:80")
+    assert tor.look([*streams, b".", *genuine]) == [Attach(5)]
+
+
 _lines = st.one_of(
     st.binary(max_size=60),
     st.builds(
