@@ -125,6 +125,7 @@ class Session:
             await self._check_tor()
             self._events, self._queries = await connect(), await connect()
             await self._events.subscribe("STREAM", "SIGNAL", "CONF_CHANGED", on_line=self._on_line)
+            self._check_wanted.set()  # for a reload that came before we could hear of it
             stack.push_async_callback(self._end_tasks)
             self._start(self._list_streams())
             self._start(self._keep_safe())
@@ -145,7 +146,11 @@ class Session:
             raise UnsafeTor("stemns needs Tor 0.4.5.1 or later; install a current Tor")
         if await self._setting(OPTION) != b"1":
             raise UnsafeTor(HOW_TO_SET)
-        if await self._setting("AutomapHostsOnResolve") == b"1":
+        await self._learn_mapping()
+
+    async def _learn_mapping(self) -> None:
+        """Ask for virtual addresses too, once Tor hands them out."""
+        if len(self._keys) == 1 and await self._setting("AutomapHostsOnResolve") == b"1":
             self._keys.append("address-mappings/all")
 
     async def _setting(self, name: str) -> bytes:
@@ -199,6 +204,7 @@ class Session:
                     consequence="unresolved names may have reached exits; the option is set again",
                     advice=HOW_TO_SET,
                 )
+            await self._learn_mapping()
 
     # -- what goes out
 
