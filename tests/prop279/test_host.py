@@ -177,6 +177,36 @@ async def test_a_deaf_program_is_killed_at_the_end() -> None:
         os.kill(pid, 0)
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie, which has no command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+async def test_what_a_shell_started_is_ended_with_it(tmp_path: Path) -> None:
+    script = f'echo $$ >> {tmp_path}/pids; "$0" -S "$1" "$2" & echo $! >> {tmp_path}/pids; wait'
+    command = ["/bin/sh", "-c", script, sys.executable, _PROGRAM, "deaf"]
+    limits = Limits(first_wait=0.02, query_timeout=0.2, silent_timeouts=1, end_timeout=0.2)
+    async with PluginHost(command, limits=limits) as plugin:
+        await until(lambda: plugin.is_ready)
+        assert await kind_of(plugin, "a.bit") is ErrorKind.NAME_TIMEOUT
+        await until(lambda: plugin.starts >= 2 and plugin.is_ready)
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(pids) >= 4
+    await until(lambda: not any(map(runs, pids)))
+
+
+async def test_a_shells_child_has_time_to_end_by_itself(tmp_path: Path) -> None:
+    child = "import sys, time; print('INIT 1 0', flush=True); sys.stdin.read(); time.sleep(0.3)"
+    script = f'trap "exit" TERM; (trap "" TERM; "$0" -S -c "$1"; touch {tmp_path}/done) & wait'
+    command = ["/bin/sh", "-c", script, sys.executable, child]
+    async with PluginHost(command, limits=Limits(end_timeout=30)) as plugin:
+        await until(lambda: plugin.is_ready)
+    assert (tmp_path / "done").exists()
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.25])
 async def test_it_ends_whatever_it_is_doing(moment: float) -> None:
     """Dying, waiting for the next start, starting: closing the host is never swallowed."""
