@@ -176,7 +176,9 @@ class PluginHost:
             try:
                 self._write(self._held.pop(query))
             except NamingError as error:
-                self._pending[query].set_exception(error)
+                future = self._pending[query]
+                if not future.done():  # else who asked has gone away
+                    future.set_exception(error)
 
     def _count_timeout(self, *, asked: bool) -> None:
         if not asked:

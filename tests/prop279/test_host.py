@@ -154,6 +154,19 @@ async def test_no_more_than_so_many_queries_are_under_way() -> None:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_a_held_query_that_was_given_up_as_the_program_ended_harms_nobody() -> None:
+    plugin = host()
+    held = [asyncio.create_task(plugin.resolve(f"{name}.bit", b"id")) for name in "ab"]
+    await asyncio.sleep(0)
+    held[0].cancel()  # it has not run since when the program is ready, and gone
+    plugin._ready = True
+    plugin._send_held()
+    with pytest.raises(asyncio.CancelledError):
+        await held[0]
+    with pytest.raises(NamingError):
+        await held[1]
+
+
 async def test_a_program_that_does_not_read_is_not_written_to_without_bound() -> None:
     async with host("frozen", unread=1000, queries=100_000, query_timeout=1.0) as plugin:
         await until(lambda: plugin.is_ready)
