@@ -76,7 +76,7 @@ def check_learned(address: IPv4Address | IPv6Address) -> None:
     """Raise PolicyRefusal(ADDRESS_REFUSED) unless `address` is global unicast."""
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address.sixtofour or address
-    if isinstance(address, IPv6Address) and address.teredo is not None:
+    if isinstance(address, IPv6Address) and (address.teredo or address.is_site_local):
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
     if not address.is_global or address.is_multicast or address.is_reserved:
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)

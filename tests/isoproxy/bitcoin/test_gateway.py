@@ -117,6 +117,7 @@ async def test_each_destination_has_a_key_of_its_own() -> None:
         "::ffff:224.0.0.1",
         "::ffff:100.64.0.1",
         "fe80::1",
+        "fec0::1",
         "fc00::1",
         "ff02::1",
         "fd87:d87e:eb43::1",
