@@ -16,6 +16,7 @@ from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.grammar import StreamEvent, parse_event
 from stemns_plugin.guard import (
+    MAX_CLIENTS_OF_ONE,
     Attached,
     Closed,
     Effect,
@@ -100,6 +101,7 @@ def offers() -> dict[int, Offer]:
         (b"GETCONF", b"552 ", None),
         (b"GETINFO address", b"552 ", None),
         (b"GETINFO version circuit-status", b"552 ", None),
+        (b"GETINFO" + b" stream-status" * 9, b"512 ", None),
         (b"GETINFO \xff\r", b'552 Unrecognized key "?"', None),
         (b"SETEVENTS STREAM CIRC", b"552 ", None),
         (b"", b"510 ", None),
@@ -370,3 +372,21 @@ async def test_a_client_that_floods_is_cut_off_and_others_are_not(tmp_path: Path
         await until(one._task.done)
         two = await place.workstation(TWO)
         assert await two.ask(b"GETINFO version") == b"250 OK"
+
+
+async def test_a_flood_of_commands_delays_no_other_workstation(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        one._writer.write(b"\r\n" * 20_000)
+        await until(lambda: b"510 Command filtered" in one.lines)
+        assert await two.ask(b"GETCONF __LeaveStreamsUnattached")
+        assert len(one.lines) < 10_000
+
+
+async def test_one_workstation_cannot_take_all_connections(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        for _ in range(MAX_CLIENTS_OF_ONE):
+            await place.workstation(ONE)
+        one_more = await place.workstation(ONE, follow=False)
+        await asyncio.wait_for(one_more._task, 10)  # hung up
+        await place.workstation(TWO)
