@@ -18,9 +18,10 @@ Theory of operation
 
 Invariants
     No byte of a client reaches Tor: what Tor is told is built from a checked stream and a
-    validated target.  A client learns nothing of streams that are not offered to it.  A
-    stream whose origin is not certain is offered to nobody, and closed.  A stream under a
-    suffix is never attached before it was redirected away from it.
+    validated target.  A client learns nothing of streams that are not offered to it, not
+    even how many there are: it is told numbers of the guard's.  A stream whose origin is
+    not certain is offered to nobody, and closed.  A stream under a suffix is never attached
+    before it was redirected away from it.  What a client sends delays no other.
     With `username` set, streams of other users are closed without being offered: a web
     page that tries a name cannot tell whether somebody here resolves such names.
 """
@@ -30,9 +31,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Final, cast
 
@@ -336,6 +338,7 @@ class Desk:
             if not offers:
                 del self._open[source]
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        event = replace(event, id=_number_beside(offers))
         waiting = offers[event.id] = _Open(Offer(event))
         for client in clients:
             client.say(write_event(event, event.status))
@@ -357,6 +360,13 @@ class Desk:
         if self._username is None:
             return True
         return self._username.fullmatch(event.fields.username or b"") is not None
+
+
+def _number_beside(offers: Mapping[int, object]) -> int:
+    """A stream's number for a workstation; Tor's own would tell how many streams others have."""
+    while (number := secrets.randbelow(10**15) + 1) in offers:
+        pass
+    return number
 
 
 def _fail(waiting: _Open) -> None:
