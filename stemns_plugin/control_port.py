@@ -133,8 +133,11 @@ class ControlConnection(asyncio.Protocol):
             )
 
     async def _by_cookie(self, methods: Methods) -> bytes:
-        """The AUTHENTICATE command that Tor's cookie gives."""
-        if methods.cookie_file is None or not {b"SAFECOOKIE", b"COOKIE"} & methods.names:
+        """The AUTHENTICATE command that Tor's cookie gives.
+
+        The cookie itself is never sent: whoever took Tor's port could name any file as one.
+        """
+        if methods.cookie_file is None or b"SAFECOOKIE" not in methods.names:
             raise OperationError(
                 "Tor's control port wants a password; set tor.control_password, or write "
                 "CookieAuthentication 1 into Tor's torrc"
@@ -149,8 +152,6 @@ class ControlConnection(asyncio.Protocol):
             ) from None
         if len(cookie) != COOKIE_LENGTH:
             raise OperationError("the file that Tor names as its control cookie is none")
-        if b"SAFECOOKIE" not in methods.names:
-            return command("AUTHENTICATE", cookie.hex())
         proof = SafeCookie(cookie, secrets.token_bytes(32))
         return proof.answer(await self.request(proof.challenge()))
 

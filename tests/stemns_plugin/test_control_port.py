@@ -165,11 +165,12 @@ async def test_with_a_password(tmp_path: Path, cookie: Path) -> None:
         assert tor.log[-1] == b'AUTHENTICATE "a \\"b\\""'
 
 
-async def test_with_a_plain_cookie(tmp_path: Path, cookie: Path) -> None:
+async def test_the_cookie_itself_is_never_sent(tmp_path: Path, cookie: Path) -> None:
     async with ScriptedTor(tmp_path / "c").listening() as tor:
         tor.auth = methods(b"COOKIE", cookie)
-        await opened(tor)
-        assert tor.log[-1] == b"AUTHENTICATE " + COOKIE.hex().encode()
+        with pytest.raises(OperationError, match="wants a password"):
+            await opened(tor)
+        assert len(tor.log) == 1
 
 
 class _Proving(ScriptedTor):
@@ -216,7 +217,7 @@ async def test_what_to_do_when_authentication_is_impossible(tmp_path: Path, name
 async def test_a_file_that_is_no_cookie_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"a private key of somebody's" * 10)
     async with ScriptedTor(tmp_path / "c").listening() as tor:
-        tor.auth = methods(b"COOKIE", tmp_path / "secret")
+        tor.auth = methods(b"COOKIE,SAFECOOKIE", tmp_path / "secret")
         with pytest.raises(OperationError, match="is none"):
             await opened(tor)
         assert len(tor.log) == 1
