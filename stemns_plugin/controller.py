@@ -28,7 +28,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
@@ -78,7 +78,7 @@ class ControllerSettings:
     """Where Tor is, and what answers are believed."""
 
     control: Endpoint
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     allow_internal: bool = False
 
 
