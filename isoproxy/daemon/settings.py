@@ -52,8 +52,9 @@ def listener_settings(config: Config) -> dict[str, ListenerSettings]:
 
 
 def session_rule(config: Config, listener: ListenerConfig) -> SessionRule:
+    """A listener's rule; a group of its own is that of name and place: a reload can move both."""
     group = (
-        own_group(listener.name)
+        own_group(f"{listener.name} {listener.address}")
         if listener.session_group is None
         else shared_group(listener.session_group)
     )
