@@ -30,6 +30,7 @@ from isoproxy.config import (
     Loaded,
     admin_address,
     changed_keys,
+    check_reload,
     private_directory,
     state_directory,
 )
@@ -179,6 +180,7 @@ class Daemon:
         self._notifier.reloading()
         try:
             loaded = self._read_again()
+            check_reload(loaded.config, verbatim=self.isolator.verbatim)
             changed = changed_keys(self.config, loaded.config)
             fresh = loaded.config.names != self.config.names
             names = self._new_names(loaded.config) if fresh else self.names

@@ -216,6 +216,27 @@ async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
         assert "9999" not in service.text()
 
 
+async def test_a_reload_cannot_have_tor_merge_what_is_kept_apart(tmp_path: Path) -> None:
+    """Whether Tor sees the applications' own credentials is settled at the start."""
+    file = tmp_path / "isoproxy.toml"
+    async with SocksPort() as tor:
+        head = f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
+        listener = '[[listener]]\naddress="127.0.0.1:0"\nisolate=["SOCKSAuth"]\n'
+        file.write_text(f'{head}credentials="verbatim"\n{listener}')
+        async with running(tmp_path, "-c", str(file)) as service:
+            assert await echoes(service, user=b"me")
+            assert tor.requests[-1].username == b"me"
+            file.write_text(f'{head}{listener}{listener}name="second"\n')
+            answer = await service.ask("reload", "-c", str(file))
+            assert answer.code == 1
+            assert "tor.credentials: it stays what it was at the start" in answer.err
+            file.write_text(head + listener)
+            answer = await service.ask("reload", "-c", str(file))
+            assert "after a restart: tor.credentials" in answer.out
+            answer = await service.ask("newnym", "-c", str(file))
+            assert answer.code == 1  # only Tor could renew them, and there is no control port
+
+
 async def test_tor_that_is_away_is_reported_and_served_once_it_is_back(tmp_path: Path) -> None:
     path = tmp_path / "tor"
     away = SocksPort(endpoint=Endpoint.unix(str(path)))

@@ -30,6 +30,7 @@ VERBATIM = "tor.credentials=verbatim"
             'listener.1.isolate=["SOCKSAuth"]',
         ),
         ("listener=[]", "bitcoin.gateway.0.address=127.0.0.1:1324"),
+        ('listener.0.isolate=["SOCKSAuth"]', "bitcoin.gateway.0.address=127.0.0.1:1324"),
     ],
 )
 def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[str, ...]) -> None:
