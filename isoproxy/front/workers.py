@@ -200,7 +200,10 @@ class _Process:
                 _log.err("worker_not_started", error=error)
                 return
         self._child = child
-        self._channel = Channel(workers.front.reactor, ours, self._on_message, self._on_end)
+        front = workers.front
+        self._channel = Channel(
+            front.reactor, ours, self._on_message, self._on_end, front.out_of_descriptors
+        )
         try:
             if workers.ending:  # it was on its way meanwhile
                 return

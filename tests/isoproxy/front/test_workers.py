@@ -7,7 +7,9 @@ comes to the worker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -246,6 +248,30 @@ async def test_a_client_for_whom_the_main_process_has_no_room_is_told() -> None:
         assert await say(front, BIT) == b"\x05\x00" + refusal
         for _, writer in clients:
             writer.close()
+
+
+async def test_a_client_for_whom_the_main_process_has_no_descriptor_ends_alone() -> None:
+    async with SocksPort() as port, worker_beside(port, names=Names()) as (front, _):
+        reader, writer = await client_of(front)
+        writer.write(CONNECT + b"!")
+        assert await reader.readexactly(13) == OK + b"!"
+        unlucky, unlucky_writer = await client_of(front)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            unlucky_writer.write(BIT)
+            with contextlib.suppress(ConnectionResetError):
+                assert await unlucky.read() == b"\x05\x00"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        unlucky_writer.close()
+        writer.write(b"others notice nothing")
+        assert await reader.readexactly(21) == b"others notice nothing"
+        assert front.counters.scarcity == 1
+        writer.close()
+        assert await say(front, BIT + b"hey") == OK + b"hey"
 
 
 async def until_accepted(workers: Workers, count: int) -> None:
