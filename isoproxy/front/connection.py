@@ -209,7 +209,7 @@ class Connection:
         if main is not None:
             if main.takes(outcome):
                 self.listener.front.reactor.unregister(self._sock.fileno())
-                main.take(self.listener.settings.name, self._heard, self._sock)
+                main.take(self.listener.settings, self._heard, self._sock)
                 self._forget()
                 return True
             self._heard = b""

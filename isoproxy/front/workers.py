@@ -119,10 +119,13 @@ class Workers:
 
     # What a process tells of itself.
 
-    def took_client(self, listener: str, heard: bytes, client: socket.socket) -> None:
-        """A worker hands over a client."""
+    def took_client(self, listener: str, at: str, heard: bytes, client: socket.socket) -> None:
+        """A worker hands over a client that came to `listener` when that was `at` its place.
+
+        A reload may have given the name to another place, whose clients are others.
+        """
         entrance = self.front.listeners.get(listener)
-        if entrance is None:
+        if entrance is None or str(entrance.settings.endpoint) != at:
             client.close()
             return
         try:
@@ -273,10 +276,11 @@ class _Process:
         try:
             said = json.loads(message)
             if "client" in said:
+                name, at = said["client"]
+                heard = base64.b64decode(said["heard"], validate=True)
                 (client,) = sockets
                 sockets = []
-                heard = base64.b64decode(said["heard"], validate=True)
-                self._workers.took_client(str(said["client"]), heard, client)
+                self._workers.took_client(str(name), str(at), heard, client)
             else:
                 self._on_report(said)
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):

@@ -38,6 +38,7 @@ from isoproxy.isolation import (
 from isoproxy.names.answer import Want
 from isoproxy.socks5 import encode_reply
 from isoproxy.target import Target
+from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.front.test_frontend import CONNECT, OK, client_of, front_end, say
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as soon
@@ -169,6 +170,21 @@ async def test_a_name_of_ours_is_for_the_main_process(pause: float) -> None:
         assert front.counters.handshakes.total() == 1
         assert not report.counters.handshakes
         assert not front.accepted
+
+
+async def test_a_client_is_not_taken_for_one_of_a_place_that_has_the_name_by_now() -> None:
+    """A reload gave the listener's name away between the greeting and the request."""
+    names = Names()
+    async with SocksPort() as port, worker_beside(port, names=names) as (front, _):
+        reader, writer = await client_of(front)
+        writer.write(BIT[:3])
+        assert await reader.readexactly(2) == b"\x05\x00"
+        listener = front.listeners["test"]
+        listener.settings = replace(listener.settings, endpoint=Endpoint.tcp("127.0.0.1", 1))
+        writer.write(BIT[3:])
+        assert await reader.read(1) == b""
+        assert names.keys == []
+        writer.close()
 
 
 async def test_ports_of_the_main_process_are_for_it() -> None:
@@ -316,7 +332,9 @@ def test_the_parts_of_the_budgets_are_the_whole(total: int, each: int, processes
     assert rest.max_connections >= share.max_connections >= 0
 
 
-@pytest.mark.parametrize("nonsense", [b"[]", b'{"client": "test", "heard": ""}', b'{"done": 1}'])
+@pytest.mark.parametrize(
+    "nonsense", [b"[]", b'{"client": ["test", "here"], "heard": ""}', b'{"done": 1}']
+)
 async def test_a_worker_that_talks_nonsense_is_ended(nonsense: bytes) -> None:
     async with SocksPort() as port, worker_beside(port) as (_, workers):
         (process,) = workers.running
