@@ -1,8 +1,8 @@
 """Port 1324: a door for clients that cannot be told about a SOCKS proxy.
 
 Theory of operation
-    The destination of a connection is, in this order: what a SOCKS5 client asks for (its
-    first byte is 05; the front end's session takes over, untouched), the one peer this
+    The destination of a connection is, in this order: what a SOCKS5 client asks for (it
+    begins with a greeting; the front end's session takes over, untouched), the one peer this
     gateway is configured for, where the kernel says the connection was going before
     nftables redirected it, or the address the client's VERSION message is addressed to.
     A map of the configuration can turn such an address into another destination, an
@@ -52,6 +52,8 @@ GATEWAY_ISOLATION: Final = (
     Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT
 )
 _SOCKS5: Final = 5
+_LAST_METHOD: Final = 9
+_GREETING_LENGTH: Final = 2 + 255
 _PEERCRED: Final = 12
 
 
@@ -80,6 +82,18 @@ def check_learned(address: IPv4Address | IPv6Address) -> None:
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
     if not address.is_global or address.is_multicast or address.is_reserved:
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
+
+
+def begins_greeting(first: bytes) -> bool:
+    """Whether a SOCKS5 client may have begun with `first`: version, count, assigned methods.
+
+    The first byte alone would not do: one v2 stream in 256 begins with it, too.
+    """
+    if len(first) < 2:
+        return first == bytes([_SOCKS5])
+    version, count, *methods = first
+    assigned = all(method <= _LAST_METHOD for method in methods[:count])
+    return version == _SOCKS5 and count > 0 and assigned
 
 
 def client_field(client: socket.socket) -> bytes:
@@ -152,7 +166,7 @@ class Gateway:
             client.close()
 
     async def _is_socks(self, client: socket.socket) -> bool:
-        """Look at the first byte and leave it where it is."""
+        """Look at the first bytes and leave them where they are."""
         known = self.settings.peer is not None or original_destination(client) is not None
         patience = self.settings.silence if known else self.settings.patience
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
@@ -167,7 +181,7 @@ class Gateway:
         finally:
             loop.remove_reader(client)
         with contextlib.suppress(BlockingIOError):
-            return client.recv(1, socket.MSG_PEEK)[:1] == bytes([_SOCKS5])
+            return begins_greeting(client.recv(_GREETING_LENGTH, socket.MSG_PEEK))
         return False
 
     async def _serve_bitcoin(self, client: socket.socket) -> None:

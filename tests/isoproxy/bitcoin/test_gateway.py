@@ -218,16 +218,29 @@ async def test_a_redirected_client_goes_where_it_was_going(
     peer.close()
 
 
-async def test_a_socks_client_is_handed_on_untouched() -> None:
+@pytest.mark.parametrize("first", [b"\x05", b"\x05\x01\x00", b"\x05\x03\x00\x01\x02\x05\x01"])
+async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
     world = World()
-    client, task = await world.serve(b"\x05\x01\x00")
-    assert await receive(client) == b"socks \x05\x01\x00"
+    client, task = await world.serve(first)
+    assert await receive(client) == b"socks " + first
     await task
     assert not world.dialled
     client.close()
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
+async def test_a_v2_stream_that_begins_as_socks_does() -> None:
+    world = World(GatewaySettings(peer=ONION))
+    key = b"\x05" + bytes(range(60, 123))  # as SOCKS, it would offer methods that no RFC knows
+    client, task = await world.serve(key)
+    peer = await world.peers.get()
+    assert await receive_exactly(peer, 64) == key
+    assert not world.socks_clients
+    client.close()
+    await task
+    peer.close()
+
+
+@pytest.mark.parametrize("first", [b"\x05\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
 async def test_what_names_no_destination_is_refused(first: bytes) -> None:
     world = World()
     client, task = await world.serve(first)
