@@ -65,10 +65,11 @@ class PeerToPeer:
         `early` is what the client has sent already; `peer` is the stream to `flow.peer`
         that was opened under `flow.key` on behalf of the client field `whose`.
         """
+        networks = self.networks
         with client, peer, contextlib.suppress(OSError, TimeoutError):
             first, network = await read_opening(
                 client,
-                self.networks,
+                networks,
                 silence=self._silence_s,
                 patience=PATIENCE_S,
                 first=early,
@@ -78,7 +79,8 @@ class PeerToPeer:
                     flow.network = network
                     await self._bridge(client, first, peer, flow, whose)
                 else:
-                    await relay(client, first, peer, flow, self.settings.deadlines)
+                    proven = self.ledger.proven
+                    await relay(client, first, peer, flow, self.settings, proven, networks)
 
     async def _bridge(
         self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes
