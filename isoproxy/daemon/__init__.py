@@ -55,7 +55,7 @@ from isoproxy.daemon.settings import (
 )
 from isoproxy.daemon.status import collect, current_status
 from isoproxy.daemon.upstream import Upstream
-from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.front.orders import Settings, rest_of
@@ -177,6 +177,9 @@ class Daemon:
 
         Raises IsoproxyError, and keeps the old configuration, when that is not possible.
         """
+        if self._stop.is_set() or not self._ready.is_set():
+            _log.warn("reload_refused", problem="it is starting or stopping")
+            raise OperationError("isoproxy is starting or stopping; reload it while it serves")
         self._notifier.reloading()
         try:
             loaded = self._read_again()

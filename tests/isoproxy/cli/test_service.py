@@ -134,6 +134,23 @@ async def test_sigterm_waits_for_flows_but_not_for_ever(tmp_path: Path) -> None:
         writer.close()
 
 
+async def test_nothing_is_opened_again_while_flows_are_waited_for(tmp_path: Path) -> None:
+    async with SocksPort() as tor:
+        settings = system_tor(tor, "limits.drain_timeout_s=30")
+        async with running(tmp_path, *settings) as service:
+            reader, writer = await connect(service.port())
+            await reader.readexactly(10)
+            service.process.send_signal(signal.SIGTERM)
+            await service.logged("event=stopping")
+            late = await service.ask("reload", *settings)
+            assert late.code == 1
+            assert "starting or stopping" in late.err
+            writer.close()
+            async with asyncio.timeout(10):
+                assert await service.process.wait() == 0
+            assert service.text().count("event=listening") == 1
+
+
 async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
     settings = ["limits.drain_timeout_s=3600"]
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
@@ -309,6 +326,9 @@ async def test_the_order_to_stop_is_obeyed_while_tor_still_starts(tmp_path: Path
             return admin.exists()
 
         await until(is_up, True)
+        early = await service.ask("reload", *settings)
+        assert early.code == 1
+        assert "starting or stopping" in early.err
         assert await service.stop() == 0
         assert not admin.exists()
 
