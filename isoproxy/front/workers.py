@@ -90,12 +90,13 @@ class Workers:
     async def leave(self, seconds: float) -> None:
         """Have all workers accept nobody any more, and end in `seconds` at the latest."""
         self._end.set()
-        asked = []
+        asked: list[asyncio.Future[Any]] = []
         for process in tuple(self.running):
             if process.answered:
                 asked.append(process.order(lambda ticket: Drain(ticket, seconds)))
-            else:  # it serves nobody yet
+            else:  # it serves nobody yet, but may hold the listening sockets already
                 process.end()
+                asked.append(asyncio.ensure_future(process.gone()))
         if asked:
             await asyncio.wait(asked)
 
@@ -311,6 +312,11 @@ class _Process:
         """Kill it."""
         if self._channel is not None:
             self._channel.close()
+
+    async def gone(self) -> None:
+        """Wait for its end."""
+        if self._child is not None:
+            await self._child.wait()
 
     def _on_end(self) -> None:
         """The channel broke: nothing may be done in our name that nobody can call off."""

@@ -241,6 +241,24 @@ async def test_a_worker_that_dies_is_replaced_and_its_counts_stay() -> None:
         assert (await workers.report()).counters.opened == 2
 
 
+async def test_one_that_has_not_begun_to_serve_is_gone_when_all_have_left() -> None:
+    async with SocksPort() as port, front_end(port) as front:
+
+        def settings() -> Settings:
+            listeners = tuple(listener.settings for listener in front.listeners.values())
+            log = ("notice", "text", True)
+            return Settings(listeners, Limits(), front.dialer.settings, frozenset(), log)
+
+        workers = Workers(front, 1, settings)
+        workers.start()
+        await until(lambda: workers.running)
+        pid = pid_of(workers)
+        assert [one["serving"] for one in workers.processes()] == [False]
+        await workers.leave(0)
+        assert not runs(pid)
+        await workers.drain(0)
+
+
 async def test_a_worker_keeps_to_its_part_of_the_budgets() -> None:
     limits = Limits(max_connections=1000, max_connections_per_client=128)
     async with SocksPort() as port, worker_beside(port, limits=limits) as (front, workers):
