@@ -303,7 +303,7 @@ class Connection:
             self._refuse(kind)
         elif wish.command is Command.RESOLVE_PTR:
             name = dial.reply.host
-            if isinstance(name, bytes):
+            if isinstance(name, bytes) and name:
                 self.listener.answered(wish.command, None)
                 self._say_and_close(session.resolved_name(name))
             else:

@@ -131,6 +131,8 @@ class Dial:
         except OSError:
             self.fail(ErrorKind.TOR_UNREACHABLE)
         except IsoproxyError as error:
+            if self._done is None:
+                raise  # a defect of those who were told
             self.fail(error.kind)
 
     def begin(self) -> None:
@@ -201,9 +203,11 @@ class Dial:
             self._slot.release()
             self._slot = None
         done, self._done = self._done, None
-        if done is not None:
-            done(self)
-        if self._sock is not None:
-            self._dialer.reactor.closing(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
+        try:
+            if done is not None:
+                done(self)
+        finally:
+            if self._sock is not None:
+                self._dialer.reactor.closing(self._sock.fileno())
+                self._sock.close()
+                self._sock = None

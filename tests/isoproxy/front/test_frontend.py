@@ -182,6 +182,8 @@ async def test_resolve_and_resolve_ptr() -> None:
         assert (await say(front, resolve))[3] == 1
         port.serve = refusing(encode_reply(0))
         assert await say(front, resolve) == b"\x05\x00" + encode_reply(0)
+        port.serve = refusing(b"\x05\x00\x00\x03\x00\x00\x00")
+        assert await say(front, ptr) == b"\x05\x00" + encode_reply(1)  # a name of no bytes
 
 
 class Table:
