@@ -74,6 +74,8 @@ HEALTH_S: Final = 10.0
 _LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
+_SETTLED: Final = frozenset({"limits.workers", "limits.max_pending_circuits"})
+"""Keys among them that wait for a restart all the same."""
 
 _log = logger("daemon")
 
@@ -190,6 +192,7 @@ class Daemon:
             self._apply(loaded)
             if fresh:
                 await self._switch_names(names)
+            self.services.follow(self.config)
             await self.workers.settled()
         except IsoproxyError as error:
             for problem in str(error).splitlines():
@@ -197,7 +200,7 @@ class Daemon:
             raise
         finally:
             self._notifier.ready(self._headline())
-        waiting = tuple(key for key in changed if not key.startswith(_LIVE))
+        waiting = tuple(key for key in changed if key in _SETTLED or not key.startswith(_LIVE))
         _log.notice("reloaded", changed=changed, after_a_restart=waiting)
         return Reloaded(changed, waiting)
 
@@ -307,7 +310,7 @@ class Daemon:
         self.front.names = None if names is None else names.service
         if old is not None:
             await old.close()
-        if names is not None and self._tor_answers:
+        if names is not None and names is self.names and self._tor_answers:
             names.tor_answers()
 
     def resolver_of(self, client: bytes | None) -> Resolver:

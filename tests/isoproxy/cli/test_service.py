@@ -16,6 +16,7 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.tor.endpoint import Endpoint
+from tests.isoproxy.names.rpc_server import RpcServer, core_methods
 from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort
@@ -225,12 +226,33 @@ async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
     head = '[[listener]]\naddress="127.0.0.1:0"\n[tor]\nmode="system"\ncontrol="none"\n'
     file.write_text(head)
     async with running(tmp_path, "-c", str(file)) as service:
-        file.write_text(f'{head}socks="127.0.0.1:9999"\n[limits]\nmax_connections=9000\n')
+        limits = "[limits]\nmax_connections=9000\nmax_pending_circuits=20\nworkers=1\n"
+        file.write_text(f'{head}socks="127.0.0.1:9999"\n{limits}')
         answer = await service.ask("reload", "-c", str(file))
+        later = "limits.max_pending_circuits, limits.workers, tor.socks"
         assert answer.out == (
-            "changed: limits.max_connections, tor.socks\ntakes effect after a restart: tor.socks\n"
+            f"changed: limits.max_connections, {later}\ntakes effect after a restart: {later}\n"
         )
         assert "9999" not in service.text()
+
+
+async def test_a_reload_of_what_may_be_shown_reaches_the_dns_server(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "isoproxy.toml"
+    methods = core_methods({b"d/plain": b'{"ip": "192.0.2.1"}'})
+    async with SocksPort() as tor, RpcServer(methods).running() as core:
+        text = (
+            f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
+            f'[[listener]]\naddress="127.0.0.1:0"\n[dns]\naddress="127.0.0.1:{port}"\n[names]\n'
+            f'rpc={{ address = "{core.endpoint}", username = "user", password = "pass" }}\n'
+        )
+        file.write_text(text)
+        settings = ["-c", str(file), "--set", "names.backend=namecoin-core"]
+        async with running(tmp_path, *settings, listeners=2) as service:
+            lookup = ["dns", "lookup", "--server", f"127.0.0.1:{port}", "plain.bit"]
+            assert "192.0.2.1" in (await service.ask(*lookup)).out
+            file.write_text(f"{text}only_onion=true\n")
+            assert "changed: names.only_onion" in (await service.ask("reload", *settings)).out
+            assert "192.0.2.1" not in (await service.ask(*lookup)).out
 
 
 async def test_a_reload_cannot_have_tor_merge_what_is_kept_apart(tmp_path: Path) -> None:
