@@ -267,7 +267,9 @@ class Connection:
 
     async def _resolve_and_dial(self, wish: Wish) -> None:
         front = self.listener.front
-        assert front.names is not None
+        if front.names is None:  # a reload took them away since the rule of this client was made
+            self._refuse(ErrorKind.NAME_NEVER_SENT_TO_TOR)
+            return
         try:
             target = await front.names.address_of(
                 wish.target,

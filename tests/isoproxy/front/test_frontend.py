@@ -249,6 +249,18 @@ async def test_a_client_that_leaves_takes_its_look_up_and_dial_with_it() -> None
             assert front.dialer.pending == 0
 
 
+async def test_names_that_a_reload_took_away_meanwhile_are_refused() -> None:
+    async with SocksPort() as port, front_end(port, names=Table({})) as front:
+        reader, writer = await client_of(front)
+        writer.write(GREETING)
+        assert await reader.readexactly(2) == b"\x05\x00"
+        front.names = None
+        writer.write(b"\x05\x01\x00\x03\x05d.bit\x00\x50")
+        assert await reader.read() == encode_reply(2)
+        writer.close()
+        assert port.requests == []
+
+
 async def test_slow_handshakes_are_ended_with_a_word() -> None:
     limits = Limits(handshake_timeout_s=0.1)
     async with SocksPort() as port, front_end(port, limits=limits) as front:
