@@ -109,7 +109,7 @@ class DnsServer:
         query = parse_query(packet)
         if query is None:
             return
-        client = _client(sender[0])
+        client = _client(sender[0], *sender[3:])
         if not self._limit.allows(client, time.monotonic()):
             return
         if isinstance(query, Rejected):
@@ -280,7 +280,8 @@ def _client_of(writer: asyncio.StreamWriter) -> bytes:
     """The client at the other end: its address, or its user on a unix socket."""
     sock = writer.get_extra_info("socket")
     if sock.family != socket.AF_UNIX:
-        return _client(writer.get_extra_info("peername")[0])
+        peer = writer.get_extra_info("peername")
+        return _client(peer[0], *peer[3:])
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return client_of_uid(uid)
