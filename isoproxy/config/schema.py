@@ -148,7 +148,9 @@ class LimitsConfig:
         120.0, "Seconds in which Tor must have opened a stream.", seconds(0.1, 3600)
     )
     idle_timeout_s: float = option(
-        7200.0, "Seconds without a byte after which a stream is closed.", seconds(1, 31_536_000)
+        7200.0,
+        "Seconds without a byte after which a stream is closed, at the latest twice as many.",
+        seconds(1, 31_536_000),
     )
     max_pending_circuits: int = option(
         24, "New circuits asked of Tor at a time; Tor itself stops at 32.", integer(1, 32)

@@ -302,7 +302,10 @@ async def test_a_client_for_whom_the_main_process_has_no_descriptor_ends_alone()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         unlucky_writer.close()
         writer.write(b"others notice nothing")
-        assert await reader.readexactly(21) == b"others notice nothing"
+        heard = b""
+        with contextlib.suppress(ConnectionResetError):
+            heard = await reader.read(21)
+        assert heard == b"others notice nothing"
         assert front.counters.scarcity == 1
         writer.close()
         assert await say(front, BIT + b"hey") == OK + b"hey"
