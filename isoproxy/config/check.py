@@ -203,6 +203,12 @@ def _services(config: Config) -> Iterator[Finding]:
     for index, service in enumerate(config.onion_service):
         if service.target is None:
             yield f"onion_service.{index}.target", "missing: say which local service is offered"
+        elif not service.target.is_local:
+            yield (
+                f"onion_service.{index}.target",
+                "must be a loopback or private address or a unix socket: the connection to it does "
+                "not go through Tor",
+            )
 
 
 def _warnings(config: Config) -> Iterator[Finding]:

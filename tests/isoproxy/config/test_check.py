@@ -58,6 +58,10 @@ def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> 
             "--set listener.1.name: the same name as listener.0",
         ),
         (
+            ("onion_service.0.target=8.8.8.8:80",),
+            "--set onion_service.0.target: must be a loopback or private address",
+        ),
+        (
             ("listener.0.address=0.0.0.0:9250", 'listener.0.isolate=["SOCKSAuth"]'),
             "add ClientAddr",
         ),
