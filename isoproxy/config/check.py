@@ -81,7 +81,8 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f"{key}.isolate",
                 "a listener that other machines reach must keep them apart; add ClientAddr",
             )
-    if not seen and not config.onion_service:
+    served = (config.listener, config.bitcoin.gateway, config.dns.address, config.onion_service)
+    if not any(served):
         yield "listener", "nothing to do: no listener, gateway, DNS server or onion service"
 
 

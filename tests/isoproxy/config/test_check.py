@@ -42,6 +42,11 @@ def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> 
     assert loaded.config.tor.credentials == "verbatim"
 
 
+def test_a_dns_server_alone_is_something_to_do_and_an_admin_socket_is_not() -> None:
+    assert load(None, ["listener=[]", "dns.address=127.0.0.1:5353"]).config.listener == ()
+    assert "nothing to do" in refused("listener=[]", "observe.admin=unix:/a")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
