@@ -189,7 +189,12 @@ class Daemon:
             changed = changed_keys(self.config, loaded.config)
             fresh = loaded.config.names != self.config.names
             names = self._new_names(loaded.config) if fresh else self.names
-            self._apply(loaded)
+            try:
+                self._apply(loaded)
+            except IsoproxyError:
+                if fresh and names is not None:
+                    await names.close()
+                raise
             if fresh:
                 await self._switch_names(names)
             self.services.follow(self.config)
