@@ -186,6 +186,9 @@ class Dial:
                 return
             reply = self._client.receive(data)
             self._unsent += self._client.data_to_send()
+            if self._unsent and not self._dialer.isolator.is_current(self._key):
+                self.fail(ErrorKind.STALE_KEY)  # Tor was slow to ask for credentials
+                return
             # A short read has emptied the socket, unless its end is there already.
             emptied = self._read_ahead and len(data) < READ_AHEAD and not self.ending
             if reply is not None:
