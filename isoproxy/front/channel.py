@@ -24,7 +24,7 @@ from isoproxy.reactor import Reactor
 MAX_MESSAGE: Final = 1 << 17
 """Bytes; a packet must fit the smallest usual send buffer."""
 MAX_QUEUED: Final = 4096
-_MAX_SOCKETS: Final = 128
+MAX_SOCKETS: Final = 128
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 OnMessage = Callable[[bytes, list[socket.socket]], None]
@@ -82,7 +82,7 @@ class Channel:
             try:
                 data, extra, flags, _ = self._sock.recvmsg(
                     MAX_MESSAGE + 1,
-                    socket.CMSG_SPACE(_MAX_SOCKETS * 4),
+                    socket.CMSG_SPACE(MAX_SOCKETS * 4),
                     socket.MSG_CMSG_CLOEXEC,
                 )
             except (BlockingIOError, InterruptedError):
