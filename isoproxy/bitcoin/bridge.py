@@ -28,7 +28,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from isoproxy.bitcoin.messages import Network, Networks
+from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.pump import pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
@@ -217,27 +217,14 @@ async def _fall_back(
 
 
 async def relay(
-    client: socket.socket,
-    first: bytes,
-    peer: socket.socket,
-    flow: Flow,
-    settings: BridgeSettings,
-    proven: ProvenV2,
-    networks: Networks,
+    client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, deadlines: Deadlines
 ) -> Ending:
     """Carry bytes untouched: a client that speaks v2 itself, or no Bitcoin at all.
 
-    `first` is what was read from the client already; none if it was silent for long.  If it
-    turns out to speak v1 of one of `networks` after all, the flow ends, unless v1 is
-    allowed to this peer.  Closes both sockets.
+    `first` is what was read from the client already.  Closes both sockets.
     """
     flow.transport = "untouched"
-    deadlines, allowed = settings.deadlines, _may_fall_back(flow, settings.fallback, proven)
-    plain = flow.plain = Relay(
-        now=asyncio.get_running_loop().time(),
-        deadlines=deadlines,
-        refused=None if allowed else networks,
-    )
+    plain = flow.plain = Relay(now=asyncio.get_running_loop().time(), deadlines=deadlines)
     try:
         flow.ended = await pump(plain, client, peer, linger=deadlines.linger, from_client=first)
         return flow.ended

@@ -213,12 +213,11 @@ class Gateway:
 
         flow = Flow(key, found, network if isinstance(network, Network) else None)
         peer, bridging = await dial(), self.bridging
-        proven = self._ledger.proven
         with self._ledger.entry(flow):
             if flow.network is None:
-                await relay(client, first, peer, flow, bridging, proven, settings.networks)
+                await relay(client, first, peer, flow, bridging.deadlines)
             else:
-                await bridge(client, first, peer, dial, flow, bridging, proven)
+                await bridge(client, first, peer, dial, flow, bridging, self._ledger.proven)
 
     def _known_destination(self, client: socket.socket) -> Target | None:
         """What needs no VERSION: the configured peer, or the original destination."""

@@ -33,21 +33,18 @@ from typing import Final, Protocol
 from isoproxy.bitcoin.bip324 import State
 from isoproxy.bitcoin.buffer import READ, ByteQueue
 from isoproxy.bitcoin.cipher import HEADER_SIZE, OVERHEAD
-from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, Networks, is_type
+from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, is_type
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.traffic import Direction
 from isoproxy.bitcoin.v1 import (
     HEADER,
     HEADER_LENGTH,
-    PREFIX_LENGTH,
     VERSION,
-    Detected,
     V1Receiver,
     VersionRewrite,
-    detect,
     encode,
 )
-from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.errors import LimitExceeded
 
 _PACKET_AT: Final = HEADER_LENGTH - 1 - HEADER_SIZE
 """Where a packet is decrypted to, so that a short type's payload follows a v1 header."""
@@ -289,9 +286,7 @@ def _long_type(out: ByteQueue, at: int, size: int) -> bytes | None:
 class Relay:
     """Both sides speak the same; `rewrite` is applied to the client's VERSION message.
 
-    `refused` are networks whose v1 the client may not speak: nothing of its first message
-    leaves, and RemoteProtocolError is raised, if it does.  `bytes_up` and `bytes_down` came
-    from the client and from the peer.
+    `bytes_up` and `bytes_down` came from the client and from the peer.
     """
 
     def __init__(
@@ -301,14 +296,12 @@ class Relay:
         deadlines: Deadlines | None = None,
         network: Network | None = None,
         rewrite: VersionRewrite | None = None,
-        refused: Networks | None = None,
     ) -> None:
         self._to_peer, self._to_client = ByteQueue(), ByteQueue()
         self._receiver = V1Receiver(network) if network is not None and rewrite else None
         self._network, self._rewrite = network, rewrite
-        self._refused = refused
         inbox = self._receiver.queue if self._receiver is not None else self._to_peer
-        self.client = Side(inbox if refused is None else ByteQueue(), self._to_client)
+        self.client = Side(inbox, self._to_client)
         self.peer = Side(self._to_client, self._to_peer)
         self._idle = (deadlines or Deadlines()).idle
         self._last_byte = now
@@ -325,21 +318,8 @@ class Relay:
             self.bytes_down += size
             return
         self.bytes_up += size
-        if self._refused is not None:
-            self._judge_first(self._refused)
-        elif self._receiver is not None:
+        if self._receiver is not None:
             self._rewrite_first(self._receiver)
-
-    def _judge_first(self, refused: Networks) -> None:
-        """Hold the client's first bytes back until it is clear that they are no v1."""
-        held = self.client.inbox
-        found = detect(bytes(held.peek()[:PREFIX_LENGTH]), refused)
-        if isinstance(found, Network):
-            raise RemoteProtocolError("v1 is not allowed to this peer")
-        if found is Detected.NOT_V1:
-            self._to_peer.append(held.take())
-            self.client.inbox = self._to_peer
-            self._refused = None
 
     def _rewrite_first(self, receiver: V1Receiver) -> None:
         message = receiver.next_message()

@@ -65,11 +65,10 @@ class PeerToPeer:
         `early` is what the client has sent already; `peer` is the stream to `flow.peer`
         that was opened under `flow.key` on behalf of the client field `whose`.
         """
-        networks = self.networks
         with client, peer, contextlib.suppress(OSError, TimeoutError):
             first, network = await read_opening(
                 client,
-                networks,
+                self.networks,
                 silence=self._silence_s,
                 patience=PATIENCE_S,
                 first=early,
@@ -79,8 +78,7 @@ class PeerToPeer:
                     flow.network = network
                     await self._bridge(client, first, peer, flow, whose)
                 else:
-                    proven = self.ledger.proven
-                    await relay(client, first, peer, flow, self.settings, proven, networks)
+                    await relay(client, first, peer, flow, self.settings.deadlines)
 
     async def _bridge(
         self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes

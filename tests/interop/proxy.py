@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
 from isoproxy.bitcoin.inbound import Inbound
-from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network
+from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.opening import read_opening
 from isoproxy.isolation import (
     ClientProtocol,
@@ -82,8 +82,7 @@ class Proxy:
         first, network = await read_opening(client, silence=2, patience=30)
         if not isinstance(network, Network):
             self.relayed += 1
-            flow = Flow(key, target)
-            await relay(client, first, peer, flow, self.settings, self.proven, KNOWN_NETWORKS)
+            await relay(client, first, peer, Flow(key, target), self.settings.deadlines)
             return
         flow = Flow(key, target, network)
         self.flows.append(flow)

@@ -11,7 +11,7 @@ import pytest
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
 from isoproxy.bitcoin.buffer import ByteQueue
-from isoproxy.bitcoin.messages import KNOWN_NETWORKS, MAINNET, padded
+from isoproxy.bitcoin.messages import MAINNET, padded
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.translator import Ending, Translator
 from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
@@ -359,10 +359,7 @@ async def test_a_hostile_flow_disturbs_no_other() -> None:
 
 async def test_relay_carries_what_is_no_v1_untouched() -> None:
     (client, near), (peer, far) = pair(), pair()
-    flow, settings = Flow(key(), ONION), BridgeSettings()
-    task = asyncio.create_task(
-        relay(near, b"first", far, flow, settings, ProvenV2(), KNOWN_NETWORKS)
-    )
+    task = asyncio.create_task(relay(near, b"first", far, Flow(key(), ONION), Deadlines()))
     assert await receive(peer) == b"first"
     await send(peer, b"answer")
     assert await receive(client) == b"answer"
@@ -370,37 +367,6 @@ async def test_relay_carries_what_is_no_v1_untouched() -> None:
     assert await task is Ending.CLIENT_CLOSED
     assert near.fileno() == far.fileno() == -1
     peer.close()
-
-
-@pytest.mark.parametrize(
-    ("peer", "fallback", "allowed"),
-    [
-        (ONION, Fallback.NEVER, False),
-        (CLEARNET, Fallback.ONION_ONLY, False),
-        (ONION, Fallback.ONION_ONLY, True),
-        (CLEARNET, Fallback.ALWAYS, True),
-    ],
-)
-async def test_v1_after_a_silence_leaves_only_where_it_is_allowed(
-    peer: Target, fallback: Fallback, allowed: bool
-) -> None:
-    (client, near), (far_end, far) = pair(), pair()
-    flow, settings = Flow(key(), peer), BridgeSettings(fallback)
-    task = asyncio.create_task(relay(near, b"", far, flow, settings, ProvenV2(), KNOWN_NETWORKS))
-    await send(far_end, b"speaks first")
-    assert await receive(client) == b"speaks first"
-    message = encode(MAINNET, VERSION, bytes(86))
-    for piece in (message[:3], message[3:15], message[15:]):
-        await send(client, piece)
-        await asyncio.sleep(0.01)
-    client.shutdown(socket.SHUT_WR)
-    received = b""
-    while data := await receive(far_end):
-        received += data
-    assert received == (message if allowed else b"")
-    assert await task is (Ending.CLIENT_CLOSED if allowed else Ending.CLIENT_BROKE_PROTOCOL)
-    client.close()
-    far_end.close()
 
 
 def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:

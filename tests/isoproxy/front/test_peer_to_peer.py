@@ -20,7 +20,6 @@ from isoproxy.socks5 import Request, Server
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import SocksPort, echo
-from tests.kit.waiting import until
 
 PORT = 18444
 REQUEST = b"\x05\x01\x00\x05\x01\x00\x03\x06a.test" + PORT.to_bytes(2, "big")
@@ -127,25 +126,6 @@ async def test_v1_never_leaves_in_plaintext() -> None:
         assert len(received) == 1
         assert b"version" not in received[0]
         assert VERSION[:4] not in received[0]
-
-
-async def test_nor_does_v1_that_comes_after_a_silence() -> None:
-    received: list[bytes] = []
-
-    async def speaks_first(
-        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
-    ) -> None:
-        writer.write(server.succeed() + b"!")
-        received.append(await reader.read(1024))
-
-    async with SocksPort(speaks_first) as port, front_end(port, Fallback.NEVER) as front:
-        reader, writer = await ask(front, REQUEST)
-        assert await reader.readexactly(1) == b"!"
-        writer.write(VERSION)
-        assert await reader.read() == b""
-        await leave(writer)
-        await until(lambda: received)
-        assert received == [b""]
 
 
 async def test_a_fallback_is_a_second_stream_with_the_same_credentials() -> None:
