@@ -35,7 +35,7 @@ from isoproxy.bitcoin.accepting import Connections
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
-from isoproxy.bitcoin.opening import read_opening, read_version
+from isoproxy.bitcoin.opening import read_late_opening, read_opening, read_version
 from isoproxy.bitcoin.redirect import original_destination
 from isoproxy.errors import ErrorKind, IsoproxyError, PolicyRefusal
 from isoproxy.isolation import (
@@ -61,8 +61,8 @@ _PEERCRED: Final = 12
 class GatewaySettings:
     """One gateway.  `peer` is its only destination if set; `peers` maps addresses learned
     to destinations; `allow_private` lifts the guard, for test networks alone; `silence`
-    is how many seconds a client whose destination is known may wait before it is taken
-    for one that speaks something else; `patience` how long one may take to say where to.
+    is how many seconds a client whose destination is known may wait before the peer is
+    dialled, which may be the one to speak first; `patience` how long one may take to say where to.
     """
 
     peer: Target | None = None
@@ -78,7 +78,7 @@ def check_learned(address: IPv4Address | IPv6Address) -> None:
     """Raise PolicyRefusal(ADDRESS_REFUSED) unless `address` is global unicast."""
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address.sixtofour or address
-    if isinstance(address, IPv6Address) and address.teredo is not None:
+    if isinstance(address, IPv6Address) and (address.teredo or address.is_site_local):
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
     if not address.is_global or address.is_multicast or address.is_reserved:
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
@@ -211,13 +211,19 @@ class Gateway:
         async def dial() -> socket.socket:
             return await self._connect(key, found, whose)
 
-        flow = Flow(key, found, network if isinstance(network, Network) else None)
+        flow = Flow(key, found)
         peer, bridging = await dial(), self.bridging
-        with self._ledger.entry(flow):
-            if flow.network is None:
-                await relay(client, first, peer, flow, bridging.deadlines)
-            else:
+        deadlines, networks = bridging.deadlines, settings.networks
+        with contextlib.closing(peer), self._ledger.entry(flow):
+            if not first:
+                first, network = await read_late_opening(
+                    client, peer, networks, patience=settings.patience, idle=deadlines.idle
+                )
+            if isinstance(network, Network):
+                flow.network = network
                 await bridge(client, first, peer, dial, flow, bridging, self._ledger.proven)
+            else:
+                await relay(client, first, peer, flow, deadlines, networks)
 
     def _known_destination(self, client: socket.socket) -> Target | None:
         """What needs no VERSION: the configured peer, or the original destination."""
