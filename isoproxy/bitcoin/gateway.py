@@ -101,7 +101,8 @@ def client_field(client: socket.socket) -> bytes:
     if client.family == socket.AF_UNIX:
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED)
         return client_of_uid(int.from_bytes(credentials[4:8], "little"))
-    return client_of_address(client.getpeername()[0])
+    peer = client.getpeername()
+    return client_of_address(peer[0], *peer[3:])
 
 
 class Gateway:
