@@ -236,8 +236,10 @@ class DnsServer:
         try:
             key = self._responder.key_for(client, query)
             response, _ = await self._responder.respond(query, client, key, MAX_MESSAGE)
-            with contextlib.suppress(OSError, TimeoutError):
+            try:
                 await _write(writer, response)
+            except (OSError, TimeoutError):  # what is not read must not pile up
+                writer.transport.abort()
         finally:
             slots.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import stat
@@ -239,6 +240,22 @@ async def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) ->
             async with asyncio.timeout(30):
                 assert await reader.read() == b""
             writer.close()
+
+
+async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that nobody takes would pile up, a few more every IDLE_S."""
+    monkeypatch.setattr(dns_server, "IDLE_S", 0.1)
+    query = framed(question("t.bit", "TXT")) * 1000
+    async with serving(world({"d/t": {"txt": "x" * 900}})) as server:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, (server.endpoint.host, server.endpoint.port))
+            async with asyncio.timeout(30):
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await loop.sock_sendall(deaf, query)
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
