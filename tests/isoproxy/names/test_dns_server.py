@@ -259,16 +259,23 @@ async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 3)
+    """All of them, and those of one client, who so leaves some to others."""
+    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
     async with serving(world()) as server:
         host, port = server.endpoint.host, server.endpoint.port
-        opened = [await asyncio.open_connection(host, port) for _ in range(3)]
-        await asyncio.sleep(0.05)
-        reader, writer = await asyncio.open_connection(host, port)
-        assert await reader.read() == b""
-        writer.close()
-        for _, other in opened:
-            other.close()
+        opened = []
+        for number in range(1, 6):
+            client = (f"127.0.0.{number}", 0)
+            for _ in range(3 if number < 5 else 1):
+                opened.append(await asyncio.open_connection(host, port, local_addr=client))
+                await asyncio.sleep(0.02)
+        for place, (reader, _) in enumerate(opened):
+            if place in (2, 5, 8, 11, 12):
+                assert await reader.read() == b""
+            else:
+                assert not reader.at_eof()
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_queries_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
