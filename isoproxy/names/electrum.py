@@ -349,6 +349,7 @@ class _Quorum:
             self._answers.append(task.result())
         except StillSyncing:
             self._syncing = True
+            self._backend.sync.nudge()
         except DialError as error:
             self._stale = self._stale or error.kind is ErrorKind.STALE_KEY
         else:

@@ -241,6 +241,32 @@ async def reason(bench: Bench, name: bytes) -> ErrorKind:
     return answer.reason
 
 
+@pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
+async def test_what_was_replaced_far_above_our_tip_is_not_the_answer(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is absence.  Our headers were held back, or this computer slept."""
+    chain = RegtestChain.recorded()
+    servers = [ElectrumServer(chain, protocol=protocol) for _ in range(2)]
+    async with running(*servers) as bench:
+        assert await value(bench, NAME) == VALUE
+        monkeypatch.setattr(bench.client.sync, "_forward", asyncio.Event().wait)
+        chain.update_all({NAME: b"newer", b"d/new": b"first"})
+        chain.mine_empty(4)
+        for server in servers:
+            server.announce()
+        assert await value(bench, NAME) == VALUE  # the newer one has five of six confirmations
+        assert await reason(bench, b"d/new") is ErrorKind.NAME_ABSENT
+        chain.mine_empty(2)
+        for server in servers:
+            server.announce()
+        for name in (NAME, b"d/new"):
+            with pytest.raises(TemporaryFailure) as caught:
+                await bench.lookup(name)
+            assert caught.value.kind is ErrorKind.NAME_BACKEND_DOWN
+        assert await value(bench, b"d/transferred") == b'{"ip":"192.0.2.90"}'
+
+
 async def test_a_reorganisation_takes_a_value_back() -> None:
     chain = RegtestChain.recorded()
     fork = chain.tip
