@@ -208,7 +208,7 @@ async def test_the_bound_connection_unused_longest_goes_first() -> None:
         assert await pool.session(keys[0], server) is first
         await asyncio.sleep(4)
         third = await pool.session(keys[2], server)
-        assert second.closed.is_set()
+        await until(second.closed.is_set)
         assert not first.closed.is_set()
         assert not third.closed.is_set()
         pool.forget(keys[0])
@@ -283,6 +283,30 @@ async def test_a_bound_connection_that_nobody_uses_is_closed() -> None:
         await asyncio.sleep(200)
         assert session.closed.is_set()
         assert bench.pool.counts()[1] == 0
+
+
+@pytest.mark.virtual_clock
+async def test_connections_of_different_keys_do_not_end_together() -> None:
+    """Else the server learns that they are of one client: from the hour at which they are
+    found unused, or from the newcomer that takes their place."""
+    settings = PoolSettings(max_bound=20, clean=0)
+    async with running(ElectrumServer(CHAIN), settings=settings) as bench:
+        clock = asyncio.get_running_loop().time
+        times: list[float] = []
+
+        async def note_end(number: int) -> None:
+            key = bench.isolator.own_key(str(number))
+            session = await bench.pool.session(key, bench.servers[0])
+            times.append(clock())
+            await session.closed.wait()
+            times.append(clock())
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(note_end(number))
+                await asyncio.sleep(7)
+    assert len(times) == 80
+    assert min(later - before for before, later in pairwise(sorted(times))) > 0
 
 
 async def test_a_closed_pool_fails_waiting_look_ups() -> None:
