@@ -9,7 +9,8 @@ Theory of operation
 
     Clean connections exist before anybody asks, and one that a key has taken is replaced
     a random while later; so when they are opened says nothing about who asks when, and
-    does not tie the replacement's first key to the key before.  All are pinged at random
+    does not tie the replacement's first key to the key before.  Nor are several opened to
+    one server at once, unless as many wait for them.  All are pinged at random
     intervals below the time after which servers drop silent clients, each when it is due:
     common rounds would show which connections belong together.  For the same reason each
     bound connection that nobody uses ends at a time of its own, and the one unused longest
@@ -324,7 +325,9 @@ class ServerPool:
             delay = min([delay, *(due - now for due in slot.owed)])
         for slot in self._in_order(now):
             missing = self._missing(slot, now)
-            for _ in range(missing):
+            later = max(0, missing - max(1, len(slot.queue)))
+            slot.owed += [now + self._a_while() for _ in range(later)]
+            for _ in range(missing - later):
                 wait = self._rate.take(now)
                 if wait > 0:
                     return min(delay, wait)

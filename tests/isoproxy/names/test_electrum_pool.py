@@ -259,12 +259,34 @@ async def test_the_times_of_pings_are_random_and_on_no_grid() -> None:
 
 
 @pytest.mark.virtual_clock
+async def test_connections_to_one_server_are_not_opened_together() -> None:
+    """The keys that take them would be known to be of one client."""
+    clock = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    def noted(method: str, params: list[object], result: object) -> object:
+        if method == "server.version":
+            times.append(clock())
+        return result
+
+    async with running(ElectrumServer(CHAIN, noted), settings=PoolSettings(clean=4)) as bench:
+        for begun in (0.0, clock() + 600.0):
+            times.clear()
+            await asyncio.sleep(600)
+            assert len(times) == 4
+            assert times[0] <= begun + 1.0
+            assert min(later - before for before, later in pairwise(times)) > 0.0
+            if not begun:
+                bench.isolator.new_epoch()
+
+
+@pytest.mark.virtual_clock
 async def test_what_a_key_has_taken_is_replaced_a_random_while_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = ElectrumServer(CHAIN)
     async with running(server, settings=PoolSettings(clean=2, refill_after=30)) as bench:
-        await asyncio.sleep(10)
+        await asyncio.sleep(900)
         waits = iter((1.0, 2.0))
         monkeypatch.setattr("random.expovariate", lambda rate: next(waits))
         for name in ("one", "other"):
