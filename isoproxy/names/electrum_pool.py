@@ -219,12 +219,17 @@ class ServerPool:
             self._bound.pop(place).session.close()
 
     def drop_all(self) -> None:
-        """Close every connection, clean ones too: nothing of an old epoch is used again."""
+        """Close every connection, clean ones too: nothing of an old epoch is used again.
+
+        New ones are not opened right behind them, which would tie the new epoch's first key
+        at a server to those that were there before.
+        """
         for session in list(self._sessions()):
             session.close()
+        now = asyncio.get_running_loop().time()
         for slot in self._slots.values():
             slot.clean.clear()
-            slot.owed.clear()
+            slot.owed = [now + self._a_while() for _ in range(self.settings.clean)]
         self._bound.clear()
         self._reserved.clear()
         self._wake.set()

@@ -270,14 +270,27 @@ async def test_connections_to_one_server_are_not_opened_together() -> None:
         return result
 
     async with running(ElectrumServer(CHAIN, noted), settings=PoolSettings(clean=4)) as bench:
-        for begun in (0.0, clock() + 600.0):
+        for _ in range(2):
             times.clear()
             await asyncio.sleep(600)
             assert len(times) == 4
-            assert times[0] <= begun + 1.0
             assert min(later - before for before, later in pairwise(times)) > 0.0
-            if not begun:
-                bench.isolator.new_epoch()
+            bench.isolator.new_epoch()
+
+
+@pytest.mark.virtual_clock
+async def test_after_a_new_epoch_connections_are_opened_a_random_while_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ElectrumServer(CHAIN)
+    async with running(server, settings=PoolSettings(clean=2, refill_after=30)) as bench:
+        await asyncio.sleep(900)
+        waits = iter((1.0, 2.0))
+        monkeypatch.setattr("random.expovariate", lambda rate: next(waits))
+        bench.isolator.new_epoch()
+        for seconds, connections in ((29, 2), (2, 3), (28, 3), (2, 4), (100, 4)):
+            await asyncio.sleep(seconds)
+            assert server.connections == connections
 
 
 @pytest.mark.virtual_clock
