@@ -120,10 +120,15 @@ def own_group(listener: str) -> bytes:
     return b"own " + listener.encode()
 
 
-def client_of_address(host: str) -> bytes:
-    """The client field of a TCP client; `host` is the text of its IP address."""
+def client_of_address(host: str, scope: int = 0) -> bytes:
+    """The client field of a TCP client; `host` is the text of its IP address.
+
+    `scope` is the link that a link-local address is one on (sin6_scope_id): another link
+    may have another machine of that address.
+    """
     address = ip_address(host.partition("%")[0])
-    return (b"4" if isinstance(address, IPv4Address) else b"6") + address.packed
+    family = b"4" if isinstance(address, IPv4Address) else b"6"
+    return family + address.packed + (scope.to_bytes(4) if scope else b"")
 
 
 def client_of_uid(uid: int) -> bytes:
@@ -420,4 +425,4 @@ def describe_client(client: bytes | None) -> str:
         return "none"
     if client[:1] == b"u":
         return f"user id {client[1:].decode()}"
-    return str(IPv4Address(client[1:]) if client[:1] == b"4" else IPv6Address(client[1:]))
+    return str(IPv4Address(client[1:]) if client[:1] == b"4" else IPv6Address(client[1:17]))

@@ -23,6 +23,7 @@ import contextlib
 import itertools
 import os
 import re
+import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,7 +176,9 @@ class PluginHost:
             try:
                 self._write(self._held.pop(query))
             except NamingError as error:
-                self._pending[query].set_exception(error)
+                future = self._pending[query]
+                if not future.done():  # else who asked has gone away
+                    future.set_exception(error)
 
     def _count_timeout(self, *, asked: bool) -> None:
         if not asked:
@@ -183,7 +186,7 @@ class PluginHost:
         self._silent_timeouts += 1
         if self._silent_timeouts == self._limits.silent_timeouts:
             _log.warn("plugin_answers_nothing", action="killed")
-            self._kill()
+            self._signal(signal.SIGKILL)
 
     def _write(self, line: bytes) -> None:
         stdin = self._process.stdin if self._process is not None else None
@@ -194,10 +197,11 @@ class PluginHost:
         self._asked += 1
         stdin.write(line)
 
-    def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
+    def _signal(self, number: signal.Signals) -> None:
+        """To the program and to all that it started, which may outlive it (a shell's child)."""
+        if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.killpg(self._process.pid, number)
 
     # -- the program's life
 
@@ -311,18 +315,20 @@ class PluginHost:
     async def _end(self, process: Process) -> None:
         """Let the program end by itself, then make it."""
         assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.close()
         try:
             async with asyncio.timeout(self._limits.end_timeout):
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        process.terminate()
+                self._signal(signal.SIGTERM)
+                while await process.stdout.read(_READ):
+                    pass  # until all that it started have ended
                 await process.wait()
         except TimeoutError:
             pass  # it is deaf
         finally:
-            self._kill()
+            self._signal(signal.SIGKILL)
             await process.wait()
+            self._process = None  # its number may soon be another's
 
 
 _STATUSES: Final = frozenset(int(status) for status in Status)

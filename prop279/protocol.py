@@ -17,8 +17,8 @@ Theory of operation
 
 Invariants
     A line that is written holds no control character but its LF.  A line that is read is
-    cut at `MAX_LINE` bytes: what is left of a longer one is still too long to be valid,
-    so its query is refused like any other.  A keyword that is not known, and a line
+    cut at `MAX_LINE` bytes, and the query of one as long as that is refused: what is left
+    of an isolation ID must not be taken for another.  A keyword that is not known, and a line
     whose query cannot be told, is None.  Nothing here raises because of a line.
 
 Specification: Tor proposal 279 §2.4-2.9.
@@ -139,7 +139,8 @@ def parse_command(line: bytes) -> Command | None:
         return Cancel(query)
     if words[0] != b"RESOLVE":
         return None
-    if len(words) < 3 or not all(_WORD.fullmatch(word) for word in words[2:4]):
+    cut = len(line) >= MAX_LINE  # the last word may be the beginning of another
+    if cut or len(words) < 3 or not all(_WORD.fullmatch(word) for word in words[2:4]):
         return Unusable(query)
     return Resolve(query, words[2], words[3] if len(words) > 3 else None)
 

@@ -6,7 +6,8 @@ Theory of operation
 
         request    replies are matched to commands by their order
         listing    everything up to the refusal of a random key is the answer
-        subscribe  from here on every line goes to a callback, and nothing is asked any more
+        subscribe  from here on every line goes to a callback; `caught_up` asks for the
+                   refusal of a random key, before which all older events have come
 
     Written on a socket of our own instead of stem: stem matches replies and events by
     what they look like, on one connection, in threads; the point here is that what a line
@@ -23,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
@@ -63,6 +65,12 @@ def _gone() -> OperationError:
     )
 
 
+def _mark() -> tuple[str, bytes]:
+    """A key that nobody can guess, and the line by which Tor refuses to tell it."""
+    key = secrets.token_hex(16)
+    return key, b'552 Unrecognized key "%s"' % key.encode()
+
+
 class ControlConnection(asyncio.Protocol):
     """An authenticated connection; make it with `open`."""
 
@@ -77,6 +85,8 @@ class ControlConnection(asyncio.Protocol):
         self._listing_size = 0
         self._listed: asyncio.Future[list[bytes]] | None = None
         self._answered: asyncio.Future[bytes] | None = None
+        self._end_of_events = b""
+        self._caught_up: asyncio.Future[None] | None = None
         self._on_line: Callable[[bytes], None] = lambda line: None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the connection has ended."""
@@ -123,8 +133,11 @@ class ControlConnection(asyncio.Protocol):
             )
 
     async def _by_cookie(self, methods: Methods) -> bytes:
-        """The AUTHENTICATE command that Tor's cookie gives."""
-        if methods.cookie_file is None or not {b"SAFECOOKIE", b"COOKIE"} & methods.names:
+        """The AUTHENTICATE command that Tor's cookie gives.
+
+        The cookie itself is never sent: whoever took Tor's port could name any file as one.
+        """
+        if methods.cookie_file is None or b"SAFECOOKIE" not in methods.names:
             raise OperationError(
                 "Tor's control port wants a password; set tor.control_password, or write "
                 "CookieAuthentication 1 into Tor's torrc"
@@ -139,8 +152,6 @@ class ControlConnection(asyncio.Protocol):
             ) from None
         if len(cookie) != COOKIE_LENGTH:
             raise OperationError("the file that Tor names as its control cookie is none")
-        if b"SAFECOOKIE" not in methods.names:
-            return command("AUTHENTICATE", cookie.hex())
         proof = SafeCookie(cookie, secrets.token_bytes(32))
         return proof.answer(await self.request(proof.challenge()))
 
@@ -165,8 +176,7 @@ class ControlConnection(asyncio.Protocol):
             raise _gone()
         assert self._transport is not None
         self._use = _Use.LISTINGS
-        key = secrets.token_hex(16)
-        self._end_of_listing = b'552 Unrecognized key "%s"' % key.encode()
+        key, self._end_of_listing = _mark()
         self._listing, self._listing_size = [], 0
         self._listed = asyncio.get_running_loop().create_future()
         self._transport.write(command("GETINFO", *keys) + command("GETINFO", key))
@@ -196,6 +206,24 @@ class ControlConnection(asyncio.Protocol):
             raise OperationError("Tor's control port does not let events be followed")
         self._on_line = on_line
 
+    async def caught_up(self) -> None:
+        """Until `on_line` has had every event of before this call; raises OperationError."""
+        if self._use is not _Use.EVENTS or self.closed.done():
+            raise _gone()
+        assert self._transport is not None
+        key, self._end_of_events = _mark()
+        self._caught_up = asyncio.get_running_loop().create_future()
+        self._transport.write(command("GETINFO", key))
+        self._acknowledge()
+        await self._in_time(self._caught_up)
+
+    def _acknowledge(self) -> None:
+        """Let Tor's kernel send on at once: it waits until what it sent is acknowledged."""
+        assert self._transport is not None
+        sock: socket.socket = self._transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
     async def _in_time(self, future: asyncio.Future[_T]) -> _T:
         """The result of `future`; silence, or the end of the connection, is an error."""
         try:
@@ -224,13 +252,20 @@ class ControlConnection(asyncio.Protocol):
 
     def _take(self, line: bytes) -> None:
         if self._use is _Use.EVENTS:
-            self._on_line(line)
+            self._take_event(line)
         elif self._use is _Use.LISTINGS:
             self._take_listed(line)
         elif (reply := self._assembler.feed(line)) is not None and self._replies:
             waiting = self._replies.popleft()
             if not waiting.done():
                 waiting.set_result(reply)
+
+    def _take_event(self, line: bytes) -> None:
+        waiting = self._caught_up
+        if line == self._end_of_events and waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        else:
+            self._on_line(line)
 
     def _take_listed(self, line: bytes) -> None:
         if self._listed is None or self._listed.done():
@@ -244,7 +279,7 @@ class ControlConnection(asyncio.Protocol):
         self._listing.append(line)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for future in (*self._replies, self._listed, self._answered):
+        for future in (*self._replies, self._listed, self._answered, self._caught_up):
             if future is not None and not future.done():
                 future.set_exception(_gone())
         self._replies.clear()

@@ -3,7 +3,9 @@
 Theory of operation
     A `Session` is one life of Tor's control port.  It holds three connections (why:
     `stemns_plugin.wire`), feeds event lines to `Streams`, takes listings as long as
-    `Streams` wants them, one at a time, and carries out the actions.  While one listing is
+    `Streams` wants them, one at a time, and carries out the actions.  Tor writes an event
+    later than it lists the stream, so each listing is acted on only after the events have
+    caught up; else a forged NEW event could be the only one there is.  While one listing is
     under way, hints for the next one gather, so that under load one listing serves many
     streams.  Each look-up is a task; an attachment is a command and a callback.
 
@@ -26,7 +28,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
@@ -76,7 +78,7 @@ class ControllerSettings:
     """Where Tor is, and what answers are believed."""
 
     control: Endpoint
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     allow_internal: bool = False
 
 
@@ -123,6 +125,7 @@ class Session:
             await self._check_tor()
             self._events, self._queries = await connect(), await connect()
             await self._events.subscribe("STREAM", "SIGNAL", "CONF_CHANGED", on_line=self._on_line)
+            self._check_wanted.set()  # for a reload that came before we could hear of it
             stack.push_async_callback(self._end_tasks)
             self._start(self._list_streams())
             self._start(self._keep_safe())
@@ -143,7 +146,11 @@ class Session:
             raise UnsafeTor("stemns needs Tor 0.4.5.1 or later; install a current Tor")
         if await self._setting(OPTION) != b"1":
             raise UnsafeTor(HOW_TO_SET)
-        if await self._setting("AutomapHostsOnResolve") == b"1":
+        await self._learn_mapping()
+
+    async def _learn_mapping(self) -> None:
+        """Ask for virtual addresses too, once Tor hands them out."""
+        if len(self._keys) == 1 and await self._setting("AutomapHostsOnResolve") == b"1":
             self._keys.append("address-mappings/all")
 
     async def _setting(self, name: str) -> bytes:
@@ -176,6 +183,7 @@ class Session:
             if self._streams.wants_listing:
                 self._streams.begin_listing()
                 lines = await self._queries.listing(*self._keys)
+                await self._events.caught_up()  # every stream listed has announced itself
                 mappings = lines if len(self._keys) > 1 else ()
                 self._carry_out(self._streams.on_listing(lines, mappings))
                 if not self.is_ready:
@@ -196,6 +204,7 @@ class Session:
                     consequence="unresolved names may have reached exits; the option is set again",
                     advice=HOW_TO_SET,
                 )
+            await self._learn_mapping()
 
     # -- what goes out
 

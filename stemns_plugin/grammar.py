@@ -43,6 +43,7 @@ _CLAIM: Final = re.compile(
 )
 _TARGET: Final = re.compile(rb"(?P<host>" + _HOST + rb"):(?P<port>[0-9]{1,5})")
 _ADDRESS: Final = re.compile(rb"(?P<host>.+):[0-9]{1,5}")
+_MAPPINGS: Final = b"address-mappings/all="
 _MAPPING: Final = re.compile(rb"([0-9a-fA-F.:\[\]]{2,45}) ([!-~]{1,255}) [^\r\n]*")
 
 RESOLVES: Final = frozenset({b"NEWRESOLVE", b"SENTRESOLVE"})
@@ -179,13 +180,25 @@ def _claim(match: re.Match[bytes]) -> Claim:
 
 
 def parse_mappings(lines: Iterable[bytes]) -> dict[bytes, set[bytes]]:
-    """From each address to the names, in lower case, that Tor maps it to."""
+    """From each address (as `bare` has it) to the names, in lower case, that Tor maps it to.
+
+    Streams are listed before mappings, so what is forged in a stream's name comes before the
+    last line that begins the mappings.
+    """
     mappings: dict[bytes, set[bytes]] = {}
     for line in lines:
-        match = _MAPPING.fullmatch(_without_key(line, b"address-mappings/all="))
+        told = _without_key(line, _MAPPINGS)
+        if told is not line:
+            mappings.clear()
+        match = _MAPPING.fullmatch(told)
         if match is not None:
-            mappings.setdefault(match[1], set()).add(match[2].lower())
+            mappings.setdefault(bare(match[1]), set()).add(match[2].lower())
     return mappings
+
+
+def bare(address: bytes) -> bytes:
+    """An address in lower case and without brackets, which Tor puts around those of IPv6."""
+    return address.strip(b"[]").lower()
 
 
 def _without_key(line: bytes, key: bytes) -> bytes:

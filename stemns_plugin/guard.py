@@ -18,9 +18,10 @@ Theory of operation
 
 Invariants
     No byte of a client reaches Tor: what Tor is told is built from a checked stream and a
-    validated target.  A client learns nothing of streams that are not offered to it.  A
-    stream whose origin is not certain is offered to nobody, and closed.  A stream under a
-    suffix is never attached before it was redirected away from it.
+    validated target.  A client learns nothing of streams that are not offered to it, not
+    even how many there are: it is told numbers of the guard's.  A stream whose origin is
+    not certain is offered to nobody, and closed.  A stream under a suffix is never attached
+    before it was redirected away from it.  What a client sends delays no other.
     With `username` set, streams of other users are closed without being offered: a web
     page that tries a name cannot tell whether somebody here resolves such names.
 """
@@ -30,8 +31,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import secrets
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Final, cast
 
@@ -45,6 +48,8 @@ from stemns_plugin.streams import LookUp
 from stemns_plugin.wire import LineSplitter
 
 MAX_CLIENTS: Final = 64
+MAX_CLIENTS_OF_ONE: Final = 16
+"""Of one address, so that no workstation can keep the others out."""
 MAX_OFFERS: Final = 1024
 MAX_UNREAD: Final = 1024 * 1024
 OFFER_S: Final = 110.0
@@ -52,6 +57,7 @@ OFFER_S: Final = 110.0
 
 _EVENTS: Final = frozenset({b"STREAM", b"SIGNAL", b"CONF_CHANGED", b"STATUS_CLIENT", b"EXTENDED"})
 _NUMBER: Final = re.compile(rb"[0-9]{1,18}")
+_MAX_KEYS: Final = 8
 _KEY: Final = re.compile(rb"[!#-~]{1,64}")
 _INFO: Final = {
     b"version": b"0.4.9.11",
@@ -173,6 +179,8 @@ def _judge_stream(verb: bytes, arguments: Sequence[bytes], offers: Mapping[int, 
 
 
 def _judge_info(keys: Sequence[bytes], offers: Mapping[int, Offer]) -> Verdict:
+    if len(keys) > _MAX_KEYS:
+        return _refused(512, b"Too many keys")
     lines = []
     for key in keys:
         if key == b"stream-status":
@@ -203,11 +211,16 @@ def _judge_conf(keys: Sequence[bytes]) -> Verdict:
 
 
 class _Client(asyncio.Protocol):
-    """One controller of a workstation's."""
+    """One controller of a workstation's.
+
+    One command is judged in each turn of the event loop, and nothing is read meanwhile: a
+    flood of commands delays nobody else.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._splitter = LineSplitter()
+        self._lines: deque[bytes] = deque()
         self._transport: asyncio.Transport | None = None
         self.address = b""
         self.subscribed = False
@@ -223,13 +236,25 @@ class _Client(asyncio.Protocol):
         self._desk.leave(self)
 
     def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
         try:
-            for line in self._splitter.feed(data):
-                verdict = judge(line, self._desk.offers_to(self.address))
-                self.say(verdict.reply)
-                self._desk.apply(self, verdict.effect)
+            self._lines.extend(self._splitter.feed(data))
         except ProtocolError:
             self.hang_up()
+            return
+        self._transport.pause_reading()
+        self._judge_next()
+
+    def _judge_next(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._lines:
+            self._transport.resume_reading()
+            return
+        verdict = judge(self._lines.popleft(), self._desk.offers_to(self.address))
+        self.say(verdict.reply)
+        self._desk.apply(self, verdict.effect)
+        asyncio.get_running_loop().call_soon(self._judge_next)
 
     def say(self, line: bytes) -> None:
         """Write a line; a client that does not read is not waited for."""
@@ -266,6 +291,8 @@ class Desk:
     def admit(self, client: _Client) -> bool:
         """Whether one more client may come in."""
         if sum(map(len, self._clients.values())) >= MAX_CLIENTS:
+            return False
+        if len(self._clients.get(client.address, ())) >= MAX_CLIENTS_OF_ONE:
             return False
         self._clients.setdefault(client.address, []).append(client)
         return True
@@ -311,6 +338,7 @@ class Desk:
             if not offers:
                 del self._open[source]
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        event = replace(event, id=_number_beside(offers))
         waiting = offers[event.id] = _Open(Offer(event))
         for client in clients:
             client.say(write_event(event, event.status))
@@ -332,6 +360,13 @@ class Desk:
         if self._username is None:
             return True
         return self._username.fullmatch(event.fields.username or b"") is not None
+
+
+def _number_beside(offers: Mapping[int, object]) -> int:
+    """A stream's number for a workstation; Tor's own would tell how many streams others have."""
+    while (number := secrets.randbelow(10**15) + 1) in offers:
+        pass
+    return number
 
 
 def _fail(waiting: _Open) -> None:

@@ -65,6 +65,8 @@ def _read_file(file: Path, text: str, result: StemnsDirectory) -> None:
                 result.services.update(reader.services(value))
             elif name == _PORT:
                 result.control_port = reader.number(value)
+        if not isinstance(statement, ast.FunctionDef) and not _assignments(statement):
+            reader.refuse_changes(statement)
 
 
 def _assignments(statement: ast.stmt) -> list[tuple[str, ast.expr]]:
@@ -87,6 +89,12 @@ class _Reader:
         return ConfigError(
             f"{self._file}:{line}: {what}; write it in the file given with -c, under [services]"
         )
+
+    def refuse_changes(self, statement: ast.stmt) -> None:
+        """Services that another statement than a plain assignment adds would be missed."""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and node.id in _SERVICES:
+                raise self._wrong(node, "the services are changed by more than an assignment")
 
     def port(self, function: ast.FunctionDef) -> int:
         """The number that a function of one `return` gives."""

@@ -22,8 +22,10 @@ Theory of operation
     listing.  Streams whose own events were malformed are closed and Tor is asked again; if
     the claims still differ, the stream is closed.
 
-    NEW events decide the isolation ID only.  If several that fit the stream were seen,
-    one of them is forged: the stream gets an ID of its own and shares with nobody.
+    NEW events decide the isolation ID only, and whose the stream is.  If several that fit
+    were seen, one of them is forged; if one was malformed or there was no room for it, the
+    genuine one may be missing.  Then the stream gets an ID of its own, shares with nobody
+    and is nobody's.
 
 Invariants
     No `Attach` for a stream that was not listed with a target that is not ours; no
@@ -54,6 +56,7 @@ from stemns_plugin.grammar import (
     WAITING,
     Claim,
     StreamEvent,
+    bare,
     parse_event,
     parse_listing,
     parse_mappings,
@@ -279,7 +282,7 @@ class Streams:
         return [*self._abandoned(stream), Close(stream)]
 
     def _decide(self, claim: Claim, host: bytes, names: Mapping[bytes, set[bytes]]) -> list[Action]:
-        mapped = names.get(host.strip(b"[]"))
+        mapped = names.get(bare(host))
         if mapped is not None and any(self._ours(name) for name in mapped):
             if len(mapped) > 1:
                 return [Close(claim.id)]
@@ -307,9 +310,11 @@ class Streams:
     def _event_of(self, claim: Claim) -> StreamEvent | None:
         """The NEW event of the stream, if exactly one was seen that fits what is listed."""
         entry = self._remembered.get(claim.id)
+        if entry is None or entry.malformed or len(entry.candidates) >= _MAX_CANDIDATES:
+            return None  # the genuine one may be the one that was not kept
         fitting = [
             event
-            for event in (entry.candidates if entry is not None else ())
+            for event in entry.candidates
             if (event.status, event.host, event.port) == (claim.status, claim.host, claim.port)
         ]
         return fitting[0] if len(fitting) == 1 else None

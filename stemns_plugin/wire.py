@@ -8,7 +8,8 @@ Theory of operation
 
     The remedy is to keep what can be forged apart from what cannot, by connection:
 
-    events    receives events and nothing else matters there: every line is a hint
+    events    receives events, and every line is a hint; the refusal of a random key tells
+              that what was written before has been read
     queries   asks for listings.  Each question is followed by a second one, about a key
               that is a random number; Tor's refusal of it names the number, and ends the
               answer.  What is forged inside cannot contain the number

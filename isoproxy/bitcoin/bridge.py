@@ -28,7 +28,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from isoproxy.bitcoin.messages import Network
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.pump import pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
@@ -217,14 +217,22 @@ async def _fall_back(
 
 
 async def relay(
-    client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, deadlines: Deadlines
+    client: socket.socket,
+    first: bytes,
+    peer: socket.socket,
+    flow: Flow,
+    deadlines: Deadlines,
+    networks: Networks = KNOWN_NETWORKS,
 ) -> Ending:
     """Carry bytes untouched: a client that speaks v2 itself, or no Bitcoin at all.
 
-    `first` is what was read from the client already.  Closes both sockets.
+    `first` is what was read from the client already.  A client that speaks v1 all the same,
+    of one of `networks` after a silence or of a known one that is not among them, is ended.
+    Closes both sockets.
     """
     flow.transport = "untouched"
-    plain = flow.plain = Relay(now=asyncio.get_running_loop().time(), deadlines=deadlines)
+    now, refused = asyncio.get_running_loop().time(), KNOWN_NETWORKS.with_networks(networks)
+    plain = flow.plain = Relay(now=now, deadlines=deadlines, refused=refused)
     try:
         flow.ended = await pump(plain, client, peer, linger=deadlines.linger, from_client=first)
         return flow.ended

@@ -1,8 +1,8 @@
 """Port 1324: a door for clients that cannot be told about a SOCKS proxy.
 
 Theory of operation
-    The destination of a connection is, in this order: what a SOCKS5 client asks for (its
-    first byte is 05; the front end's session takes over, untouched), the one peer this
+    The destination of a connection is, in this order: what a SOCKS5 client asks for (it
+    begins with a greeting; the front end's session takes over, untouched), the one peer this
     gateway is configured for, where the kernel says the connection was going before
     nftables redirected it, or the address the client's VERSION message is addressed to.
     A map of the configuration can turn such an address into another destination, an
@@ -35,7 +35,7 @@ from isoproxy.bitcoin.accepting import Connections
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
-from isoproxy.bitcoin.opening import read_opening, read_version
+from isoproxy.bitcoin.opening import read_late_opening, read_opening, read_version
 from isoproxy.bitcoin.redirect import original_destination
 from isoproxy.errors import ErrorKind, IsoproxyError, PolicyRefusal
 from isoproxy.isolation import (
@@ -52,6 +52,8 @@ GATEWAY_ISOLATION: Final = (
     Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT
 )
 _SOCKS5: Final = 5
+_LAST_METHOD: Final = 9
+_GREETING_LENGTH: Final = 2 + 255
 _PEERCRED: Final = 12
 
 
@@ -59,8 +61,8 @@ _PEERCRED: Final = 12
 class GatewaySettings:
     """One gateway.  `peer` is its only destination if set; `peers` maps addresses learned
     to destinations; `allow_private` lifts the guard, for test networks alone; `silence`
-    is how many seconds a client whose destination is known may wait before it is taken
-    for one that speaks something else; `patience` how long one may take to say where to.
+    is how many seconds a client whose destination is known may wait before the peer is
+    dialled, which may be the one to speak first; `patience` how long one may take to say where to.
     """
 
     peer: Target | None = None
@@ -76,10 +78,22 @@ def check_learned(address: IPv4Address | IPv6Address) -> None:
     """Raise PolicyRefusal(ADDRESS_REFUSED) unless `address` is global unicast."""
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address.sixtofour or address
-    if isinstance(address, IPv6Address) and address.teredo is not None:
+    if isinstance(address, IPv6Address) and (address.teredo or address.is_site_local):
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
     if not address.is_global or address.is_multicast or address.is_reserved:
         raise PolicyRefusal(kind=ErrorKind.ADDRESS_REFUSED)
+
+
+def begins_greeting(first: bytes) -> bool:
+    """Whether a SOCKS5 client may have begun with `first`: version, count, assigned methods.
+
+    The first byte alone would not do: one v2 stream in 256 begins with it, too.
+    """
+    if len(first) < 2:
+        return first == bytes([_SOCKS5])
+    version, count, *methods = first
+    assigned = all(method <= _LAST_METHOD for method in methods[:count])
+    return version == _SOCKS5 and count > 0 and assigned
 
 
 def client_field(client: socket.socket) -> bytes:
@@ -87,7 +101,8 @@ def client_field(client: socket.socket) -> bytes:
     if client.family == socket.AF_UNIX:
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED)
         return client_of_uid(int.from_bytes(credentials[4:8], "little"))
-    return client_of_address(client.getpeername()[0])
+    peer = client.getpeername()
+    return client_of_address(peer[0], *peer[3:])
 
 
 class Gateway:
@@ -152,7 +167,7 @@ class Gateway:
             client.close()
 
     async def _is_socks(self, client: socket.socket) -> bool:
-        """Look at the first byte and leave it where it is."""
+        """Look at the first bytes and leave them where they are."""
         known = self.settings.peer is not None or original_destination(client) is not None
         patience = self.settings.silence if known else self.settings.patience
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
@@ -167,7 +182,7 @@ class Gateway:
         finally:
             loop.remove_reader(client)
         with contextlib.suppress(BlockingIOError):
-            return client.recv(1, socket.MSG_PEEK)[:1] == bytes([_SOCKS5])
+            return begins_greeting(client.recv(_GREETING_LENGTH, socket.MSG_PEEK))
         return False
 
     async def _serve_bitcoin(self, client: socket.socket) -> None:
@@ -196,13 +211,19 @@ class Gateway:
         async def dial() -> socket.socket:
             return await self._connect(key, found, whose)
 
-        flow = Flow(key, found, network if isinstance(network, Network) else None)
+        flow = Flow(key, found)
         peer, bridging = await dial(), self.bridging
-        with self._ledger.entry(flow):
-            if flow.network is None:
-                await relay(client, first, peer, flow, bridging.deadlines)
-            else:
+        deadlines, networks = bridging.deadlines, settings.networks
+        with contextlib.closing(peer), self._ledger.entry(flow):
+            if not first:
+                first, network = await read_late_opening(
+                    client, peer, networks, patience=settings.patience, idle=deadlines.idle
+                )
+            if isinstance(network, Network):
+                flow.network = network
                 await bridge(client, first, peer, dial, flow, bridging, self._ledger.proven)
+            else:
+                await relay(client, first, peer, flow, deadlines, networks)
 
     def _known_destination(self, client: socket.socket) -> Target | None:
         """What needs no VERSION: the configured peer, or the original destination."""

@@ -63,6 +63,31 @@ async def read_opening(
     return first, found
 
 
+async def read_late_opening(
+    client: socket.socket,
+    peer: socket.socket,
+    networks: Networks = KNOWN_NETWORKS,
+    *,
+    patience: float,
+    idle: float,
+) -> tuple[bytes, Network | Detected]:
+    """The opening of a client that was silent so far, once `peer` is connected.
+
+    Whoever speaks first decides, within `idle` seconds: a Bitcoin peer never does, so if it
+    is the peer, nothing is read (NEED_MORE).  Raises TimeoutError.
+    """
+    loop, spoken = asyncio.get_running_loop(), asyncio.Event()
+    for sock in (client, peer):
+        loop.add_reader(sock, spoken.set)
+    try:
+        async with asyncio.timeout(idle):
+            await spoken.wait()
+    finally:
+        for sock in (client, peer):
+            loop.remove_reader(sock)
+    return await read_opening(client, networks, silence=0, patience=patience)
+
+
 async def _receive(client: socket.socket, size: int) -> bytes:
     """As `loop.sock_recv`, except that a timeout never takes bytes with it.
 

@@ -4,7 +4,8 @@ Theory of operation
     Programs of one system group have their connections to Bitcoin's ports redirected to
     the gateway on this machine; the kernel remembers where they were going, and the
     gateway asks it (`original_destination`).  Whatever else that group tries to send is
-    rejected, so a client that ignores its settings leaks nothing, its DNS included.
+    rejected, so a client that ignores its settings leaks nothing, its DNS included, also
+    where a resolver on this machine would ask on its behalf.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ table inet isoproxy_bitcoin {{
     }}
     chain confine {{
         type filter hook output priority 0; policy accept;
+        meta skgid {skgid} meta l4proto {{ tcp, udp }} th dport 53 reject
         meta skgid {skgid} ip daddr 127.0.0.0/8 accept
         meta skgid {skgid} ip6 daddr ::1 accept
         meta skgid {skgid} reject

@@ -11,8 +11,9 @@ Theory of operation
     decrypted to where its payload belongs and the v1 header is written before it.  Only
     types without a short id, rare and small, are moved by 12 bytes.
 
-    `Relay` passes v1 through, for a fallback or a v1 peer that came in; the inbox of one
-    side is the outbox of the other.  It can rewrite the client's VERSION, no more.
+    `Relay` passes v1 through, for a fallback or a v1 peer that came in, or what is no v1;
+    the inbox of one side is the outbox of the other.  It can rewrite the client's VERSION,
+    or refuse it, no more.
 
 Invariants
     Nothing of the client's leaves before the peer's key came, and until then all of it
@@ -33,18 +34,21 @@ from typing import Final, Protocol
 from isoproxy.bitcoin.bip324 import State
 from isoproxy.bitcoin.buffer import READ, ByteQueue
 from isoproxy.bitcoin.cipher import HEADER_SIZE, OVERHEAD
-from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, is_type
+from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, Networks, is_type
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.traffic import Direction
 from isoproxy.bitcoin.v1 import (
     HEADER,
     HEADER_LENGTH,
+    PREFIX_LENGTH,
     VERSION,
+    Detected,
     V1Receiver,
     VersionRewrite,
+    detect,
     encode,
 )
-from isoproxy.errors import LimitExceeded
+from isoproxy.errors import LimitExceeded, RemoteProtocolError
 
 _PACKET_AT: Final = HEADER_LENGTH - 1 - HEADER_SIZE
 """Where a packet is decrypted to, so that a short type's payload follows a v1 header."""
@@ -286,6 +290,8 @@ def _long_type(out: ByteQueue, at: int, size: int) -> bytes | None:
 class Relay:
     """Both sides speak the same; `rewrite` is applied to the client's VERSION message.
 
+    A client that begins to speak v1 of one of the networks `refused` is not passed on.
+
     `bytes_up` and `bytes_down` came from the client and from the peer.
     """
 
@@ -296,7 +302,9 @@ class Relay:
         deadlines: Deadlines | None = None,
         network: Network | None = None,
         rewrite: VersionRewrite | None = None,
+        refused: Networks | None = None,
     ) -> None:
+        self._refused = refused
         self._to_peer, self._to_client = ByteQueue(), ByteQueue()
         self._receiver = V1Receiver(network) if network is not None and rewrite else None
         self._network, self._rewrite = network, rewrite
@@ -317,9 +325,18 @@ class Relay:
         if side is self.peer:
             self.bytes_down += size
             return
+        if self._refused is not None:
+            self._refuse_v1(side.inbox, self._refused)
         self.bytes_up += size
         if self._receiver is not None:
             self._rewrite_first(self._receiver)
+
+    def _refuse_v1(self, first: ByteQueue, networks: Networks) -> None:
+        """Look at the client's first bytes, which nobody has seen yet."""
+        self._refused = None
+        if detect(bytes(first.peek()[:PREFIX_LENGTH]), networks) is not Detected.NOT_V1:
+            first.take()
+            raise RemoteProtocolError("a client speaks v1 where it cannot be carried as v2")
 
     def _rewrite_first(self, receiver: V1Receiver) -> None:
         message = receiver.next_message()

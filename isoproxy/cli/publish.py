@@ -13,7 +13,7 @@ from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import TorConfig, state_directory
 from isoproxy.daemon.onions import PublishedService, ServicePlan
 from isoproxy.errors import ConfigError
-from isoproxy.tor.control import Control
+from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.onion import OnionStage, OnionState
 from isoproxy.tor.torrc import socket_in
@@ -98,6 +98,7 @@ async def _publish(plan: ServicePlan, config: TorConfig) -> None:
     control = _control(config)
     published = PublishedService(plan, control)
     published.service.on_state(_tell)
+    _tell_of(control)
     control.start()
     try:
         published.start()
@@ -124,6 +125,20 @@ def _tell(state: OnionState) -> None:
         print("isoproxy: waiting for tor", file=sys.stderr, flush=True)
     elif state.stage is OnionStage.PUBLISHED:
         print("isoproxy: published", file=sys.stderr, flush=True)
+
+
+def _tell_of(control: Control) -> None:
+    """Say what keeps us from Tor's control port, once each time that it changes."""
+    told: str | None = None
+
+    def tell(state: ControlState) -> None:
+        nonlocal told
+        if state.problem is not None and state.problem != told:
+            print(f"isoproxy: Tor's control port: {state.problem}", file=sys.stderr, flush=True)
+        if state.problem is not None or state.phase is Phase.READY:
+            told = state.problem
+
+    control.on_state(tell)
 
 
 def _control(config: TorConfig) -> Control:

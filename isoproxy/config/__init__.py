@@ -19,7 +19,7 @@ from pathlib import Path
 from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
 from isoproxy.config.build import build
-from isoproxy.config.check import check
+from isoproxy.config.check import check, check_reload
 from isoproxy.config.difference import changed_keys
 from isoproxy.config.option import LoginAt
 from isoproxy.config.places import (
@@ -63,6 +63,7 @@ __all__ = [
     "TorConfig",
     "admin_address",
     "changed_keys",
+    "check_reload",
     "load",
     "private_directory",
     "runtime_directory",

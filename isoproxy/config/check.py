@@ -11,10 +11,16 @@ from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import GatewayConfig
 from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
+from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate
 
 _WHONIX_PORTS = range(9040, 9230)
 _V1_VERSION = b"version".ljust(12, b"\0")
+_MERGED = (
+    '"verbatim" shows Tor the application\'s user and password alone, so it would merge '
+    "listeners, client addresses and destinations that are kept apart here; use "
+    '"derived", or exactly one listener with isolate = ["SOCKSAuth"] and no gateway'
+)
 
 
 def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
@@ -36,15 +42,22 @@ def _at(places: Places, key: str, text: str) -> str:
 
 
 def _credentials(config: Config) -> Iterator[Finding]:
-    if config.tor.credentials != "verbatim":
-        return
-    if len(config.listener) != 1 or config.listener[0].isolate != Isolate.SOCKS_AUTH:
-        yield (
-            "tor.credentials",
-            '"verbatim" shows Tor the application\'s user and password alone, so it would merge '
-            "listeners, client addresses and destinations that are kept apart here; use "
-            '"derived", or exactly one listener with isolate = ["SOCKSAuth"]',
-        )
+    if config.tor.credentials == "verbatim" and would_merge(config):
+        yield "tor.credentials", _MERGED
+
+
+def would_merge(config: Config) -> bool:
+    """Whether Tor, shown nothing but the applications' own credentials, would merge streams
+    that `config` keeps apart; clients of a gateway that speak SOCKS5 have credentials too."""
+    if len(config.listener) != 1 or config.bitcoin.gateway:
+        return True
+    return config.listener[0].isolate != Isolate.SOCKS_AUTH
+
+
+def check_reload(config: Config, *, verbatim: bool) -> None:
+    """Raise ConfigError where `config` does not go with what was settled at the start."""
+    if verbatim and would_merge(config):
+        raise ConfigError(f"tor.credentials: it stays what it was at the start, and {_MERGED}")
 
 
 def _addresses(config: Config) -> Iterator[Finding]:
@@ -68,7 +81,8 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f"{key}.isolate",
                 "a listener that other machines reach must keep them apart; add ClientAddr",
             )
-    if not seen and not config.onion_service:
+    served = (config.listener, config.bitcoin.gateway, config.dns.address, config.onion_service)
+    if not any(served):
         yield "listener", "nothing to do: no listener, gateway, DNS server or onion service"
 
 
@@ -190,6 +204,12 @@ def _services(config: Config) -> Iterator[Finding]:
     for index, service in enumerate(config.onion_service):
         if service.target is None:
             yield f"onion_service.{index}.target", "missing: say which local service is offered"
+        elif not service.target.is_local:
+            yield (
+                f"onion_service.{index}.target",
+                "must be a loopback or private address or a unix socket: the connection to it does "
+                "not go through Tor",
+            )
 
 
 def _warnings(config: Config) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ class TorConfig:
         "derived",
         'What Tor sees as SOCKS credentials: "derived" from the isolation key, or the '
         "application's own, \"verbatim\", for Tor Browser's circuit display; the latter needs "
-        'exactly one listener with isolate = ["SOCKSAuth"].',
+        'exactly one listener with isolate = ["SOCKSAuth"], and no gateway.',
         choice("derived", "verbatim"),
     )
     socks: Endpoint = option(
@@ -148,7 +148,9 @@ class LimitsConfig:
         120.0, "Seconds in which Tor must have opened a stream.", seconds(0.1, 3600)
     )
     idle_timeout_s: float = option(
-        7200.0, "Seconds without a byte after which a stream is closed.", seconds(1, 31_536_000)
+        7200.0,
+        "Seconds without a byte after which a stream is closed, at the latest twice as many.",
+        seconds(1, 31_536_000),
     )
     max_pending_circuits: int = option(
         24, "New circuits asked of Tor at a time; Tor itself stops at 32.", integer(1, 32)

@@ -30,6 +30,7 @@ from isoproxy.config import (
     Loaded,
     admin_address,
     changed_keys,
+    check_reload,
     private_directory,
     state_directory,
 )
@@ -54,7 +55,7 @@ from isoproxy.daemon.settings import (
 )
 from isoproxy.daemon.status import collect, current_status
 from isoproxy.daemon.upstream import Upstream
-from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
+from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
 from isoproxy.front.orders import Settings, rest_of
@@ -73,6 +74,8 @@ HEALTH_S: Final = 10.0
 _LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
+_SETTLED: Final = frozenset({"limits.workers", "limits.max_pending_circuits"})
+"""Keys among them that wait for a restart all the same."""
 
 _log = logger("daemon")
 
@@ -176,15 +179,25 @@ class Daemon:
 
         Raises IsoproxyError, and keeps the old configuration, when that is not possible.
         """
+        if self._stop.is_set() or not self._ready.is_set():
+            _log.warn("reload_refused", problem="it is starting or stopping")
+            raise OperationError("isoproxy is starting or stopping; reload it while it serves")
         self._notifier.reloading()
         try:
             loaded = self._read_again()
+            check_reload(loaded.config, verbatim=self.isolator.verbatim)
             changed = changed_keys(self.config, loaded.config)
             fresh = loaded.config.names != self.config.names
             names = self._new_names(loaded.config) if fresh else self.names
-            self._apply(loaded)
+            try:
+                self._apply(loaded)
+            except IsoproxyError:
+                if fresh and names is not None:
+                    await names.close()
+                raise
             if fresh:
                 await self._switch_names(names)
+            self.services.follow(self.config)
             await self.workers.settled()
         except IsoproxyError as error:
             for problem in str(error).splitlines():
@@ -192,7 +205,7 @@ class Daemon:
             raise
         finally:
             self._notifier.ready(self._headline())
-        waiting = tuple(key for key in changed if not key.startswith(_LIVE))
+        waiting = tuple(key for key in changed if key in _SETTLED or not key.startswith(_LIVE))
         _log.notice("reloaded", changed=changed, after_a_restart=waiting)
         return Reloaded(changed, waiting)
 
@@ -302,7 +315,7 @@ class Daemon:
         self.front.names = None if names is None else names.service
         if old is not None:
             await old.close()
-        if names is not None and self._tor_answers:
+        if names is not None and names is self.names and self._tor_answers:
             names.tor_answers()
 
     def resolver_of(self, client: bytes | None) -> Resolver:

@@ -20,6 +20,14 @@ from isoproxy.names.resolver import Resolver
 _NO_ADDRESS: Final = "127.0.0.1"
 
 
+def dns_policy(config: Config) -> Policy:
+    """What the server shows of a name."""
+    names = config.names
+    return Policy(
+        only_onion=names.only_onion, allow_private_addresses=names.allow_private_addresses
+    )
+
+
 def dns_server(
     config: Config, resolver_of: Callable[[bytes], Resolver], isolator: Isolator
 ) -> DnsServer | None:
@@ -36,10 +44,7 @@ def dns_server(
         isolator,
         Apex(wanted.address.host or _NO_ADDRESS, None if key is None else key.dnskey),
         signer=None if key is None else Signer(key, time.time),
-        policy=Policy(
-            only_onion=config.names.only_onion,
-            allow_private_addresses=config.names.allow_private_addresses,
-        ),
+        policy=dns_policy(config),
     )
     endpoint = endpoint_of(wanted.address)
     return DnsServer(responder, DnsSettings(endpoint, wanted.queries_per_second))

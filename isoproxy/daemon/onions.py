@@ -44,6 +44,13 @@ class ServicePlan:
     network: str | None = None
     advertise_v2: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.target.is_local:
+            raise ConfigError(
+                "an onion service's target must be a loopback or private address or a unix "
+                "socket, because the connection to it does not go through Tor"
+            )
+
 
 def service_plan(config: OnionServiceConfig) -> ServicePlan:
     """What `[[onion_service]]` asks for; raises ConfigError."""

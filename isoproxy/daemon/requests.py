@@ -25,7 +25,7 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
 
     async def newnym(request: Mapping[str, Any]) -> Answer:
         """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
-        if daemon.config.tor.credentials == "verbatim":
+        if daemon.isolator.verbatim:
             await daemon.upstream.control.signal_newnym()
         daemon.new_identity()
         await daemon.workers.settled()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 from isoproxy.config import Config
-from isoproxy.daemon.dns import dns_server
+from isoproxy.daemon.dns import dns_policy, dns_server
 from isoproxy.daemon.onions import PublishedService, service_plan
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
@@ -47,6 +47,11 @@ class Services:
         for published in self.onions:
             published.start()
             self._announcing.add(asyncio.create_task(self._announce(published)))
+
+    def follow(self, config: Config) -> None:
+        """Answer as `config` has it, once its names are resolved; all else waits for a restart."""
+        if self.dns is not None:
+            self.dns.responder.follow(dns_policy(config))
 
     async def close(self) -> None:
         """Withdraw and stop everything."""

@@ -8,7 +8,7 @@ from typing import Final
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.orders import Settings, share_of
+from isoproxy.front.orders import Settings, fitting, share_of
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,
@@ -52,8 +52,9 @@ def listener_settings(config: Config) -> dict[str, ListenerSettings]:
 
 
 def session_rule(config: Config, listener: ListenerConfig) -> SessionRule:
+    """A listener's rule; a group of its own is that of name and place: a reload can move both."""
     group = (
-        own_group(listener.name)
+        own_group(f"{listener.name} {listener.address}")
         if listener.session_group is None
         else shared_group(listener.session_group)
     )
@@ -90,16 +91,19 @@ def processes_of(config: Config) -> int:
 def worker_settings(
     config: Config, dialer: DialerSettings, ports_of_main: frozenset[int], processes: int
 ) -> Settings:
-    """What a worker serves by; nobody comes to it where its part of a budget is too small."""
+    """What a worker serves by; nobody comes to it where its part of a budget is too small, or
+    where the listeners or the names that are told apart are too many to tell it of."""
     limits = share_of(front_limits(config), processes)
     listeners = listener_settings(config) if limits.max_connections else {}
     observe = config.observe
-    return Settings(
-        tuple(listeners.values()),
-        limits,
-        dialer,
-        ports_of_main,
-        (observe.log_level, observe.log_format, observe.safe_logging),
+    return fitting(
+        Settings(
+            tuple(listeners.values()),
+            limits,
+            dialer,
+            ports_of_main,
+            (observe.log_level, observe.log_format, observe.safe_logging),
+        )
     )
 
 

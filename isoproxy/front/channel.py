@@ -24,7 +24,7 @@ from isoproxy.reactor import Reactor
 MAX_MESSAGE: Final = 1 << 17
 """Bytes; a packet must fit the smallest usual send buffer."""
 MAX_QUEUED: Final = 4096
-_MAX_SOCKETS: Final = 128
+MAX_SOCKETS: Final = 128
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 OnMessage = Callable[[bytes, list[socket.socket]], None]
@@ -36,7 +36,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Channel:
-    """One end, on a reactor; `on_message` owns the sockets it is given."""
+    """One end, on a reactor; `on_message` owns the sockets it is given.
+
+    A message for whose sockets this process has no descriptors is lost, which `on_loss` is
+    told; without it that is the end.
+    """
 
     def __init__(
         self,
@@ -44,10 +48,12 @@ class Channel:
         sock: socket.socket,
         on_message: OnMessage,
         on_end: Callable[[], None],
+        on_loss: Callable[[], None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._sock = sock
         self._on_message = on_message
+        self._on_loss = on_loss
         self._on_end: Callable[[], None] | None = on_end
         self._queue: deque[tuple[bytes, Sequence[socket.socket], bool]] = deque()
         sock.setblocking(False)
@@ -76,7 +82,7 @@ class Channel:
             try:
                 data, extra, flags, _ = self._sock.recvmsg(
                     MAX_MESSAGE + 1,
-                    socket.CMSG_SPACE(_MAX_SOCKETS * 4),
+                    socket.CMSG_SPACE(MAX_SOCKETS * 4),
                     socket.MSG_CMSG_CLOEXEC,
                 )
             except (BlockingIOError, InterruptedError):
@@ -85,11 +91,14 @@ class Channel:
                 self.close()
                 return
             sockets = _received(extra)
-            if not data or flags & _TRUNCATED:
-                _close(sockets)
+            if data and not flags & _TRUNCATED:
+                self._on_message(data, sockets)
+                continue
+            _close(sockets)
+            if not data or flags & socket.MSG_TRUNC or self._on_loss is None:
                 self.close()
                 return
-            self._on_message(data, sockets)
+            self._on_loss()
 
     def close(self) -> None:
         """End; a second call does nothing."""

@@ -209,7 +209,7 @@ class Connection:
         if main is not None:
             if main.takes(outcome):
                 self.listener.front.reactor.unregister(self._sock.fileno())
-                main.take(self.listener.settings.name, self._heard, self._sock)
+                main.take(self.listener.settings, self._heard, self._sock)
                 self._forget()
                 return True
             self._heard = b""
@@ -267,7 +267,9 @@ class Connection:
 
     async def _resolve_and_dial(self, wish: Wish) -> None:
         front = self.listener.front
-        assert front.names is not None
+        if front.names is None:  # a reload took them away since the rule of this client was made
+            self._refuse(ErrorKind.NAME_NEVER_SENT_TO_TOR)
+            return
         try:
             target = await front.names.address_of(
                 wish.target,
@@ -303,7 +305,7 @@ class Connection:
             self._refuse(kind)
         elif wish.command is Command.RESOLVE_PTR:
             name = dial.reply.host
-            if isinstance(name, bytes):
+            if isinstance(name, bytes) and name:
                 self.listener.answered(wish.command, None)
                 self._say_and_close(session.resolved_name(name))
             else:

@@ -54,8 +54,8 @@ class MainProcess(Protocol):
         """Whether a wish is for the main process."""
         ...
 
-    def take(self, listener: str, heard: bytes, client: socket.socket) -> None:
-        """Take a client over, and its socket; `heard` is all that it has said.
+    def take(self, listener: ListenerSettings, heard: bytes, client: socket.socket) -> None:
+        """Take a client of `listener` over, and its socket; `heard` is all that it has said.
 
         It has been answered all but its request.
         """

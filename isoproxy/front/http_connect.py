@@ -4,7 +4,8 @@ Theory of operation
     h11 parses the request.  Isolation comes as Tor's HTTPTunnelPort takes it: the value
     of `Proxy-Authorization` as user name, that of `X-Tor-Stream-Isolation` (or
     `Tor-Stream-Isolation`) as password, all of them opaque bytes.  The four combinations
-    of present and absent headers give four different pairs.
+    of present and absent headers give four different pairs.  Of a header that is repeated
+    every value counts, in order (Tor takes the first).
 
     A browser that was sent here by mistake gets a page that says what this port is; its
     status line is Tor's own, by which old Electrum versions recognise Tor.
@@ -16,6 +17,7 @@ Invariants
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Final
 
 import h11
@@ -90,14 +92,8 @@ class HttpConnect:
 
         Raises RemoteProtocolError with the answer in `reply`.
         """
-        try:
-            self._connection.receive_data(data)
-            event = self._connection.next_event()
-        except h11.RemoteProtocolError as error:
-            too_long = error.error_status_hint == 431
-            kind = ErrorKind.TOO_LONG if too_long else ErrorKind.MALFORMED
-            failure = LimitExceeded if too_long else RemoteProtocolError
-            raise failure(kind=kind, reply=self.refuse(kind)) from None
+        self._connection.receive_data(data)
+        event = self._next_event()
         if event is h11.NEED_DATA:
             return False
         if not isinstance(event, h11.Request):
@@ -108,7 +104,9 @@ class HttpConnect:
             )
         self._read_isolation(event)
         self._read_authority(event.target)
-        self._connection.next_event()
+        if not isinstance(self._next_event(), h11.EndOfMessage):
+            # It announces contents, which no CONNECT has: whose would its next bytes be?
+            raise RemoteProtocolError(reply=self.refuse(ErrorKind.MALFORMED))
         self._complete = True
         return True
 
@@ -123,15 +121,28 @@ class HttpConnect:
             head.append(("Proxy-Authenticate", 'Basic realm="isolation tag, any value"'))
         return _response(outcome.http, _REASONS[outcome.http], head, outcome.text + "\n")
 
+    def _next_event(self) -> object:
+        try:
+            return self._connection.next_event()
+        except h11.RemoteProtocolError as error:
+            too_long = error.error_status_hint == 431
+            kind = ErrorKind.TOO_LONG if too_long else ErrorKind.MALFORMED
+            failure = LimitExceeded if too_long else RemoteProtocolError
+            raise failure(kind=kind, reply=self.refuse(kind)) from None
+
     def _read_isolation(self, request: h11.Request) -> None:
-        tags: list[bytes] = []
+        logins: list[bytes] = []
+        tags: list[tuple[bytes, bytes]] = []
         for name, value in request.headers:
             if name == b"proxy-authorization":
-                self.username = bytes(value)
+                logins.append(value)
             elif name in (b"x-tor-stream-isolation", b"tor-stream-isolation"):
-                tags.append(name + b"\x00" + bytes(value))
+                tags.append((name, value))
+        if logins:
+            self.username = b"\x00".join(logins)
         if tags:
-            self.password = b"\x00".join(sorted(tags))
+            tags.sort(key=itemgetter(0))  # which of the two names came first says nothing
+            self.password = b"\x00".join(name + b"\x00" + value for name, value in tags)
         if self._require_auth and self.username is None and self.password is None:
             kind = ErrorKind.AUTH_REQUIRED
             raise RemoteProtocolError(kind=kind, reply=self.refuse(kind))

@@ -234,7 +234,7 @@ class Entrance:
             )
             return client_of_uid(struct.unpack("3i", credentials)[1])
         assert isinstance(peer, tuple)
-        return _client_of_address(peer[0])
+        return _client_of_address(peer[0], *peer[3:])
 
 
 class Listener(Entrance):

@@ -10,10 +10,13 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, replace
 
+from isoproxy.front.channel import MAX_MESSAGE, MAX_SOCKETS
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.tor.dialer import DialerSettings
 
+_BESIDE_SETTINGS = 1024
+"""Bytes of an order that are not its settings, and more."""
 SMALLEST_SHARE = 64
 """Connections; where a worker's share of a budget would be smaller it gets no clients."""
 
@@ -86,6 +89,13 @@ def decode(message: bytes) -> Order:
     order = pickle.loads(message)  # noqa: S301 - the parent's own words
     assert isinstance(order, Order)
     return order
+
+
+def fitting(settings: Settings) -> Settings:
+    """`settings` with as many listeners as an order can bring: the main process has them all."""
+    fewer = replace(settings, listeners=settings.listeners[:MAX_SOCKETS])
+    fits = len(pickle.dumps(fewer)) <= MAX_MESSAGE - _BESIDE_SETTINGS
+    return fewer if fits else replace(settings, listeners=())
 
 
 def share_of(limits: Limits, processes: int) -> Limits:

@@ -4,7 +4,8 @@ Theory of operation
     On the configured ports a stream has a purpose of its own, and so circuits of its own.
     Once it is open the client's first bytes tell what it speaks: the v1 prefix of a known
     network puts the bridge between client and peer; anything else (a client that speaks
-    v2 itself, another protocol) or silence is relayed as it is.
+    v2 itself, another protocol) is relayed as it is.  A client that is silent for a moment
+    may still do either; if its peer speaks first, it is no Bitcoin peer.
 
 Invariants
     A second stream, which a fallback to v1 needs, is dialled with the same key and the
@@ -21,12 +22,12 @@ from typing import Final
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
-from isoproxy.bitcoin.opening import read_opening
+from isoproxy.bitcoin.opening import read_late_opening, read_opening
 from isoproxy.isolation import P2P, Isolator
 from isoproxy.tor.dialer import Dialer
 
 SILENCE_S: Final = 3.0
-"""Seconds after which a client that says nothing is taken for one of another protocol."""
+"""Seconds after which a client that says nothing may be one whose peer speaks first."""
 PATIENCE_S: Final = 60.0
 """Seconds a client that began like v1 may take for the rest of the prefix."""
 
@@ -73,12 +74,17 @@ class PeerToPeer:
                 patience=PATIENCE_S,
                 first=early,
             )
+            deadlines = self.settings.deadlines
             with self.ledger.entry(flow):
+                if not first:
+                    first, network = await read_late_opening(
+                        client, peer, self.networks, patience=PATIENCE_S, idle=deadlines.idle
+                    )
                 if isinstance(network, Network):
                     flow.network = network
                     await self._bridge(client, first, peer, flow, whose)
                 else:
-                    await relay(client, first, peer, flow, self.settings.deadlines)
+                    await relay(client, first, peer, flow, deadlines, self.networks)
 
     async def _bridge(
         self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes

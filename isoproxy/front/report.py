@@ -7,6 +7,7 @@ Invariants
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,8 @@ from isoproxy.isolation import (
 from isoproxy.observe.log import Sensitive, reveal
 from isoproxy.socks5 import Command
 
-FLOWS_PER_MESSAGE: Final = 250
+FLOWS_PER_MESSAGE: Final = 100
+"""So many fit whatever is told of them: applications' own credentials may be shown to Tor."""
 
 
 @dataclass(slots=True)
@@ -71,14 +73,14 @@ def encode(report: Report, ticket: int, form: CredentialForm, *, safe: bool) -> 
     Tor knows the streams by credentials of `form`; where it is `safe`, no target is told.
     """
     flows = [_written(flow, form, safe=safe) for flow in report.flows]
-    while len(flows) > FLOWS_PER_MESSAGE:
-        yield json.dumps({"part": ticket, "flows": flows[:FLOWS_PER_MESSAGE]}).encode()
-        del flows[:FLOWS_PER_MESSAGE]
+    for start in range(0, len(flows), FLOWS_PER_MESSAGE):
+        part = flows[start : start + FLOWS_PER_MESSAGE]
+        yield json.dumps({"part": ticket, "flows": part}).encode()
     counters = report.counters
     yield json.dumps(
         {
             "done": ticket,
-            "flows": flows,
+            "flows": [],
             "sums": [
                 counters.opened,
                 counters.bytes_up,
@@ -144,7 +146,7 @@ def _kind(value: str | None) -> ErrorKind | None:
 def _flow(values: Any) -> FlowView:
     listener, stage, key, age_s, up, down, spliced, said, target = values
     spliced_up, spliced_down = map(int, spliced)
-    carrier = None if said is None else Credentials(*(str(one).encode("latin-1") for one in said))
+    carrier = None if said is None else Credentials(*map(base64.b64decode, said))
     return FlowView(
         str(listener),
         str(stage),
@@ -163,7 +165,7 @@ def _written(flow: FlowView, form: CredentialForm, *, safe: bool) -> tuple[objec
     said = None
     if isinstance(flow.carrier, tuple):
         own = upstream_credentials(*flow.carrier, form)
-        said = [own.username.decode("latin-1"), own.password.decode("latin-1")]
+        said = [base64.b64encode(word).decode() for word in (own.username, own.password)]
     return (
         flow.listener,
         flow.stage,

@@ -27,6 +27,7 @@ from typing import Final
 from isoproxy.front import orders, report
 from isoproxy.front.channel import Channel
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.orders import Begin, Configure, Drain, Epoch, Settings
 from isoproxy.front.session import Wish
 from isoproxy.isolation import Isolator
@@ -61,13 +62,14 @@ class Worker:
             return True
         return wish.command is Command.CONNECT and wish.target.port in self._ports_of_main
 
-    def take(self, listener: str, heard: bytes, client: socket.socket) -> None:
+    def take(self, listener: ListenerSettings, heard: bytes, client: socket.socket) -> None:
         """Hand a client over; `heard` is all it has said."""
         if self._channel.backlog >= MAX_BACKLOG:
             client.close()
             return
         words = base64.b64encode(heard).decode()
-        message = json.dumps({"client": listener, "heard": words}).encode()
+        place = [listener.name, str(listener.endpoint)]
+        message = json.dumps({"client": place, "heard": words}).encode()
         self._channel.send(message, [client], give=True)
 
     def _obey(self, message: bytes, sockets: list[socket.socket]) -> None:

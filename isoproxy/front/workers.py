@@ -90,12 +90,13 @@ class Workers:
     async def leave(self, seconds: float) -> None:
         """Have all workers accept nobody any more, and end in `seconds` at the latest."""
         self._end.set()
-        asked = []
+        asked: list[asyncio.Future[Any]] = []
         for process in tuple(self.running):
             if process.answered:
                 asked.append(process.order(lambda ticket: Drain(ticket, seconds)))
-            else:  # it serves nobody yet
+            else:  # it serves nobody yet, but may hold the listening sockets already
                 process.end()
+                asked.append(asyncio.ensure_future(process.gone()))
         if asked:
             await asyncio.wait(asked)
 
@@ -119,10 +120,13 @@ class Workers:
 
     # What a process tells of itself.
 
-    def took_client(self, listener: str, heard: bytes, client: socket.socket) -> None:
-        """A worker hands over a client."""
+    def took_client(self, listener: str, at: str, heard: bytes, client: socket.socket) -> None:
+        """A worker hands over a client that came to `listener` when that was `at` its place.
+
+        A reload may have given the name to another place, whose clients are others.
+        """
         entrance = self.front.listeners.get(listener)
-        if entrance is None:
+        if entrance is None or str(entrance.settings.endpoint) != at:
             client.close()
             return
         try:
@@ -200,7 +204,10 @@ class _Process:
                 _log.err("worker_not_started", error=error)
                 return
         self._child = child
-        self._channel = Channel(workers.front.reactor, ours, self._on_message, self._on_end)
+        front = workers.front
+        self._channel = Channel(
+            front.reactor, ours, self._on_message, self._on_end, front.out_of_descriptors
+        )
         try:
             if workers.ending:  # it was on its way meanwhile
                 return
@@ -270,10 +277,11 @@ class _Process:
         try:
             said = json.loads(message)
             if "client" in said:
+                name, at = said["client"]
+                heard = base64.b64decode(said["heard"], validate=True)
                 (client,) = sockets
                 sockets = []
-                heard = base64.b64decode(said["heard"], validate=True)
-                self._workers.took_client(str(said["client"]), heard, client)
+                self._workers.took_client(str(name), str(at), heard, client)
             else:
                 self._on_report(said)
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
@@ -304,6 +312,11 @@ class _Process:
         """Kill it."""
         if self._channel is not None:
             self._channel.close()
+
+    async def gone(self) -> None:
+        """Wait for its end."""
+        if self._child is not None:
+            await self._child.wait()
 
     def _on_end(self) -> None:
         """The channel broke: nothing may be done in our name that nobody can call off."""

@@ -81,10 +81,15 @@ class Responder:
         self._isolator: Final = isolator
         self._apex: Final = apex
         self._signer: Final = signer
-        self._policy: Final = policy or Policy()
+        self._policy = policy or Policy()
         self._clock: Final = clock
         self._kept: Final[KeyedCache[tuple[int, bytes], bytes]] = KeyedCache()
         isolator.on_new_epoch(self._kept.clear)
+
+    def follow(self, policy: Policy) -> None:
+        """Answer by `policy` from now on; what was kept by another one is forgotten."""
+        self._policy = policy
+        self._kept.clear()
 
     def key_for(self, client: bytes, query: Query) -> IsolationKey:
         """The key under which `client` (see `isoproxy.isolation`) asks `query`."""

@@ -66,7 +66,7 @@ class DnsServer:
     """Serves what `responder` answers at the place that `settings` names."""
 
     def __init__(self, responder: Responder, settings: DnsSettings) -> None:
-        self._responder: Final = responder
+        self.responder: Final = responder
         self._settings: Final = settings
         self._limit: Final = RateLimit(settings.queries_per_second)
         self._pending: Final[Counter[bytes]] = Counter()
@@ -109,7 +109,7 @@ class DnsServer:
         query = parse_query(packet)
         if query is None:
             return
-        client = _client(sender[0])
+        client = _client(sender[0], *sender[3:])
         if not self._limit.allows(client, time.monotonic()):
             return
         if isinstance(query, Rejected):
@@ -118,8 +118,8 @@ class DnsServer:
         limit = query.udp_limit
         if not _is_loopback(sender[0]):
             limit = min(limit, AMPLIFICATION * len(packet))
-        key = self._responder.key_for(client, query)
-        response = self._responder.kept(packet, key, limit) or self._responder.refusal(query)
+        key = self.responder.key_for(client, query)
+        response = self.responder.kept(packet, key, limit) or self.responder.refusal(query)
         if response is not None:
             self._send(response, sender)
         elif self._has_room(client):
@@ -149,9 +149,9 @@ class DnsServer:
         limit: int,
         sender: tuple[Any, ...],
     ) -> None:
-        response, may_be_kept = await self._responder.respond(query, client, key, limit)
+        response, may_be_kept = await self.responder.respond(query, client, key, limit)
         if may_be_kept:
-            self._responder.keep(packet, response, key, limit)
+            self.responder.keep(packet, response, key, limit)
         self._send(response, sender)
 
     def _send(self, response: bytes, receiver: tuple[Any, ...]) -> None:
@@ -232,14 +232,14 @@ class DnsServer:
             return bare_response(query, REFUSED)
         if not self._has_room(client):
             return bare_response(query, SERVFAIL)
-        return self._responder.refusal(query) or query
+        return self.responder.refusal(query) or query
 
     async def _answer_stream(
         self, query: Query, client: bytes, writer: asyncio.StreamWriter, slots: asyncio.Semaphore
     ) -> None:
         try:
-            key = self._responder.key_for(client, query)
-            response, _ = await self._responder.respond(query, client, key, MAX_MESSAGE)
+            key = self.responder.key_for(client, query)
+            response, _ = await self.responder.respond(query, client, key, MAX_MESSAGE)
             try:
                 await _write(writer, response)
             except (OSError, TimeoutError):  # what is not read must not pile up
@@ -287,7 +287,7 @@ def _client_of(writer: asyncio.StreamWriter) -> bytes | None:
     sock = writer.get_extra_info("socket")
     if sock.family != socket.AF_UNIX:
         peer = writer.get_extra_info("peername")
-        return None if peer is None else _client(peer[0])
+        return None if peer is None else _client(peer[0], *peer[3:])
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return client_of_uid(uid)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -41,13 +40,6 @@ TIMEOUT_S: Final = 45.0
 _MAX_COOKIE: Final = 4096
 _BUSY_PAUSES_S: Final = (0.25, 0.5, 1.0)
 """Waits before asking again a server whose queue is full (HTTP 503)."""
-
-_LOCAL_NETWORKS: Final = tuple(
-    map(
-        ipaddress.ip_network,
-        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"),
-    )
-)
 
 
 class RpcError(Exception):
@@ -92,12 +84,9 @@ def cookie_login(path: Path) -> Login:
 
 def check_local(endpoint: Endpoint) -> Endpoint:
     """`endpoint` if it can only be on this machine or its own network; else ConfigError."""
-    if endpoint.path is not None:
-        return endpoint
-    if endpoint.host is None:
+    if endpoint.is_none:
         raise ConfigError("names.rpc.address must be set, e.g. '127.0.0.1:8336'")
-    address = ipaddress.ip_address(endpoint.host)
-    if not any(address in network for network in _LOCAL_NETWORKS):
+    if not endpoint.is_local:
         raise ConfigError(
             "names.rpc.address must be a loopback or private address or a unix socket, because "
             "the connection to it does not go through Tor"

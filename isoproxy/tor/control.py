@@ -3,7 +3,7 @@
 Theory of operation
     `Control` keeps one connection to the control port open for as long as it lives and
     reconnects with back-off for ever.  stem proves who we are (PROTOCOLINFO, SAFECOOKIE,
-    COOKIE, password or nothing); it does so on a blocking socket, so the handshake runs
+    password or nothing); it does so on a blocking socket, so the handshake runs
     in a worker thread with a deadline.  Then the socket becomes a stream of the event
     loop, read by `control_session`: no thread stays, and the loop never waits.
 
@@ -131,10 +131,18 @@ class _Handshake:
 
 
 def _authenticate(sock: socket.socket, password: str | None) -> None:
-    """Blocking: prove to the control port who we are, or raise OperationError."""
+    """Blocking: prove to the control port who we are, or raise OperationError.
+
+    stem would send the cookie itself where it cannot be proven; a program that has taken
+    Tor's port would learn it, or any other file of that size.
+    """
     handshake = _Handshake(sock)
     try:
-        stem.connection.authenticate(handshake, password=password)
+        offer = stem.connection.get_protocolinfo(handshake)
+        offer.auth_methods = tuple(
+            method for method in offer.auth_methods if method != stem.connection.AuthMethod.COOKIE
+        )
+        stem.connection.authenticate(handshake, password=password, protocolinfo_response=offer)
     except (stem.connection.AuthenticationFailure, stem.ControllerError, ValueError) as error:
         raise OperationError(_advice(error), kind=ErrorKind.TOR_UNREACHABLE) from None
     finally:

@@ -131,6 +131,8 @@ class Dial:
         except OSError:
             self.fail(ErrorKind.TOR_UNREACHABLE)
         except IsoproxyError as error:
+            if self._done is None:
+                raise  # a defect of those who were told
             self.fail(error.kind)
 
     def begin(self) -> None:
@@ -184,6 +186,9 @@ class Dial:
                 return
             reply = self._client.receive(data)
             self._unsent += self._client.data_to_send()
+            if self._unsent and not self._dialer.isolator.is_current(self._key):
+                self.fail(ErrorKind.STALE_KEY)  # Tor was slow to ask for credentials
+                return
             # A short read has emptied the socket, unless its end is there already.
             emptied = self._read_ahead and len(data) < READ_AHEAD and not self.ending
             if reply is not None:
@@ -201,9 +206,11 @@ class Dial:
             self._slot.release()
             self._slot = None
         done, self._done = self._done, None
-        if done is not None:
-            done(self)
-        if self._sock is not None:
-            self._dialer.reactor.closing(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
+        try:
+            if done is not None:
+                done(self)
+        finally:
+            if self._sock is not None:
+                self._dialer.reactor.closing(self._sock.fileno())
+                self._sock.close()
+                self._sock = None

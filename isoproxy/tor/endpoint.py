@@ -24,6 +24,12 @@ from isoproxy.errors import ConfigError
 MAX_UNIX_PATH = 107
 """Bytes that fit `sun_path` on Linux, the closing NUL not counted."""
 
+_LOCAL_NETWORKS = tuple(
+    map(
+        ipaddress.ip_network,
+        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"),
+    )
+)
 _UNIX_PREFIX = "unix:"
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
@@ -80,6 +86,15 @@ class Endpoint:
                 f"{length}; choose a shorter directory"
             )
         return cls(path=path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it can only be on this machine or its own network; what else there is lies
+        behind Tor."""
+        if self.host is None:
+            return self.path is not None
+        address = ipaddress.ip_address(self.host)
+        return any(address in network for network in _LOCAL_NETWORKS)
 
     @property
     def is_none(self) -> bool:

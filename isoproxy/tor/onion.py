@@ -25,6 +25,7 @@ import base64
 import binascii
 import contextlib
 import enum
+import errno
 import logging
 import os
 import re
@@ -248,10 +249,15 @@ class OnionService:
 def read_key(path: Path) -> str | None:
     """The key in a file, in ADD_ONION's form; None if there is no such file yet."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # a pipe must not hold us up before it is seen to be one
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ConfigError(
+                "the onion service's key file may not be a symbolic link; name the file itself"
+            ) from None
         raise ConfigError(f"the onion service's key file: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())

@@ -1,7 +1,8 @@
 """Promise: unchanged Bitcoin programs that speak v1 sync from v2 peers, through Tor.
 
-bcoin's light client, neutrino and btcd as v1 clients, btcd with v2 behind an exit, on regtest.
-btcd says of its peers that they speak v2, but shows no session ID; our own inbound side does.
+bcoin's light client, neutrino, kyoto and btcd as v1 clients, btcd with v2 behind an exit, on
+regtest.  btcd says of its peers that they speak v2, but shows no session ID; our own inbound side
+does, and so does a peer made of the Rust crate bip324.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
 from isoproxy.bitcoin.messages import REGTEST
 from tests.e2e.test_bitcoin import flows, isoproxy
-from tests.interop.nodes import BcoinSpv, Btcd, Neutrino, wait_for
+from tests.interop.nodes import BcoinSpv, Btcd, Kyoto, Neutrino, V2Front, wait_for
 from tests.interop.proxy import inbound
 from tests.kit.isoproxy_process import Isoproxy
 from tests.kit.tornet import TorNetwork
@@ -38,7 +39,7 @@ def node(stack: ExitStack, folder: Path, net: TorNetwork, *, v2: bool) -> Btcd:
     return made
 
 
-def reaches(program: Btcd | BcoinSpv | Neutrino, height: int) -> None:
+def reaches(program: Btcd | BcoinSpv | Kyoto | Neutrino, height: int) -> None:
     wait_for(lambda: program.height == height, 60)
 
 
@@ -132,6 +133,52 @@ def test_neutrino_syncs_from_btcd_in_v2(
     assert {"headers", "cfheaders"} <= flow["to_client"]["messages"].keys()
 
 
+def test_kyoto_syncs_from_btcd_in_v2(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork
+) -> None:
+    server = node(stack, tmp_path / "server", tor_network, v2=True)
+    proxy = stack.enter_context(
+        isoproxy(tmp_path, tor_network, [server.port], "bitcoin.v1_fallback=never")
+    )
+    peer = f"{tor_network.server_ip}:{server.port}"
+    light = Kyoto(tmp_path / "kyoto", peer, proxy_port=proxy.address[1])
+    stack.callback(light.stop)
+    reaches(light, 120)
+    server.call("generate", 5)
+    reaches(light, 125)
+    wait_for(lambda: light.block == server.call("getbestblockhash"))
+    (there,) = server.call("getpeerinfo")
+    assert there["v2_connection"]
+    assert "BIP-157" in there["subver"]
+    (flow,) = flows(proxy)
+    assert flow["transport"] == "v2"
+    assert len(flow["circuits"]) == 1
+    assert {"headers", "cfheaders", "block"} <= flow["to_client"]["messages"].keys()
+    assert flow["to_client"]["messages"]["cfilter"]["count"] >= 125
+
+
+@pytest.mark.parametrize("own_v2", [False, True])
+def test_kyoto_without_a_proxy_syncs_through_a_gateway(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork, own_v2: bool
+) -> None:
+    """Its VERSION is addressed to 127.0.0.1, so the gateway is told the peer."""
+    server = node(stack, tmp_path / "server", tor_network, v2=True)
+    peer = f"{tor_network.server_ip}:{server.port}"
+    gateway = f'address = "127.0.0.1:0"\npeer = "{peer}"'
+    proxy = stack.enter_context(
+        isoproxy(tmp_path, tor_network, [], "bitcoin.v1_fallback=never", gateways=(gateway,))
+    )
+    light = Kyoto(tmp_path / "kyoto", "{}:{}".format(*proxy.addresses[1]), v2=own_v2)
+    stack.callback(light.stop)
+    reaches(light, 120)
+    (there,) = server.call("getpeerinfo")
+    assert there["v2_connection"]
+    (flow,) = flows(proxy)
+    assert len(flow["circuits"]) == 1
+    assert flow["transport"] == ("untouched" if own_v2 else "v2")
+    assert len(flow["session_id"]) == (0 if own_v2 else 64)
+
+
 def test_both_ends_show_the_same_session_id(
     stack: ExitStack, tmp_path: Path, tor_network: TorNetwork
 ) -> None:
@@ -153,6 +200,33 @@ def test_both_ends_show_the_same_session_id(
     assert len(flow["session_id"]) == 64
     text = proxy.command("status").stdout
     (line,) = [line for line in text.splitlines() if there.session_id in line]
+    assert line.split()[3] == flow["circuits"][0]
+
+
+def test_a_peer_of_another_make_shows_the_same_session_id(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork
+) -> None:
+    """kyoto in v1, isoproxy, Tor, the Rust crate bip324 as responder, btcd in v1."""
+    server = Btcd(tmp_path / "server", v2=False)
+    stack.callback(server.stop)
+    server.call("generate", 300)  # more filters than packets between two changes of keys
+    front = V2Front(tmp_path / "front", server, tor_network.server_ip)
+    stack.callback(front.stop)
+    proxy = stack.enter_context(
+        isoproxy(tmp_path, tor_network, [front.port], "bitcoin.v1_fallback=never")
+    )
+    peer = f"{tor_network.server_ip}:{front.port}"
+    light = Kyoto(tmp_path / "kyoto", peer, proxy_port=proxy.address[1])
+    stack.callback(light.stop)
+    reaches(light, 300)
+    wait_for(lambda: light.block == server.call("getbestblockhash"))
+    (flow,) = flows(proxy)
+    assert flow["transport"] == "v2"
+    assert flow["session_id"] == front.session_id
+    assert len(front.session_id) == 64
+    assert flow["to_client"]["messages"]["cfilter"]["count"] >= 300
+    text = proxy.command("status").stdout
+    (line,) = [line for line in text.splitlines() if front.session_id in line]
     assert line.split()[3] == flow["circuits"][0]
 
 

@@ -66,6 +66,27 @@ def neutrino_program() -> str:
     return go_program("light", ".", Path(__file__).parent / "neutrino")
 
 
+def rust_program(name: str) -> str:
+    """The path of a program of rust/src/bin, built from crates.io if need be.
+
+    rust/Cargo.toml pins what it is built of; cargo knows when there is nothing to do.
+    """
+    if shutil.which("cargo") is None:
+        pytest.skip(f"cargo is not installed, so {name} cannot be built")
+    target = CACHE / "cargo"
+    built = subprocess.run(
+        ["cargo", "build", "--quiet"],
+        cwd=Path(__file__).parent / "rust",
+        env={**os.environ, "CARGO_TARGET_DIR": str(target)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip(f"{name} could not be built: " + built.stderr.strip()[-200:])
+    return str(target / "debug" / name)
+
+
 def bcoin_folder() -> Path:
     """Where bcoin is installed, from npm if need be; its database is kept in memory."""
     folder = CACHE / "bcoin"
@@ -230,5 +251,51 @@ class Neutrino(Program):
     @property
     def height(self) -> int:
         """Blocks whose headers and filter headers it knows; -1 before it knows any."""
-        lines = [line for line in self.log.splitlines() if line.startswith("height ")]
-        return int(lines[-1].split()[1]) if lines else -1
+        return int(last_word(self.log, "height") or -1)
+
+
+class Kyoto(Program):
+    """A light client in Rust on regtest; all of its P2P through a SOCKS proxy, if there is one.
+
+    It speaks v2 of its own if it is told to, but never through a proxy.
+    """
+
+    def __init__(
+        self, folder: Path, peer: str, *, proxy_port: int | None = None, v2: bool = False
+    ) -> None:
+        folder.mkdir(parents=True)
+        proxy = [] if proxy_port is None else [f"127.0.0.1:{proxy_port}"]
+        super().__init__([rust_program("kyoto"), peer, "v2" if v2 else "v1", *proxy], folder)
+
+    @property
+    def height(self) -> int:
+        """Blocks whose filters it has checked; -1 before it has checked any."""
+        return int(last_word(self.log, "height") or -1)
+
+    @property
+    def block(self) -> str:
+        """The hash of the last block that it has fetched."""
+        return last_word(self.log, "block")
+
+
+class V2Front(Program):
+    """A v2 peer of another make, the Rust crate bip324, in front of a v1 node."""
+
+    def __init__(self, folder: Path, node: Btcd, host: str) -> None:
+        folder.mkdir(parents=True)
+        self.port = free_port()
+        super().__init__(
+            [rust_program("v2_front"), f"{host}:{self.port}", f"127.0.0.1:{node.port}"], folder
+        )
+        wait_for(lambda: "listening" in self.log)
+
+    @property
+    def session_id(self) -> str:
+        """Of the last handshake it completed."""
+        return last_word(self.log, "session")
+
+
+def last_word(log: str, label: str) -> str:
+    """What the last line `label WORD` says; empty if there is none."""
+    words = [line.split()[1] for line in log.splitlines() if line.startswith(label + " ")]
+    return words[-1] if words else ""

@@ -13,7 +13,7 @@ from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
 from isoproxy.bitcoin.messages import REGTEST
 from isoproxy.bitcoin.options import Deadlines, DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.v1 import VersionRewrite
-from tests.interop.nodes import BcoinSpv, Btcd, wait_for
+from tests.interop.nodes import BcoinSpv, Btcd, Kyoto, wait_for
 from tests.interop.proxy import inbound, proxy
 
 pytestmark = pytest.mark.interop
@@ -149,3 +149,18 @@ def test_bcoins_light_client_syncs_through_socks(stack: ExitStack, tmp_path: Pat
     assert flow.translator is not None
     assert "filterload" in flow.translator.to_peer.by_type()
     assert flow.translator.to_client.by_type().keys() & {"headers", "merkleblock"}
+
+
+def test_kyotos_own_v2_comes_to_a_v1_node_of_ours(stack: ExitStack, tmp_path: Path) -> None:
+    node = btcd(stack, tmp_path / "node", v2=False)
+    node.call("generate", 300)  # more filters than packets between two changes of keys
+    decoys = TransportOptions(decoys=DecoyPolicy(per_minute=600, before_version=2))
+    service = Inbound(InboundSettings(REGTEST, options=decoys), local_node("127.0.0.1", node.port))
+    port = stack.enter_context(inbound(service))
+    visitor = Kyoto(tmp_path / "kyoto", f"127.0.0.1:{port}", v2=True)
+    stack.callback(visitor.stop)
+    wait_for(lambda: visitor.height == 300)
+    wait_for(lambda: visitor.block == node.call("getbestblockhash"))
+    (flow,) = service.flows
+    assert flow.transport == "v2"
+    assert len(flow.session_id) == 64

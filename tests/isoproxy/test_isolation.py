@@ -259,9 +259,12 @@ def test_clients_of_different_families_differ() -> None:
         client_of_address("127.0.0.1"),
         client_of_address("::ffff:127.0.0.1"),
         client_of_address("::1"),
+        client_of_address("fe80::1", 2),
+        client_of_address("fe80::1", 3),
         client_of_uid(1000),
     }
-    assert len(clients) == 4
+    assert len(clients) == 6
+    assert describe_client(client_of_address("fe80::1", 2)) == "fe80::1"
     assert describe_client(client_of_address("::1")) == "::1"
     assert describe_client(client_of_address("fe80::1%eth0")) == "fe80::1"
     assert describe_client(client_of_uid(7)) == "user id 7"

@@ -154,6 +154,19 @@ async def test_no_more_than_so_many_queries_are_under_way() -> None:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_a_held_query_that_was_given_up_as_the_program_ended_harms_nobody() -> None:
+    plugin = host()
+    held = [asyncio.create_task(plugin.resolve(f"{name}.bit", b"id")) for name in "ab"]
+    await asyncio.sleep(0)
+    held[0].cancel()  # it has not run since when the program is ready, and gone
+    plugin._ready = True
+    plugin._send_held()
+    with pytest.raises(asyncio.CancelledError):
+        await held[0]
+    with pytest.raises(NamingError):
+        await held[1]
+
+
 async def test_a_program_that_does_not_read_is_not_written_to_without_bound() -> None:
     async with host("frozen", unread=1000, queries=100_000, query_timeout=1.0) as plugin:
         await until(lambda: plugin.is_ready)
@@ -175,6 +188,36 @@ async def test_a_deaf_program_is_killed_at_the_end() -> None:
     assert time.monotonic() - began < 30
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie, which has no command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+async def test_what_a_shell_started_is_ended_with_it(tmp_path: Path) -> None:
+    script = f'echo $$ >> {tmp_path}/pids; "$0" -S "$1" "$2" & echo $! >> {tmp_path}/pids; wait'
+    command = ["/bin/sh", "-c", script, sys.executable, _PROGRAM, "deaf"]
+    limits = Limits(first_wait=0.02, query_timeout=0.2, silent_timeouts=1, end_timeout=0.2)
+    async with PluginHost(command, limits=limits) as plugin:
+        await until(lambda: plugin.is_ready)
+        assert await kind_of(plugin, "a.bit") is ErrorKind.NAME_TIMEOUT
+        await until(lambda: plugin.starts >= 2 and plugin.is_ready)
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(pids) >= 4
+    await until(lambda: not any(map(runs, pids)))
+
+
+async def test_a_shells_child_has_time_to_end_by_itself(tmp_path: Path) -> None:
+    child = "import sys, time; print('INIT 1 0', flush=True); sys.stdin.read(); time.sleep(0.3)"
+    script = f'trap "exit" TERM; (trap "" TERM; "$0" -S -c "$1"; touch {tmp_path}/done) & wait'
+    command = ["/bin/sh", "-c", script, sys.executable, child]
+    async with PluginHost(command, limits=Limits(end_timeout=30)) as plugin:
+        await until(lambda: plugin.is_ready)
+    assert (tmp_path / "done").exists()
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.25])

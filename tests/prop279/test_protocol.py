@@ -46,6 +46,7 @@ _queries = st.integers(0, 10**18 - 1)
         (b"RESOLVE 5 " + b"a" * 256, Unusable(5)),
         (b"RESOLVE 5 a.bit " + b"i" * 256, Unusable(5)),
         (b"RESOLVE 5 a\tb.bit", Unusable(5)),
+        (b"RESOLVE 5 a.bit" + b" " * 1000 + b"6f-1234567"[: MAX_LINE - 1015], Unusable(5)),
         (b"RESOLVE x a.bit", None),
         (b"RESOLVE -1 a.bit", None),
         (b"RESOLVE 1234567890123456789 a.bit", None),

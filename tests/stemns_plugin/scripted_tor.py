@@ -20,7 +20,8 @@ class ScriptedTor:
     """Streams that wait, and what a controller did about them.
 
     `conf` answers GETCONF; `replies` overrides the reply to a command's beginning; the
-    lines that came are in `log`, by connection in `asked`.
+    lines that came are in `log`, by connection in `asked`.  `unwritten` events go out only
+    when the connection that follows events is asked something.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +39,7 @@ class ScriptedTor:
         self.targets: dict[int, bytes] = {}
         self.attached: dict[int, bytes] = {}
         self.closed: dict[int, bytes] = {}
+        self.unwritten: list[bytes] = []
         self._followers: list[asyncio.StreamWriter] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -91,6 +93,9 @@ class ScriptedTor:
                 line = (await reader.readuntil(b"\r\n"))[:-2]
                 self.log.append(line)
                 log.append(line)
+                if writer in self._followers:
+                    while self.unwritten:
+                        self.emit(self.unwritten.pop(0))
                 if line.partition(b" ")[0] not in self.silent:
                     writer.write(self._reply(line, writer))
 

@@ -73,6 +73,25 @@ async def test_no_reply_is_believed_where_events_are_followed(tmp_path: Path) ->
         connection.close()
 
 
+async def test_events_have_caught_up_when_all_older_ones_were_heard(tmp_path: Path) -> None:
+    async with ScriptedTor(tmp_path / "c").listening() as tor:
+        connection = await opened(tor)
+        with pytest.raises(OperationError):
+            await connection.caught_up()
+        lines: list[bytes] = []
+        await connection.subscribe("STREAM", on_line=lines.append)
+        for number in range(2):
+            tor.unwritten.append(b"650 STREAM %d NEW 0 a\r\n552 Unrecognized key" % number)
+            await connection.caught_up()
+            assert lines[-2:] == [b"650 STREAM %d NEW 0 a" % number, b"552 Unrecognized key"]
+        tor.silent.add(b"GETINFO")
+        waiting = asyncio.create_task(connection.caught_up())
+        await until(lambda: tor.asked[0][-1].startswith(b"GETINFO"))
+        tor.hang_up()
+        with pytest.raises(OperationError):
+            await waiting
+
+
 async def test_an_event_where_replies_are_expected_ends_the_connection(tmp_path: Path) -> None:
     async with ScriptedTor(tmp_path / "c").listening() as tor:
         tor.replies[b"GETINFO"] = b"650 STREAM 1 NEW 0 a:1\r\n250 OK\r\n"
@@ -146,11 +165,12 @@ async def test_with_a_password(tmp_path: Path, cookie: Path) -> None:
         assert tor.log[-1] == b'AUTHENTICATE "a \\"b\\""'
 
 
-async def test_with_a_plain_cookie(tmp_path: Path, cookie: Path) -> None:
+async def test_the_cookie_itself_is_never_sent(tmp_path: Path, cookie: Path) -> None:
     async with ScriptedTor(tmp_path / "c").listening() as tor:
         tor.auth = methods(b"COOKIE", cookie)
-        await opened(tor)
-        assert tor.log[-1] == b"AUTHENTICATE " + COOKIE.hex().encode()
+        with pytest.raises(OperationError, match="wants a password"):
+            await opened(tor)
+        assert len(tor.log) == 1
 
 
 class _Proving(ScriptedTor):
@@ -197,7 +217,7 @@ async def test_what_to_do_when_authentication_is_impossible(tmp_path: Path, name
 async def test_a_file_that_is_no_cookie_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"a private key of somebody's" * 10)
     async with ScriptedTor(tmp_path / "c").listening() as tor:
-        tor.auth = methods(b"COOKIE", tmp_path / "secret")
+        tor.auth = methods(b"COOKIE,SAFECOOKIE", tmp_path / "secret")
         with pytest.raises(OperationError, match="is none"):
             await opened(tor)
         assert len(tor.log) == 1

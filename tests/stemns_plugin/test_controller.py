@@ -90,7 +90,7 @@ async def test_three_connections_and_each_has_its_use(tmp_path: Path) -> None:
         assert sorted(map(sorted, (found - begin for found in verbs))) == [
             [b"ATTACHSTREAM", b"GETCONF", b"GETINFO", b"REDIRECTSTREAM"],
             [b"GETINFO"],
-            [b"SETEVENTS"],
+            [b"GETINFO", b"SETEVENTS"],
         ]
 
 
@@ -192,6 +192,17 @@ async def test_the_option_is_set_again_after_a_reload(
         assert tor.conf[OPTION] == "1"
 
 
+async def test_a_reload_before_events_are_heard_is_made_up_for(tmp_path: Path) -> None:
+    class Reloading(ScriptedTor):
+        def _reply(self, line: bytes, writer: asyncio.StreamWriter) -> bytes:
+            if line.startswith(b"SETEVENTS"):
+                self.conf[OPTION] = "0"
+            return super()._reply(line, writer)
+
+    async with Reloading(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+        await until(lambda: tor.conf[OPTION] == "1")
+
+
 async def test_survives_a_restart_of_tor_and_forgets(tmp_path: Path) -> None:
     table = Table(NAMES)
     async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, table) as controller:
@@ -244,6 +255,17 @@ async def test_virtual_addresses_are_looked_through(tmp_path: Path) -> None:
         async with controlled(tor, Table(NAMES)):
             tor.new(1, b"10.206.129.52:80")
             await until(lambda: tor.attached.get(1) == b"dest.test:80")
+
+
+async def test_virtual_addresses_are_looked_through_after_a_reload_too(tmp_path: Path) -> None:
+    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+        tor.mappings = [b"10.206.129.52 a.bit NEVER"]
+        tor.conf["AutomapHostsOnResolve"] = "1"
+        tor.emit(b"650-CONF_CHANGED\r\n650-AutomapHostsOnResolve=1\r\n650 OK")
+        async with asyncio.timeout(30):
+            while b"dest.test:80" not in tor.attached.values():
+                tor.new(len(tor.targets) + 1, b"10.206.129.52:80")
+                await asyncio.sleep(0.01)
 
 
 async def test_under_load_one_listing_serves_many_streams(tmp_path: Path) -> None:

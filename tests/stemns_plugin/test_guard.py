@@ -16,6 +16,7 @@ from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.grammar import StreamEvent, parse_event
 from stemns_plugin.guard import (
+    MAX_CLIENTS_OF_ONE,
     Attached,
     Closed,
     Effect,
@@ -28,7 +29,7 @@ from stemns_plugin.guard import (
     judge,
 )
 from tests.kit.waiting import until
-from tests.stemns_plugin.scripted_tor import ScriptedTor
+from tests.stemns_plugin.scripted_tor import ISO, ScriptedTor
 
 FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
 MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
@@ -100,6 +101,7 @@ def offers() -> dict[int, Offer]:
         (b"GETCONF", b"552 ", None),
         (b"GETINFO address", b"552 ", None),
         (b"GETINFO version circuit-status", b"552 ", None),
+        (b"GETINFO" + b" stream-status" * 9, b"512 ", None),
         (b"GETINFO \xff\r", b'552 Unrecognized key "?"', None),
         (b"SETEVENTS STREAM CIRC", b"552 ", None),
         (b"", b"510 ", None),
@@ -150,6 +152,10 @@ class _Workstation:
         parsed = [parse_event(line) for line in self.lines if line.startswith(b"650")]
         assert None not in parsed
         return [event for event in parsed if event is not None]
+
+    def offered(self) -> list[int]:
+        """The numbers of the streams that were offered."""
+        return [event.id for event in self.events() if event.status == b"NEW"]
 
     async def close(self) -> None:
         self._writer.close()
@@ -212,13 +218,14 @@ async def test_a_workstation_brings_names_to_its_own_streams(tmp_path: Path) -> 
         one = await place.workstation(ONE)
         place.tor.new(5, b"a.bit:80", source=ONE.encode())
         await until(lambda: len(one.events()) == 2)
-        assert [(e.id, e.status, e.host) for e in one.events()] == [
-            (5, b"NEW", b"a.bit"),
-            (5, b"CONTROLLER_WAIT", b"a.bit"),
+        assert [(e.status, e.host) for e in one.events()] == [
+            (b"NEW", b"a.bit"),
+            (b"CONTROLLER_WAIT", b"a.bit"),
         ]
-        assert await one.ask(b"REDIRECTSTREAM 5 dest.test") == b"250 OK"
+        (number,) = one.offered()
+        assert await one.ask(b"REDIRECTSTREAM %d dest.test" % number) == b"250 OK"
         assert place.tor.attached == {}
-        assert await one.ask(b"ATTACHSTREAM 5 0") == b"250 OK"
+        assert await one.ask(b"ATTACHSTREAM %d 0" % number) == b"250 OK"
         await until(lambda: place.tor.attached == {5: b"dest.test:80"})
 
 
@@ -237,11 +244,12 @@ async def test_threat_redirecting_the_streams_of_another_workstation(tmp_path: P
         place.tor.new(5, b"a.bit:80", source=TWO.encode())
         place.tor.new(6, b"bank.test:443", source=TWO.encode())
         await until(lambda: len(two.events()) == 2)
-        for number in (5, 6):
+        (offered,) = two.offered()
+        for number in (5, 6, offered):
             for line in (b"REDIRECTSTREAM %d evil.test", b"ATTACHSTREAM %d 0", b"CLOSESTREAM %d 1"):
                 assert (await one.ask(line % number)).startswith(b"552 ")
-        assert await two.ask(b"REDIRECTSTREAM 5 good.test") == b"250 OK"
-        assert await two.ask(b"ATTACHSTREAM 5 0") == b"250 OK"
+        assert await two.ask(b"REDIRECTSTREAM %d good.test" % offered) == b"250 OK"
+        assert await two.ask(b"ATTACHSTREAM %d 0" % offered) == b"250 OK"
         await until(lambda: place.tor.attached == {6: b"bank.test:443", 5: b"good.test:80"})
         assert place.tor.closed == {}
 
@@ -260,9 +268,11 @@ async def test_threat_choosing_circuits(tmp_path: Path) -> None:
         one = await place.workstation(ONE)
         place.tor.new(5, b"a.bit:80", source=ONE.encode())
         await until(lambda: len(one.events()) == 2)
-        await one.ask(b"REDIRECTSTREAM 5 dest.test")
-        for line in (b"ATTACHSTREAM 5 12", b"ATTACHSTREAM 5 0 HOP=1", b"EXTENDCIRCUIT 0 a,b"):
-            assert not (await one.ask(line)).startswith(b"250")
+        (number,) = one.offered()
+        await one.ask(b"REDIRECTSTREAM %d dest.test" % number)
+        for line in (b"ATTACHSTREAM %d 12", b"ATTACHSTREAM %d 0 HOP=1"):
+            assert not (await one.ask(line % number)).startswith(b"250")
+        assert not (await one.ask(b"EXTENDCIRCUIT 0 a,b")).startswith(b"250")
         assert place.tor.attached == {}
 
 
@@ -277,6 +287,7 @@ async def test_threat_watching_who_goes_where(tmp_path: Path) -> None:
             assert (await one.ask(b"SETEVENTS STREAM " + event)).startswith(b"552")
         assert (await one.ask(b"GETINFO circuit-status")).startswith(b"552")
         assert b"secret" not in b"".join(one.lines)
+        assert not {5, 6} & set(two.offered())  # Tor's numbers tell how many others there are
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -309,6 +320,18 @@ async def test_a_stream_of_uncertain_origin_is_offered_to_nobody(tmp_path: Path)
         assert one.events() == two.events() == []
 
 
+async def test_a_stream_is_not_offered_to_who_announced_it_before_tor_did(tmp_path: Path) -> None:
+    """Tor lists a stream before it writes the event that tells where it came from."""
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        place.tor.unwritten.append(
+            b"650 STREAM 5 NEW 0 a.bit:80 SOURCE_ADDR=%s:5 PURPOSE=USER" % TWO.encode() + ISO
+        )
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == two.events() == []
+
+
 async def test_streams_of_other_users_are_closed_without_being_offered(tmp_path: Path) -> None:
     async with gateway(tmp_path, username=b"namecoin:.*") as place:
         one = await place.workstation(ONE)
@@ -323,7 +346,8 @@ async def test_a_redirect_to_a_name_of_ours_or_inside_is_refused(tmp_path: Path)
         for number in (5, 6, 7):
             place.tor.new(number, b"a.bit:80", source=ONE.encode())
         await until(lambda: len(one.events()) == 6)
-        for number, target in ((5, b"b.bit"), (6, b"127.0.0.1"), (7, b"B.BIT.")):
+        targets = (b"b.bit", b"127.0.0.1", b"B.BIT.")
+        for number, target in zip(one.offered(), targets, strict=True):
             await one.ask(b"REDIRECTSTREAM %d %s" % (number, target))
             await one.ask(b"ATTACHSTREAM %d 0" % number)
         await until(lambda: set(place.tor.closed) == {5, 6, 7})
@@ -336,12 +360,13 @@ async def test_closing_and_the_end_of_a_stream(tmp_path: Path) -> None:
         place.tor.new(5, b"a.bit:80", source=ONE.encode())
         place.tor.new(6, b"b.bit:80", source=ONE.encode())
         await until(lambda: len(one.events()) == 4)
-        await one.ask(b"CLOSESTREAM 5 2")
+        first, second = one.offered()
+        await one.ask(b"CLOSESTREAM %d 2" % first)
         await until(lambda: 5 in place.tor.closed)
         place.tor.end(6)
         await until(lambda: one.events()[-1].status == b"CLOSED")
-        assert one.events()[-1].id == 6
-        assert (await one.ask(b"ATTACHSTREAM 6 0")).startswith(b"552 ")
+        assert one.events()[-1].id == second
+        assert (await one.ask(b"ATTACHSTREAM %d 0" % second)).startswith(b"552 ")
 
 
 async def test_other_suffixes_may_be_served(tmp_path: Path) -> None:
@@ -358,3 +383,21 @@ async def test_a_client_that_floods_is_cut_off_and_others_are_not(tmp_path: Path
         await until(one._task.done)
         two = await place.workstation(TWO)
         assert await two.ask(b"GETINFO version") == b"250 OK"
+
+
+async def test_a_flood_of_commands_delays_no_other_workstation(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        one._writer.write(b"\r\n" * 20_000)
+        await until(lambda: b"510 Command filtered" in one.lines)
+        assert await two.ask(b"GETCONF __LeaveStreamsUnattached")
+        assert len(one.lines) < 10_000
+
+
+async def test_one_workstation_cannot_take_all_connections(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        for _ in range(MAX_CLIENTS_OF_ONE):
+            await place.workstation(ONE)
+        one_more = await place.workstation(ONE, follow=False)
+        await asyncio.wait_for(one_more._task, 10)  # hung up
+        await place.workstation(TWO)

@@ -47,6 +47,7 @@ def test_every_key(tmp_path: Path) -> None:
     )
     assert found.controller.control == Endpoint.unix("/run/tor/control")
     assert found.controller.password == "secret"
+    assert "secret" not in repr(found)
     assert found.controller.allow_internal
     assert found.timeout_s == 5
     assert found.state == Path("/var/lib/stemns")

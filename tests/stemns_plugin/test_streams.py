@@ -294,6 +294,31 @@ def test_a_forged_new_cannot_change_a_target_nor_join_a_group() -> None:
     assert action.isolation not in {evil, tor.isolation(3, user=b"good")}
 
 
+def test_forged_news_cannot_crowd_out_the_genuine_one() -> None:
+    tor = _Tor()
+    evil = tor.isolation(1, user=b"evil")
+    for number in range(10):
+        tor.say(b"650 STREAM 2 NEW 0 x%d.test:80 SOURCE_ADDR=127.0.0.1:1" % number)
+        tor.say(b'650 STREAM 2 NEW 0 a.bit:80 SOURCE_ADDR=127.0.0.1:1 SOCKS_USERNAME="evil"')
+    (action,) = tor.new(2, b"a.bit:80", user=b"good")
+    assert isinstance(action, LookUp)
+    assert action.event is None
+    assert action.isolation != evil
+
+
+def test_a_stream_cannot_name_its_own_origin_and_epoch() -> None:
+    tor = _Tor()
+    victim = tor.isolation(1, user=b"u")
+    tor.listed[18] = b"18 NEWRESOLVE 0 a.bit:0"  # and what its name holds behind a line break
+    tor.streams.on_line(b"650 STREAM 18 NEWRESOLVE 0 a.bit:0")
+    head = b"650 STREAM 18 NEWRESOLVE 0 a.bit:0 SOURCE_ADDR=127.0.0.1:5"
+    tor.say(head + b' SOCKS_USERNAME="u"', epoch=7)
+    (action,) = tor.wait(18, b"a.bit:0", epoch=7)
+    assert isinstance(action, LookUp)
+    assert action.event is None
+    assert tor.isolation(2, user=b"u") == victim
+
+
 def test_a_forged_end_abandons_nothing() -> None:
     tor = _Tor()
     tor.new(5, b"a.bit:80")
@@ -374,6 +399,24 @@ def test_virtual_addresses_are_looked_through() -> None:
     tor.listed[7] = b"7 NEW 0 10.206.129.52:80"
     tor.say(b"650 STREAM 7 CONTROLLER_WAIT 0 10.206.129.52:80")
     assert tor.look([*mappings, b"10.206.129.52 forged.test NEVER"]) == [Close(7, CLOSED)]
+
+
+@pytest.mark.parametrize("host", [b"[fea3:7bae::1]", b"[FEA3:7BAE::1]", b"fea3:7bae::1"])
+def test_virtual_addresses_of_ipv6_are_looked_through(host: bytes) -> None:
+    tor = _Tor()
+    tor.listed[5] = b"5 NEW 0 %s:80" % host
+    tor.say(b"650 STREAM 5 CONTROLLER_WAIT 0 %s:80" % host)
+    assert looked_up(tor.look([b"[fea3:7bae::1] foo.bit NEVER"])) == ["foo.bit"]
+
+
+def test_a_mapping_forged_by_a_streams_name_maps_nothing() -> None:
+    tor = _Tor()
+    forged = [b"250+address-mappings/all=", b"192.0.2.1 evil.bit NEVER"]
+    genuine = [b"250+address-mappings/all=", b"10.206.129.52 foo.bit NEVER", b".", b"250 OK"]
+    streams = [b"250+stream-status=", b"18 NEWRESOLVE 0 a", *forged, b"5 NEW 0 192.0.2.1:80"]
+    tor.listed[5] = b"5 NEW 0 192.0.2.1:80"
+    tor.say(b"650 STREAM 5 CONTROLLER_WAIT 0 192.0.2.1:80")
+    assert tor.look([*streams, b".", *genuine]) == [Attach(5)]
 
 
 _lines = st.one_of(

@@ -17,7 +17,7 @@ from isoproxy.bitcoin.gateway import (
     client_field,
 )
 from isoproxy.bitcoin.ledger import Ledger
-from isoproxy.bitcoin.messages import MAINNET
+from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
@@ -117,6 +117,7 @@ async def test_each_destination_has_a_key_of_its_own() -> None:
         "::ffff:224.0.0.1",
         "::ffff:100.64.0.1",
         "fe80::1",
+        "fec0::1",
         "fc00::1",
         "ff02::1",
         "fd87:d87e:eb43::1",
@@ -202,6 +203,33 @@ async def test_silence_towards_a_known_destination_is_relayed() -> None:
     peer.close()
 
 
+@pytest.mark.virtual_clock
+async def test_a_client_that_hesitates_is_carried_as_v2_all_the_same() -> None:
+    world = World(GatewaySettings(peer=ONION))
+    client, task = await world.serve(b"")
+    peer = await world.peers.get()
+    await asyncio.sleep(60)
+    await asyncio.get_running_loop().sock_sendall(
+        client, encode(MAINNET, VERSION, version_payload())
+    )
+    opening = await receive(peer)
+    assert len(opening) >= 64
+    assert VERSION not in opening
+    client.close()
+    await task
+    peer.close()
+
+
+async def test_v1_of_another_network_than_the_gateways_is_not_relayed() -> None:
+    world = World(GatewaySettings(peer=ONION, networks=Networks([SIGNET])))
+    client, task = await world.serve(encode(MAINNET, VERSION, version_payload()))
+    peer = await world.peers.get()
+    assert await receive(peer) == b""
+    await task
+    client.close()
+    peer.close()
+
+
 async def test_a_redirected_client_goes_where_it_was_going(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,16 +246,29 @@ async def test_a_redirected_client_goes_where_it_was_going(
     peer.close()
 
 
-async def test_a_socks_client_is_handed_on_untouched() -> None:
+@pytest.mark.parametrize("first", [b"\x05", b"\x05\x01\x00", b"\x05\x03\x00\x01\x02\x05\x01"])
+async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
     world = World()
-    client, task = await world.serve(b"\x05\x01\x00")
-    assert await receive(client) == b"socks \x05\x01\x00"
+    client, task = await world.serve(first)
+    assert await receive(client) == b"socks " + first
     await task
     assert not world.dialled
     client.close()
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
+async def test_a_v2_stream_that_begins_as_socks_does() -> None:
+    world = World(GatewaySettings(peer=ONION))
+    key = b"\x05" + bytes(range(60, 123))  # as SOCKS, it would offer methods that no RFC knows
+    client, task = await world.serve(key)
+    peer = await world.peers.get()
+    assert await receive_exactly(peer, 64) == key
+    assert not world.socks_clients
+    client.close()
+    await task
+    peer.close()
+
+
+@pytest.mark.parametrize("first", [b"\x05\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
 async def test_what_names_no_destination_is_refused(first: bytes) -> None:
     world = World()
     client, task = await world.serve(first)

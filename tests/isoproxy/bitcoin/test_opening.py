@@ -8,7 +8,12 @@ import time
 import pytest
 
 from isoproxy.bitcoin.messages import MAINNET
-from isoproxy.bitcoin.opening import MAX_VERSION, read_opening, read_version
+from isoproxy.bitcoin.opening import (
+    MAX_VERSION,
+    read_late_opening,
+    read_opening,
+    read_version,
+)
 from isoproxy.bitcoin.v1 import Detected, encode
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from tests.isoproxy.bitcoin.ends import pair, send
@@ -101,3 +106,34 @@ async def test_a_silence_that_ends_as_it_is_noticed_costs_no_bytes() -> None:
         far.send(HELLO)
         time.sleep(0.1)  # noqa: ASYNC251  that is the point
         assert await reading == (HELLO[:16], MAINNET)
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize(
+    ("client_says", "peer_says", "found"),
+    [
+        (HELLO, b"", (HELLO[:16], MAINNET)),
+        (HELLO, b"x", (HELLO[:16], MAINNET)),
+        (b"SSH-", b"", (b"SSH-", Detected.NOT_V1)),
+        (b"", b"220 hello", (b"", Detected.NEED_MORE)),
+    ],
+)
+async def test_after_a_silence_whoever_speaks_first_decides(
+    client_says: bytes, peer_says: bytes, found: tuple[bytes, object]
+) -> None:
+    (client, near), (peer, far) = pair(), pair()
+    with client, near, peer, far:
+        reading = asyncio.create_task(read_late_opening(near, far, patience=60, idle=1200))
+        await asyncio.sleep(1000)
+        peer.send(peer_says)
+        client.send(client_says)
+        assert await reading == found
+        if peer_says:
+            assert far.recv(16) == peer_says
+
+
+@pytest.mark.virtual_clock
+async def test_a_silence_of_both_ends_in_the_end() -> None:
+    (client, near), (peer, far) = pair(), pair()
+    with client, near, peer, far, pytest.raises(TimeoutError):
+        await read_late_opening(near, far, patience=60, idle=1200)

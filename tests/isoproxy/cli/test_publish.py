@@ -216,6 +216,23 @@ async def test_what_the_end_of_the_input_does_over_tor(
                     assert (await dial(short_path, *words, send=sent)).out == f"{number}\n"
 
 
+async def test_publish_says_what_it_waits_for(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80"),
+        *("--set", "tor.mode=system", "--set", f"tor.control=unix:{tmp_path}/none"),
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(tmp_path),
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            assert b"is Tor running?" in await process.stderr.readline()
+    finally:
+        process.terminate()
+        assert (await process.communicate())[1] == b""
+    assert process.returncode == 0
+
+
 async def test_dial_carries_every_byte_both_ways(short_path: Path) -> None:
     data = os.urandom(3_000_000).hex().encode()
     async with SocksPort() as port:

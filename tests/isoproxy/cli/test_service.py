@@ -16,6 +16,7 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.tor.endpoint import Endpoint
+from tests.isoproxy.names.rpc_server import RpcServer, core_methods
 from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort
@@ -134,6 +135,23 @@ async def test_sigterm_waits_for_flows_but_not_for_ever(tmp_path: Path) -> None:
         writer.close()
 
 
+async def test_nothing_is_opened_again_while_flows_are_waited_for(tmp_path: Path) -> None:
+    async with SocksPort() as tor:
+        settings = system_tor(tor, "limits.drain_timeout_s=30")
+        async with running(tmp_path, *settings) as service:
+            reader, writer = await connect(service.port())
+            await reader.readexactly(10)
+            service.process.send_signal(signal.SIGTERM)
+            await service.logged("event=stopping")
+            late = await service.ask("reload", *settings)
+            assert late.code == 1
+            assert "starting or stopping" in late.err
+            writer.close()
+            async with asyncio.timeout(10):
+                assert await service.process.wait() == 0
+            assert service.text().count("event=listening") == 1
+
+
 async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
     settings = ["limits.drain_timeout_s=3600"]
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
@@ -208,12 +226,54 @@ async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
     head = '[[listener]]\naddress="127.0.0.1:0"\n[tor]\nmode="system"\ncontrol="none"\n'
     file.write_text(head)
     async with running(tmp_path, "-c", str(file)) as service:
-        file.write_text(f'{head}socks="127.0.0.1:9999"\n[limits]\nmax_connections=9000\n')
+        limits = "[limits]\nmax_connections=9000\nmax_pending_circuits=20\nworkers=1\n"
+        file.write_text(f'{head}socks="127.0.0.1:9999"\n{limits}')
         answer = await service.ask("reload", "-c", str(file))
+        later = "limits.max_pending_circuits, limits.workers, tor.socks"
         assert answer.out == (
-            "changed: limits.max_connections, tor.socks\ntakes effect after a restart: tor.socks\n"
+            f"changed: limits.max_connections, {later}\ntakes effect after a restart: {later}\n"
         )
         assert "9999" not in service.text()
+
+
+async def test_a_reload_of_what_may_be_shown_reaches_the_dns_server(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "isoproxy.toml"
+    methods = core_methods({b"d/plain": b'{"ip": "192.0.2.1"}'})
+    async with SocksPort() as tor, RpcServer(methods).running() as core:
+        text = (
+            f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
+            f'[[listener]]\naddress="127.0.0.1:0"\n[dns]\naddress="127.0.0.1:{port}"\n[names]\n'
+            f'rpc={{ address = "{core.endpoint}", username = "user", password = "pass" }}\n'
+        )
+        file.write_text(text)
+        settings = ["-c", str(file), "--set", "names.backend=namecoin-core"]
+        async with running(tmp_path, *settings, listeners=2) as service:
+            lookup = ["dns", "lookup", "--server", f"127.0.0.1:{port}", "plain.bit"]
+            assert "192.0.2.1" in (await service.ask(*lookup)).out
+            file.write_text(f"{text}only_onion=true\n")
+            assert "changed: names.only_onion" in (await service.ask("reload", *settings)).out
+            assert "192.0.2.1" not in (await service.ask(*lookup)).out
+
+
+async def test_a_reload_cannot_have_tor_merge_what_is_kept_apart(tmp_path: Path) -> None:
+    """Whether Tor sees the applications' own credentials is settled at the start."""
+    file = tmp_path / "isoproxy.toml"
+    async with SocksPort() as tor:
+        head = f'[tor]\nmode="system"\nsocks="{tor.endpoint}"\ncontrol="none"\n'
+        listener = '[[listener]]\naddress="127.0.0.1:0"\nisolate=["SOCKSAuth"]\n'
+        file.write_text(f'{head}credentials="verbatim"\n{listener}')
+        async with running(tmp_path, "-c", str(file)) as service:
+            assert await echoes(service, user=b"me")
+            assert tor.requests[-1].username == b"me"
+            file.write_text(f'{head}{listener}{listener}name="second"\n')
+            answer = await service.ask("reload", "-c", str(file))
+            assert answer.code == 1
+            assert "tor.credentials: it stays what it was at the start" in answer.err
+            file.write_text(head + listener)
+            answer = await service.ask("reload", "-c", str(file))
+            assert "after a restart: tor.credentials" in answer.out
+            answer = await service.ask("newnym", "-c", str(file))
+            assert answer.code == 1  # only Tor could renew them, and there is no control port
 
 
 async def test_tor_that_is_away_is_reported_and_served_once_it_is_back(tmp_path: Path) -> None:
@@ -288,6 +348,9 @@ async def test_the_order_to_stop_is_obeyed_while_tor_still_starts(tmp_path: Path
             return admin.exists()
 
         await until(is_up, True)
+        early = await service.ask("reload", *settings)
+        assert early.code == 1
+        assert "starting or stopping" in early.err
         assert await service.stop() == 0
         assert not admin.exists()
 

@@ -30,6 +30,7 @@ VERBATIM = "tor.credentials=verbatim"
             'listener.1.isolate=["SOCKSAuth"]',
         ),
         ("listener=[]", "bitcoin.gateway.0.address=127.0.0.1:1324"),
+        ('listener.0.isolate=["SOCKSAuth"]', "bitcoin.gateway.0.address=127.0.0.1:1324"),
     ],
 )
 def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[str, ...]) -> None:
@@ -39,6 +40,11 @@ def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[
 def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> None:
     loaded = load(None, [VERBATIM, 'listener.0.isolate=["SOCKSAuth"]'])
     assert loaded.config.tor.credentials == "verbatim"
+
+
+def test_a_dns_server_alone_is_something_to_do_and_an_admin_socket_is_not() -> None:
+    assert load(None, ["listener=[]", "dns.address=127.0.0.1:5353"]).config.listener == ()
+    assert "nothing to do" in refused("listener=[]", "observe.admin=unix:/a")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,10 @@ def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> 
         (
             ("listener.0.name=a", "listener.1.address=127.0.0.1:1", "listener.1.name=a"),
             "--set listener.1.name: the same name as listener.0",
+        ),
+        (
+            ("onion_service.0.target=8.8.8.8:80",),
+            "--set onion_service.0.target: must be a loopback or private address",
         ),
         (
             ("listener.0.address=0.0.0.0:9250", 'listener.0.isolate=["SOCKSAuth"]'),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS
@@ -79,6 +81,8 @@ def test_a_gateway_and_a_custom_signet() -> None:
     rules = [gateway_entrance(config, one).rule.listener for one in config.bitcoin.gateway]
     assert rules[0].group != rules[1].group != own_group("gateway2")
     assert Isolate.SOCKS_AUTH | Isolate.DEST_ADDR in rules[0].isolate
+    moved = replace(config.bitcoin.gateway[0], address=config.bitcoin.gateway[1].address)
+    assert gateway_entrance(config, moved).rule.listener.group != rules[0].group
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,18 @@
-"""The daemon with a tor of its own, on the private network."""
+"""The daemon with a tor of its own, on the private network; and what a refused reload leaves."""
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 from pathlib import Path
 
+import pytest
+
+from isoproxy.config import load
+from isoproxy.daemon import Daemon
+from isoproxy.errors import OperationError
+from isoproxy.resolver_guard import ResolverGuard
 from tests.isoproxy.cli.test_service import connect
 from tests.kit.service import Service, running
 from tests.kit.tornet import TorNetwork
@@ -54,3 +61,27 @@ async def test_managed_tor_bootstraps_serves_and_is_gone_at_the_end(
             assert await service.stop() == 0
             assert not any(map(_runs, tors))
     assert "web.test" not in service.text()
+
+
+async def test_a_refused_reload_leaves_nothing_of_its_name_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    settings = ["tor.mode=system", "tor.control=none", "listener=[]", "dns.address=127.0.0.1:0"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"listener.0.address=127.0.0.1:{other.getsockname()[1]}"
+        out = io.StringIO()
+        daemon = Daemon(
+            load(None, settings),
+            lambda: load(None, [*settings, taken, "names.only_onion=true"]),
+            guard=ResolverGuard(),
+            out=out,
+            progress=out,
+        )
+        daemon._ready.set()
+        followers = len(daemon.isolator._followers)
+        with pytest.raises(OperationError, match="cannot listen"):
+            await daemon.reload()
+        assert len(daemon.isolator._followers) == followers
+        daemon._stop.set()
+        await daemon.run()

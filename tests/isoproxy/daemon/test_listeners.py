@@ -16,7 +16,7 @@ from isoproxy.daemon.settings import dialer_settings, front_limits, listener_set
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.isolation import Isolate, Isolator
+from isoproxy.isolation import Isolate, Isolator, own_group
 from isoproxy.reactor import Handler, Reactor
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.endpoint import Endpoint
@@ -75,6 +75,18 @@ async def test_a_renamed_listener_is_the_same_socket_in_a_group_of_its_own(tmp_p
         assert front.listeners == {"new": listener}
         assert listener.settings.name == "new"
         assert listener.rule.listener.group != group
+
+
+def test_a_name_that_moves_to_another_place_is_another_group() -> None:
+    """The second of two unnamed listeners is the first, "default", once the first is gone."""
+    first, second = "listener.{}.address=127.0.0.1:9250", "listener.{}.address=127.0.0.1:9251"
+    before = settings(first.format(0), second.format(1))
+    after = settings(second.format(0))
+    assert set(before) == {"default", "listener2"}
+    assert after["default"].endpoint == before["listener2"].endpoint
+    assert after["default"].rule.listener != before["default"].rule.listener
+    taken = settings(second.format(0), "listener.0.name=dns")
+    assert taken["dns"].rule.listener.group != own_group("dns")
 
 
 async def test_a_new_mode_is_a_new_socket(tmp_path: Path) -> None:

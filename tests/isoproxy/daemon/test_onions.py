@@ -47,6 +47,8 @@ def test_plans_that_cannot_be() -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             PublishedService(ServicePlan("x", ports, target, v2=True), control)
+    with pytest.raises(ConfigError, match="does not go through Tor"):
+        ServicePlan("x", [80], Endpoint.tcp("8.8.8.8", 80))
     nowhere = ServicePlan("x", [8333], NODE, v2=True, network="mainnet2")
     with pytest.raises(ConfigError, match="known are mainnet, testnet3"):
         PublishedService(nowhere, control)

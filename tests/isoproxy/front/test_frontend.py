@@ -182,6 +182,8 @@ async def test_resolve_and_resolve_ptr() -> None:
         assert (await say(front, resolve))[3] == 1
         port.serve = refusing(encode_reply(0))
         assert await say(front, resolve) == b"\x05\x00" + encode_reply(0)
+        port.serve = refusing(b"\x05\x00\x00\x03\x00\x00\x00")
+        assert await say(front, ptr) == b"\x05\x00" + encode_reply(1)  # a name of no bytes
 
 
 class Table:
@@ -245,6 +247,18 @@ async def test_a_client_that_leaves_takes_its_look_up_and_dial_with_it() -> None
             await asyncio.sleep(0.05)
             assert len(front.connections) == 0
             assert front.dialer.pending == 0
+
+
+async def test_names_that_a_reload_took_away_meanwhile_are_refused() -> None:
+    async with SocksPort() as port, front_end(port, names=Table({})) as front:
+        reader, writer = await client_of(front)
+        writer.write(GREETING)
+        assert await reader.readexactly(2) == b"\x05\x00"
+        front.names = None
+        writer.write(b"\x05\x01\x00\x03\x05d.bit\x00\x50")
+        assert await reader.read() == encode_reply(2)
+        writer.close()
+        assert port.requests == []
 
 
 async def test_slow_handshakes_are_ended_with_a_word() -> None:

@@ -42,6 +42,10 @@ def test_every_combination_of_isolation_headers_is_its_own() -> None:
         b"X-Tor-Stream-Isolation: one\r\nTor-Stream-Isolation: one\r\n",
         b"X-Tor-Stream-Isolation: two\r\n",
         b"X-Tor-Stream-Isolation: one\r\nProxy-Authorization: Basic dTpw\r\n",
+        b"Proxy-Authorization: Basic dTpw\r\nProxy-Authorization: Basic dTpx\r\n",
+        b"Proxy-Authorization: Basic dTpx\r\nProxy-Authorization: Basic dTpx\r\n",
+        b"X-Tor-Stream-Isolation: one\r\nX-Tor-Stream-Isolation: two\r\n",
+        b"X-Tor-Stream-Isolation: two\r\nX-Tor-Stream-Isolation: one\r\n",
     ]
     pairs = {(http.username, http.password) for http in map(connect, combinations)}
     assert len(pairs) == len(combinations)
@@ -80,6 +84,26 @@ def test_a_target_without_host_and_port_is_refused(target: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         HttpConnect().receive(b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert caught.value.reply.startswith(b"HTTP/1.0 400 ")
+
+
+def test_which_isolation_header_comes_first_says_nothing() -> None:
+    x, plain = b"X-Tor-Stream-Isolation: one\r\n", b"Tor-Stream-Isolation: one\r\n"
+    assert connect(x + plain).password == connect(plain + x).password
+
+
+@pytest.mark.parametrize("early", [b"", b"5\r\nhello\r\n", b"no chunk\r\n"])
+@pytest.mark.parametrize("contents", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_contents_are_refused(contents: bytes, early: bytes) -> None:
+    """They would be taken for the application's own bytes, or those for them."""
+    head = b"CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\n" + contents + b"\r\n\r\n"
+    with pytest.raises(RemoteProtocolError) as caught:
+        HttpConnect().receive(head + early)
+    assert caught.value.kind is ErrorKind.MALFORMED
+    assert caught.value.reply.startswith(b"HTTP/1.0 400 ")
+
+
+def test_announcing_no_contents_is_fine() -> None:
+    assert connect(b"Content-Length: 0\r\n").host == b"a.test"
 
 
 def test_a_head_without_end_is_cut_off() -> None:

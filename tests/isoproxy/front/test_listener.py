@@ -49,6 +49,15 @@ async def test_they_are_told_to_nobody_else(caplog: pytest.LogCaptureFixture) ->
     assert events(caplog) == []
 
 
+async def test_one_link_local_address_on_two_links_is_two_clients() -> None:
+    async with SocksPort() as port, front_end(port) as front:
+        for link in (2, 3):
+            near, far = socket.socketpair()
+            front.listeners["test"].admit(near, ("fe80::1", 4000, 0, link))
+            far.close()
+        assert len({connection.client for connection in front.connections}) == 2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1"])
 async def test_clients_on_loopback_are_not_paced(host: str) -> None:
     async with SocksPort() as port, front_end(port) as front:

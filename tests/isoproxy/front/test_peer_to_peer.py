@@ -8,6 +8,8 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.options import Deadlines, Fallback
 from isoproxy.front.frontend import FrontEnd
@@ -20,6 +22,7 @@ from isoproxy.socks5 import Request, Server
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import SocksPort, echo
+from tests.kit.waiting import until
 
 PORT = 18444
 REQUEST = b"\x05\x01\x00\x05\x01\x00\x03\x06a.test" + PORT.to_bytes(2, "big")
@@ -110,7 +113,8 @@ async def test_silence_is_relayed_after_a_moment() -> None:
         await leave(writer)
 
 
-async def test_v1_never_leaves_in_plaintext() -> None:
+@pytest.mark.parametrize("hesitation", [0, 0.5])
+async def test_v1_never_leaves_in_plaintext(hesitation: float) -> None:
     received: list[bytes] = []
 
     async def v1_only(
@@ -120,12 +124,33 @@ async def test_v1_never_leaves_in_plaintext() -> None:
         received.append(server.leftover + await reader.read(24))
 
     async with SocksPort(v1_only) as port, front_end(port, Fallback.NEVER) as front:
-        reader, writer = await ask(front, REQUEST + VERSION)
+        reader, writer = await ask(front, REQUEST + (b"" if hesitation else VERSION))
+        if hesitation:
+            await asyncio.sleep(hesitation)  # longer than the silence that is waited for
+            writer.write(VERSION)
         assert await reader.read() == b""
         await leave(writer)
         assert len(received) == 1
         assert b"version" not in received[0]
         assert VERSION[:4] not in received[0]
+
+
+async def test_no_v1_reaches_a_peer_that_spoke_first() -> None:
+    received: list[bytes] = []
+
+    async def speaks_first(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed() + b"x")
+        received.append(server.leftover + await reader.read())
+
+    async with SocksPort(speaks_first) as port, front_end(port, Fallback.ALWAYS) as front:
+        reader, writer = await ask(front, REQUEST)
+        assert await reader.readexactly(1) == b"x"
+        writer.write(VERSION)
+        assert await reader.read() == b""
+        await leave(writer)
+        await until(lambda: received == [b""])
 
 
 async def test_a_fallback_is_a_second_stream_with_the_same_credentials() -> None:

@@ -7,7 +7,9 @@ comes to the worker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +38,7 @@ from isoproxy.isolation import (
 from isoproxy.names.answer import Want
 from isoproxy.socks5 import encode_reply
 from isoproxy.target import Target
+from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.front.test_frontend import CONNECT, OK, client_of, front_end, say
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as soon
@@ -169,6 +172,21 @@ async def test_a_name_of_ours_is_for_the_main_process(pause: float) -> None:
         assert not front.accepted
 
 
+async def test_a_client_is_not_taken_for_one_of_a_place_that_has_the_name_by_now() -> None:
+    """A reload gave the listener's name away between the greeting and the request."""
+    names = Names()
+    async with SocksPort() as port, worker_beside(port, names=names) as (front, _):
+        reader, writer = await client_of(front)
+        writer.write(BIT[:3])
+        assert await reader.readexactly(2) == b"\x05\x00"
+        listener = front.listeners["test"]
+        listener.settings = replace(listener.settings, endpoint=Endpoint.tcp("127.0.0.1", 1))
+        writer.write(BIT[3:])
+        assert await reader.read(1) == b""
+        assert names.keys == []
+        writer.close()
+
+
 async def test_ports_of_the_main_process_are_for_it() -> None:
     async with SocksPort() as port, worker_beside(port) as (front, _):
         assert await say(front, TO_MAIN + b"hey") == OK + b"hey"
@@ -223,6 +241,24 @@ async def test_a_worker_that_dies_is_replaced_and_its_counts_stay() -> None:
         assert (await workers.report()).counters.opened == 2
 
 
+async def test_one_that_has_not_begun_to_serve_is_gone_when_all_have_left() -> None:
+    async with SocksPort() as port, front_end(port) as front:
+
+        def settings() -> Settings:
+            listeners = tuple(listener.settings for listener in front.listeners.values())
+            log = ("notice", "text", True)
+            return Settings(listeners, Limits(), front.dialer.settings, frozenset(), log)
+
+        workers = Workers(front, 1, settings)
+        workers.start()
+        await until(lambda: workers.running)
+        pid = pid_of(workers)
+        assert [one["serving"] for one in workers.processes()] == [False]
+        await workers.leave(0)
+        assert not runs(pid)
+        await workers.drain(0)
+
+
 async def test_a_worker_keeps_to_its_part_of_the_budgets() -> None:
     limits = Limits(max_connections=1000, max_connections_per_client=128)
     async with SocksPort() as port, worker_beside(port, limits=limits) as (front, workers):
@@ -246,6 +282,33 @@ async def test_a_client_for_whom_the_main_process_has_no_room_is_told() -> None:
         assert await say(front, BIT) == b"\x05\x00" + refusal
         for _, writer in clients:
             writer.close()
+
+
+async def test_a_client_for_whom_the_main_process_has_no_descriptor_ends_alone() -> None:
+    async with SocksPort() as port, worker_beside(port, names=Names()) as (front, _):
+        reader, writer = await client_of(front)
+        writer.write(CONNECT + b"!")
+        assert await reader.readexactly(13) == OK + b"!"
+        unlucky, unlucky_writer = await client_of(front)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            unlucky_writer.write(BIT)
+            with contextlib.suppress(ConnectionResetError):
+                assert await unlucky.read() == b"\x05\x00"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        unlucky_writer.close()
+        writer.write(b"others notice nothing")
+        heard = b""
+        with contextlib.suppress(ConnectionResetError):
+            heard = await reader.read(21)
+        assert heard == b"others notice nothing"
+        assert front.counters.scarcity == 1
+        writer.close()
+        assert await say(front, BIT + b"hey") == OK + b"hey"
 
 
 async def until_accepted(workers: Workers, count: int) -> None:
@@ -290,7 +353,9 @@ def test_the_parts_of_the_budgets_are_the_whole(total: int, each: int, processes
     assert rest.max_connections >= share.max_connections >= 0
 
 
-@pytest.mark.parametrize("nonsense", [b"[]", b'{"client": "test", "heard": ""}', b'{"done": 1}'])
+@pytest.mark.parametrize(
+    "nonsense", [b"[]", b'{"client": ["test", "here"], "heard": ""}', b'{"done": 1}']
+)
 async def test_a_worker_that_talks_nonsense_is_ended(nonsense: bytes) -> None:
     async with SocksPort() as port, worker_beside(port) as (_, workers):
         (process,) = workers.running

@@ -251,7 +251,7 @@ async def test_a_tcp_control_port_is_spoken_to_alike(tmp_path: Path) -> None:
         ),
         (
             b"250-PROTOCOLINFO 1\r\n"
-            b'250-AUTH METHODS=COOKIE COOKIEFILE="/nonexistent"\r\n250 OK\r\n',
+            b'250-AUTH METHODS=COOKIE,SAFECOOKIE COOKIEFILE="/nonexistent"\r\n250 OK\r\n',
             "cookie cannot be read",
         ),
     ],
@@ -268,6 +268,22 @@ async def test_what_does_not_let_us_in_is_said(
         await until(lambda: control.state.phase is Phase.BACKING_OFF)
         assert problem in str(control.state)
         await control.close()
+
+
+@pytest.mark.parametrize("offered", ["COOKIE", "COOKIE,SAFECOOKIE"])
+async def test_an_impostor_does_not_get_the_cookie(tmp_path: Path, offered: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\xab" * 32)
+    greeting = (
+        f"250-PROTOCOLINFO 1\r\n250-AUTH METHODS={offered} "
+        f'COOKIEFILE="{secret}"\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK\r\n'
+    )
+    async with ScriptedTor(tmp_path / "c", {"PROTOCOLINFO 1": greeting.encode()}) as tor:
+        control = Control(Endpoint.unix(str(tmp_path / "c")), backoff=Backoff(60, 60))
+        control.start()
+        await until(lambda: control.state.phase is Phase.BACKING_OFF)
+        await control.close()
+        assert "ab" * 32 not in " ".join(tor.commands).lower()
 
 
 async def test_closing_during_a_handshake_leaves_no_thread_behind(tmp_path: Path) -> None:

@@ -182,13 +182,37 @@ async def test_some_names_never_reach_tor(host: str) -> None:
         assert port.requests == []
 
 
-async def test_a_key_of_an_old_epoch_opens_nothing() -> None:
-    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+async def test_a_key_of_an_old_epoch_opens_nothing(tmp_path: Path) -> None:
+    nobody = Endpoint.unix(str(tmp_path / "nobody"))  # as a dial that goes so far would say
+    async with dialing(nobody) as (dialer, key):
         dialer.isolator.new_epoch()
         with pytest.raises(DialError) as caught:
             await dialer.connect(key, APP, TARGET)
         assert caught.value.kind is ErrorKind.STALE_KEY
-        assert port.requests == []
+
+
+async def test_credentials_of_an_old_epoch_are_not_shown_to_a_tor_that_was_slow() -> None:
+    greeted, answer, said = asyncio.Event(), asyncio.Event(), bytearray()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(3)
+        greeted.set()
+        await answer.wait()
+        writer.write(b"\x05\x02")
+        said.extend(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+        endpoint = Endpoint.tcp(*server.sockets[0].getsockname())
+        async with dialing(endpoint) as (dialer, key):
+            opening = asyncio.ensure_future(dialer.connect(key, APP, TARGET))
+            await greeted.wait()
+            dialer.isolator.new_epoch()
+            answer.set()
+            with pytest.raises(DialError) as caught:
+                await opening
+            assert caught.value.kind is ErrorKind.STALE_KEY
+    assert said == b""
 
 
 async def test_resolving() -> None:

@@ -204,10 +204,16 @@ def test_a_key_file_that_will_not_do_is_refused(tmp_path: Path, content: bytes, 
     assert KEY[11:40] not in str(raised.value)
 
 
+def test_a_key_file_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(ConfigError, match="must be a file"):
+        read_key(tmp_path / "pipe")
+
+
 def test_a_key_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     write_key(tmp_path / "key", KEY)
     (tmp_path / "link").symlink_to(tmp_path / "key")
-    with pytest.raises(ConfigError, match="key file"):
+    with pytest.raises(ConfigError, match="symbolic link"):
         read_key(tmp_path / "link")
 
 
