@@ -53,7 +53,7 @@ MAX_HEADER: Final = 1 << 20
 """Bytes; a parent's coinbase can be as large as its block, 1 MB without witness."""
 MERGED_MINING_MARKER: Final = b"\xfa\xbe\x6d\x6d"
 _MAX_UNMARKED_OFFSET: Final = 20
-_EAGER_ATTEMPTS: Final = 32
+_EAGER_ATTEMPTS: Final = 8
 
 _LAYOUT: Final = struct.Struct("<I32s32sIII")
 _INDEX: Final = struct.Struct("<I")

@@ -41,6 +41,7 @@ from dns.rdtypes.ANY.SOA import SOA
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.nsbase import NSBase
+from dns.rdtypes.svcbbase import ParamKey, SVCBBase
 
 from isoproxy.names.answer import Policy, is_public
 from isoproxy.names.dns_query import NOERROR, NXDOMAIN, YXDOMAIN
@@ -255,11 +256,20 @@ def _visible(place: Place, policy: Policy) -> Place:
 
 
 def _is_allowed(rdata: dns.rdata.Rdata, policy: Policy) -> bool:
-    if not isinstance(rdata, A | AAAA):
-        return True
+    addresses = _addresses(rdata)
     if policy.only_onion:
-        return False
-    return policy.allow_private_addresses or is_public(rdata.address)
+        return not addresses
+    return policy.allow_private_addresses or all(map(is_public, addresses))
+
+
+def _addresses(rdata: dns.rdata.Rdata) -> list[str]:
+    """The addresses that `rdata` tells a client to connect to, the hints of HTTPS included."""
+    if isinstance(rdata, A | AAAA):
+        return [rdata.address]
+    if isinstance(rdata, SVCBBase):
+        hints = [rdata.params.get(key) for key in (ParamKey.IPV4HINT, ParamKey.IPV6HINT)]
+        return [address for hint in hints if hint is not None for address in hint.addresses]
+    return []
 
 
 def _target(redirection: list[dns.rdata.Rdata]) -> dns.name.Name:

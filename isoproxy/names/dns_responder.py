@@ -52,6 +52,8 @@ from isoproxy.names.walk import MAX_ALIASES, Walk
 from isoproxy.observe.log import logger
 
 PACKET_S: Final = 30.0
+MAX_KEPT_PACKET: Final = 512
+"""Bytes of the longest query whose answer is kept: the query is kept with it."""
 _RULE: Final = ListenerRule(own_group("dns"), DEFAULT_ISOLATION)
 _QUESTIONS_ONLY: Final = frozenset({0, 41, 46, *range(128, 255)})
 """Types that no record of a zone has, or (RRSIG) that are only ever sent along."""
@@ -125,7 +127,7 @@ class Responder:
 
     def keep(self, packet: bytes, response: bytes, key: IsolationKey, limit: int) -> None:
         """Have `kept` find `response` for PACKET_S."""
-        if self._isolator.is_current(key):
+        if self._isolator.is_current(key) and len(packet) <= MAX_KEPT_PACKET:
             subject = (limit, packet[2:])
             self._kept.put(key, subject, response[2:], self._clock() + PACKET_S)
 

@@ -7,9 +7,9 @@ Theory of operation
     A unix socket speaks as TCP does, and its clients are told apart by user.
 
 Invariants
-    Memory is bounded: MAX_PENDING queries under way, of one client at most a quarter of
-    them, MAX_CONNECTIONS connections with MAX_PIPELINED queries each.  What is too much
-    is dropped (UDP) or refused (TCP).
+    Memory is bounded: MAX_PENDING queries under way, MAX_CONNECTIONS connections with
+    MAX_PIPELINED queries each, of one client at most a quarter of either.  What is too
+    much is dropped (UDP) or refused (TCP).
     A UDP answer that goes beyond this machine is at most three times as long as its
     query: a forged sender's address wins nothing.  More comes over TCP.
     Neither names nor clients are logged.
@@ -71,7 +71,7 @@ class DnsServer:
         self._limit: Final = RateLimit(settings.queries_per_second)
         self._pending: Final[Counter[bytes]] = Counter()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
-        self._connections: Final[set[asyncio.Task[None]]] = set()
+        self._connections: Final[dict[asyncio.Task[None], bytes]] = {}
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self.endpoint = settings.endpoint
@@ -178,20 +178,24 @@ class DnsServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._connections) >= MAX_CONNECTIONS:
+        client = _client_of(writer)
+        of_client = list(self._connections.values()).count(client or b"")
+        full = len(self._connections) >= MAX_CONNECTIONS or of_client >= MAX_CONNECTIONS // 4
+        if client is None or full:
             writer.close()
             return
-        self._connections.add(task)
+        self._connections[task] = client
         try:
-            await self._serve(reader, writer)
+            await self._serve(reader, writer, client)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # gone, silent for too long, or we are closing
         finally:
-            self._connections.discard(task)
+            del self._connections[task]
             writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _client_of(writer)
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: bytes
+    ) -> None:
         slots = asyncio.Semaphore(MAX_PIPELINED)
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -236,8 +240,10 @@ class DnsServer:
         try:
             key = self.responder.key_for(client, query)
             response, _ = await self.responder.respond(query, client, key, MAX_MESSAGE)
-            with contextlib.suppress(OSError, TimeoutError):
+            try:
                 await _write(writer, response)
+            except (OSError, TimeoutError):  # what is not read must not pile up
+                writer.transport.abort()
         finally:
             slots.release()
 
@@ -276,12 +282,12 @@ def _is_loopback(host: str) -> bool:
     return ip_address(host.partition("%")[0]).is_loopback
 
 
-def _client_of(writer: asyncio.StreamWriter) -> bytes:
-    """The client at the other end: its address, or its user on a unix socket."""
+def _client_of(writer: asyncio.StreamWriter) -> bytes | None:
+    """The client at the other end: its address, or its user on a unix socket; None if gone."""
     sock = writer.get_extra_info("socket")
     if sock.family != socket.AF_UNIX:
         peer = writer.get_extra_info("peername")
-        return _client(peer[0], *peer[3:])
+        return None if peer is None else _client(peer[0], *peer[3:])
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return client_of_uid(uid)

@@ -153,6 +153,7 @@ def nsec(denial: Denial) -> dns.rrset.RRset:
     """The compact proof of `denial` (RFC 9824 §3)."""
     absent = () if denial.exists else (_NXNAME,)
     types = Bitmap.from_rdtypes([*denial.types, RdataType.NSEC, RdataType.RRSIG, *absent])
-    following = denial.owner.successor(ORIGIN, prefix_ok=True)
+    # In lower case: what follows "Z" byte by byte comes before "z" in the zone's order.
+    following = denial.owner.canonicalize().successor(ORIGIN, prefix_ok=True)
     record = NSEC(IN, RdataType.NSEC, following, types.windows)
     return dns.rrset.from_rdata(denial.owner, NEGATIVE_TTL, record)

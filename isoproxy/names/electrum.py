@@ -8,7 +8,8 @@ Theory of operation
 
     The quorum's newest verified operation is the value.  Absence takes the agreement of
     at least two servers.  With fewer answers than the quorum the look-up fails: nothing
-    is ever concluded from the servers that happened to be reachable.
+    is ever concluded from the servers that happened to be reachable.  Several servers of
+    one operator are a quorum only after all that were asked of others have failed.
 
     Who asks, and what, is seen by the servers of that key alone: headers come over
     connections of our own, and nothing learned for one key is kept for another.
@@ -306,10 +307,18 @@ class _Quorum:
                 self._backend._note_wait(server, self._asked_at[server.label])
             await asyncio.gather(*self._asked, return_exceptions=True)
 
-    def _is_enough(self) -> bool:
+    def _missing(self) -> int:
+        """How many answers more it takes, whoever gives them."""
         found = any(answer.verdict.operation is not None for answer in self._answers)
         quorum = self._backend.settings.quorum
-        return len(self._answers) >= (quorum if found else max(quorum, ABSENCE_QUORUM))
+        needed = quorum if found else max(quorum, ABSENCE_QUORUM)
+        return needed - len(self._answers)
+
+    def _is_enough(self) -> bool:
+        voices = {answer.server.voice for answer in self._answers}
+        others = {server.voice for server in self._asked.values()} - voices
+        repeated = len(self._answers) - len(voices)
+        return self._missing() + (repeated if others else 0) <= 0
 
     def _ask_next(self) -> bool:
         server = next(self._candidates, None)
@@ -329,7 +338,7 @@ class _Quorum:
         done, _ = await asyncio.wait(
             self._asked, timeout=delay, return_when=asyncio.FIRST_COMPLETED
         )
-        if not done:
+        if not done and self._missing() > 0:
             self._ask_next()
         for task in done:
             self._take(task)
@@ -340,11 +349,13 @@ class _Quorum:
             self._answers.append(task.result())
         except StillSyncing:
             self._syncing = True
+            self._backend.sync.nudge()
         except DialError as error:
             self._stale = self._stale or error.kind is ErrorKind.STALE_KEY
         else:
             return
-        self._ask_next()
+        if self._missing() > 0:
+            self._ask_next()
 
     def _failure(self) -> TemporaryFailure:
         if self._stale:

@@ -8,7 +8,9 @@ Theory of operation
     all at once: two round trips.
 
     What comes back is verified operation by operation, newest first, down to the first
-    that is deep enough.  Operations above our verified tip are not looked at.
+    that is deep enough.  Operations above our verified tip are not looked at, unless they
+    are deep enough by the server's: then our headers are behind, or it lies, and what we
+    could verify would be an older value.
 
 Invariants
     `RemoteProtocolError` out of here means that the server was caught: its answer cannot
@@ -42,7 +44,7 @@ from isoproxy.names.spv import (
 )
 
 MAX_LAG: Final = 6
-"""Blocks that a server may be behind our tip before its answer does not count."""
+"""Blocks that a server may be behind our tip, or we behind its, before that matters."""
 
 
 class ServerLags(DialError):
@@ -99,6 +101,8 @@ class NameQuestion:
             await session.call("blockchain.scripthash.get_history", self._key)
         )
         check_order([(item.height, item.txid) for item in history])
+        for item in history:
+            self._refuse_if_behind(session, item.height)
         items = answers.wanted(history, self._chain.tip_height, self._confirmations)
         requests = []
         for item in items:
@@ -119,6 +123,7 @@ class NameQuestion:
         operations: list[Operation] = []
         for proof in proofs:
             if proof.height > chain.tip_height:
+                self._refuse_if_behind(session, proof.height)
                 continue
             if expires_in(proof.height, chain) <= 0 and proof.height not in chain:
                 return judge(operations, chain, self._confirmations).or_expired()
@@ -131,6 +136,13 @@ class NameQuestion:
             if not young:
                 break
         return judge(operations, chain, self._confirmations)
+
+    def _refuse_if_behind(self, session: ElectrumSession, height: int) -> None:
+        """Raise StillSyncing if what is at `height` decides by the server's tip, not by ours."""
+        tip, claimed = self._chain.tip_height, session.claimed_height
+        deep = claimed - height + 1 >= self._confirmations
+        if height > tip and deep and claimed - tip > MAX_LAG:
+            raise StillSyncing
 
     async def _verify(self, session: ElectrumSession, proof: NameProof) -> Operation:
         try:

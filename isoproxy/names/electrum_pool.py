@@ -9,11 +9,13 @@ Theory of operation
 
     Clean connections exist before anybody asks, and one that a key has taken is replaced
     a random while later; so when they are opened says nothing about who asks when, and
-    does not tie the replacement's first key to the key before.  All are pinged at random
+    does not tie the replacement's first key to the key before.  Nor are several opened to
+    one server at once, unless as many wait for them.  All are pinged at random
     intervals below the time after which servers drop silent clients, each when it is due:
-    common rounds would show which connections belong together.  New circuits are limited
-    per minute.  The bound connection that was unused longest goes when there are too
-    many.  A new epoch closes everything.
+    common rounds would show which connections belong together.  For the same reason each
+    bound connection that nobody uses ends at a time of its own, and the one unused longest
+    not at once when there are too many.  New circuits are limited per minute.  A new epoch
+    closes everything.
 
 Invariants
     * A session is in exactly one place: clean, bound to one key, or reserved for our own
@@ -65,8 +67,8 @@ class Dials(Protocol):
 class PoolSettings:
     """`clean` connections are kept per server, for the best `clean_servers` servers.
 
-    Times in s, `refill_after` is a mean.  `opens_per_minute` limits new circuits, `burst`
-    of them may come at once.
+    Times in s, `refill_after` is a mean, `unused_after` give or take a tenth.
+    `opens_per_minute` limits new circuits, `burst` of them may come at once.
     """
 
     clean: int = 2
@@ -104,6 +106,8 @@ def _fail(slot: _Slot, error: IsoproxyError, count: int) -> None:
 class _Bound:
     session: ElectrumSession
     used_at: float
+    ends_at: float
+    must_go: bool = False  # to make room
 
 
 class ServerPool:
@@ -156,7 +160,7 @@ class ServerPool:
         place = (key, server.label)
         bound = self._bound.get(place)
         if bound is not None and not bound.session.closed.is_set():
-            bound.used_at = now
+            bound.used_at, bound.ends_at, bound.must_go = now, self._end_of_use(now), False
             self._bound.move_to_end(place)
             return bound.session
         binding = self._binding.get(place)
@@ -167,15 +171,22 @@ class ServerPool:
         return await asyncio.shield(binding)
 
     async def _bind(self, key: IsolationKey, server: Server) -> ElectrumSession:
-        later = random.expovariate(1.0) * self.settings.refill_after
-        session = await self._take_clean(server, later)
+        session = await self._take_clean(server, self._a_while())
         if not self._isolator.is_current(key):
             session.close()
             raise DialError(kind=ErrorKind.STALE_KEY)
         now = asyncio.get_running_loop().time()
-        self._bound[key, server.label] = _Bound(session, now)
-        self._close_unused()
+        self._bound[key, server.label] = _Bound(session, now, self._end_of_use(now))
+        self._wake.set()
         return session
+
+    def _a_while(self) -> float:
+        """The s after which nobody can tell what something was the consequence of."""
+        return random.expovariate(1.0) * self.settings.refill_after
+
+    def _end_of_use(self, now: float) -> float:
+        """When a connection used `now` is closed if it is not used again."""
+        return now + self.settings.unused_after * self._rng.uniform(0.9, 1.1)
 
     def _bound_or_not(
         self, place: tuple[IsolationKey, str], task: asyncio.Task[ElectrumSession]
@@ -208,12 +219,17 @@ class ServerPool:
             self._bound.pop(place).session.close()
 
     def drop_all(self) -> None:
-        """Close every connection, clean ones too: nothing of an old epoch is used again."""
+        """Close every connection, clean ones too: nothing of an old epoch is used again.
+
+        New ones are not opened right behind them, which would tie the new epoch's first key
+        at a server to those that were there before.
+        """
         for session in list(self._sessions()):
             session.close()
+        now = asyncio.get_running_loop().time()
         for slot in self._slots.values():
             slot.clean.clear()
-            slot.owed.clear()
+            slot.owed = [now + self._a_while() for _ in range(self.settings.clean)]
         self._bound.clear()
         self._reserved.clear()
         self._wake.set()
@@ -305,15 +321,18 @@ class ServerPool:
         if self._rate is None:
             self._rate = OpenRate(self.settings.opens_per_minute, self.settings.burst, now)
         self._ping(now)
-        self._close_unused()
-        delay = min([15.0, *(due - now for due in self._ping_at.values())])
+        self._close_unused(now)
+        ends = (bound.ends_at for bound in self._bound.values())
+        delay = min([15.0, *(due - now for due in (*self._ping_at.values(), *ends))])
         for slot in self._slots.values():
             slot.clean = deque(s for s in slot.clean if not s.closed.is_set())
             slot.owed = [due for due in slot.owed if due > now]
             delay = min([delay, *(due - now for due in slot.owed)])
         for slot in self._in_order(now):
             missing = self._missing(slot, now)
-            for _ in range(missing):
+            later = max(0, missing - max(1, len(slot.queue)))
+            slot.owed += [now + self._a_while() for _ in range(later)]
+            for _ in range(missing - later):
                 wait = self._rate.take(now)
                 if wait > 0:
                     return min(delay, wait)
@@ -395,12 +414,14 @@ class ServerPool:
                 session.ping()
                 self._ping_at[session] = now + self._rng.uniform(*self.settings.ping_after)
 
-    def _close_unused(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for place, bound in list(self._bound.items()):
-            unused = now - bound.used_at
-            crowded = len(self._bound) > self.settings.max_bound and unused > _LEAST_LIFE_S
-            old = unused > self.settings.unused_after
-            if bound.session.closed.is_set() or ((crowded or old) and not bound.session.busy):
+    def _close_unused(self, now: float) -> None:
+        excess = len(self._bound) - self.settings.max_bound
+        for number, (place, bound) in enumerate(list(self._bound.items())):
+            if number < excess and not bound.must_go and now - bound.used_at > _LEAST_LIFE_S:
+                bound.must_go = True
+                bound.ends_at = min(bound.ends_at, now + self._a_while())
+            if bound.ends_at <= now and bound.session.busy:
+                bound.ends_at = now + self._a_while()
+            if bound.session.closed.is_set() or bound.ends_at <= now:
                 del self._bound[place]
                 bound.session.close()

@@ -24,7 +24,14 @@ from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolE
 from isoproxy.names import electrum_answers as answers
 from isoproxy.names.auxpow import MAX_HEADER
 from isoproxy.names.electrum_answers import TipClaim
-from isoproxy.names.electrum_wire import MAX_LINE, Notification, Refusal, Response, Wire
+from isoproxy.names.electrum_wire import (
+    MAX_LINE,
+    MAX_OUTSTANDING,
+    Notification,
+    Refusal,
+    Response,
+    Wire,
+)
 from isoproxy.names.network import Network
 
 CLIENT_NAME: Final = "4.0.6"
@@ -145,6 +152,8 @@ class ElectrumSession:
         awaited or cancelled; a cancelled one does not disturb the others.
         """
         future: asyncio.Future[object] = self._loop.create_future()
+        if self._wire.outstanding >= MAX_OUTSTANDING:
+            self.close()  # it has let us wait for far more than we ever need at once
         if self.closed.is_set():
             future.set_exception(DialError(kind=ErrorKind.CONNECTION_REFUSED))
             return future

@@ -2,9 +2,9 @@
 
     onion service           encrypted, no check of the name: the address authenticates
     a pin in the list       the certificate's SHA-256 must be the pin
-    otherwise               a certificate authority vouches for it, or else it is the
-                            certificate this server showed first (kept in the state
-                            directory)
+    otherwise               a certificate authority vouches for it, or else, unless one
+                            did before, it is the certificate this server showed first
+                            (both kept in the state directory)
 
 A name's value is proven by work, whoever carries it; TLS keeps the exit from reading and
 withholding, not from forging.
@@ -31,6 +31,8 @@ from isoproxy.observe.log import logger
 _log = logger("names")
 _LIMIT: Final = 1 << 16
 _FILE: Final = "name-server-pins.json"
+_VOUCHED_FOR: Final = ""
+"""In place of a fingerprint, as Electrum leaves the file of such a server empty."""
 
 
 class CertificateRefused(DialError):
@@ -50,7 +52,8 @@ class NotVouchedFor(CertificateRefused):
 
 
 class PinStore:
-    """Certificates that servers without an authority showed first, by host:port.
+    """Certificates that servers without an authority showed first, by host:port, and which
+    servers an authority vouched for.
 
     `directory` None keeps them in memory.
     """
@@ -64,6 +67,15 @@ class PinStore:
     def get(self, server: Server) -> bytes | None:
         text = self._pins.get(server.label)
         return bytes.fromhex(text) if text else None
+
+    def is_vouched_for(self, server: Server) -> bool:
+        """True if an authority vouched for `server` before."""
+        return self._pins.get(server.label) == _VOUCHED_FOR
+
+    def remember_authority(self, server: Server) -> None:
+        """Keep that an authority vouches for `server`."""
+        if not self.is_vouched_for(server):
+            self.remember(server, b"")
 
     def remember(self, server: Server, digest: bytes) -> None:
         """Keep `digest` for `server`, on disk atomically; the disk is not waited for.
@@ -128,8 +140,9 @@ class TlsPolicy:
         if not server.tls:
             return await asyncio.open_connection(sock=sock, limit=_LIMIT)
         pin = server.pin or self._pins.get(server)
-        by_authority = (
-            pin is None and not server.target.is_onion and server.label not in self._unvouched
+        vouched_for = self._pins.is_vouched_for(server)
+        by_authority = (pin is None and not server.target.is_onion) and (
+            vouched_for or server.label not in self._unvouched
         )
         try:
             reader, writer = await asyncio.open_connection(
@@ -140,6 +153,8 @@ class TlsPolicy:
             )
         except ssl.SSLCertVerificationError:
             sock.close()
+            if vouched_for:
+                raise CertificateRefused from None
             self._unvouched.add(server.label)
             raise NotVouchedFor from None
         except OSError:
@@ -151,6 +166,8 @@ class TlsPolicy:
         if not by_authority and not self._is_acceptable(writer, server, pin):
             writer.transport.abort()
             raise CertificateRefused
+        if by_authority:
+            self._pins.remember_authority(server)
         return reader, writer
 
     async def _authorities(self) -> ssl.SSLContext:
@@ -170,6 +187,8 @@ class TlsPolicy:
             return False
         digest = hashlib.sha256(certificate).digest()
         if pin is None:
+            if self._pins.is_vouched_for(server):
+                return False  # since this connection began
             self._pins.remember(server, digest)
             return True
         return digest == pin

@@ -7,6 +7,8 @@ Theory of operation
 
 Invariants
     * A line is at most `max_line` bytes, JSON at most as deep as the parser's own stack.
+      It has at most `MAX_PARTS` values: 20 MB of empty lists are half a gigabyte in memory
+      and more than a second of everybody's time.
     * A response belongs to a request of ours that has none yet; any other is a breach.
     * A server's error text never leaves this module: it may repeat what was asked.
 """
@@ -25,6 +27,8 @@ MAX_LINE: Final = 20_000_000
 MAX_REQUEST: Final = 100_000
 """Bytes; servers accept 1 000 000 and ours are far smaller."""
 MAX_OUTSTANDING: Final = 1024
+MAX_PARTS: Final = 100_000
+"""Values in one line; a history that fits a look-up's line has a third of that."""
 
 EXCESSIVE_USE: Final = -101
 UNKNOWN_METHOD: Final = -32601
@@ -113,6 +117,8 @@ class Wire:
         return events
 
     def _event(self, line: bytes) -> Event:
+        if sum(map(line.count, (b",", b"[", b"{"))) > MAX_PARTS:
+            raise LimitExceeded("a name server's line has too many parts")
         try:
             message = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError):

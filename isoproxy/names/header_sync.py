@@ -11,14 +11,16 @@ Theory of operation
        renewed yesterday can be proven long before one renewed eight months ago.
 
     A server whose headers do not continue our chain is asked for the fork point; its
-    branch replaces ours if it has more work.  Wrong headers cost a server its
-    reputation, and the range is asked of another one.
+    branch replaces ours if it has more work.  Wrong headers, or fewer than a server said
+    it has, cost it its reputation, and the range is asked of another one.
 
     Servers count what they send and cut off who takes too much.  A `CostBudget` per
     server counts the same way and stays well below the usual limit.
 
 Invariants
     The chain and the store change only here, by whole verified ranges, in that order.
+    A server that keeps us from what others have is gone by a deadline: what it claimed
+    when a range was asked for, it must deliver.
 """
 
 from __future__ import annotations
@@ -32,13 +34,14 @@ from typing import Final
 
 from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
 from isoproxy.names import electrum_answers as answers
-from isoproxy.names.auxpow import Header, HeaderStream, MinedHeader
+from isoproxy.names.auxpow import HEADER_LENGTH, Header, HeaderStream, MinedHeader
 from isoproxy.names.chain import (
     Branch,
     HeaderChain,
     HeaderFromTheFuture,
     first_height_needed,
 )
+from isoproxy.names.electrum_answers import TipClaim
 from isoproxy.names.electrum_pool import ServerPool
 from isoproxy.names.electrum_rates import CostBudget
 from isoproxy.names.electrum_session import ElectrumSession, ServerRefused
@@ -51,12 +54,16 @@ MAX_BLOB: Final = 10_000_000
 PIECE: Final = 1 << 15
 """Bytes parsed before other work of the loop has its turn."""
 _FIRST_FORK_STEP: Final = 8
+_MOST_PER_HEADER: Final = 5000.0
+"""Bytes on the wire that are accounted for; padding must not make us wait for hours."""
+_MISCOUNTED: Final = "a name server sent too few headers, or too many"
 _NO_LIES: Final = (ServerRefused, HeaderFromTheFuture)
 
 
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
-    """`chunk` headers are asked for at a time, over `connections` connections.
+    """`chunk` headers are asked for at a time, over `connections` connections.  A fork is
+    settled within `settle_timeout`, or with another server.
 
     A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
     `cost_capacity` at once, `cost_rate` units a second from then on.  Times in s.
@@ -67,6 +74,7 @@ class SyncSettings:
     cost_capacity: float = 6000.0
     cost_rate: float = 0.9
     answer_timeout: float = 120.0
+    settle_timeout: float = 300.0
     idle: float = 60.0
 
 
@@ -222,20 +230,20 @@ class HeaderSync:
                     return True
         return False
 
-    def _ahead(self) -> list[str]:
-        """Servers that claim more blocks than we have, on no branch known to be weaker."""
-        return [
-            label
+    def _ahead(self) -> dict[str, TipClaim]:
+        """What servers claim beyond what we have, on no branch known to be weaker."""
+        return {
+            label: tip
             for label, (_, session) in self._sessions.items()
-            if session.claimed_height > self.chain.tip_height
-            and session.tip is not None
-            and self._weaker.get(label) != session.tip.raw
-        ]
+            if (tip := session.tip) is not None
+            and tip.height > self.chain.tip_height
+            and self._weaker.get(label) != tip.raw
+        }
 
     # -- single ranges --------------------------------------------------------------
 
     async def _fetch(self, label: str, start: int, count: int) -> bytes:
-        """Headers from `start` on, one or more and at most `count`, concatenated."""
+        """The `count` headers from `start` on, concatenated."""
         server, session = self._sessions[label]
         settings = self._settings
         budget = self._budgets.setdefault(
@@ -250,10 +258,11 @@ class HeaderSync:
         except TimeoutError:
             raise DialError from None
         got, blob = answers.header_blob(answer, MAX_BLOB)
-        if not 1 <= got <= count:
-            raise RemoteProtocolError("a name server sent no headers, or too many")
-        budget.spend(1 + got / 50 + 2 * len(blob) / 5000)
-        self._bytes_per_header = max(200.0, 2 * len(blob) / got)
+        size = min(2 * len(blob), _MOST_PER_HEADER * count)
+        budget.spend(1 + count / 50 + size / 5000)
+        if got != count or len(blob) < HEADER_LENGTH * count:
+            raise RemoteProtocolError(_MISCOUNTED)
+        self._bytes_per_header = max(200.0, size / count)
         return blob
 
     async def _fetch_ranges(
@@ -283,11 +292,12 @@ class HeaderSync:
         for label in list(self._sessions):
             try:
                 headers: list[Header] = []
-                while start + len(headers) <= anchor:
-                    at = start + len(headers)
+                for at in range(start, anchor + 1, self._settings.chunk):
                     count = min(anchor + 1 - at, self._settings.chunk)
                     blob = await self._fetch(label, at, count)
                     headers += [mined.header async for mined in self._parse(blob)]
+                if len(headers) != anchor + 1 - start:
+                    raise RemoteProtocolError(_MISCOUNTED)
                 self._put_below(headers)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
@@ -315,26 +325,29 @@ class HeaderSync:
                 if not isinstance(blob, bytes):
                     raise blob
                 headers = [mined.header async for mined in self._parse(blob)]
-                if len(headers) != count or start + count != self.chain.base_height:
+                if start + count != self.chain.base_height:
                     return
+                if len(headers) != count:
+                    raise RemoteProtocolError(_MISCOUNTED)
                 self._put_below(headers)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
                 return
 
     async def _forward(self) -> None:
-        while ahead := self._ahead():
-            ahead.sort(key=lambda label: -self._sessions[label][1].claimed_height)
+        while claims := self._ahead():
             at, chunk = self.chain.tip_height + 1, self._settings.chunk
             ranges: list[tuple[str, int, int]] = []
-            for label in ahead:
-                count = min(chunk, self._sessions[label][1].claimed_height + 1 - at)
+            for label in sorted(claims, key=lambda label: -claims[label].height):
+                count = min(chunk, claims[label].height + 1 - at)
                 if count > 0:
                     ranges.append((label, at, count))
                     at += count
-            await self._take_ranges(await self._fetch_ranges(ranges))
+            await self._take_ranges(await self._fetch_ranges(ranges), claims)
 
-    async def _take_ranges(self, outcomes: list[tuple[str, bytes | BaseException]]) -> None:
+    async def _take_ranges(
+        self, outcomes: list[tuple[str, bytes | BaseException]], claims: dict[str, TipClaim]
+    ) -> None:
         branch = self.chain.branch(self.chain.tip_height)
         for label, blob in outcomes:
             try:
@@ -342,7 +355,7 @@ class HeaderSync:
                     raise blob
                 if not self._continues(branch, blob):
                     self._adopt(branch)
-                    await self._settle_fork(label)
+                    await self._settle_fork(label, claims[label])
                     return
                 await self._append(branch, blob)
             except (RemoteProtocolError, DialError) as error:
@@ -370,27 +383,33 @@ class HeaderSync:
         self.on_block()
         return True
 
-    async def _settle_fork(self, label: str) -> None:
-        """Follow a server to the block its chain has in common with ours, and up again."""
-        session = self._sessions[label][1]
-        target, claim = session.claimed_height, session.tip
-        lowest, step = self.chain.anchor.height + 1, _FIRST_FORK_STEP
+    async def _settle_fork(self, label: str, claim: TipClaim) -> None:
+        """Follow a server to the block its chain has in common with ours, and up to `claim`."""
         try:
-            start = max(lowest, self.chain.tip_height + 1 - step)
-            blob = await self._fetch(label, start, self._settings.chunk)
-            while Header.parse(blob[:80]).previous != self.chain.block_hash(start - 1):
-                if start == lowest:
-                    raise RemoteProtocolError("a name server's chain has another trust anchor")
-                step *= 4
-                start = max(lowest, self.chain.tip_height + 1 - step)
-                blob = await self._fetch(label, start, self._settings.chunk)
-            branch = self.chain.branch(start - 1)
-            await self._append(branch, blob)
-            while branch.tip_height < target:
-                count = min(self._settings.chunk, target - branch.tip_height)
-                await self._append(branch, await self._fetch(label, branch.tip_height + 1, count))
-        except (RemoteProtocolError, DialError) as error:
+            async with asyncio.timeout(self._settings.settle_timeout):
+                branch = await self._branch_of(label, claim.height)
+        except (RemoteProtocolError, DialError, TimeoutError) as error:
             self._blame(label, error)
             return
-        if not self._adopt(branch) and claim is not None:
+        if not self._adopt(branch):
             self._weaker[label] = claim.raw
+
+    async def _branch_of(self, label: str, target: int) -> Branch:
+        """A server's blocks from where they fork off ours, up to the height `target` or until
+        they have more work."""
+        chunk = self._settings.chunk
+        lowest, step = self.chain.anchor.height + 1, _FIRST_FORK_STEP
+        while True:
+            start = min(target, max(lowest, self.chain.tip_height + 1 - step))
+            blob = await self._fetch(label, start, min(chunk, target + 1 - start))
+            if Header.parse(blob[:80]).previous == self.chain.block_hash(start - 1):
+                break
+            if start <= lowest:
+                raise RemoteProtocolError("a name server's chain has another trust anchor")
+            step *= 4
+        branch = self.chain.branch(start - 1)
+        await self._append(branch, blob)
+        while branch.tip_height < target and not branch.outweighs:
+            count = min(chunk, target - branch.tip_height)
+            await self._append(branch, await self._fetch(label, branch.tip_height + 1, count))
+        return branch

@@ -5,6 +5,10 @@ Theory of operation
     repeats its last node.  A branch lists the siblings from the leaf upwards; bit i of
     the position says on which side the path runs at level i.
 
+    The repeated node gives what is below it a second position, further right, that leads
+    to the same root (CVE-2012-2459).  A fold over transactions refuses it: positions say
+    which of two updates in one block is the later.
+
     The tree does not mark leaves.  Whoever gets a transaction of exactly 64 bytes into a
     block can pass it off as an inner node whose right half is the id of a transaction
     that nobody ever mined.  So a fold over transactions refuses inner nodes that can be
@@ -43,7 +47,7 @@ def transaction_root(txid: bytes, branch: Sequence[bytes], position: int) -> byt
     """The block's Merkle root for the transaction `txid` (internal byte order).
 
     Raises RemoteProtocolError for a branch that proves nothing: too long, a position
-    outside of the tree, an inner node that could be a transaction.
+    outside of the tree, one of a repeated node, an inner node that could be a transaction.
     """
     if len(branch) > MAX_BRANCH:
         raise RemoteProtocolError("a Merkle branch is longer than a block can have")
@@ -53,6 +57,8 @@ def transaction_root(txid: bytes, branch: Sequence[bytes], position: int) -> byt
     for sibling in branch:
         if len(sibling) != HASH_LENGTH:
             raise RemoteProtocolError("a Merkle branch holds something that is no hash")
+        if position & 1 and sibling == node:
+            raise RemoteProtocolError("a position is that of a repeated Merkle node")
         inner = sibling + node if position & 1 else node + sibling
         if is_transaction(inner):
             raise RemoteProtocolError("an inner node of a Merkle branch is a transaction")

@@ -78,6 +78,8 @@ class BitName:
         """
         if isinstance(text, bytes):
             text = text.decode("latin-1")
+        if not text.isascii():  # some letters of others are ASCII in lower case
+            raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
         text = text.lower().removesuffix(".")
         onion_only = text.endswith(".bit.onion")
         if onion_only:

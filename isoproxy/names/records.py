@@ -87,8 +87,8 @@ class Position:
             host = ".".join(filter(None, (written[:-2], self.base, "bit")))
         else:
             host = ".".join(filter(None, (written, *self.labels[1:], self.base, "bit")))
-        host = host.lower()
-        if not is_host_name(host):
+        is_ascii, host = host.isascii(), host.lower()
+        if not (is_ascii and is_host_name(host)):
             raise _Wrong("is not a host name")
         return host
 

@@ -82,16 +82,16 @@ def parse_servers(texts: Iterable[str], *, allow_plain: bool = False) -> tuple[S
 
 _SHIPPED: Final[Sequence[tuple[str, str]]] = (
     ("i665jpwsq46zlsdbnj4axgzd3s56uzey5uhotsnxzsknzbn36jaddsid.onion:50002:s", "testls"),
-    ("6cbn4rskfdr647otej7gpqlmpqcmj723vg2eoeuu7ljbwu6cpdebozyd.onion:50001:t", "relay.testls"),
-    ("h6qrnwxtwiaahsw4qhk2nbutswwb54vnqso6jrxeuk6nwtfbos7jkoqd.onion:50002:s", ""),
-    ("mqhok2edqcxdpklwovquuvvl2q5or4g2o777qwrinydgzfxjbixq76yd.onion:50002:s", ""),
-    ("wirg2tsto7rme7n26lkd3ivbvxmjyy2pktlozwjuep22jcsfsghfqbqd.onion:50002:s", ""),
-    ("quuzpffsddq3aim3gk4oiczzyt5okjjzf4zpe6okzo6qidao6rshynqd.onion:50002:s", ""),
+    ("6cbn4rskfdr647otej7gpqlmpqcmj723vg2eoeuu7ljbwu6cpdebozyd.onion:50001:t", "testls"),
+    ("h6qrnwxtwiaahsw4qhk2nbutswwb54vnqso6jrxeuk6nwtfbos7jkoqd.onion:50002:s", "s7r"),
+    ("mqhok2edqcxdpklwovquuvvl2q5or4g2o777qwrinydgzfxjbixq76yd.onion:50002:s", "s7r"),
+    ("wirg2tsto7rme7n26lkd3ivbvxmjyy2pktlozwjuep22jcsfsghfqbqd.onion:50002:s", "s7r"),
+    ("quuzpffsddq3aim3gk4oiczzyt5okjjzf4zpe6okzo6qidao6rshynqd.onion:50002:s", "s7r"),
     ("nmc2.bitcoins.sk:57002:s", "bitcoins.sk"),
     ("electrumx.testls.space:50002:s", "testls"),
     (
         "23.158.233.10:50002:s:bb0b35e64235a794e157b69acd72da4ccc16a4d81d0ff6b1d8f7fdfc6cca6cba",
-        "relay.testls",
+        "testls",
     ),
     ("162.212.154.52:50002:s", "testls"),
     ("electrum.nmc.ethicnology.com:50002:s", "ethicnology"),

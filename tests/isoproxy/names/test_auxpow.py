@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.names import auxpow
 from isoproxy.names.auxpow import (
     MAX_HEADER,
     MERGED_MINING_MARKER,
@@ -290,6 +291,28 @@ def test_a_huge_header_in_small_pieces_takes_bounded_memory_and_time() -> None:
     tracemalloc.stop()
     assert len(piece) < MAX_HEADER
     assert peak < 40 * len(piece)
+
+
+def test_a_padded_proof_is_not_read_again_with_every_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parent's witness is covered by no hash: who sends a true header can add to it."""
+    coinbase = b"\1\0\0\0" + b"\0\1" + b"\1" + bytes(41) + b"\1" + bytes(9)
+    padding = b"\xfe" + (1_000_000).to_bytes(4, "little") + bytes(1_000_000)
+    blob = header() + coinbase + padding + bytes(4) + bytes(32) + bytes(5) * 2 + bytes(80)
+    read, read_header = [], auxpow.read_header
+
+    def counting(data: bytes, offset: int = 0) -> tuple[MinedHeader, int]:
+        read.append(len(data) - offset)
+        return read_header(data, offset)
+
+    monkeypatch.setattr(auxpow, "read_header", counting)
+    stream, found = HeaderStream(), list[MinedHeader]()
+    for at in range(0, len(blob), 1 << 15):
+        found += stream.feed(blob[at : at + (1 << 15)])
+    found += stream.finish()
+    assert len(found) == 1
+    assert sum(read) < 6 * len(blob)
 
 
 @given(st.binary(max_size=300))

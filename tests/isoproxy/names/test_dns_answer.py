@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+
 import dns.message
+import dns.rdata
 import pytest
 
 from isoproxy.names.answer import Policy
@@ -155,6 +158,27 @@ async def test_policy_shows_private_addresses_or_none_at_all() -> None:
     check_denial(await only_onion.ask("plain.bit", "A"), "NOERROR")
     referral = await only_onion.ask("deleg.bit", "A")
     assert referral.additional == []
+
+
+@pytest.mark.parametrize("hint", ["ipv4hint=192.0.2.9,10.0.0.1", "ipv6hint=fe80::1"])
+@pytest.mark.parametrize("rdtype", ["HTTPS", "SVCB"])
+async def test_policy_holds_for_the_hints_of_service_bindings(rdtype: str, hint: str) -> None:
+    """Browsers connect to them as to A and AAAA records."""
+
+    def raw(text: str) -> list[object]:
+        rdata = dns.rdata.from_text("IN", rdtype, text)
+        return [int(rdata.rdtype), base64.b64encode(rdata.to_digestable()).decode()]
+
+    fine = "1 . ipv4hint=192.0.2.9 ipv6hint=2001:db8::9"
+    values = {"d/t": {"o": [raw(f"2 . {hint}"), raw(fine), raw("3 . port=8443")]}}
+
+    async def shown(policy: Policy) -> list[str]:
+        answer = (await world(values, policy=policy).ask("t.bit", rdtype)).answer
+        return [line.split()[2] for line in lines(answer)]
+
+    assert await shown(Policy()) == ["1", "3"]
+    assert await shown(Policy(allow_private_addresses=True)) == ["1", "2", "3"]
+    assert await shown(Policy(only_onion=True)) == ["3"]
 
 
 async def test_a_chain_of_aliases_ends() -> None:

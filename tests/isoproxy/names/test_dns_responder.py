@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import dns.edns
+
 from isoproxy.isolation import client_of_address
 from tests.isoproxy.names.dns_kit import CLIENT, lines, parsed, question, rcode, world
 
@@ -72,6 +74,19 @@ async def test_kept_answers_belong_to_their_key_and_end_with_the_epoch() -> None
     assert here.responder.kept(packet, key, 1232) is None
     here.responder.keep(packet, response, key, 1232)
     assert here.responder.kept(packet, key, 1232) is None
+
+
+async def test_the_answer_to_a_very_long_query_is_not_kept() -> None:
+    """Kept by the thousand, with the padding that a client may send, they fill the memory."""
+    here = world()
+    for padding, kept in ((400, True), (500, False)):
+        option = dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(padding))
+        message = question("plain.bit", "A")
+        message.use_edns(0, options=[option])
+        packet = message.to_wire()
+        key = here.responder.key_for(CLIENT, parsed(packet))
+        here.responder.keep(packet, packet, key, 1232)
+        assert (here.responder.kept(packet, key, 1232) is not None) is kept
 
 
 async def test_kept_answers_end() -> None:

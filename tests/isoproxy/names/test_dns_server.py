@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import stat
@@ -241,17 +242,40 @@ async def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) ->
             writer.close()
 
 
+async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that nobody takes would pile up, a few more every IDLE_S."""
+    monkeypatch.setattr(dns_server, "IDLE_S", 0.1)
+    query = framed(question("t.bit", "TXT")) * 1000
+    async with serving(world({"d/t": {"txt": "x" * 900}})) as server:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, (server.endpoint.host, server.endpoint.port))
+            async with asyncio.timeout(30):
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await loop.sock_sendall(deaf, query)
+
+
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 3)
+    """All of them, and those of one client, who so leaves some to others."""
+    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
     async with serving(world()) as server:
         host, port = server.endpoint.host, server.endpoint.port
-        opened = [await asyncio.open_connection(host, port) for _ in range(3)]
-        await asyncio.sleep(0.05)
-        reader, writer = await asyncio.open_connection(host, port)
-        assert await reader.read() == b""
-        writer.close()
-        for _, other in opened:
-            other.close()
+        opened = []
+        for number in range(1, 6):
+            client = (f"127.0.0.{number}", 0)
+            for _ in range(3 if number < 5 else 1):
+                opened.append(await asyncio.open_connection(host, port, local_addr=client))
+                await asyncio.sleep(0.02)
+        for place, (reader, _) in enumerate(opened):
+            if place in (2, 5, 8, 11, 12):
+                assert await reader.read() == b""
+            else:
+                assert not reader.at_eof()
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_queries_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,12 +161,13 @@ async def test_signatures_tell_the_hour_and_no_more() -> None:
     assert inception % 3600 == expiration % 3600 == 0
 
 
-def test_the_proof_for_the_longest_names_is_still_a_name() -> None:
-    longest = dns.name.from_text(".".join(["a" * 63] * 3 + ["a" * 57, "bit"]))
+@pytest.mark.parametrize("letter", ["a", "z", "A", "Z"])
+def test_the_proof_for_the_longest_names_is_still_a_name(letter: str) -> None:
+    longest = dns.name.from_text(".".join([letter * 63] * 3 + [letter * 57, "bit"]))
     assert sum(len(label) + 1 for label in longest.labels) == 255
     (record,) = nsec(Denial(longest, frozenset(), exists=False))
     assert isinstance(record, NSEC)
-    assert record.next > longest
+    assert record.next.canonicalize() > longest.canonicalize()
     assert sum(len(label) + 1 for label in record.next.labels) <= 255
 
 

@@ -41,12 +41,17 @@ NAME, VALUE = b"d/plain4", b'{"ip":"192.0.2.10"}'
 class Bench:
     """A running client, its servers as the pool knows them, and an isolator."""
 
-    def __init__(self, servers: list[ElectrumServer], settings: ElectrumSettings) -> None:
+    def __init__(
+        self,
+        servers: list[ElectrumServer],
+        settings: ElectrumSettings,
+        operators: str = "0123456789",
+    ) -> None:
         self.isolator = Isolator()
         self.dialer = DirectDialer()
         self.servers: list[Server] = [
-            parse_server(f"127.0.0.1:{server.port}:t", f"operator{n}")
-            for n, server in enumerate(servers)
+            parse_server(f"127.0.0.1:{server.port}:t", f"operator {operator}")
+            for server, operator in zip(servers, operators, strict=False)
         ]
         self.settings = replace(settings, servers=self.servers)
         self.age = 600.0
@@ -67,12 +72,14 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def running(
-    *servers: ElectrumServer, settings: ElectrumSettings = SETTINGS
+    *servers: ElectrumServer,
+    settings: ElectrumSettings = SETTINGS,
+    operators: str = "0123456789",
 ) -> AsyncIterator[Bench]:
     async with contextlib.AsyncExitStack() as stack:
         for server in servers:
             await stack.enter_async_context(server)
-        bench = Bench(list(servers), settings)
+        bench = Bench(list(servers), settings, operators)
         bench.client.start()
         try:
             yield bench
@@ -232,6 +239,32 @@ async def reason(bench: Bench, name: bytes) -> ErrorKind:
     answer = await bench.lookup(name)
     assert isinstance(answer, Absent)
     return answer.reason
+
+
+@pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
+async def test_what_was_replaced_far_above_our_tip_is_not_the_answer(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is absence.  Our headers were held back, or this computer slept."""
+    chain = RegtestChain.recorded()
+    servers = [ElectrumServer(chain, protocol=protocol) for _ in range(2)]
+    async with running(*servers) as bench:
+        assert await value(bench, NAME) == VALUE
+        monkeypatch.setattr(bench.client.sync, "_forward", asyncio.Event().wait)
+        chain.update_all({NAME: b"newer", b"d/new": b"first"})
+        chain.mine_empty(4)
+        for server in servers:
+            server.announce()
+        assert await value(bench, NAME) == VALUE  # the newer one has five of six confirmations
+        assert await reason(bench, b"d/new") is ErrorKind.NAME_ABSENT
+        chain.mine_empty(2)
+        for server in servers:
+            server.announce()
+        for name in (NAME, b"d/new"):
+            with pytest.raises(TemporaryFailure) as caught:
+                await bench.lookup(name)
+            assert caught.value.kind is ErrorKind.NAME_BACKEND_DOWN
+        assert await value(bench, b"d/transferred") == b'{"ip":"192.0.2.90"}'
 
 
 async def test_a_reorganisation_takes_a_value_back() -> None:
@@ -401,6 +434,25 @@ async def test_a_withheld_update_is_found_at_another_server_and_the_censor_suspe
         now = asyncio.get_running_loop().time()
         assert bench.client.pool.scores.of(bench.servers[0]).suspect_until > now
         assert bench.client.pool.scores.of(bench.servers[1]).suspect_until < now
+
+
+async def test_an_operator_with_two_fast_servers_is_no_quorum_while_others_may_answer() -> None:
+    censors, honest = [ElectrumServer(CHAIN, stale) for _ in range(2)], ElectrumServer(CHAIN)
+    async with running(*censors, honest, operators="aab") as bench:
+        await bench.lookup()
+        honest.delay = 3 * bench.settings.hedge_after
+        assert await value(bench, b"d/updated-thrice") == b'{"ip":"192.0.2.83"}'
+
+
+async def test_an_operator_alone_is_believed_once_others_have_failed() -> None:
+    """And nobody is asked in vain meanwhile."""
+    servers, dead = [ElectrumServer(CHAIN) for _ in range(4)], ElectrumServer(CHAIN, silent)
+    settings = replace(SETTINGS, answer_timeout=2.0)
+    async with running(*servers, dead, operators="aaaab", settings=settings) as bench:
+        assert await value(bench, NAME) == VALUE
+        assert await reason(bench, b"d/nope") is ErrorKind.NAME_ABSENT
+        asked = [method for server in servers for method, _ in server.requests]
+        assert asked.count("blockchain.name.get_value_proof") < 6
 
 
 async def test_an_expired_name_presented_as_live_stays_expired() -> None:

@@ -208,7 +208,7 @@ async def test_the_bound_connection_unused_longest_goes_first() -> None:
         assert await pool.session(keys[0], server) is first
         await asyncio.sleep(4)
         third = await pool.session(keys[2], server)
-        assert second.closed.is_set()
+        await until(second.closed.is_set)
         assert not first.closed.is_set()
         assert not third.closed.is_set()
         pool.forget(keys[0])
@@ -259,12 +259,47 @@ async def test_the_times_of_pings_are_random_and_on_no_grid() -> None:
 
 
 @pytest.mark.virtual_clock
+async def test_connections_to_one_server_are_not_opened_together() -> None:
+    """The keys that take them would be known to be of one client."""
+    clock = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    def noted(method: str, params: list[object], result: object) -> object:
+        if method == "server.version":
+            times.append(clock())
+        return result
+
+    async with running(ElectrumServer(CHAIN, noted), settings=PoolSettings(clean=4)) as bench:
+        for _ in range(2):
+            times.clear()
+            await asyncio.sleep(600)
+            assert len(times) == 4
+            assert min(later - before for before, later in pairwise(times)) > 0.0
+            bench.isolator.new_epoch()
+
+
+@pytest.mark.virtual_clock
+async def test_after_a_new_epoch_connections_are_opened_a_random_while_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ElectrumServer(CHAIN)
+    async with running(server, settings=PoolSettings(clean=2, refill_after=30)) as bench:
+        await asyncio.sleep(900)
+        waits = iter((1.0, 2.0))
+        monkeypatch.setattr("random.expovariate", lambda rate: next(waits))
+        bench.isolator.new_epoch()
+        for seconds, connections in ((29, 2), (2, 3), (28, 3), (2, 4), (100, 4)):
+            await asyncio.sleep(seconds)
+            assert server.connections == connections
+
+
+@pytest.mark.virtual_clock
 async def test_what_a_key_has_taken_is_replaced_a_random_while_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = ElectrumServer(CHAIN)
     async with running(server, settings=PoolSettings(clean=2, refill_after=30)) as bench:
-        await asyncio.sleep(10)
+        await asyncio.sleep(900)
         waits = iter((1.0, 2.0))
         monkeypatch.setattr("random.expovariate", lambda rate: next(waits))
         for name in ("one", "other"):
@@ -283,6 +318,30 @@ async def test_a_bound_connection_that_nobody_uses_is_closed() -> None:
         await asyncio.sleep(200)
         assert session.closed.is_set()
         assert bench.pool.counts()[1] == 0
+
+
+@pytest.mark.virtual_clock
+async def test_connections_of_different_keys_do_not_end_together() -> None:
+    """Else the server learns that they are of one client: from the hour at which they are
+    found unused, or from the newcomer that takes their place."""
+    settings = PoolSettings(max_bound=20, clean=0)
+    async with running(ElectrumServer(CHAIN), settings=settings) as bench:
+        clock = asyncio.get_running_loop().time
+        times: list[float] = []
+
+        async def note_end(number: int) -> None:
+            key = bench.isolator.own_key(str(number))
+            session = await bench.pool.session(key, bench.servers[0])
+            times.append(clock())
+            await session.closed.wait()
+            times.append(clock())
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(note_end(number))
+                await asyncio.sleep(7)
+    assert len(times) == 80
+    assert min(later - before for before, later in pairwise(sorted(times))) > 0
 
 
 async def test_a_closed_pool_fails_waiting_look_ups() -> None:

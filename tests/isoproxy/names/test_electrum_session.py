@@ -13,6 +13,7 @@ from isoproxy.names.electrum_session import (
     WrongNetwork,
     abandon,
 )
+from isoproxy.names.electrum_wire import MAX_OUTSTANDING
 from isoproxy.names.network import MAINNET, REGTEST, Network
 from tests.kit.electrum_server import Cut, ElectrumServer, Fault, Lie, Silence
 from tests.kit.garbage import no_collector
@@ -196,6 +197,20 @@ async def test_an_oversized_answer_ends_the_connection() -> None:
         session = await opened(server, max_line=20_000)
         session.allow_long_answers(100_000)
         assert await session.call("server.ping") == "x" * 50_000
+        await ended(session)
+
+
+async def test_a_server_that_leaves_everything_unanswered_is_given_up() -> None:
+    """Also if nobody waits any more: a ping must not fail for it, nor another look-up."""
+    async with ElectrumServer(CHAIN, instead("server.ping", Silence())) as server:
+        session = await opened(server)
+        for _ in range(MAX_OUTSTANDING):
+            session.request("server.ping").cancel()
+        assert not session.closed.is_set()
+        session.ping()
+        assert session.closed.is_set()
+        with pytest.raises(DialError):
+            await session.call("server.ping")
         await ended(session)
 
 

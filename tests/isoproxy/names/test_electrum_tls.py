@@ -92,6 +92,29 @@ async def test_without_an_authority_the_certificate_shown_first_is_kept(tmp_path
         assert not isinstance(caught.value, NotVouchedFor)
 
 
+async def test_whom_an_authority_vouched_for_once_nobody_can_pose_as_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exit in between with a certificate of its own is refused, and not kept."""
+    (tmp_path / "vouched").mkdir()
+    (tmp_path / "exit").mkdir()
+    server = parse_server("localhost:1:s")
+    async with (
+        tls_server(tmp_path / "vouched") as (port, _),
+        tls_server(tmp_path / "exit") as (port_in_between, _),
+    ):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "vouched" / "cert.pem"))
+        for policy in (TlsPolicy(PinStore(tmp_path)), TlsPolicy(PinStore(tmp_path))):
+            assert await exchange(policy, server, port) == b"hello"
+            for _ in range(2):
+                with pytest.raises(CertificateRefused) as caught:
+                    await exchange(policy, server, port_in_between)
+                assert not isinstance(caught.value, NotVouchedFor)
+            assert await exchange(policy, server, port) == b"hello"
+        with pytest.raises(CertificateRefused):
+            await exchange(TlsPolicy(PinStore(tmp_path)), server, port_in_between)
+
+
 async def test_first_connections_side_by_side_may_all_try_again(tmp_path: Path) -> None:
     """Whichever of them learns the pin, none of the others takes that for a refusal."""
     server = parse_server("names.example:1:s")

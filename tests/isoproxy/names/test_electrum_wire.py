@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from isoproxy.names.electrum_wire import (
     MAX_OUTSTANDING,
+    MAX_PARTS,
     Event,
     Notification,
     Refusal,
@@ -114,6 +115,16 @@ def test_a_line_beyond_the_limit_is_refused_before_it_ends() -> None:
         wire.receive(b"x")
     with pytest.raises(LimitExceeded):
         asked(max_line=100).receive(b" " * 101 + b"\n")
+
+
+@pytest.mark.parametrize("part", [b"[]", b'{"a":{}}', b"0"])
+def test_a_line_of_very_many_parts_is_refused_unread(part: bytes) -> None:
+    line = b'{"id":1,"result":[%s]}\n'
+    fits, too_much = MAX_PARTS // 5, MAX_PARTS + 1
+    (answer,) = asked(max_line=1 << 20).receive(line % b",".join([part] * fits))
+    assert isinstance(answer, Response)
+    with pytest.raises(LimitExceeded, match="parts"):
+        asked(max_line=1 << 20).receive(line % b",".join([part] * too_much))
 
 
 def test_the_limit_is_per_line() -> None:

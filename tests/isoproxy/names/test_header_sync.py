@@ -20,7 +20,7 @@ from isoproxy.names.network import REGTEST, Anchor, Network, hash_from_hex
 from isoproxy.names.servers import parse_server
 from isoproxy.names.transaction import double_sha256
 from tests.kit.direct_dialer import DirectDialer
-from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
+from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
 
@@ -209,7 +209,9 @@ async def test_a_server_on_a_weaker_branch_is_not_followed_again_and_again() -> 
     async with running(ElectrumServer(chain)) as bench:
         await bench.until_complete()
         (label,) = bench.sync._sessions
-        await bench.sync._settle_fork(label)
+        tip = bench.sync._sessions[label][1].tip
+        assert tip is not None
+        await bench.sync._settle_fork(label, tip)
         chain.mine_empty(1)
         assert bench.sync._weaker[label] == chain.blocks[RECORDED_TIP].header
         assert bench.chain.tip_height == RECORDED_TIP
@@ -228,6 +230,73 @@ async def test_a_claim_of_height_without_the_work_does_not_win() -> None:
         async with asyncio.timeout(30):
             await bench.sync.ready.wait()
         assert bench.chain.tip_height == RECORDED_TIP
+
+
+async def until_judged(bench: Bench) -> tuple[int, int]:
+    """Lies and failures of the first server, as soon as there are any."""
+    health = bench.scores.of(bench.servers[0])
+    async with asyncio.timeout(10):
+        while not health.lies and not health.failures:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return health.lies, health.failures
+
+
+async def test_who_sends_less_than_asked_for_below_the_anchor_does_not_hold_us_up() -> None:
+    chain = RegtestChain.recorded()
+    anchor = Anchor(160, hash_from_hex(chain.blocks[160].block_hash))
+
+    def one(start: int, result: Any) -> Any:
+        return result | {"count": 1, "hex": chain.blocks[start].header.hex()}
+
+    server = ElectrumServer(chain)
+    async with running(server, anchor=anchor, settings=replace(SMALL, chunk=5)) as bench:
+        server.lie = on_headers(lambda start, result: one(start, result) if start < 150 else result)
+        assert await until_judged(bench) == (1, 0)
+
+
+@pytest.mark.parametrize("lie", ["nothing, but counted", "a lower claim", "silence"])
+async def test_who_claims_more_on_another_branch_must_deliver_it_in_time(lie: str) -> None:
+    """Else it could keep us at an old tip, where newer values are not seen."""
+    chain = RegtestChain.recorded()
+    server, claim = ElectrumServer(chain), 50
+
+    def off_our_chain(method: str, params: list[Any], result: Any) -> Any:
+        nonlocal claim
+        if method == "blockchain.headers.subscribe":
+            return result | {"height": RECORDED_TIP + claim}
+        if method != HEADERS or (params[0] <= RECORDED_TIP and lie != "silence"):
+            return result
+        if params[0] == RECORDED_TIP + 1:
+            if lie == "a lower claim":
+                claim = -RECORDED_TIP + 1
+                server.announce()
+            blob = chain.blocks[RECORDED_TIP - 5].header * params[1]
+            return result | {"count": params[1], "hex": blob.hex()}
+        if lie == "silence":
+            raise Silence
+        return result | {"count": params[1], "hex": ""}
+
+    settings = replace(SMALL, settle_timeout=0.5)
+    async with running(server, settings=settings) as bench:
+        await bench.until_complete()
+        server.lie = off_our_chain
+        server.announce()
+        assert await until_judged(bench) == ((0, 1) if lie == "silence" else (1, 0))
+        server.lie, server.chain = honest, RegtestChain(chain.blocks)
+        server.chain.mine_empty(3)
+        server.announce()
+        bench.scores.of(bench.servers[0]).liar_until = 0.0
+        bench.sync.nudge()
+        await bench.until_tip(RECORDED_TIP + 3)
+
+
+async def test_padding_does_not_make_us_wait() -> None:
+    chain = RegtestChain.recorded()
+    fat = on_headers(lambda start, result: result | {"hex": "00" * 5_000_000})
+    servers = ElectrumServer(chain, fat), ElectrumServer(chain)
+    settings = replace(SMALL, cost_capacity=1000.0, cost_rate=1.0)
+    async with running(*servers, settings=settings) as bench:
+        await bench.until_complete(timeout=20)
 
 
 def without_work(start: int, result: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +325,7 @@ LIES = {
     "bad AuxPoW": bad_commitment,
     "cut off": lambda start, result: result | {"hex": result["hex"][:-2]},
     "no headers": lambda start, result: {"count": 0, "hex": "", "max": 2016},
+    "none, but counted": lambda start, result: result | {"hex": ""},
     "too many": lambda start, result: result | {"count": 5000},
     "not hexadecimal": lambda start, result: result | {"hex": "zz"},
     "no object": lambda start, result: 7,

@@ -13,7 +13,7 @@ from tests.kit.namecoin.mining import serialise
 hashes = st.binary(min_size=32, max_size=32)
 
 
-@given(st.lists(hashes, min_size=1, max_size=40), st.data())
+@given(st.lists(hashes, min_size=1, max_size=40, unique=True), st.data())
 def test_every_leaf_folds_to_the_root(leaves: list[bytes], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))
     branch = merkle_branch(leaves, index)
@@ -26,7 +26,19 @@ def test_another_leaf_or_place_leads_elsewhere(leaves: list[bytes], data: st.Dat
     branch = merkle_branch(leaves, index)
     root = merkle_tree(leaves)[-1][0]
     assert transaction_root(double_sha256(leaves[index]), branch, index) != root
-    assert transaction_root(leaves[index], branch, index ^ 1) != root or len(leaves) % 2
+    assert fold(leaves[index], branch, index ^ 1) != root or len(leaves) % 2
+
+
+@given(st.lists(hashes, min_size=1, max_size=40, unique=True), st.data())
+def test_a_transaction_has_one_position(leaves: list[bytes], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(leaves) - 1))
+    branch = merkle_branch(leaves, index)
+    root = merkle_tree(leaves)[-1][0]
+    places = [at for at in range(1 << len(branch)) if fold(leaves[index], branch, at) == root]
+    assert places[0] == index
+    for other in places[1:]:
+        with pytest.raises(RemoteProtocolError, match="repeated"):
+            transaction_root(leaves[index], branch, other)
 
 
 def test_a_position_with_bits_left_over_is_refused() -> None:

@@ -78,6 +78,7 @@ def test_a_name_that_cannot_be_registered_does_not_exist(text: str) -> None:
         "a\n.bit",
         "a%00.bit",
         "\u0130.bit",
+        "\u212aelvin.bit",
         "*.example.bit",
         ".".join(["a" * 60] * 5) + ".bit",
         "example.bit..",

@@ -256,7 +256,9 @@ def test_relative_names(labels: str, written: str, expected: str) -> None:
     assert place.host(written) == expected
 
 
-@pytest.mark.parametrize("written", ["*", "a.*", "x.@.", "@.a", "..", "a" * 64, "a." * 126 + "b"])
+@pytest.mark.parametrize(
+    "written", ["*", "a.*", "x.@.", "@.a", "..", "a" * 64, "a." * 126 + "b", "\u212aelvin.bit."]
+)
 def test_relative_names_that_are_no_host_names(written: str) -> None:
     with pytest.raises(ValueError, match="is not a host name"):
         APEX.host(written)

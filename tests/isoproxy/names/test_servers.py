@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from isoproxy.errors import ConfigError
+from isoproxy.names.electrum_health import Scores
 from isoproxy.names.servers import SHIPPED, parse_server, parse_servers
 
 PIN = "ab" * 32
@@ -36,6 +37,17 @@ def test_plain_tcp_is_for_onion_services_unless_allowed() -> None:
 
 def test_duplicates_are_dropped() -> None:
     assert len(parse_servers(["a.org:1:s", "A.org:1:s", "b.org:1:s"])) == 2
+
+
+def test_most_shipped_addresses_are_those_of_two_operators_and_never_a_quorum() -> None:
+    """As they said when they proposed them to Electrum-NMC."""
+    assert {server.voice for server in SHIPPED if server.target.is_onion} == {"s7r", "testls"}
+    assert sum(server.voice in {"s7r", "testls"} for server in SHIPPED) == 9
+    for _ in range(50):
+        first, second = Scores(SHIPPED).choose(0.0)[:2]
+        assert first.operator
+        assert second.operator
+        assert first.operator != second.operator
 
 
 def test_the_shipped_servers_form_a_quorum_of_different_voices() -> None:
