@@ -21,6 +21,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -181,8 +182,13 @@ def _unreachable(path: Path, error: OSError) -> str:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens at any more."""
+    """Remove a socket that nobody listens at any more; never anything else.
+
+    A file that is no socket refuses connections as well as one that nobody listens at.
+    """
     with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "a file that is no socket is there")
         try:
             probe.settimeout(1.0)
             probe.connect(str(path))

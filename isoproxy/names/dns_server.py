@@ -22,6 +22,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 import struct
 import time
 from collections import Counter
@@ -322,8 +323,13 @@ def _socket(host: str, kind: socket.SocketKind) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens at any more."""
+    """Remove a socket that nobody listens at any more; never anything else.
+
+    A file that is no socket refuses connections as well as one that nobody listens at.
+    """
     with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         try:
             probe.settimeout(1.0)
             probe.connect(path)

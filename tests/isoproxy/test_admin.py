@@ -164,3 +164,13 @@ def test_something_else_there(tmp_path: Path, answer: bytes) -> None:
         with pytest.raises(OperationError):
             ask(path, "status")
         thread.join()
+
+
+async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "web.key"
+    path.write_text("the key of an onion service")
+    server = AdminServer(path)
+    with pytest.raises(OperationError, match="no socket"):
+        await server.open()
+    await server.close()
+    assert path.read_text() == "the key of an onion service"

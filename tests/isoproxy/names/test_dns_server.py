@@ -307,6 +307,15 @@ async def test_a_unix_socket(short_path: Path) -> None:
         assert await unix_lines(path) == PLAIN
 
 
+async def test_what_is_no_socket_is_left_alone(short_path: Path) -> None:
+    path = short_path / "dns.key"
+    path.write_text("a key")
+    with pytest.raises(OperationError, match="cannot listen"):
+        async with serving(world(), endpoint=Endpoint.unix(str(path))):
+            pass
+    assert path.read_text() == "a key"
+
+
 async def unix_lines(path: Path) -> list[str]:
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(framed(question("plain.bit", "A")))
