@@ -88,7 +88,7 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Loaded:
     """
     problems: list[str] = []
     tree = Table("defaults")
-    files = _files(path)
+    files = _files(path, problems)
     for file in files:
         merge(tree, read_file(file, problems))
     for setting in settings:
@@ -109,11 +109,37 @@ def admin_address(config: Config, environment: Mapping[str, str] = os.environ) -
     return runtime_directory(environment) / "admin"
 
 
-def _files(path: Path | None) -> list[Path]:
+def _files(path: Path | None, problems: list[str]) -> list[Path]:
     if path is not None:
-        return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
+        return [path, *_drop_ins(path.parent / "conf.d", problems)]
     main = SYSTEM_DIRECTORY / "isoproxy.toml"
-    files = [main] if main.exists() else []
+    files = [main] if _is_there(main) else []
     for directory in (SYSTEM_DIRECTORY / "conf.d", LOCAL_DROP_INS):
-        files += sorted(directory.glob("*.toml"))
+        files += _drop_ins(directory, problems)
     return files
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a path; one that cannot be looked at is, and reading it says why."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _drop_ins(directory: Path, problems: list[str]) -> list[Path]:
+    """The files of a directory that need not be there; if it is, it must be readable: what is
+    in it may be stricter than the defaults."""
+    if not _is_there(directory):
+        return []
+    try:
+        names = os.listdir(directory)
+    except OSError as error:
+        problems.append(
+            f"{directory}: cannot be read: {error.strerror}; check its owner and permissions"
+        )
+        return []
+    return [directory / name for name in sorted(names) if name.endswith(".toml")]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
 
+import isoproxy.config as config_module
 from isoproxy.config import (
     Address,
     Config,
@@ -219,6 +221,36 @@ def test_set_changes_the_default_listener() -> None:
 def test_a_missing_file_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load(tmp_path / "absent.toml")
+
+
+def _no_directory(place: Path) -> None:
+    place.write_text("")
+
+
+def _link_to_nothing(place: Path) -> None:
+    place.symlink_to("nothing")
+
+
+@pytest.mark.parametrize("make", [_no_directory, _link_to_nothing])
+def test_drop_ins_that_cannot_be_read_are_not_passed_over(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    main = write(tmp_path, "")
+    make(tmp_path / "conf.d")
+    with pytest.raises(ConfigError, match=r"conf\.d: cannot be read"):
+        load(main)
+
+
+@pytest.mark.parametrize("name", ["isoproxy.toml", "conf.d"])
+def test_settings_of_the_system_that_cannot_be_read_are_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(config_module, "SYSTEM_DIRECTORY", tmp_path)
+    monkeypatch.setattr(config_module, "LOCAL_DROP_INS", tmp_path / "local")
+    assert load().files == ()
+    _link_to_nothing(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name}: cannot be read"):
+        load()
 
 
 @pytest.mark.parametrize(
