@@ -86,6 +86,17 @@ def test_apparmor_takes_the_profiles(profile: Path) -> None:
     assert f"include if exists <local/{profile.name}>" in profile.read_text()
 
 
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+def test_confined_programs_read_who_vouches_for_name_servers(profile: Path) -> None:
+    """Without authorities every server would be taken by the certificate it shows first."""
+    rules = program("apparmor_parser", "--preprocess", profile)
+    assert re.search(r"^ */etc/(\{,libre\})?ssl/certs/\{,\*\*\} r,$", rules, re.M)
+    package = (PACKAGING / "debian" / "control").read_text().partition("\nPackage: isoproxy\n")[2]
+    depends = re.search(r"^Depends: (.*(?:\n .*)*)", package, re.M)
+    assert depends is not None
+    assert "ca-certificates" in re.split(r"[\s,|]+", depends[1])
+
+
 def test_units_enter_the_profiles_that_are_there() -> None:
     for unit in UNITS:
         for name in re.findall(r"^AppArmorProfile=-?(.+)$", unit.read_text(), re.M):
