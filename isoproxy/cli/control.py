@@ -7,13 +7,17 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from isoproxy.admin import ask
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
 from isoproxy.cli.status_text import fitting_text, status_text
+from isoproxy.errors import ConfigError
 
 _CLEAR = "\x1b[H\x1b[2J"
+_MAX_LINE: Final = 4096
+"""Bytes of a line of input; user names and passwords have at most 255."""
+_STREAM: Final = ("username", "password", "target")
 
 
 def register(commands: Commands) -> None:
@@ -32,14 +36,19 @@ def register(commands: Commands) -> None:
     reload.set_defaults(run=apply_configuration)
 
     explain = commands.add_parser(
-        "explain", help="say what would keep a stream apart, and with what it would share"
+        "explain",
+        help="say what would keep a stream apart, and with what it would share",
+        description="Says what would keep a stream with this user name and password apart, and "
+        "with what it would share.  What stands on a command line is in the list of processes, "
+        "for every user of the machine: with - in place of all of it, the user name, the "
+        "password and, if wanted, HOST:PORT are read from standard input, each on a line.",
     )
     add_configuration(explain)
     add_json(explain)
     explain.add_argument("--listener", metavar="L", help="name or address of the listener")
     explain.add_argument("--client", metavar="IP", help="address of the client")
-    explain.add_argument("username", metavar="USER")
-    explain.add_argument("password", metavar="PASS")
+    explain.add_argument("username", metavar="USER", help="or - alone: read from standard input")
+    explain.add_argument("password", metavar="PASS", nargs="?")
     explain.add_argument("target", metavar="HOST:PORT", nargs="?")
     explain.set_defaults(run=explain_stream)
 
@@ -86,8 +95,11 @@ def apply_configuration(options: argparse.Namespace) -> int:
 
 
 def explain_stream(options: argparse.Namespace) -> int:
-    names = ("listener", "client", "username", "password", "target")
-    given = {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in ("listener", "client", *_STREAM)}
+    if options.password is None:
+        if options.username != "-":
+            raise ConfigError("explain: expected USER PASS, or - to read them from standard input")
+        given |= dict.fromkeys(_STREAM) | dict(zip(_STREAM, _input_lines(), strict=False))
     answer = ask(
         admin_path(options),
         "explain",
@@ -100,3 +112,21 @@ def explain_stream(options: argparse.Namespace) -> int:
         text = ", ".join(value) if isinstance(value, list) else str(value)
         print(f"{name.replace('_', ' ') + ':':15} {text}")
     return 0
+
+
+def _input_lines() -> list[str]:
+    """User name, password and perhaps a target, a line each; bytes stay what they are."""
+    asks = sys.stdin is not None and sys.stdin.isatty()
+    lines: list[str] = []
+    for name in _STREAM:
+        if asks:
+            print(f"{name}: ", end="", file=sys.stderr, flush=True)
+        line = b"" if sys.stdin is None else sys.stdin.buffer.readline(_MAX_LINE)
+        if len(line) == _MAX_LINE:
+            raise ConfigError("explain -: a line is too long")
+        if not line or (name == "target" and not line.strip()):
+            break
+        lines.append(line.removesuffix(b"\n").decode("utf-8", "surrogateescape"))
+    if len(lines) < 2:
+        raise ConfigError("explain -: expected a user name and a password, each on a line")
+    return lines

@@ -38,18 +38,21 @@ def environment(directory: Path, more: Mapping[str, str] | None = None) -> dict[
 
 
 async def command(
-    directory: Path, *arguments: str, more: Mapping[str, str] | None = None
+    directory: Path,
+    *arguments: str,
+    more: Mapping[str, str] | None = None,
+    given: bytes | None = None,
 ) -> Outcome:
-    """Run one `isoproxy` command to its end."""
+    """Run one `isoproxy` command to its end, with `given` as its standard input."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "isoproxy", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(directory, more),
     )
     async with asyncio.timeout(DEADLINE_S):
-        out, err = await process.communicate()
+        out, err = await process.communicate(given)
     assert process.returncode is not None
     return Outcome(process.returncode, out.decode(), err.decode())
 
@@ -71,9 +74,9 @@ class Service:
         """The log so far."""
         return self.log.read_text()
 
-    async def ask(self, *arguments: str) -> Outcome:
+    async def ask(self, *arguments: str, given: bytes | None = None) -> Outcome:
         """Run another command against this service."""
-        return await command(self.directory, *arguments)
+        return await command(self.directory, *arguments, given=given)
 
     async def logged(self, text: str) -> None:
         """Wait until the log holds `text`."""

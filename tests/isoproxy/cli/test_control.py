@@ -9,6 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from isoproxy.errors import ErrorKind
 from tests.isoproxy.cli.test_service import connect, echoes, system_tor
 from tests.kit.service import command, environment, running
@@ -78,6 +80,47 @@ async def test_explain_names_the_key_of_a_live_flow(tmp_path: Path) -> None:
         wrong = await service.ask("explain", "--listener", "nope", "a", "b")
         assert (wrong.code, "known: default" in wrong.err) == (1, True)
         writer.close()
+
+
+async def test_explain_reads_what_must_not_be_in_the_list_of_processes(tmp_path: Path) -> None:
+    async def explained(*arguments: str, given: bytes | None = None) -> dict[str, object]:
+        outcome = await service.ask("explain", "--json", *arguments, given=given)
+        assert outcome.code == 0, outcome.err
+        answer = json.loads(outcome.out)
+        assert isinstance(answer, dict)
+        return answer
+
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        plain = await explained("alice", "s e\u00e9")
+        assert await explained("-", given="alice\ns e\u00e9\n".encode()) == plain
+        assert await explained("-", given="alice\ns e\u00e9".encode()) == plain
+        assert await explained("-", given="alice\ns e\u00e9\n\n".encode()) == plain
+        full = await explained("alice", "s", "example.bit:80")
+        assert await explained("-", given=b"alice\ns\nexample.bit:80\n") == full
+        assert full["path"] != plain["path"]
+        assert (await explained("", ""))["key"] == (await explained("-", given=b"\n\n"))["key"]
+        named = await explained("-", "s")  # a user name like any other
+        assert named["key"] not in (plain["key"], full["key"])
+        binary = await explained("-", given=b"\xff\n\xfe\n")
+        assert binary["separated_by"] == plain["separated_by"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["alice"], b"s\n"),
+        (["-"], b""),
+        (["-"], b"alice\n"),
+        (["-"], b"a" * 5000 + b"\nb\n"),
+    ],
+)
+async def test_explain_says_what_it_expects(
+    tmp_path: Path, arguments: list[str], given: bytes
+) -> None:
+    outcome = await command(tmp_path, "explain", *arguments, given=given)
+    assert outcome.code == 2
+    assert outcome.err.startswith("isoproxy: explain")
+    assert "alice" not in outcome.err
 
 
 async def test_without_a_service_the_answer_says_what_to_do(tmp_path: Path) -> None:
