@@ -69,6 +69,10 @@ class ZoneKey:
         """The key in a file that `store` made; raises ConfigError."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except PermissionError:
+            raise ConfigError(
+                "the DNSSEC key file cannot be read by the user who runs isoproxy; chown it"
+            ) from None
         except OSError as error:
             raise ConfigError(
                 f"the DNSSEC key file: {error.strerror}; make one with: isoproxy dns keygen FILE"

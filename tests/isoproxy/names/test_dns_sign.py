@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -183,6 +185,22 @@ def test_key_files_are_private_made_once_and_read_again(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["dns.key"]
     with pytest.raises(OperationError, match="No such file"):
         key.store(tmp_path / "missing" / "dns.key")
+
+
+def test_a_key_of_another_user_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where root made it for a service that runs as another user."""
+    path = tmp_path / "dns.key"
+    KEY.store(path)
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match="chown") as caught:
+        ZoneKey.load(path)
+    assert "keygen" not in str(caught.value)  # another key would be another trust anchor
 
 
 def test_key_files_that_will_not_do(tmp_path: Path) -> None:
