@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from isoproxy.admin import ask
+from isoproxy.admin import NotRunning, ask
 from isoproxy.config import Address, Config, Loaded, admin_address, state_directory
 from isoproxy.doctor import environment, isolation, reach, torside
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
@@ -33,8 +33,8 @@ __all__ = ["DEFAULT_TARGET", "Finding", "Verdict", "examine"]
 
 DEFAULT_TARGET: Final = "check.torproject.org:443"
 _RUNS: Final = "isoproxy"
-_RUNS_NOT: Final = "it does not run, or not for this user"
 _START: Final = "isoproxy run"
+_RUNS_NOT: Final = failed(_RUNS, "it does not run, or not for this user", _START)
 
 
 async def examine(
@@ -42,15 +42,19 @@ async def examine(
 ) -> AsyncIterator[Finding]:
     """All checks, one after the other; `target` is what the probe's streams go to."""
     config = loaded.config
-    answer = await _ask_status(config)
+    asked = await _ask_status(config)
+    answer = None if isinstance(asked, Finding) else asked
     state = _state_directory(answer)
     for finding in _machine(loaded, state, running=answer is not None):
         yield finding
-    if config.tor.mode == "managed" and answer is None:
-        yield unproven("Tor", "isoproxy's own starts with isoproxy, which does not run", _START)
+    if asked is _RUNS_NOT:
+        for finding in environment.ports(config):
+            yield finding
+    if config.tor.mode == "managed" and isinstance(asked, Finding):
+        yield unproven("Tor", "isoproxy's own is known to a running isoproxy alone", asked.advice)
         async for finding in examine_names(config.names, None):
             yield finding
-        yield failed(_RUNS, _RUNS_NOT, _START)
+        yield asked
         return
     socks, control_at = _tor_of(config, state)
     yield await reach.socks_port(socks)
@@ -62,12 +66,12 @@ async def examine(
         async for finding in examine_names(config.names, answer and answer["names"]):
             yield finding
         works: bool | None = None
-        if answer is None:
-            yield failed(_RUNS, _RUNS_NOT, _START)
+        if isinstance(asked, Finding):
+            yield asked
         else:
-            for finding in _process(answer, socks):
+            for finding in _process(asked, socks):
                 yield finding
-            findings, works = await _prove(answer, target, control, timeout_s)
+            findings, works = await _prove(asked, target, control, timeout_s)
             for finding in findings:
                 yield finding
         yield await torside.attachment(control, streams_work=works)
@@ -91,8 +95,6 @@ def _machine(loaded: Loaded, state: Path, *, running: bool) -> Iterator[Finding]
     admin = admin_address(config)
     yield from environment.permissions(config, state, admin, running=running)
     yield from environment.secrets(loaded.files)
-    if not running:
-        yield from environment.ports(config)
 
 
 def _tor_of(config: Config, state: Path) -> tuple[Endpoint, Endpoint]:
@@ -103,11 +105,14 @@ def _tor_of(config: Config, state: Path) -> tuple[Endpoint, Endpoint]:
     return socket_in(directory, "socks"), socket_in(directory, "control")
 
 
-async def _ask_status(config: Config) -> dict[str, Any] | None:
+async def _ask_status(config: Config) -> dict[str, Any] | Finding:
+    """The running isoproxy's status, or why there is none."""
     try:
         return await asyncio.to_thread(ask, admin_address(config), "status", timeout_s=5.0)
-    except OperationError:
-        return None
+    except NotRunning:
+        return _RUNS_NOT
+    except OperationError as error:  # one may run all the same, as another user
+        return failed(_RUNS, "it cannot be asked", str(error))
 
 
 def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:

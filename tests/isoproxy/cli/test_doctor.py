@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -30,6 +31,23 @@ async def test_nothing_runs(tmp_path: Path) -> None:
     assert found["Tor's SocksPort"]["verdict"] == "failed"
     assert found["version of Tor"]["verdict"] == "unproven"
     assert found["address of listener default"]["verdict"] in ("ok", "failed")
+
+
+async def test_what_cannot_be_asked_is_not_said_not_to_run(tmp_path: Path) -> None:
+    """As where isoproxy runs as another user: its ports are not in the way, they are its own."""
+    (tmp_path / "run").mkdir()
+    server = await asyncio.start_unix_server(
+        lambda _, writer: writer.close(), path=tmp_path / "run" / "admin"
+    )
+    async with server:
+        for mode in ("system", "managed"):
+            settings = ["--set", f"tor.mode={mode}", "--set", "tor.control=none"]
+            outcome = await command(tmp_path, "doctor", *settings, "--json")
+            found = by_check(outcome)
+            assert (outcome.code, found["isoproxy"]["verdict"]) == (1, "failed")
+            assert found["isoproxy"]["found"] == "it cannot be asked"
+            assert found["isoproxy"]["advice"] != "isoproxy run"
+            assert "address of listener default" not in found
 
 
 async def test_without_a_control_port_sharing_is_unproven_not_passed(tmp_path: Path) -> None:
