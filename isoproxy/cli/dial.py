@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Final
 
-from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.cli.options import Commands, add_configuration, loaded, seconds
 from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.multiaddr import parse_destination
@@ -43,7 +43,7 @@ def register(commands: Commands) -> None:
     )
     dial.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=TIMEOUT_S,
         metavar="SECONDS",
         help="seconds in which the stream must be open (default: %(default)g)",

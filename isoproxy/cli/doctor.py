@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from isoproxy.cli.options import Commands, add_configuration, add_json, loaded, print_json
+from isoproxy.cli.options import (
+    Commands,
+    add_configuration,
+    add_json,
+    loaded,
+    print_json,
+    seconds,
+)
 from isoproxy.doctor import DEFAULT_TARGET, Finding, Verdict, examine
 from isoproxy.errors import ConfigError, IsoproxyError
 from isoproxy.target import Target
@@ -25,7 +32,7 @@ def register(commands: Commands) -> None:
     )
     doctor.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         default=60.0,
         help="seconds that one stream of the probe may take (default: %(default)s)",

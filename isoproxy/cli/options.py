@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from isoproxy.config import Loaded, admin_address, load
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Commands = Any
+
+
+_DAY_S: Final = 86_400.0
 
 
 def add_configuration(command: argparse.ArgumentParser) -> None:
@@ -36,6 +39,14 @@ def add_configuration(command: argparse.ArgumentParser) -> None:
 
 def add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def seconds(text: str) -> float:
+    """The type of options that are times: more than nothing, at most a day."""
+    value = float(text)
+    if not 0 < value <= _DAY_S:
+        raise ValueError
+    return value
 
 
 def loaded(options: argparse.Namespace) -> Loaded:
