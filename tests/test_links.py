@@ -1,4 +1,5 @@
-"""Every relative link in the documents leads to a file, and to a heading of it."""
+"""Every relative link in the documents leads to a file, and to a heading of it; no line of
+theirs fetches isoproxy from where anybody may offer something of that name."""
 
 from __future__ import annotations
 
@@ -32,3 +33,9 @@ def test_links(document: Path) -> None:
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_isoproxy_is_not_installed_by_its_name(document: Path) -> None:
+    for line in re.findall(r"pip3? install.*", document.read_text()):
+        assert not re.search(r"(?<!\S)isoproxy\b", line), line
