@@ -5,7 +5,8 @@ Theory of operation
     the gateway on this machine; the kernel remembers where they were going, and the
     gateway asks it (`original_destination`).  Whatever else that group tries to send is
     rejected, so a client that ignores its settings leaks nothing, its DNS included, also
-    where a resolver on this machine would ask on its behalf.
+    where a resolver on this machine would ask on its behalf.  Each group has a table of its
+    own: to load or to undo the rules of one leaves those of another alone.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ _GROUP: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}|[0-9]{1,10}", re.ASCII)
 _RULES: Final = """\
 # Connections that programs of group {group} make to Bitcoin's ports go to isoproxy's
 # gateway; all else they send, DNS included, is rejected.
-# Load: nft -f FILE        Undo: nft delete table inet isoproxy_bitcoin
-table inet isoproxy_bitcoin {{
+# Load: nft -f FILE        Undo: nft delete table inet {table}
+# Loaded again they take their own place, at once.
+table inet {table}
+delete table inet {table}
+table inet {table} {{
     chain to_gateway {{
         type nat hook output priority -100; policy accept;
         meta skgid {skgid} oifname != "lo" tcp dport {{ {ports} }} redirect to :{gateway}
@@ -58,6 +62,7 @@ def nft_rules(group: str, *, gateway_port: int = 1324, ports: Iterable[int] = ()
     if not all(0 < port <= 0xFFFF for port in (gateway_port, *chosen)):
         raise OperationError("a TCP port lies between 1 and 65535")
     return _RULES.format(
+        table=f"isoproxy_bitcoin_{group}",
         group=group,
         skgid=group if group.isdigit() else f'"{group}"',
         ports=", ".join(map(str, chosen)),

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,47 @@ def test_nft_accepts_the_rules() -> None:
     if "not permitted" in checked.stderr:
         pytest.skip("no network namespace may be made here, so nft cannot check the rules")
     assert checked.returncode == 0, checked.stderr
+
+
+_TOGETHER = """
+set -eu
+redirect=$1
+(
+    "$redirect" 4242 sleep 2
+) &
+until nft list table inet isoproxy_bitcoin_4242 >/dev/null 2>&1; do sleep 0.05; done
+"$redirect" 4242 true
+"$redirect" 4343 true
+nft list ruleset
+wait
+nft delete table inet isoproxy_bitcoin_4343
+nft list tables
+"""
+
+
+def test_a_program_that_ends_leaves_the_others_confined(tmp_path: Path) -> None:
+    """`examples/bitcoin/redirect.sh`, twice in one group and once in another."""
+    for name in ("nft", "setpriv"):
+        if shutil.which(name) is None:
+            pytest.skip(f"{name} is not installed")
+    settings = tmp_path / "isoproxy.toml"
+    settings.write_text('[[bitcoin.gateway]]\naddress = "127.0.0.1:1324"\n')
+    program = tmp_path / "isoproxy"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" -c {settings}\n')
+    program.chmod(0o755)
+    script = Path(__file__).parents[3] / "examples" / "bitcoin" / "redirect.sh"
+    done = subprocess.run(
+        ["timeout", "60", "unshare", "--net", "sh", "-c", _TOGETHER, "sh", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if "not permitted" in done.stderr:
+        pytest.skip("no network namespace may be made here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("redirect to :1324") == 2  # each group's once, however often loaded
+    assert done.stdout.endswith("table inet isoproxy_bitcoin_4242\n")
 
 
 def test_addresses_as_the_kernel_writes_them() -> None:
