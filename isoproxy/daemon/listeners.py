@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Hashable, Mapping
 
+from isoproxy.config import Address
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener, ListenerSettings
+from isoproxy.isolation import Isolate
 from isoproxy.observe.log import logger
 
 _log = logger("daemon")
@@ -20,12 +22,14 @@ def open_listeners(
 ) -> list[Listener]:
     """Open all listeners; one called NAME takes the inherited socket `socks-NAME`.
 
-    Raises OperationError when an address cannot be had.
+    Raises OperationError when an address cannot be had, or an inherited socket does not go
+    with the listener's rule.
     """
     opened = []
     for name, settings in wanted.items():
         sockets = inherited.get(f"socks-{name}")
         opened.append(front.open(settings, sockets.pop(0) if sockets else None))
+        _check_place(opened[-1], settings)
     for name, left in inherited.items():
         for sock in left:
             _log.warn("inherited_socket_unused", name=name, expected="socks-LISTENER")
@@ -44,6 +48,7 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     for name, settings in wanted.items():
         listener = by_place.pop(place_of(settings), None)
         if listener is not None:
+            _check_place(listener, settings)
             kept[name] = listener
     front.listeners = dict(kept)
     opened: list[Listener] = []
@@ -61,6 +66,23 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     for gone in by_place.values():
         gone.close()
     return opened
+
+
+def _check_place(listener: Listener, settings: ListenerSettings) -> None:
+    """Raise OperationError if other machines reach `listener` and are not kept apart.
+
+    The configuration is checked for that, but an inherited socket may be somewhere else.
+    """
+    if Isolate.CLIENT_ADDR in settings.rule.listener.isolate:
+        return
+    if (
+        listener.socket.family != socket.AF_UNIX
+        and not Address.parse(listener.address()).is_loopback
+    ):
+        raise OperationError(
+            f"listener {settings.name}: other machines reach the socket that the service manager "
+            "handed over, so it must keep them apart; add ClientAddr to isolate"
+        )
 
 
 def place_of(settings: ListenerSettings) -> Hashable:

@@ -127,3 +127,23 @@ async def test_inherited_sockets_go_to_the_listener_of_their_name() -> None:
         )
         assert addresses(front) == {"default": at}
         assert stray.fileno() == -1
+
+
+async def test_machines_are_kept_apart_at_an_inherited_socket_that_they_reach() -> None:
+    """The configured address is on loopback, the socket that systemd hands over is not."""
+    loose = settings("listener.0.address=127.0.0.1:0", 'listener.0.isolate=["SOCKSAuth"]')
+    strict = settings("listener.0.address=127.0.0.1:0")
+
+    def reached() -> dict[str, list[socket.socket]]:
+        return {"socks-default": [socket.create_server(("0.0.0.0", 0))]}
+
+    async with front_end() as front:
+        with pytest.raises(OperationError, match="add ClientAddr"):
+            open_listeners(front, loose, reached())
+    async with front_end() as front:
+        open_listeners(front, strict, reached())
+        with pytest.raises(OperationError, match="add ClientAddr"):
+            switch_listeners(front, loose)
+        assert front.listeners["default"].rule == strict["default"].rule
+    async with front_end() as front:
+        open_listeners(front, loose, {"socks-default": [socket.create_server(("127.0.0.1", 0))]})
