@@ -25,7 +25,7 @@ _MERGED = (
 
 def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
     """Errors and warnings, each beginning with where the setting was written."""
-    rules = (_credentials, _addresses, _names, _bitcoin, _observe, _limits, _services)
+    rules = (_credentials, _tor, _addresses, _names, _bitcoin, _observe, _limits, _services)
     errors = [_at(places, key, text) for rule in rules for key, text in rule(config)]
     warnings = [_at(places, key, text) for key, text in _warnings(config)]
     return errors, warnings
@@ -44,6 +44,16 @@ def _at(places: Places, key: str, text: str) -> str:
 def _credentials(config: Config) -> Iterator[Finding]:
     if config.tor.credentials == "verbatim" and would_merge(config):
         yield "tor.credentials", _MERGED
+
+
+def _tor(config: Config) -> Iterator[Finding]:
+    for key, place in (("socks", config.tor.socks), ("control", config.tor.control)):
+        if config.tor.mode == "system" and not place.is_none and not place.is_local:
+            yield (
+                f"tor.{key}",
+                "must be a loopback or private address or a unix socket: what is said there, "
+                "every destination among it, is not encrypted",
+            )
 
 
 def would_merge(config: Config) -> bool:

@@ -42,6 +42,16 @@ def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> 
     assert loaded.config.tor.credentials == "verbatim"
 
 
+@pytest.mark.parametrize("key", ["tor.socks", "tor.control"])
+def test_tor_is_nowhere_that_strangers_carry_our_words_to(key: str) -> None:
+    far = f"{key}=203.0.113.1:9050"
+    assert refused("tor.mode=system", far).startswith(f"--set {key}: must be a loopback or private")
+    assert load(None, [far]).config.tor.mode == "managed"  # of no effect there
+    for near in ("10.152.152.10:9050", "[fd19:c33d:88bc::10]:9050", "unix:/run/tor/socks"):
+        load(None, ["tor.mode=system", f"{key}={near}"])
+    load(None, ["tor.mode=system", "tor.control=none"])
+
+
 def test_a_dns_server_alone_is_something_to_do_and_an_admin_socket_is_not() -> None:
     assert load(None, ["listener=[]", "dns.address=127.0.0.1:5353"]).config.listener == ()
     assert "nothing to do" in refused("listener=[]", "observe.admin=unix:/a")
