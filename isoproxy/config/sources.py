@@ -20,6 +20,7 @@ _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
 """No setting lies deeper; what does is kept as TOML gave it, and found to be an unknown key."""
 _IDENTITY_KEYS = ("address", "socks", "name", "target")
+_INDEX = re.compile(r"[0-9]{1,6}", re.ASCII)
 _POSITION = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
 
@@ -125,7 +126,7 @@ def _merge_tables(base: Tables, later: Tables) -> None:
 def _merge_by_index(base: Tables, later: Table) -> None:
     """`--set listener.0.address=...`: the key is the table's number, from 0."""
     for key, node in later.items.items():
-        index = int(key) if key.isdigit() else -1
+        index = int(key) if _INDEX.fullmatch(key) else -1
         if isinstance(node, Table) and 0 <= index < len(base.items):
             merge(base.items[index], node)
         elif isinstance(node, Table) and index == len(base.items):

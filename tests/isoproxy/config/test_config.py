@@ -149,6 +149,13 @@ def test_a_number_of_thousands_of_digits_is_a_wrong_setting_like_others(tmp_path
     assert problem.startswith("--set limits.max_connections: expected a whole number from 1 to ")
 
 
+@pytest.mark.parametrize("index", ["\u00b2", "9" * 5000, "-1", "x"])
+def test_what_is_no_index_is_a_wrong_setting_like_others(tmp_path: Path, index: str) -> None:
+    write(tmp_path, f'[listener."{index}"]\nname = "x"\n', "conf.d/50_x.toml")
+    (problem,) = problems_of(tmp_path, "[[listener]]\naddress = '127.0.0.1:1'\n")
+    assert problem.startswith("conf.d/50_x.toml:1: unknown key")
+
+
 def test_a_setting_deeper_than_any_is_an_unknown_key(tmp_path: Path) -> None:
     deep = ".a" * 3000
     problems = problems_of(tmp_path, f"tor{deep} = 1\n", f"names{deep}=1")
