@@ -13,6 +13,7 @@ from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate
+from isoproxy.tor.torrc import checked
 
 _WHONIX_PORTS = range(9040, 9230)
 _V1_VERSION = b"version".ljust(12, b"\0")
@@ -54,6 +55,11 @@ def _tor(config: Config) -> Iterator[Finding]:
                 "must be a loopback or private address or a unix socket: what is said there, "
                 "every destination among it, is not encrypted",
             )
+    for line in config.tor.extra_torrc if config.tor.mode == "managed" else ():
+        try:
+            checked(line)
+        except ConfigError as error:
+            yield "tor.extra_torrc", str(error)
 
 
 def would_merge(config: Config) -> bool:

@@ -108,24 +108,24 @@ def torrc(directory: Path, version: Version, extra: Sequence[str] = ()) -> str:
     ]
     if version >= _FIRST_WITH_CONFLUX:
         lines.append("ConfluxEnabled 0")
-    lines += [_checked(line) for line in extra]
+    lines += [checked(line) for line in extra]
     return "\n".join(lines) + "\n"
 
 
-def _checked(line: str) -> str:
-    """A line of the user's, if it leaves alone what isoproxy sets itself."""
+def checked(line: str) -> str:
+    """A line of the user's, if it leaves alone what isoproxy sets itself; else ConfigError."""
     text = line.strip()
     if not text or text.startswith("#"):
         return ""
     if not text.isprintable() or text.endswith("\\"):
-        raise ConfigError("tor.extra_torrc: an entry is one line of torrc, without continuation")
+        raise ConfigError("an entry is one line of torrc, without continuation")
     match = _OPTION.match(text)
     if match is None:
-        raise ConfigError("tor.extra_torrc: an entry begins with the name of an option of tor's")
+        raise ConfigError("an entry begins with the name of an option of tor's")
     name = match[1].lower()
     if any(ours.startswith(name) for ours in _OURS):
         raise ConfigError(
-            f"tor.extra_torrc: {match[1]} is set by isoproxy, because isolation rests on it; "
+            f"{match[1]} is set by isoproxy, because isolation rests on it; "
             'remove the line, or run your own tor and set tor.mode = "system"'
         )
     return text

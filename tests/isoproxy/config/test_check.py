@@ -52,6 +52,16 @@ def test_tor_is_nowhere_that_strangers_carry_our_words_to(key: str) -> None:
     load(None, ["tor.mode=system", "tor.control=none"])
 
 
+def test_lines_for_a_tor_of_our_own_are_checked_before_it_is_started() -> None:
+    lines = 'tor.extra_torrc=["Bridge 192.0.2.1:443", "+SocksPo 9050", "__DisableNetwork\\\\"]'
+    problems = refused(lines).splitlines()
+    assert [line.partition(";")[0] for line in problems] == [
+        "--set tor.extra_torrc: SocksPo is set by isoproxy, because isolation rests on it",
+        "--set tor.extra_torrc: an entry is one line of torrc, without continuation",
+    ]
+    load(None, ["tor.mode=system", lines])  # of no effect there
+
+
 def test_a_dns_server_alone_is_something_to_do_and_an_admin_socket_is_not() -> None:
     assert load(None, ["listener=[]", "dns.address=127.0.0.1:5353"]).config.listener == ()
     assert "nothing to do" in refused("listener=[]", "observe.admin=unix:/a")
