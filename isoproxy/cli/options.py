@@ -33,7 +33,8 @@ def add_configuration(command: argparse.ArgumentParser) -> None:
         default=[],
         dest="settings",
         metavar="KEY=VALUE",
-        help="change one setting, e.g. tor.mode=system; may be repeated",
+        help="change one setting, e.g. tor.mode=system; may be repeated; no passwords: what stands "
+        "here is in the list of processes",
     )
 
 
