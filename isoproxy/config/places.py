@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from isoproxy.errors import OperationError
+
 SYSTEM_DIRECTORY: Final = Path("/etc/isoproxy")
 LOCAL_DROP_INS: Final = Path("/usr/local/etc/isoproxy.d")  # kept by Whonix's bind-dirs
 
@@ -30,8 +32,14 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make `path` if it is missing; nobody but us may enter it.  Raises OSError."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make `path` if it is missing; nobody but us may enter it.  Raises OperationError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperationError(
+            f"the directory {path} cannot be made: {error.strerror}; set STATE_DIRECTORY to one "
+            "that this user may write"
+        ) from None
     return path
 
 

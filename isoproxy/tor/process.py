@@ -138,7 +138,8 @@ class ManagedTor:
     async def start(self) -> None:
         """Start tor and return when its control connection is up; bootstrap goes on.
 
-        Raises ConfigError if tor is missing, too old, or refuses its configuration.
+        Raises ConfigError if tor is missing, too old, or refuses its configuration, and
+        OperationError if its directory cannot be used.
         """
         assert self._task is None, "it runs already"
         try:
@@ -151,8 +152,13 @@ class ManagedTor:
             self._task.add_done_callback(self._supervisor_ended)
             self.control.start()
             await self._first_start(self._task)
-        except BaseException:
+        except BaseException as error:
             await self.stop()
+            if isinstance(error, OSError):
+                raise OperationError(
+                    f"the directory for tor, {self.directory}, cannot be used: {error.strerror}; "
+                    "mend it, or set STATE_DIRECTORY"
+                ) from None
             raise
 
     async def wait_ready(self) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from isoproxy.config.places import private_directory, runtime_directory, state_directory
+from isoproxy.errors import OperationError
 
 
 def test_systemd_comes_before_the_session_before_the_home() -> None:
@@ -23,3 +26,10 @@ def test_systemd_comes_before_the_session_before_the_home() -> None:
 def test_directories_are_private(tmp_path: Path) -> None:
     made = private_directory(tmp_path / "a" / "b")
     assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_cannot_be_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "state"):
+        with pytest.raises(OperationError, match="STATE_DIRECTORY"):
+            private_directory(path)

@@ -269,6 +269,17 @@ async def test_the_directory_becomes_private_and_is_ours_alone(tmp_path: Path) -
 
 
 @pytest.mark.virtual_clock
+async def test_a_directory_that_cannot_be_written_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "tor" / "torrc").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "tor", tmp_path / "file", tmp_path / "file" / "tor"):
+        tor, _, _ = managed(home)
+        with pytest.raises(OperationError, match="STATE_DIRECTORY"):
+            await tor.start()
+        assert tor.state.stage is Stage.STOPPED
+
+
+@pytest.mark.virtual_clock
 async def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     tor, _, _ = managed(tmp_path / "link")
