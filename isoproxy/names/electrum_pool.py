@@ -14,8 +14,12 @@ Theory of operation
     intervals below the time after which servers drop silent clients, each when it is due:
     common rounds would show which connections belong together.  For the same reason each
     bound connection that nobody uses ends at a time of its own, and the one unused longest
-    not at once when there are too many.  New circuits are limited per minute.  A new epoch
-    closes everything.
+    not at once when there are too many.  New circuits are limited per minute.
+
+    A new epoch makes all there is useless: nobody can have a key again that something is
+    bound to, and what carries no name is closed.  Bound connections end as if they were
+    not used any more; if they ended together, their servers would know whose were one
+    client's, just when that client wants to be another.
 
 Invariants
     * A session is in exactly one place: clean, bound to one key, or reserved for our own
@@ -138,7 +142,7 @@ class ServerPool:
         self._rng = random.SystemRandom()
         self._rate: OpenRate | None = None
         self._closed = False
-        self._leave = isolator.on_new_epoch(self.drop_all)
+        self._leave = isolator.on_new_epoch(self.drop_nameless)
 
     # -- for look-ups ----------------------------------------------------------
 
@@ -218,21 +222,27 @@ class ServerPool:
         for place in [place for place in self._bound if place[0] == key]:
             self._bound.pop(place).session.close()
 
-    def drop_all(self) -> None:
-        """Close every connection, clean ones too: nothing of an old epoch is used again.
+    def drop_nameless(self) -> None:
+        """Close the connections that carry no name: clean ones, and those of our upkeep.
 
-        New ones are not opened right behind them, which would tie the new epoch's first key
-        at a server to those that were there before.
+        New ones are not opened right behind them, which would tie the next epoch's first
+        key at a server to those that were there before.
         """
-        for session in list(self._sessions()):
-            session.close()
         now = asyncio.get_running_loop().time()
         for slot in self._slots.values():
+            for session in slot.clean:
+                session.close()
             slot.clean.clear()
             slot.owed = [now + self._a_while() for _ in range(self.settings.clean)]
-        self._bound.clear()
+        for session in self._reserved:
+            session.close()
         self._reserved.clear()
         self._wake.set()
+
+    def _drop_bound(self) -> None:
+        for bound in self._bound.values():
+            bound.session.close()
+        self._bound.clear()
 
     def nudge(self) -> None:
         """Look now for what is due."""
@@ -262,7 +272,8 @@ class ServerPool:
         self._closed = True
         self._leave()
         sessions = list(self._sessions())
-        self.drop_all()
+        self.drop_nameless()
+        self._drop_bound()
         for slot in self._slots.values():
             _fail(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN), len(slot.queue))
         for task in self._tasks:
