@@ -36,7 +36,8 @@ from isoproxy.names.backend import MAX_NAME_BYTES, Absent, Evidence, Found, Temp
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.electrum_health import KeyScores, Scores
 from isoproxy.names.electrum_lookup import NameQuestion, ServerLags, StillSyncing
-from isoproxy.names.electrum_pool import Dials, PoolSettings, ServerPool
+from isoproxy.names.electrum_opener import Dials
+from isoproxy.names.electrum_pool import PoolSettings, ServerPool
 from isoproxy.names.electrum_session import ServerRefused
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
 from isoproxy.names.header_store import HeaderStore

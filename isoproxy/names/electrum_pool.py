@@ -32,39 +32,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
-from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
+from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.electrum_health import Scores
+from isoproxy.names.electrum_opener import Dials, Opener
 from isoproxy.names.electrum_rates import OpenRate
-from isoproxy.names.electrum_session import (
-    LOOKUP_LINE,
-    MAX_SYNC_LINE,
-    ElectrumSession,
-    ServerRefused,
-)
-from isoproxy.names.electrum_tls import NotVouchedFor, TlsPolicy
+from isoproxy.names.electrum_session import MAX_SYNC_LINE, ElectrumSession, ServerRefused
+from isoproxy.names.electrum_tls import TlsPolicy
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
-from isoproxy.target import Target
 
 _LEAST_LIFE_S: Final = 5.0
 """A bound connection is not closed to make room before it can have been used."""
-
-
-class Dials(Protocol):
-    """The part of the Tor dialer that is needed here."""
-
-    async def connect(
-        self, key: IsolationKey, purpose: Purpose, target: Target, *, timeout: float | None = None
-    ) -> socket.socket:
-        """A connected, non-blocking socket; raises DialError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +110,10 @@ class ServerPool:
         tls: TlsPolicy,
         settings: PoolSettings | None = None,
     ) -> None:
-        self._dialer = dialer
         self._isolator = isolator
-        self._network = network
-        self._tls = tls
         self.scores = scores
         self.settings = settings or PoolSettings()
+        self._opener = Opener(dialer, isolator, network, tls, self.settings.open_timeout)
         self._slots = {server.label: _Slot(server) for server in scores.servers}
         self._bound: OrderedDict[tuple[IsolationKey, str], _Bound] = OrderedDict()
         self._binding: dict[tuple[IsolationKey, str], asyncio.Task[ElectrumSession]] = {}
@@ -375,7 +357,7 @@ class ServerPool:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            session = await self._dial(slot.server)
+            session = await self._opener.open(slot.server)
         except IsoproxyError as error:
             if error.kind is ErrorKind.STALE_KEY:
                 return  # the epoch changed meanwhile: no fault of the server's
@@ -389,33 +371,6 @@ class ServerPool:
         finally:
             slot.opening -= 1
             self._wake.set()
-
-    async def _dial(self, server: Server) -> ElectrumSession:
-        key = self._isolator.own_key("name server connection")
-        timeout = self.settings.open_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                try:
-                    streams = await self._open_streams(key, server)
-                except NotVouchedFor:
-                    streams = await self._open_streams(key, server)
-        except TimeoutError:
-            raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
-        session = await ElectrumSession.start(
-            *streams, self._network, max_line=LOOKUP_LINE, timeout=timeout
-        )
-        if not self._isolator.is_current(key):
-            session.close()
-            raise DialError(kind=ErrorKind.STALE_KEY)
-        return session
-
-    async def _open_streams(
-        self, key: IsolationKey, server: Server
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        sock = await self._dialer.connect(
-            key, name_purpose(server.label), server.target, timeout=self.settings.open_timeout
-        )
-        return await self._tls.open(sock, server)
 
     def _ping(self, now: float) -> None:
         alive = {session for session in self._sessions() if not session.closed.is_set()}
