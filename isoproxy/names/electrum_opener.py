@@ -1,15 +1,16 @@
 """How a connection to a name server is opened: a key of its own, Tor, TLS, the handshake.
 
 Invariants
-    Each connection is dialled under a key that nobody else has, and is thrown away if the
-    epoch of that key has ended meanwhile.
+    Each connection is dialled under a key that nobody else has, so over a circuit of its
+    own, and is thrown away if the epoch of that key has ended meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from typing import Protocol
+from typing import Final, Protocol
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
@@ -18,6 +19,9 @@ from isoproxy.names.electrum_tls import NotVouchedFor, TlsPolicy
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
 from isoproxy.target import Target
+
+_MORE_CONNECTIONS: Final = 2
+"""One to learn that no authority vouches for a server, one to see its certificate first."""
 
 
 class Dials(Protocol):
@@ -50,17 +54,13 @@ class Opener:
     async def open(self, server: Server) -> ElectrumSession:
         """A new connection to `server`, the handshake done.
 
-        A certificate that no authority vouches for is judged by its pin, over a second
-        connection.  Raises DialError, STALE_KEY if the epoch changed meanwhile, and
+        A certificate that no authority vouches for takes further connections, over other
+        circuits, to be judged.  Raises DialError, STALE_KEY if the epoch changed meanwhile, and
         RemoteProtocolError for a server that is of no use.
         """
-        key = self._isolator.own_key("name server connection")
         try:
             async with asyncio.timeout(self._timeout):
-                try:
-                    streams = await self._streams(key, server)
-                except NotVouchedFor:
-                    streams = await self._streams(key, server)
+                key, streams = await self._judged_streams(server)
         except TimeoutError:
             raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
         session = await ElectrumSession.start(
@@ -70,6 +70,17 @@ class Opener:
             session.close()
             raise DialError(kind=ErrorKind.STALE_KEY)
         return session
+
+    async def _judged_streams(
+        self, server: Server
+    ) -> tuple[IsolationKey, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Streams whose certificate is the right one, and the key they were dialled under."""
+        for _ in range(_MORE_CONNECTIONS):
+            key = self._isolator.own_key("name server connection")
+            with contextlib.suppress(NotVouchedFor):
+                return key, await self._streams(key, server)
+        key = self._isolator.own_key("name server connection")
+        return key, await self._streams(key, server)
 
     async def _streams(
         self, key: IsolationKey, server: Server

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from isoproxy.names.network import MAINNET, REGTEST, Network
 from isoproxy.names.servers import parse_server
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Silence
+from tests.kit.electrumx import self_signed
 from tests.kit.namecoin.chain import RegtestChain
 
 CHAIN = RegtestChain.recorded()
@@ -36,6 +39,24 @@ async def test_each_connection_is_handshaken_and_has_credentials_of_its_own() ->
         passwords = {credentials.password for credentials in bench.dialer.credentials}
         assert len(passwords) == 3
         for session in sessions:
+            session.close()
+            await session.wait_closed()
+
+
+async def test_a_certificate_that_no_authority_vouches_for_is_judged_over_several_circuits(
+    tmp_path: Path,
+) -> None:
+    certificate, key, _ = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    bench = Bench()
+    async with ElectrumServer(CHAIN, tls=context) as server:
+        label = parse_server(f"127.0.0.1:{server.port}:s")
+        for connections in (3, 4):
+            session = await bench.opener.open(label)
+            passwords = {credentials.password for credentials in bench.dialer.credentials}
+            assert len(passwords) == len(bench.dialer.credentials) == connections
             session.close()
             await session.wait_closed()
 
