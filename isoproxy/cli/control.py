@@ -46,7 +46,11 @@ def register(commands: Commands) -> None:
     add_configuration(explain)
     add_json(explain)
     explain.add_argument("--listener", metavar="L", help="name or address of the listener")
-    explain.add_argument("--client", metavar="IP", help="address of the client")
+    explain.add_argument(
+        "--client",
+        metavar="IP",
+        help="address of the client; at a unix listener, the number of its user",
+    )
     explain.add_argument("username", metavar="USER", help="or - alone: read from standard input")
     explain.add_argument("password", metavar="PASS", nargs="?")
     explain.add_argument("target", metavar="HOST:PORT", nargs="?")

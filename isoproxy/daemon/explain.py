@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from isoproxy.admin import Answer
 from isoproxy.config import Config, ListenerConfig
@@ -23,10 +25,13 @@ from isoproxy.isolation import (
     accepts_username,
     canonical_fields,
     client_of_address,
+    client_of_uid,
     upstream_credentials,
 )
 from isoproxy.names.name import Route
 from isoproxy.target import Target
+
+_USER_ID: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 def explain(
@@ -37,12 +42,14 @@ def explain(
     username: bytes | None = None,
     password: bytes | None = None,
     target: str | None = None,
-    client: str = "127.0.0.1",
+    client: str | None = None,
     live_keys: Iterable[str] = (),
 ) -> Answer:
     """The key of a SOCKS5 stream as it would be derived now, and what it is made of.
 
-    `target` is "host:port".  The answer names the fields that count, not their values.
+    `target` is "host:port"; `client` an IP address, at a unix listener the number of a user,
+    by default this machine, or the user we run as.  The answer names the fields that
+    count, not their values.
     Raises OperationError for a listener, a target or a user name that cannot be.
     """
     chosen = _listener(config, listener)
@@ -53,7 +60,7 @@ def explain(
     wanted = _target(target)
     rule = session_rule(config, chosen)
     stream = IsolationTuple(
-        client=_client(client),
+        client=_client(client, unix=chosen.address.is_unix),
         protocol=ClientProtocol.SOCKS5,
         username=username,
         password=password,
@@ -110,9 +117,15 @@ def _target(text: str | None) -> Target | None:
         raise OperationError("a target is written host:port") from None
 
 
-def _client(address: str) -> bytes:
+def _client(given: str | None, *, unix: bool) -> bytes:
+    if unix:
+        if given is None:
+            return client_of_uid(os.geteuid())
+        if not _USER_ID.fullmatch(given):
+            raise OperationError("a client of a unix listener is given as the number of a user")
+        return client_of_uid(int(given))
     try:
-        return client_of_address(address)
+        return client_of_address("127.0.0.1" if given is None else given)
     except ValueError:
         raise OperationError("a client is given as an IP address") from None
 

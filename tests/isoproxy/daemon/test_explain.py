@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from isoproxy.config import Config, load
@@ -9,7 +11,7 @@ from isoproxy.daemon.explain import arguments_of, explain
 from isoproxy.daemon.settings import session_rule
 from isoproxy.errors import OperationError
 from isoproxy.front.session import Session, Wish
-from isoproxy.isolation import Isolator, client_of_address
+from isoproxy.isolation import Isolator, client_of_address, client_of_uid
 
 
 def configuration(*settings: str) -> Config:
@@ -39,6 +41,23 @@ def test_the_key_is_the_one_that_a_session_gets(isolate: str) -> None:
     )
     assert answer["key"] == wish.key.label
     assert answer["live_flows"] == 1
+
+
+def test_the_key_at_a_unix_listener_is_that_of_a_user() -> None:
+    config = configuration("listener.0.address=unix:/run/isoproxy/socks")
+    isolator = Isolator()
+
+    def key(uid: int) -> str:
+        session = Session(session_rule(config, config.listener[0]), isolator, client_of_uid(uid))
+        wish = session.receive(b"\x05\x01\x00\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50")
+        assert isinstance(wish, Wish)
+        return wish.key.label
+
+    assert explain(config, isolator)["key"] == key(os.geteuid())
+    assert explain(config, isolator, client="1234")["key"] == key(1234)
+    for client in ("127.0.0.1", "-1", "", "\u00b2", "9" * 11):
+        with pytest.raises(OperationError, match="number of a user"):
+            explain(config, isolator, client=client)
 
 
 @pytest.mark.parametrize(
