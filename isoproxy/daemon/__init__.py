@@ -43,6 +43,7 @@ from isoproxy.daemon.dashboard import MAX_FLOWS, open_dashboard
 from isoproxy.daemon.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.names import DaemonNames
 from isoproxy.daemon.requests import answers
+from isoproxy.daemon.say import say
 from isoproxy.daemon.services import Services
 from isoproxy.daemon.settings import (
     describe_listener,
@@ -256,12 +257,12 @@ class Daemon:
         if opened is not None:
             dashboard, self.dashboard_place = opened
             self._resources.push_async_callback(dashboard.close)
-            print(f"listening dashboard {self.dashboard_place}", file=self._out, flush=True)
+            say(f"listening dashboard {self.dashboard_place}", self._out)
             _log.notice("listening", listener="dashboard", address=self.dashboard_place)
 
     def _announce(self, listener: Listener) -> None:
         isolate = listener.rule.listener.isolate
-        print(describe_listener(listener.address(), isolate), file=self._out, flush=True)
+        say(describe_listener(listener.address(), isolate), self._out)
         _log.notice(
             "listening",
             listener=listener.settings.name,
@@ -271,7 +272,7 @@ class Daemon:
 
     def _announce_gateway(self, door: Door) -> None:
         isolate = door.entrance.rule.listener.isolate
-        print(describe_listener(door.address(), isolate, "bitcoin"), file=self._out, flush=True)
+        say(describe_listener(door.address(), isolate, "bitcoin"), self._out)
         _log.notice(
             "listening",
             gateway=door.entrance.settings.name,

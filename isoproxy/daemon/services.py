@@ -9,6 +9,7 @@ from typing import Final, TextIO
 from isoproxy.config import Config
 from isoproxy.daemon.dns import dns_policy, dns_server
 from isoproxy.daemon.onions import PublishedService, service_plan
+from isoproxy.daemon.say import say
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import logger
@@ -42,7 +43,7 @@ class Services:
         """Listen, and publish as soon as Tor allows; raises OperationError."""
         if self.dns is not None:
             await self.dns.open()
-            print(f"listening dns {self.dns.endpoint}", file=self._out, flush=True)
+            say(f"listening dns {self.dns.endpoint}", self._out)
             _log.notice("listening", listener="dns", address=str(self.dns.endpoint))
         for published in self.onions:
             published.start()
@@ -66,4 +67,4 @@ class Services:
     async def _announce(self, published: PublishedService) -> None:
         """Say where an onion service is once Tor has taken it."""
         for line in await published.wait_published():
-            print(f"published {published.plan.name} {line}", file=self._out, flush=True)
+            say(f"published {published.plan.name} {line}", self._out)

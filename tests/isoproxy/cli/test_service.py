@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -219,6 +220,28 @@ async def test_a_reload_whose_address_is_taken_changes_nothing(tmp_path: Path) -
             assert answer.code == 1
             assert "cannot listen on" in answer.err
             assert await _accepts(fixed)
+
+
+async def test_a_reload_is_whole_though_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    """As after the end of a pipe's reader, or of a journal; else main process and workers would
+    go on by different rules."""
+    file = tmp_path / "isoproxy.toml"
+    head = '[tor]\nmode="system"\ncontrol="none"\n[[listener]]\naddress="127.0.0.1:0"\n'
+    file.write_text(head)
+    async with running(tmp_path, "-c", str(file)) as service:
+        transport = service.process._transport  # type: ignore[attr-defined]
+        transport.get_pipe_transport(1).close()
+        await asyncio.sleep(0.1)
+        file.write_text(f'{head}isolate=["DestPort"]\n[[listener]]\naddress="[::1]:0"\n')
+        answer = await service.ask("reload", "-c", str(file))
+        assert (answer.code, answer.out) == (0, "changed: listener\n"), answer.err
+        status = json.loads((await service.ask("status", "--json")).out)
+        assert [one["isolate"] for one in status["listeners"]] == [
+            ["DestPort"],
+            ["ClientAddr", "SOCKSAuth"],
+        ]
+        told = json.loads((await service.ask("explain", "--json", "a", "b", "c.example:1")).out)
+        assert "destination port" in told["separated_by"]
 
 
 async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
