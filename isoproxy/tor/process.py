@@ -19,7 +19,8 @@ Invariants
     it could use tor without isolation.  The system's torrc is never read.  Tor gets a
     clean environment: no NOTIFY_SOCKET, so that it cannot speak to systemd in our name.
     Tor's log is read for its complaints until the control connection is up and thrown
-    away afterwards; SafeLogging is on all the same.
+    away afterwards; SafeLogging is on all the same.  Ours repeats those of a tor that
+    never ran, and no others.
 
 Specification: tor(1); control-spec §3.23 TAKEOWNERSHIP.
 """
@@ -240,7 +241,9 @@ class ManagedTor:
             if clock() - began > STABLE_S:
                 self._backoff.reset()
             delay = self._backoff.next()
-            _log.warn("tor_ended", started_again_in_s=round(delay, 1))
+            # Before tor ever ran nobody's activity can be in its words.
+            why = {} if self._has_run else {"problem": problem}
+            _log.warn("tor_ended", started_again_in_s=round(delay, 1), **why)
             self._set(TorState(Stage.BACKING_OFF, retry_in=delay, problem=problem))
             await asyncio.sleep(delay)
 

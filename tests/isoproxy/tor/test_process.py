@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,30 @@ async def test_a_failed_start_is_tried_again(tmp_path: Path) -> None:
     assert problems == ["No, it's still there.  Exiting.", "tor cannot be started: no memory"]
     assert tor.starts == 3
     await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_why_tor_never_ran_is_logged_and_nothing_of_one_that_did(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(words: bytes) -> ScriptedChild:
+        return ScriptedChild(b"Nov 26 00:00:00.000 [warn] " + words + b"\n", 1)
+
+    lives = [fails(b"the disk is full"), ScriptedChild(), fails(b"marked.example")]
+    tor, _, program = managed(tmp_path, *lives)
+    await tor.start()
+    problems = [record.fields.get("problem") for record in ended(caplog)]
+    assert problems == ["the disk is full"]
+    program.children[-1].end(1)
+    await asyncio.sleep(30)
+    problems = [record.fields.get("problem") for record in ended(caplog)]
+    assert problems == ["the disk is full", None, None]
+    assert "marked" not in str([record.fields for record in ended(caplog)])
+    await tor.stop()
+
+
+def ended(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    return [record for record in caplog.records if record.msg == "tor_ended"]
 
 
 @pytest.mark.virtual_clock
