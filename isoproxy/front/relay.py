@@ -26,17 +26,14 @@ Invariants
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import struct
-import sys
-import termios
 from collections.abc import Callable
 from typing import Final
 
 from isoproxy.front.pipes import Pipe, PipePool
-from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor, unsent
 
 COPY_LIMIT: Final = 1 << 18
 """Bytes of a direction that are copied before it begins to splice."""
@@ -415,10 +412,8 @@ class Relay:
         return True
 
     def unread(self) -> int:
-        """Bytes on their way to the client that its machine has not taken yet; over a unix
-        socket those (and what the kernel needs to keep them) that it has not read."""
-        answer = fcntl.ioctl(self.down.sink, termios.TIOCOUTQ, bytes(4))
-        return int.from_bytes(answer, sys.byteorder)
+        """Bytes on their way to the client that it has not taken yet."""
+        return unsent(self.down.sink)
 
     def finish(self) -> None:
         """End at once, as if both sides had ended: what is on its way arrives."""
