@@ -343,13 +343,16 @@ class HeaderSync:
                 if count > 0:
                     ranges.append((label, at, count))
                     at += count
-            await self._take_ranges(await self._fetch_ranges(ranges), claims)
+            await self._take_ranges(ranges, await self._fetch_ranges(ranges), claims)
 
     async def _take_ranges(
-        self, outcomes: list[tuple[str, bytes | BaseException]], claims: dict[str, TipClaim]
+        self,
+        ranges: list[tuple[str, int, int]],
+        outcomes: list[tuple[str, bytes | BaseException]],
+        claims: dict[str, TipClaim],
     ) -> None:
         branch = self.chain.branch(self.chain.tip_height)
-        for label, blob in outcomes:
+        for (_, _, count), (label, blob) in zip(ranges, outcomes, strict=True):
             try:
                 if not isinstance(blob, bytes):
                     raise blob
@@ -357,7 +360,7 @@ class HeaderSync:
                     self._adopt(branch)
                     await self._settle_fork(label, claims[label])
                     return
-                await self._append(branch, blob)
+                await self._append(branch, blob, count)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
                 break
@@ -366,10 +369,13 @@ class HeaderSync:
     def _continues(self, branch: Branch, blob: bytes) -> bool:
         return Header.parse(blob[:80]).previous == branch.tip_hash
 
-    async def _append(self, branch: Branch, blob: bytes) -> None:
-        now = int(self._wall_clock())
+    async def _append(self, branch: Branch, blob: bytes, count: int) -> None:
+        """Put what `blob` holds, which must be `count` headers, on top of `branch`."""
+        now, end = int(self._wall_clock()), branch.tip_height + count
         async for mined in self._parse(blob):
             branch.append(mined, now)
+        if branch.tip_height != end:
+            raise RemoteProtocolError(_MISCOUNTED)
 
     def _adopt(self, branch: Branch) -> bool:
         if not branch.outweighs:
@@ -401,15 +407,17 @@ class HeaderSync:
         lowest, step = self.chain.anchor.height + 1, _FIRST_FORK_STEP
         while True:
             start = min(target, max(lowest, self.chain.tip_height + 1 - step))
-            blob = await self._fetch(label, start, min(chunk, target + 1 - start))
+            count = min(chunk, target + 1 - start)
+            blob = await self._fetch(label, start, count)
             if Header.parse(blob[:80]).previous == self.chain.block_hash(start - 1):
                 break
             if start <= lowest:
                 raise RemoteProtocolError("a name server's chain has another trust anchor")
             step *= 4
         branch = self.chain.branch(start - 1)
-        await self._append(branch, blob)
+        await self._append(branch, blob, count)
         while branch.tip_height < target and not branch.outweighs:
             count = min(chunk, target - branch.tip_height)
-            await self._append(branch, await self._fetch(label, branch.tip_height + 1, count))
+            blob = await self._fetch(label, branch.tip_height + 1, count)
+            await self._append(branch, blob, count)
         return branch

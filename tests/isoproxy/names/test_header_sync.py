@@ -255,6 +255,23 @@ async def test_who_sends_less_than_asked_for_below_the_anchor_does_not_hold_us_u
         assert await until_judged(bench) == (1, 0)
 
 
+@pytest.mark.parametrize("ours", [RECORDED_TIP - 40, RECORDED_TIP])
+async def test_who_sends_other_headers_than_it_counts_is_caught_on_the_way_up(ours: int) -> None:
+    """On our chain, and on a branch off it: half a range would cost others' answers too."""
+    chain = RegtestChain.recorded()
+    rival = RegtestChain(chain.blocks)
+    rival.rewind(RECORDED_TIP - 5)
+    rival.mine_empty(30)
+    half = on_headers(lambda start, result: result | {"hex": result["hex"][: 294 * 2 * 10]})
+    server = ElectrumServer(RegtestChain(chain.blocks))
+    server.chain.rewind(ours)
+    async with running(server) as bench:
+        await bench.until_complete()
+        server.lie, server.chain = half, chain if ours < RECORDED_TIP else rival
+        server.announce()
+        assert await until_judged(bench) == (1, 0)
+
+
 @pytest.mark.parametrize("lie", ["nothing, but counted", "a lower claim", "silence"])
 async def test_who_claims_more_on_another_branch_must_deliver_it_in_time(lie: str) -> None:
     """Else it could keep us at an old tip, where newer values are not seen."""
