@@ -45,6 +45,7 @@ from isoproxy.names.electrum_session import (
     ServerRefused,
 )
 from isoproxy.names.electrum_tls import NotVouchedFor, TlsPolicy
+from isoproxy.names.electrum_wire import AnswerTooLong
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
 from isoproxy.target import Target
@@ -368,7 +369,9 @@ class ServerPool:
         except IsoproxyError as error:
             if error.kind is ErrorKind.STALE_KEY:
                 return  # the epoch changed meanwhile: no fault of the server's
-            lied = isinstance(error, RemoteProtocolError) and not isinstance(error, ServerRefused)
+            lied = isinstance(error, RemoteProtocolError) and not isinstance(
+                error, ServerRefused | AnswerTooLong
+            )
             (self.scores.lied if lied else self.scores.failed)(slot.server, loop.time())
             _fail(slot, error, len(slot.queue) if lied or slot.opening == 1 else 1)
         else:

@@ -65,6 +65,17 @@ def _no_constant(text: str) -> Never:
     raise ValueError(text)
 
 
+class AnswerTooLong(LimitExceeded):
+    """A line is beyond what is read.
+
+    That proves nothing about the server: whoever owns a name, or mines a block, decides how
+    long an honest answer about it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a name server's line is too long, or has too many parts")
+
+
 class Wire:
     """One connection's codec, as the client.  `max_line` may be changed at any time."""
 
@@ -100,25 +111,25 @@ class Wire:
     def receive(self, data: bytes) -> list[Event]:
         """The events that `data` completes.
 
-        Raises LimitExceeded or RemoteProtocolError; the connection is of no use then.
+        Raises AnswerTooLong or RemoteProtocolError; the connection is of no use then.
         """
         self._buffer += data
         events: list[Event] = []
         start = 0
         while (end := self._buffer.find(b"\n", max(start, self._scanned))) >= 0:
             if end - start > self.max_line:
-                raise LimitExceeded("a name server's line is too long")
+                raise AnswerTooLong
             events.append(self._event(bytes(self._buffer[start:end])))
             start = end + 1
         del self._buffer[:start]
         self._scanned = len(self._buffer)
         if len(self._buffer) > self.max_line:
-            raise LimitExceeded("a name server's line is too long")
+            raise AnswerTooLong
         return events
 
     def _event(self, line: bytes) -> Event:
         if sum(map(line.count, (b",", b"[", b"{"))) > MAX_PARTS:
-            raise LimitExceeded("a name server's line has too many parts")
+            raise AnswerTooLong
         try:
             message = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError):

@@ -45,6 +45,7 @@ from isoproxy.names.electrum_answers import TipClaim
 from isoproxy.names.electrum_pool import ServerPool
 from isoproxy.names.electrum_rates import CostBudget
 from isoproxy.names.electrum_session import ElectrumSession, ServerRefused
+from isoproxy.names.electrum_wire import AnswerTooLong
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.network import Checkpoint
 from isoproxy.names.servers import Server
@@ -57,7 +58,7 @@ _FIRST_FORK_STEP: Final = 8
 _MOST_PER_HEADER: Final = 5000.0
 """Bytes on the wire that are accounted for; padding must not make us wait for hours."""
 _MISCOUNTED: Final = "a name server sent too few headers, or too many"
-_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture)
+_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture, AnswerTooLong)
 
 
 @dataclass(frozen=True, slots=True)

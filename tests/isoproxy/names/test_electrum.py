@@ -12,6 +12,7 @@ import pytest
 
 from isoproxy.errors import ConfigError, ErrorKind
 from isoproxy.isolation import Isolator
+from isoproxy.names import merkle
 from isoproxy.names.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
 from isoproxy.names.electrum_pool import PoolSettings
@@ -19,7 +20,7 @@ from isoproxy.names.network import REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.names.servers import Server, parse_server
 from isoproxy.names.transaction import double_sha256
 from tests.kit.direct_dialer import DirectDialer
-from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
+from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, merkle_tree, recorded_answers
 from tests.kit.namecoin.mining import serialise
 
@@ -372,7 +373,6 @@ LIES = {
     "64-byte node in the branch": in_proof(node_in_branch),
     "wrong position": in_proof(wrong_position),
     "wrong height": in_proof(younger),
-    "oversized": in_proof(oversized),
     "not hexadecimal": in_proof(not_hex),
     "another script hash": lying(
         "blockchain.name.get_value_proof", lambda result: {"00" * 32: next(iter(result.values()))}
@@ -407,7 +407,27 @@ async def make_first(bench: Bench, number: int) -> None:
             bench.client.pool.scores.answered(server, 0.01 if other == number else 5.0)
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+@pytest.mark.parametrize("cause", ["long", "many parts", "ambiguous"])
+async def test_what_a_names_owner_can_bring_about_costs_no_server_its_reputation(
+    cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one look-up of a name made for that would take all servers away from everybody."""
+    more = {"long": " " * 1_000_000, "many parts": [0] * 100_000, "ambiguous": None}[cause]
+    answer = lying("blockchain.name.get_value_proof", lambda result: result | {"more": more})
+    servers = [ElectrumServer(CHAIN, answer) for _ in range(3)]
+    if cause == "ambiguous":
+        monkeypatch.setattr(merkle, "is_transaction", lambda raw: len(raw) == 64)
+    async with running(*servers) as bench:
+        with pytest.raises(TemporaryFailure):
+            await bench.lookup()
+        assert [bench.lies(number) for number in range(3)] == [0, 0, 0]
+        monkeypatch.undo()
+        for server in servers:
+            server.lie = honest
+        assert await value(bench, NAME) == VALUE
+
+
+@pytest.mark.parametrize("lie", [*LIES.values(), in_proof(oversized)], ids=[*LIES, "oversized"])
 async def test_with_too_few_honest_servers_the_look_up_fails(lie: Lie) -> None:
     async with running(ElectrumServer(CHAIN, lie), ElectrumServer(CHAIN)) as bench:
         with pytest.raises(TemporaryFailure) as failed:
