@@ -497,6 +497,21 @@ async def test_a_claim_of_a_taller_chain_expires_nothing() -> None:
         assert bench.client.chain.tip_height == RECORDED_TIP
 
 
+async def test_a_newest_header_of_any_length_stops_no_look_up() -> None:
+    """Who mines a block, or passes it on first, can add to what proves its work."""
+    fat = lying("blockchain.headers.subscribe", lambda tip: tip | {"hex": tip["hex"] + "0" * 2**20})
+    servers = [ElectrumServer(CHAIN) for _ in range(2)]
+    async with running(*servers) as bench:
+        assert await value(bench, NAME) == VALUE
+        for server in servers:
+            server.lie = fat
+            server.announce()
+        assert await value(bench, NAME) == VALUE
+    async with running(*servers) as bench:
+        assert await value(bench, NAME) == VALUE
+        assert [bench.lies(number) for number in range(2)] == [0, 0]
+
+
 async def test_a_lagging_server_does_not_count() -> None:
     behind = RegtestChain(CHAIN.blocks[:160])
     async with running(
