@@ -226,7 +226,7 @@ class HeaderSync:
         for _, session in self._sessions.values():
             tip = session.tip
             if tip is not None and tip.height in self.chain:
-                claimed = Header.parse(tip.raw[:80]).block_hash
+                claimed = Header.parse(tip.raw).block_hash
                 if claimed == self.chain.block_hash(tip.height) and not self._ahead():
                     return True
         return False
