@@ -48,8 +48,8 @@ async def connect(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A stream to `target` (`HOST:PORT`, a multiaddr or a Target) through `proxy`.
 
-    `isolation` is up to 127 printable ASCII characters; `proxy` a listener of isoproxy,
-    `IP:port` or `unix:/path`; `timeout` is in seconds.
+    `isolation` is up to 127 printable ASCII characters; `proxy` a listener of isoproxy
+    that isolates by SOCKSAuth, `IP:port` or `unix:/path`; `timeout` is in seconds.
 
     Raises:
         ConfigError: an argument cannot be read.

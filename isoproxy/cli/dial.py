@@ -13,6 +13,7 @@ from typing import Final
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
+from isoproxy.isolation import Isolate
 from isoproxy.multiaddr import parse_destination
 
 _BLOCK: Final = 64 * 1024
@@ -36,7 +37,8 @@ def register(commands: Commands) -> None:
     dial.add_argument(
         "--proxy",
         metavar="ADDRESS",
-        help="the listener to go through (default: the first in the configuration)",
+        help="the listener to go through; it must isolate by SOCKSAuth (default: the first in "
+        "the configuration that does)",
     )
     dial.add_argument(
         "-N", "--shutdown", action="store_true", help="end the stream when the input ends"
@@ -71,9 +73,12 @@ def _proxy(options: argparse.Namespace) -> str:
     listeners = loaded(options).config.listener
     for listener in listeners:
         address = listener.address
-        if not address.is_unix and address.port:
+        if Isolate.SOCKS_AUTH in listener.isolate and not address.is_unix and address.port:
             return str(address)
-    raise ConfigError("the configuration has no TCP listener to dial through; use --proxy")
+    raise ConfigError(
+        "the configuration has no TCP listener that keeps isolation IDs apart (SOCKSAuth) to "
+        "dial through; use --proxy"
+    )
 
 
 def _send(sock: socket.socket, shutdown: bool) -> None:

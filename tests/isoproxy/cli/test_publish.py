@@ -257,6 +257,19 @@ async def test_dial_uses_the_configured_listener(short_path: Path) -> None:
         assert (code, out) == (0, "hello")
 
 
+async def test_dial_passes_over_listeners_that_would_mix_its_streams(short_path: Path) -> None:
+    configuration = short_path / "isoproxy.toml"
+    async with SocksPort() as mixing, SocksPort() as isolating:
+        mixed = f'[[listener]]\naddress = "{mixing.endpoint}"\nisolate = ["ClientAddr"]\n'
+        configuration.write_text(f'{mixed}[[listener]]\naddress = "{isolating.endpoint}"\n')
+        words = ("-c", str(configuration), "-N", "example.com:80")
+        assert (await dial(short_path, *words, send=b"hello")).out == "hello"
+        assert (len(mixing.requests), len(isolating.requests)) == (0, 1)
+        configuration.write_text(mixed)
+        assert "SOCKSAuth" in (await dial(short_path, *words)).err
+        assert not mixing.requests
+
+
 async def test_dial_says_what_went_wrong(short_path: Path) -> None:
     async with SocksPort(refusing(b"\x05\x05\x00\x01" + bytes(6))) as port:
         code, out, err = await dial(short_path, "--proxy", str(port.endpoint), "example.com:80")
