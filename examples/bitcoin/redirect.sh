@@ -5,10 +5,12 @@
 #
 # GROUP is a system group made for this; the program runs as the user who called sudo, in
 # that group alone.  The gateway must listen on 127.0.0.1:1324 and on [::1]:1324.
+#
+# The rules stay when the program ends, since what it leaves in the background must not get out
+# either.  To remove them: nft delete table inet isoproxy_bitcoin_GROUP
 set -eu
 group=$1
 shift
 rules=$(isoproxy bitcoin redirect --print "$group")
 printf '%s\n' "$rules" | nft -f -
-trap 'nft delete table inet isoproxy_bitcoin' EXIT
-setpriv --reuid "${SUDO_UID:-$(id -u)}" --regid "$group" --clear-groups -- "$@"
+exec setpriv --reuid "${SUDO_UID:-$(id -u)}" --regid "$group" --clear-groups -- "$@"

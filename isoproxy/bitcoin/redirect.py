@@ -29,8 +29,11 @@ _GROUP: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}|[0-9]{1,10}", re.ASCII)
 _RULES: Final = """\
 # Connections that programs of group {group} make to Bitcoin's ports go to isoproxy's
 # gateway; all else they send, DNS included, is rejected.
-# Load: nft -f FILE        Undo: nft delete table inet isoproxy_bitcoin
-table inet isoproxy_bitcoin {{
+# Load: nft -f FILE        Undo: nft delete table inet {table}
+# Loading again replaces these rules, in one step and of this group alone.
+table inet {table}
+delete table inet {table}
+table inet {table} {{
     chain to_gateway {{
         type nat hook output priority -100; policy accept;
         meta skgid {skgid} oifname != "lo" tcp dport {{ {ports} }} redirect to :{gateway}
@@ -59,6 +62,7 @@ def nft_rules(group: str, *, gateway_port: int = 1324, ports: Iterable[int] = ()
         raise OperationError("a TCP port lies between 1 and 65535")
     return _RULES.format(
         group=group,
+        table=f"isoproxy_bitcoin_{group}",
         skgid=group if group.isdigit() else f'"{group}"',
         ports=", ".join(map(str, chosen)),
         gateway=gateway_port,
