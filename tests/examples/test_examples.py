@@ -126,6 +126,41 @@ async def test_echo(short_path: Path, tor_network: TorNetwork) -> None:
         assert (await until_it_works(short_path, *client, *proxy)).out == "hello there\n"
 
 
+async def ends_with_what_it_published(directory: Path, script: Path, python: str) -> None:
+    """Nobody else may get the port that a service still leads to."""
+    nowhere = ("--set", "tor.mode=system", "--set", "tor.control=127.0.0.1:1")
+    process = await asyncio.create_subprocess_exec(
+        *(python, str(script), *nowhere),
+        stderr=asyncio.subprocess.PIPE,
+        env=surroundings(directory, python),
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            while b"control port" not in await process.stderr.readline():
+                pass
+            process.terminate()
+            while await process.stderr.read(1000):  # open as long as either of them is there
+                pass
+            await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        await process.wait()
+
+
+@pytest.mark.timeout(30)
+async def test_echo_server_ends_with_what_it_published(short_path: Path) -> None:
+    await ends_with_what_it_published(short_path, EXAMPLES / "echo" / "server.py", sys.executable)
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(900)
+async def test_libp2p_listener_ends_with_what_it_published(short_path: Path, libp2p: str) -> None:
+    await ends_with_what_it_published(short_path, EXAMPLES / "libp2p" / "listener.py", libp2p)
+
+
 @pytest.mark.interop
 @pytest.mark.timeout(900)  # the first run installs py-libp2p
 async def test_libp2p_ping_each_peer_on_a_circuit_of_its_own(
