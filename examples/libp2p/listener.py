@@ -27,7 +27,7 @@ async def cancel_when_terminated(scope: trio.CancelScope) -> None:
 
 
 async def main() -> None:
-    host = tor_host(TorTransport(isolation="listener", proxy="127.0.0.1:9250"), listen=[])
+    host = tor_host(TorTransport(isolation=None, proxy="127.0.0.1:9250"), listen=[])
     host.set_stream_handler(ID, handle_ping)
     async with trio.open_nursery() as nursery, host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
