@@ -132,7 +132,11 @@ class Responder:
             self._kept.put(key, subject, response[2:], self._clock() + PACKET_S)
 
     async def _answer(self, query: Query, walk: Walk) -> Answer:
-        """The whole answer: the first link and those that redirections inside `bit` add."""
+        """The whole answer: the first link and those that redirections inside `bit` add.
+
+        A DNAME that would be passed twice ends it: a message has a record once (RFC 2181
+        §5), and resolvers want a DNAME right before the CNAME that is made from it.
+        """
         rdtype = RdataType.make(query.rdtype)
         name = dns.name.Name((*query.labels, b""))
         answer = await self._link(name, rdtype, walk)
@@ -146,7 +150,7 @@ class Responder:
                 link = await self._link(name, rdtype, walk)
             except IsoproxyError:
                 break  # the alias itself is sure; the client may ask for its target
-            if not link.authoritative:
+            if not link.authoritative or any(entry in answer.answer for entry in link.answer):
                 break
             answer.rcode, answer.follow, answer.denial = link.rcode, link.follow, link.denial
             answer.answer += link.answer

@@ -9,15 +9,26 @@ import dns.rdata
 import pytest
 
 from isoproxy.names.answer import Policy
-from tests.isoproxy.names.dns_kit import World, is_authoritative, lines, rcode, world
+from tests.isoproxy.names.dns_kit import (
+    CLIENT,
+    World,
+    is_authoritative,
+    lines,
+    parsed,
+    question,
+    rcode,
+    world,
+)
 from tests.isoproxy.names.dns_table import (
     ABSENT,
     CHAIN,
     FAILING,
+    ON_THE_WAY,
     RECORDS,
     REDIRECTED,
     REFERRED,
     SOA,
+    THERE_AND_BACK,
     TRANSLATING,
     TYPES,
 )
@@ -186,6 +197,15 @@ async def test_a_chain_of_aliases_ends() -> None:
     response = await world(values).ask("a0.bit", "A")
     assert rcode(response) == "NOERROR"
     assert len(response.answer) == 9
+
+
+async def test_a_translation_that_would_be_passed_twice_ends_the_answer() -> None:
+    here = world(THERE_AND_BACK)
+    query = parsed(question("x.there.bit", "A"))
+    key = here.responder.key_for(CLIENT, query)
+    wire, _ = await here.responder.respond(query, CLIENT, key, 1232)
+    response = dns.message.from_wire(wire, one_rr_per_rrset=True)
+    assert lines(response.answer) == sorted(ON_THE_WAY[:3])
 
 
 async def test_an_alias_into_a_delegation_is_left_to_the_client() -> None:
