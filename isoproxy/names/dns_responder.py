@@ -39,7 +39,9 @@ from isoproxy.names.dns_answer import ORIGIN, Answer, Apex, answer_steps, bit_na
 from isoproxy.names.dns_query import (
     BADVERS,
     CLASS_IN,
+    FORMERR,
     NXDOMAIN,
+    NXNAME,
     REFUSED,
     SERVFAIL,
     Query,
@@ -100,6 +102,8 @@ class Responder:
         """The response to a query that this zone has no answer for, whatever the names."""
         if query.edns is not None and query.edns.version:
             return bare_response(query, BADVERS)
+        if query.rdtype == NXNAME:
+            return bare_response(query, FORMERR)
         if query.rdclass != CLASS_IN or query.rdtype in _QUESTIONS_ONLY:
             return bare_response(query, REFUSED)
         if not query.labels or query.labels[-1].lower() != b"bit":

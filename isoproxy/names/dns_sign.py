@@ -42,10 +42,11 @@ from dns.rdtypes.util import Bitmap
 
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.names.dns_answer import NEGATIVE_TTL, ORIGIN, Denial
+from isoproxy.names.dns_query import NXNAME
 
 _HOUR_S: Final = 3600
 _LIFETIME_S: Final = 24 * _HOUR_S
-_NXNAME: Final = RdataType.make(128)
+_NXNAME: Final = RdataType.make(NXNAME)
 _MAX_FILE: Final = 4096
 
 

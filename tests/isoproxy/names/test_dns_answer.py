@@ -142,7 +142,7 @@ async def test_any_is_answered_with_as_little_as_possible(here: World) -> None:
         ("bit.", "AXFR"),
         ("plain.bit.", "IXFR"),
         ("plain.bit.", "RRSIG"),
-        ("plain.bit.", "TYPE128"),
+        ("plain.bit.", "TYPE129"),
     ],
 )
 async def test_refused(here: World, name: str, rdtype: str) -> None:

@@ -133,6 +133,19 @@ async def test_referrals_prove_how_the_child_is_signed(name: str) -> None:
     assert validated(response.additional) == []
 
 
+@pytest.mark.parametrize("name", ["nowhere.bit", "plain.bit", "deleg.bit", "down.bit"])
+async def test_who_understands_compact_denial_hears_that_we_do(name: str) -> None:
+    here = world(signed=True)
+    for flags in (0, 0x4000):
+        response = await here.ask(name, "A", dnssec=True, ednsflags=flags)
+        assert response.ednsflags & 0x4000 == flags
+
+
+async def test_the_mark_of_a_denial_is_nothing_to_ask_for() -> None:
+    for name in ("plain.bit", "nowhere.bit"):
+        assert rcode(await world(signed=True).ask(name, "TYPE128")) == "FORMERR"
+
+
 async def test_an_explicit_question_for_the_proof_gets_it_as_the_answer() -> None:
     response = await world(signed=True).ask("mail.plain.bit", "NSEC", dnssec=True)
     (rrset,) = validated(response.answer)
