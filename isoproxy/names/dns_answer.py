@@ -183,7 +183,7 @@ def answer_steps(
         return (yield from _referral(domain, name, place, policy))
     if RdataType.NS in rdatas:
         return apex.records(name, rdtype, _at_the_cut(place))
-    if RdataType.CNAME in rdatas:
+    if RdataType.CNAME in rdatas and rdtype is not RdataType.NSEC:  # RFC 4035 §2.5
         alias = rdatas[RdataType.CNAME]
         stays = rdtype in (RdataType.CNAME, RdataType.ANY)
         return Answer(

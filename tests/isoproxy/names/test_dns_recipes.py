@@ -206,6 +206,7 @@ async def test_delv_validates(tmp_path: Path) -> None:
         assert "fully validated" in absent
         assert "negative response" in absent
         assert "fully validated" in await run(*base, "plain.bit", "SRV")
+        assert "fully validated" in await run(*base, "alias.bit", "NSEC")
 
 
 async def test_dig_with_an_isolation_id(tmp_path: Path) -> None:

@@ -153,6 +153,16 @@ async def test_an_explicit_question_for_the_proof_gets_it_as_the_answer() -> Non
     assert response.authority == []
 
 
+@pytest.mark.parametrize(
+    ("name", "owner"), [("alias.bit", "alias.bit."), ("mail.trans.bit", "mail.plain.bit.")]
+)
+async def test_the_proof_is_asked_for_at_and_behind_redirections(name: str, owner: str) -> None:
+    response = await world(signed=True).ask(name, "NSEC", dnssec=True)
+    rrset = validated(response.answer)[-1]
+    assert (rrset.name.to_text(), rrset.rdtype) == (owner, RdataType.NSEC)
+    assert response.authority == []
+
+
 async def test_nothing_is_signed_unless_asked() -> None:
     here = world(signed=True)
     for name, rdtype in (("plain.bit", "A"), ("nowhere.bit", "A"), ("deleg.bit", "A")):
