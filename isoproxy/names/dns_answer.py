@@ -80,7 +80,10 @@ class Denial:
 
 @dataclass(slots=True)
 class Answer:
-    """The sections of a response; `follow` is where a redirection leads."""
+    """The sections of a response; `follow` is where a redirection leads.
+
+    It is not `whole` if what stands at the end of the redirections is not known now.
+    """
 
     rcode: int = NOERROR
     authoritative: bool = True
@@ -89,6 +92,7 @@ class Answer:
     additional: list[Entry] = field(default_factory=list)
     denial: Denial | None = None
     follow: dns.name.Name | None = None
+    whole: bool = True
 
 
 class Apex:

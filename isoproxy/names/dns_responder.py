@@ -10,7 +10,8 @@ Theory of operation
 Invariants
     No key, no answer: what is refused before a key exists says nothing about any name.
     One query is one walk with the resolver's budget and deadline, however many aliases
-    it follows.  What was not found out is SERVFAIL and is not kept.
+    it follows.  What was not found out is SERVFAIL, or missing behind an alias, and is
+    not kept.
     A kept answer outlives the value it was made from by at most PACKET_S.
 """
 
@@ -122,7 +123,7 @@ class Responder:
         try:
             resolver = self._resolver_of(client)
             answer = await resolver.explore(key, lambda walk: self._answer(query, walk))
-            return render(query, answer, self._signer, limit), True
+            return render(query, answer, self._signer, limit), answer.whole
         except IsoproxyError as error:
             return bare_response(query, OUTCOMES[error.kind].rcode), False
         except Exception as error:
@@ -153,7 +154,8 @@ class Responder:
             try:
                 link = await self._link(name, rdtype, walk)
             except IsoproxyError:
-                break  # the alias itself is sure; the client may ask for its target
+                answer.whole = False  # the alias is sure; the client may ask for its target
+                break
             if not link.authoritative or any(entry in answer.answer for entry in link.answer):
                 break
             answer.rcode, answer.follow, answer.denial = link.rcode, link.follow, link.denial

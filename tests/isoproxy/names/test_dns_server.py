@@ -17,6 +17,7 @@ import pytest
 
 from isoproxy.errors import OperationError
 from isoproxy.names import dns_server
+from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.dns_server import DnsServer
 from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.names.dns_kit import World, lines, question, rcode, serving, world
@@ -88,6 +89,15 @@ async def test_the_second_answer_is_the_kept_one_under_another_id() -> None:
             second = await raw.answer()
     assert second == b"\xab\xcd" + first[2:]
     assert here.backend.names() == ["d/plain"]
+
+
+async def test_an_alias_whose_target_could_not_be_had_is_asked_again() -> None:
+    here = world({"d/a": {"alias": "b.bit."}, "d/b": TemporaryFailure()})
+    query = question("a.bit", "A")
+    async with serving(here) as server:
+        assert lines((await udp(server, query)).answer) == ["a.bit. CNAME b.bit."]
+        here.backend.values["d/b"] = {"ip": "192.0.2.1"}
+        assert "b.bit. A 192.0.2.1" in lines((await udp(server, query)).answer)
 
 
 async def test_truncated_over_udp_and_whole_over_tcp() -> None:
