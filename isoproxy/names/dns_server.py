@@ -4,6 +4,8 @@ Theory of operation
     A UDP packet is parsed, counted against its client's rate, given its isolation key and
     answered at once where the answer is still kept; else a task resolves it.  TCP
     connections (RFC 7766) carry any number of queries, answered as they become ready.
+    After a message that is no query a connection takes no more: a web page can have a
+    browser send whatever it likes, but not without an HTTP request in front.
     A unix socket speaks as TCP does, and its clients are told apart by user.
 
 Invariants
@@ -196,43 +198,51 @@ class DnsServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: bytes
     ) -> None:
-        slots = asyncio.Semaphore(MAX_PIPELINED)
         tasks: set[asyncio.Task[None]] = set()
         try:
-            while True:
-                length = await _length(reader, tasks)
-                async with asyncio.timeout(IDLE_S):
-                    packet = await reader.readexactly(length)
-                await slots.acquire()
-                response = self._refused_stream(packet, client)
-                if isinstance(response, bytes):
-                    slots.release()
-                    await _write(writer, response)
-                    continue
-                if response is None:
-                    return
-                task = self._spawn(self._answer_stream(response, client, writer, slots), client)
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        except asyncio.IncompleteReadError:
+            with contextlib.suppress(asyncio.IncompleteReadError):  # it closed its half
+                await self._read_queries(reader, writer, client, tasks)
             if tasks:
-                await asyncio.wait(tasks)  # a client may close its half first
+                await asyncio.wait(tasks)
         finally:
             for task in tuple(tasks):
                 task.cancel()
 
-    def _refused_stream(self, packet: bytes, client: bytes) -> Query | bytes | None:
-        """The query to resolve, the response that needs none, or None to hang up."""
-        query = parse_query(packet)
-        if query is None:
-            return None
-        if isinstance(query, Rejected):
-            return query.response
+    async def _read_queries(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: bytes,
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        """Start to answer what comes, in `tasks`, up to the first message that is no query."""
+        slots = asyncio.Semaphore(MAX_PIPELINED)
+        while True:
+            length = await _length(reader, tasks)
+            async with asyncio.timeout(IDLE_S):
+                packet = await reader.readexactly(length)
+            await slots.acquire()
+            query = parse_query(packet)
+            if isinstance(query, Rejected):
+                await _write(writer, query.response)
+            if not isinstance(query, Query):
+                return
+            response = self._refused_stream(query, client)
+            if response is not None:
+                slots.release()
+                await _write(writer, response)
+                continue
+            task = self._spawn(self._answer_stream(query, client, writer, slots), client)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def _refused_stream(self, query: Query, client: bytes) -> bytes | None:
+        """The response where nothing is resolved."""
         if not self._limit.allows(client, time.monotonic()):
             return bare_response(query, REFUSED)
         if not self._has_room(client):
             return bare_response(query, SERVFAIL)
-        return self.responder.refusal(query) or query
+        return self.responder.refusal(query)
 
     async def _answer_stream(
         self, query: Query, client: bytes, writer: asyncio.StreamWriter, slots: asyncio.Semaphore

@@ -13,6 +13,7 @@ from pathlib import Path
 import dns.asyncquery
 import dns.flags
 import dns.message
+import dns.opcode
 import pytest
 
 from isoproxy.errors import OperationError
@@ -237,6 +238,34 @@ async def test_hostile_streams_end_and_nobody_else_notices() -> None:
             assert await reader.read() == b""
             writer.close()
         assert lines((await tcp(server, question("plain.bit", "A"))).answer) == PLAIN
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS"])
+async def test_a_web_page_has_nothing_looked_up(method: str) -> None:
+    """What a browser is made to send begins with a request, whatever its body may hold."""
+    here = world()
+    head = f"{method} / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n".encode()
+    first = 2 + int.from_bytes(head[:2], "big")
+    query = framed(question("plain.bit", "A", isolation=b"another identity"))
+    async with serving(here) as server:
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        writer.write(head.ljust(first, b"x") + query)
+        with contextlib.suppress(ConnectionResetError):
+            assert len(await reader.read()) <= 14
+        writer.close()
+    assert here.backend.asked == []
+
+
+async def test_earlier_queries_are_answered_before_the_end() -> None:
+    async with serving(world(delay=0.2)) as server:
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        update = question("plain.bit", "A")
+        update.set_opcode(dns.opcode.UPDATE)
+        writer.write(framed(question("plain.bit", "A"), update))
+        assert rcode(await next_message(reader)) == "NOTIMP"
+        assert lines((await next_message(reader)).answer) == PLAIN
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
