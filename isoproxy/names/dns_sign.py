@@ -69,7 +69,8 @@ class ZoneKey:
     def load(cls, path: Path) -> ZoneKey:
         """The key in a file that `store` made; raises ConfigError."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # a pipe must not hold us up before it is seen to be one
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise ConfigError(
                 f"the DNSSEC key file: {error.strerror}; make one with: isoproxy dns keygen FILE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -234,6 +235,13 @@ def test_key_files_that_will_not_do(tmp_path: Path) -> None:
         path.chmod(0o600)
         with pytest.raises(ConfigError, match="P-256"):
             ZoneKey.load(path)
+
+
+@pytest.mark.timeout(5)
+def test_a_key_file_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dns.key", 0o600)
+    with pytest.raises(ConfigError, match="must be a file"):
+        ZoneKey.load(tmp_path / "dns.key")
 
 
 def test_the_trust_anchor_is_the_key_and_its_digest() -> None:
