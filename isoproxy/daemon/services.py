@@ -11,7 +11,7 @@ from isoproxy.daemon.dns import dns_policy, dns_server
 from isoproxy.daemon.onions import PublishedService, service_plan
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
-from isoproxy.observe.log import logger
+from isoproxy.observe.log import goes_to_the_journal, logger
 from isoproxy.tor.control import Control
 
 _log = logger("daemon")
@@ -20,7 +20,8 @@ _log = logger("daemon")
 class Services:
     """The DNS server and the onion services of `config`; raises ConfigError.
 
-    `resolver_of` gives a client's resolver; `out` gets a line for each service.
+    `resolver_of` gives a client's resolver; `out` gets a line for each service, which does
+    not say where it is if the line ends up in the journal.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Services:
         out: TextIO,
     ) -> None:
         self._out: Final = out
+        self._discreet: Final = config.observe.safe_logging and goes_to_the_journal(out)
         self.dns: Final = dns_server(config, resolver_of, isolator)
         self.onions: Final = [
             PublishedService(service_plan(service), control) for service in config.onion_service
@@ -65,5 +67,8 @@ class Services:
 
     async def _announce(self, published: PublishedService) -> None:
         """Say where an onion service is once Tor has taken it."""
-        for line in await published.wait_published():
+        lines = await published.wait_published()
+        if self._discreet:
+            lines = ["(set observe.safe_logging = false to have the address in the journal)"]
+        for line in lines:
             print(f"published {published.plan.name} {line}", file=self._out, flush=True)

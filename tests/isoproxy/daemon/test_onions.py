@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, parse_version
-from isoproxy.config import OnionServiceConfig
+from isoproxy.config import OnionServiceConfig, load
 from isoproxy.daemon.onions import PublishedService, ServicePlan, service_plan
+from isoproxy.daemon.services import Services
 from isoproxy.errors import ConfigError
+from isoproxy.isolation import Isolator
+from isoproxy.names.resolver import Resolver
 from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control
 from isoproxy.tor.endpoint import Endpoint
@@ -19,6 +22,7 @@ from tests.isoproxy.bitcoin.ends import V1End, V2End, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.isoproxy.cli.test_publish import publishing
+from tests.isoproxy.names.kit import CountingBackend
 from tests.isoproxy.tor.scripted import ScriptedTor
 from tests.isoproxy.tor.test_onion import ADDED, SERVICE
 from tests.kit.dial import Refused, dial
@@ -72,6 +76,32 @@ async def test_every_port_has_its_line_and_withdrawal_its_command(short_path: Pa
             await published.stop()
             await control.close()
         await until(lambda: f"DEL_ONION {SERVICE}" in tor.commands)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+async def test_the_journal_does_not_learn_where_a_service_is(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
+    file = short_path / "isoproxy.toml"
+    file.write_text('[[onion_service]]\nname = "web"\nports = [7]\ntarget = "127.0.0.1:8333"\n')
+    config = load(file, [f"observe.safe_logging={str(safe).lower()}"]).config
+    add = "ADD_ONION NEW:ED25519-V3 Port=7,127.0.0.1:8333"
+    journal, end = socket.socketpair()
+    with journal, end, end.makefile("w") as out:
+        async with ScriptedTor(short_path / "c", {add: ADDED}) as tor:
+            control = Control(Endpoint.unix(str(tor.path)), backoff=Backoff(0.01, 0.05))
+            control.start()
+            isolator = Isolator()
+            resolver = Resolver(CountingBackend({}), isolator)
+            services = Services(config, isolator, control, lambda _: resolver, out)
+            await services.start()
+            line = (await asyncio.to_thread(journal.recv, 1000)).decode()
+            await services.close()
+            await resolver.close()
+            await control.close()
+    assert line.startswith("published web ")
+    assert (SERVICE in line) is not safe
 
 
 async def stream(network: TorNetwork, host: str, port: int) -> socket.socket:
