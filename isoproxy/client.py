@@ -35,6 +35,7 @@ from isoproxy.tor.endpoint import Endpoint
 
 DEFAULT_PROXY: Final = "127.0.0.1:9250"
 TIMEOUT_S: Final = 120.0
+_MAX_TIMEOUT_S: Final = 31_536_000.0
 PASSWORD: Final = "isoproxy"  # noqa: S105 -- a constant: the user name alone tells streams apart
 _ISOLATION: Final = re.compile(r"[!-~][ -~]{0,126}", re.ASCII)
 
@@ -56,6 +57,7 @@ async def connect(
         DialError: the stream was not opened; `kind` says why.
     """
     client, endpoint = _client(target, isolation), _endpoint(proxy)
+    _check(timeout)
     with _told_as_dial_errors(endpoint):
         async with asyncio.timeout(timeout):
             reader, writer = await _open(endpoint)
@@ -79,6 +81,7 @@ def create_connection(
     Arguments and errors are the same.
     """
     client, endpoint = _client(target, isolation), _endpoint(proxy)
+    _check(timeout)
     deadline = time.monotonic() + timeout
     with _told_as_dial_errors(endpoint):
         sock = _socket(endpoint)
@@ -169,6 +172,11 @@ def _endpoint(proxy: str | Endpoint) -> Endpoint:
     if endpoint.is_none:
         raise ConfigError("there is no way but through isoproxy; give a listener's address")
     return endpoint
+
+
+def _check(timeout: float) -> None:
+    if not timeout <= _MAX_TIMEOUT_S:  # so is what is no number
+        raise ConfigError("a timeout is a number of seconds, at most a year of them")
 
 
 @contextlib.contextmanager

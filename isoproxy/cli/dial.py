@@ -84,7 +84,7 @@ def _proxy(options: argparse.Namespace) -> str:
 def _send(sock: socket.socket, shutdown: bool) -> None:
     """Standard input to the far end, until one of them ends."""
     with contextlib.suppress(OSError):  # the receiving side tells how it ended
-        while data := os.read(sys.stdin.fileno(), _BLOCK):
+        while sys.stdin is not None and (data := os.read(sys.stdin.fileno(), _BLOCK)):
             sock.sendall(data)
         if shutdown:
             sock.shutdown(socket.SHUT_WR)
@@ -92,6 +92,8 @@ def _send(sock: socket.socket, shutdown: bool) -> None:
 
 def _receive(sock: socket.socket) -> None:
     """The far end to standard output, until its end."""
+    if sys.stdout is None:
+        raise OperationError("standard output is closed, so there is nowhere to write to")
     out = sys.stdout.fileno()
     try:
         while data := sock.recv(_BLOCK):
@@ -100,3 +102,7 @@ def _receive(sock: socket.socket) -> None:
                 view = view[os.write(out, view) :]
     except ConnectionResetError:
         raise OperationError("the stream was cut off before its end") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OperationError(f"standard output or the stream failed: {error.strerror}") from None

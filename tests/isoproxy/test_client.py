@@ -175,6 +175,10 @@ async def test_arguments_are_checked_before_anything_is_opened() -> None:
         await isoproxy.connect(Target.parse("example.com", 80), proxy="none")
     with pytest.raises(ConfigError, match="IP address"):
         create_connection("example.com:80", proxy="localhost:9250")
+    for timeout in (float("nan"), float("inf"), 1e300):
+        for dial in (connect, connect_blocking):
+            with pytest.raises(ConfigError, match="seconds"):
+                await dial("example.com:80", timeout=timeout)
 
 
 def test_the_package_offers_the_client_and_nothing_else() -> None:
