@@ -208,6 +208,8 @@ class OnionService:
         return None
 
     async def _publish(self) -> None:
+        if self._key is None and self._key_file is not None:
+            self._key = read_key(self._key_file)  # it may have been made meanwhile
         words = ["ADD_ONION", self._key or f"NEW:{_KEY_TYPE}"]
         if self._clients:
             words.append("Flags=V3Auth")
