@@ -70,7 +70,9 @@ class DnsServer:
     def __init__(self, responder: Responder, settings: DnsSettings) -> None:
         self.responder: Final = responder
         self._settings: Final = settings
-        self._limit: Final = RateLimit(settings.queries_per_second)
+        # A forged sender over UDP must not use up what its owner may ask over TCP.
+        self._udp_limit: Final = RateLimit(settings.queries_per_second)
+        self._tcp_limit: Final = RateLimit(settings.queries_per_second)
         self._pending: Final[Counter[bytes]] = Counter()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._connections: Final[dict[asyncio.Task[None], bytes]] = {}
@@ -112,7 +114,7 @@ class DnsServer:
         if query is None:
             return
         client = _client(sender[0], *sender[3:])
-        if not self._limit.allows(client, time.monotonic()):
+        if not self._udp_limit.allows(client, time.monotonic()):
             return
         if isinstance(query, Rejected):
             self._send(query.response, sender)
@@ -238,7 +240,7 @@ class DnsServer:
 
     def _refused_stream(self, query: Query, client: bytes) -> bytes | None:
         """The response where nothing is resolved."""
-        if not self._limit.allows(client, time.monotonic()):
+        if not self._tcp_limit.allows(client, time.monotonic()):
             return bare_response(query, REFUSED)
         if not self._has_room(client):
             return bare_response(query, SERVFAIL)

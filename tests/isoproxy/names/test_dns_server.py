@@ -185,8 +185,11 @@ async def test_more_than_the_rate_is_dropped_and_others_notice_nothing() -> None
             other.socket.send(wire)
             assert await other.answer()
         reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
-        writer.write(framed(question("plain.bit", "A")))
-        assert rcode(await next_message(reader)) == "REFUSED"
+        for _ in range(5):  # another one may have forged those datagrams, but not this
+            writer.write(framed(question("plain.bit", "A")))
+            assert rcode(await next_message(reader)) == "NOERROR"
+        writer.write(framed(*[question("plain.bit", "A")] * 15))
+        assert "REFUSED" in [rcode(await next_message(reader)) for _ in range(15)]
         writer.close()
         await writer.wait_closed()
 
