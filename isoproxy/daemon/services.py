@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TextIO
 
 from isoproxy.config import Config
@@ -13,6 +14,7 @@ from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import goes_to_the_journal, logger
 from isoproxy.tor.control import Control
+from isoproxy.tor.onion import OnionStage, OnionState
 
 _log = logger("daemon")
 
@@ -47,6 +49,7 @@ class Services:
             print(f"listening dns {self.dns.endpoint}", file=self._out, flush=True)
             _log.notice("listening", listener="dns", address=str(self.dns.endpoint))
         for published in self.onions:
+            published.service.on_state(partial(_tell, published.plan.name))
             published.start()
             self._announcing.add(asyncio.create_task(self._announce(published)))
 
@@ -72,3 +75,11 @@ class Services:
             lines = ["(set observe.safe_logging = false to have the address in the journal)"]
         for line in lines:
             print(f"published {published.plan.name} {line}", file=self._out, flush=True)
+
+
+def _tell(name: str, state: OnionState) -> None:
+    """Say in the log how the service called `name` stands now."""
+    if state.stage is OnionStage.REFUSED:
+        _log.warn("onion_service_refused", service=name, problem=state.problem)
+    else:
+        _log.notice("onion_service", service=name, stage=state.stage)

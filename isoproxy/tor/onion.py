@@ -26,7 +26,6 @@ import binascii
 import contextlib
 import enum
 import errno
-import logging
 import os
 import re
 import stat
@@ -41,8 +40,6 @@ from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.observers import Observers
-
-_log = logging.getLogger(__name__)
 
 _KEY_TYPE: Final = "ED25519-V3"
 _KEY_BYTES: Final = 64
@@ -244,7 +241,6 @@ class OnionService:
     def _set(self, state: OnionState) -> None:
         if state != self._state:
             self._state = state
-            _log.info("onion service: %s", state.stage.value)
             self._states.notify(state)
 
 
