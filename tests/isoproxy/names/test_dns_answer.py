@@ -24,6 +24,7 @@ from tests.isoproxy.names.dns_table import (
     CHAIN,
     FAILING,
     ON_THE_WAY,
+    ONION,
     RECORDS,
     REDIRECTED,
     REFERRED,
@@ -190,6 +191,24 @@ async def test_policy_holds_for_the_hints_of_service_bindings(rdtype: str, hint:
     assert await shown(Policy()) == ["1", "3"]
     assert await shown(Policy(allow_private_addresses=True)) == ["1", "2", "3"]
     assert await shown(Policy(only_onion=True)) == ["3"]
+
+
+@pytest.mark.parametrize(
+    "outside", [f"{ONION}.", f"web.{ONION}.", "printer.local.", "a.i2p.", "x.home.arpa."]
+)
+@pytest.mark.parametrize("item", ["alias", "translate", "ns"])
+async def test_nobody_is_sent_on_to_what_is_not_of_the_dns(outside: str, item: str) -> None:
+    """A resolver would ask the whole world for the onion service that is being visited."""
+    here = world({"d/a": {item: outside}, "d/b": {"alias": "x.a.bit."}}, signed=True)
+    for name in ("a.bit", "x.a.bit", "b.bit"):
+        for rdtype in (*TYPES, "ANY", "NSEC"):
+            for dnssec in (False, True):
+                response = await here.ask(name, rdtype, dnssec=dnssec)
+                assert outside not in str(response).lower()
+                assert rcode(response) in ("NOERROR", "NXDOMAIN")
+        assert rcode(await here.ask("a.bit", "A")) == "NOERROR"
+    partly = world({"d/a": {"ns": [outside, "ns.example.com."]}})
+    assert lines((await partly.ask("a.bit", "A")).authority) == ["a.bit. NS ns.example.com."]
 
 
 async def test_a_chain_of_aliases_ends() -> None:
