@@ -41,7 +41,7 @@ Specification: control-spec §3.13 (ATTACHSTREAM), §3.20 (REDIRECTSTREAM), §4.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -65,6 +65,8 @@ from stemns_plugin.grammar import (
 
 MAX_REMEMBERED: Final = 16384
 MAX_LOOKUPS: Final = 4096
+MAX_LOOKUPS_OF_ONE: Final = 256
+"""Of one client address, or of all streams whose address is not certain."""
 MAX_HINTS: Final = 65536
 _MAX_CANDIDATES: Final = 4
 _MAX_CONFLICTS: Final = 3
@@ -145,6 +147,14 @@ class _Remembered:
     seen: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A look-up, and whose."""
+
+    wants_address: bool
+    client: bytes
+
+
 class Streams:
     """Turns event lines and listings into actions.
 
@@ -164,7 +174,8 @@ class Streams:
         self._sharing = sharing
         self._allow_internal = allow_internal
         self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
-        self._lookups: dict[int, bool] = {}
+        self._lookups: dict[int, _UnderWay] = {}
+        self._lookups_of: Counter[bytes] = Counter()
         self._hints: set[int] = set()
         self._asked: set[int] = set()
         self._look_at_all = self._asked_for_all = True
@@ -271,7 +282,16 @@ class Streams:
         return self._abandoned(stream)
 
     def _abandoned(self, stream: int) -> list[Action]:
-        return [Abandon(stream)] if self._lookups.pop(stream, None) is not None else []
+        return [Abandon(stream)] if self._ended(stream) is not None else []
+
+    def _ended(self, stream: int) -> _UnderWay | None:
+        """Take the look-up of `stream` off the list."""
+        lookup = self._lookups.pop(stream, None)
+        if lookup is not None:
+            self._lookups_of[lookup.client] -= 1
+            if not self._lookups_of[lookup.client]:
+                del self._lookups_of[lookup.client]
+        return lookup
 
     def _in_conflict(self, stream: int) -> list[Action]:
         entry = self._entry(stream)
@@ -291,12 +311,14 @@ class Streams:
             return [Close(claim.id, CloseReason.EXITPOLICY)]
         if not self._ours(host):
             return [Attach(claim.id)]
-        if len(self._lookups) >= MAX_LOOKUPS:
+        event = self._event_of(claim)
+        client = (event.source if event is not None else None) or b""
+        if len(self._lookups) >= MAX_LOOKUPS or self._lookups_of[client] >= MAX_LOOKUPS_OF_ONE:
             return [Close(claim.id, CloseReason.TIMEOUT)]
         wants_address = claim.status in RESOLVES
-        self._lookups[claim.id] = wants_address
+        self._lookups[claim.id] = _UnderWay(wants_address, client)
+        self._lookups_of[client] += 1
         name = _normal(host).decode("ascii")
-        event = self._event_of(claim)
         isolation = (
             self._sharing.own_id()
             if event is None
@@ -323,20 +345,20 @@ class Streams:
 
     def on_found(self, stream: int, target: Target) -> list[Action]:
         """The look-up for `stream` ended with `target` (its port does not matter)."""
-        wants_address = self._lookups.pop(stream, None)
-        if wants_address is None:
+        lookup = self._ended(stream)
+        if lookup is None:
             return []
         if target.is_ip and not self._allow_internal and not is_public(target.host):
             return [Close(stream, CloseReason.EXITPOLICY)]
         if self._is_ours(target.host.rstrip(".")) or not target.may_be_sent_to_tor():
             return [Close(stream)]
-        if wants_address and target.is_onion:
+        if lookup.wants_address and target.is_onion:
             return [Close(stream)]
         return [Redirect(stream, target.host)]
 
     def on_failed(self, stream: int, kind: ErrorKind) -> list[Action]:
         """The look-up for `stream` failed."""
-        if self._lookups.pop(stream, None) is None:
+        if self._ended(stream) is None:
             return []
         return [Close(stream, _REASONS.get(kind, CloseReason.RESOLVEFAILED))]
 

@@ -13,7 +13,7 @@ Theory of operation
     the default allows it to onion services alone, whose streams are encrypted to the end.
 
 Invariants
-    With NEVER, no byte of the client's leaves but in v2.  Both sockets are closed when
+    With NEVER, no byte of a client that speaks v1 leaves but in v2.  Both sockets are closed when
     `bridge` returns, however it returns.  Memory of who spoke v2 is kept per isolation
     key: nothing learned under one key shows under another.
 """
@@ -84,6 +84,10 @@ class BridgeSettings:
     fallback: Fallback = Fallback.ONION_ONLY
     options: TransportOptions = field(default_factory=TransportOptions)
     deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def recognised(self, networks: Networks) -> Networks:
+        """`networks`, closed where no plaintext may leave: of others it must not either."""
+        return networks.as_all() if self.fallback is Fallback.NEVER else networks
 
 
 @dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
@@ -227,11 +231,12 @@ async def relay(
     """Carry bytes untouched: a client that speaks v2 itself, or no Bitcoin at all.
 
     `first` is what was read from the client already.  A client that speaks v1 all the same,
-    of one of `networks` after a silence or of a known one that is not among them, is ended.
+    of one of `networks` after a silence or of a known one that is not among them, is ended,
+    and so is one whose first bytes after a silence do not tell.
     Closes both sockets.
     """
     flow.transport = "untouched"
-    now, refused = asyncio.get_running_loop().time(), KNOWN_NETWORKS.with_networks(networks)
+    now, refused = asyncio.get_running_loop().time(), networks.with_networks(KNOWN_NETWORKS)
     plain = flow.plain = Relay(now=now, deadlines=deadlines, refused=refused)
     try:
         flow.ended = await pump(plain, client, peer, linger=deadlines.linger, from_client=first)

@@ -37,6 +37,8 @@ from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.opening import read_late_opening, read_opening, read_version
 from isoproxy.bitcoin.redirect import original_destination
+from isoproxy.bitcoin.translator import Ending
+from isoproxy.bitcoin.v1 import Detected
 from isoproxy.errors import ErrorKind, IsoproxyError, PolicyRefusal
 from isoproxy.isolation import (
     ClientProtocol,
@@ -186,9 +188,10 @@ class Gateway:
         return False
 
     async def _serve_bitcoin(self, client: socket.socket) -> None:
-        settings = self.settings
+        settings, bridging = self.settings, self.bridging
+        networks = bridging.recognised(settings.networks)
         first, network = await read_opening(
-            client, settings.networks, silence=settings.silence, patience=settings.patience
+            client, networks, silence=settings.silence, patience=settings.patience
         )
         target = self._known_destination(client)
         if target is None:
@@ -212,8 +215,7 @@ class Gateway:
             return await self._connect(key, found, whose)
 
         flow = Flow(key, found)
-        peer, bridging = await dial(), self.bridging
-        deadlines, networks = bridging.deadlines, settings.networks
+        peer, deadlines = await dial(), bridging.deadlines
         with contextlib.closing(peer), self._ledger.entry(flow):
             if not first:
                 first, network = await read_late_opening(
@@ -222,6 +224,8 @@ class Gateway:
             if isinstance(network, Network):
                 flow.network = network
                 await bridge(client, first, peer, dial, flow, bridging, self._ledger.proven)
+            elif network is Detected.FOREIGN:
+                flow.ended = Ending.V2_REQUIRED
             else:
                 await relay(client, first, peer, flow, deadlines, networks)
 

@@ -31,13 +31,13 @@ class Outcome(Enum):
 
     @classmethod
     def of(cls, flow: Flow) -> Outcome:
-        """REFUSED: the peer had no v2, and v1 was not allowed."""
+        """REFUSED: the peer or we had no v2 for it, and v1 was not allowed."""
+        if flow.ended is Ending.V2_REQUIRED:
+            return cls.REFUSED
         if flow.network is None:
             return cls.UNTOUCHED
         if flow.fell_back:
             return cls.V1_FALLBACK
-        if flow.ended is Ending.V2_REQUIRED:
-            return cls.REFUSED
         return cls.V2 if flow.transport == "v2" else cls.FAILED
 
 

@@ -138,10 +138,14 @@ def custom_signet(challenge: bytes, *, port: int = SIGNET.port) -> Network:
 
 
 class Networks:
-    """The networks that are recognised, by magic."""
+    """The networks that are recognised, by magic.
 
-    def __init__(self, networks: Iterable[Network]) -> None:
+    If they are `closed`, v1 of any other network is told from what is no v1 at all.
+    """
+
+    def __init__(self, networks: Iterable[Network], *, closed: bool = False) -> None:
         self._by_magic = {network.magic: network for network in networks}
+        self.closed = closed
 
     def __iter__(self) -> Iterator[Network]:
         return iter(self._by_magic.values())
@@ -156,7 +160,11 @@ class Networks:
 
     def with_networks(self, more: Iterable[Network]) -> Networks:
         """These and `more`, for instance custom signets."""
-        return Networks([*self, *more])
+        return Networks([*self, *more], closed=self.closed)
+
+    def as_all(self) -> Networks:
+        """These, closed."""
+        return Networks(self, closed=True)
 
 
 KNOWN_NETWORKS: Final = Networks(

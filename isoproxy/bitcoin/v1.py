@@ -51,9 +51,13 @@ _USER_AGENT: Final = 80
 
 
 class Detected(Enum):
-    """What a connection's first bytes are, if they are not a known network's v1."""
+    """What a connection's first bytes are, if they are not a known network's v1.
+
+    FOREIGN is v1 of a network that is not among closed ones.
+    """
 
     NOT_V1 = "not v1"
+    FOREIGN = "foreign"
     NEED_MORE = "need more"
 
 
@@ -63,9 +67,9 @@ def detect(first: bytes, networks: Networks = KNOWN_NETWORKS) -> Network | Detec
     NEED_MORE while `first` could still become a v1 VERSION message (also for no bytes).
     """
     if len(first) < 4:
-        like = any(network.magic.startswith(first) for network in networks)
+        like = networks.closed or any(network.magic.startswith(first) for network in networks)
         return Detected.NEED_MORE if like else Detected.NOT_V1
-    network = networks.get(bytes(first[:4]))
+    network = networks.get(bytes(first[:4])) or (Detected.FOREIGN if networks.closed else None)
     if network is None or not VERSION.startswith(bytes(first[4:PREFIX_LENGTH])):
         return Detected.NOT_V1
     return network if len(first) >= PREFIX_LENGTH else Detected.NEED_MORE

@@ -19,7 +19,8 @@ from isoproxy.isolation import Isolator
 from isoproxy.names.answer import Policy
 from isoproxy.names.backend import Backend
 from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
-from isoproxy.names.electrum_pool import Dials, PoolSettings
+from isoproxy.names.electrum_opener import Dials
+from isoproxy.names.electrum_pool import PoolSettings
 from isoproxy.names.network import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.names.networks import ByClientNetwork
 from isoproxy.names.resolver import Resolver

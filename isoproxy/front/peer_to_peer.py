@@ -4,7 +4,8 @@ Theory of operation
     On the configured ports a stream has a purpose of its own, and so circuits of its own.
     Once it is open the client's first bytes tell what it speaks: the v1 prefix of a known
     network puts the bridge between client and peer; anything else (a client that speaks
-    v2 itself, another protocol) is relayed as it is.  A client that is silent for a moment
+    v2 itself, another protocol) is relayed as it is, but for v1 of an unknown network where
+    no plaintext may leave.  A client that is silent for a moment
     may still do either; if its peer speaks first, it is no Bitcoin peer.
 
 Invariants
@@ -23,6 +24,8 @@ from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.opening import read_late_opening, read_opening
+from isoproxy.bitcoin.translator import Ending
+from isoproxy.bitcoin.v1 import Detected
 from isoproxy.isolation import P2P, Isolator
 from isoproxy.tor.dialer import Dialer
 
@@ -67,9 +70,10 @@ class PeerToPeer:
         that was opened under `flow.key` on behalf of the client field `whose`.
         """
         with client, peer, contextlib.suppress(OSError, TimeoutError):
+            networks = self.settings.recognised(self.networks)
             first, network = await read_opening(
                 client,
-                self.networks,
+                networks,
                 silence=self._silence_s,
                 patience=PATIENCE_S,
                 first=early,
@@ -78,13 +82,15 @@ class PeerToPeer:
             with self.ledger.entry(flow):
                 if not first:
                     first, network = await read_late_opening(
-                        client, peer, self.networks, patience=PATIENCE_S, idle=deadlines.idle
+                        client, peer, networks, patience=PATIENCE_S, idle=deadlines.idle
                     )
                 if isinstance(network, Network):
                     flow.network = network
                     await self._bridge(client, first, peer, flow, whose)
+                elif network is Detected.FOREIGN:
+                    flow.ended = Ending.V2_REQUIRED
                 else:
-                    await relay(client, first, peer, flow, deadlines, self.networks)
+                    await relay(client, first, peer, flow, deadlines, networks)
 
     async def _bridge(
         self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes

@@ -12,7 +12,8 @@ Theory of operation
     one operator are a quorum only after all that were asked of others have failed.
 
     Who asks, and what, is seen by the servers of that key alone: headers come over
-    connections of our own, and nothing learned for one key is kept for another.
+    connections of our own, and nothing learned for one key is kept for another, but which
+    servers are of use to who has no connection to them (see `electrum_health`).
 
 Invariants
     A value is returned only after `spv.verify`; no number in it is a server's word.
@@ -33,9 +34,10 @@ from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.anchor import best_anchor
 from isoproxy.names.backend import MAX_NAME_BYTES, Absent, Evidence, Found, TemporaryFailure
 from isoproxy.names.chain import HeaderChain
-from isoproxy.names.electrum_health import Scores
+from isoproxy.names.electrum_health import KeyScores, Scores
 from isoproxy.names.electrum_lookup import NameQuestion, ServerLags, StillSyncing
-from isoproxy.names.electrum_pool import Dials, PoolSettings, ServerPool
+from isoproxy.names.electrum_opener import Dials
+from isoproxy.names.electrum_pool import PoolSettings, ServerPool
 from isoproxy.names.electrum_session import ServerRefused
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
 from isoproxy.names.header_store import HeaderStore
@@ -113,6 +115,8 @@ class ElectrumBackend:
         self._isolator = isolator
         self._wall_clock = wall_clock
         self._scores = Scores(settings.servers)
+        self._key_scores = KeyScores(self._scores)
+        self._leave = isolator.on_new_epoch(self._key_scores.forget)
         self.pool = ServerPool(
             dialer,
             isolator,
@@ -142,6 +146,7 @@ class ElectrumBackend:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await self.pool.close()
+        self._leave()
         if self._store is not None:
             self._store.close()
 
@@ -161,7 +166,8 @@ class ElectrumBackend:
 
     def forgive(self) -> None:
         """Tor is back: try every server that could not be reached, now."""
-        self._scores.forgive()
+        for scores in (self._scores, *self._key_scores):
+            scores.forgive()
         self.pool.nudge()
         self.sync.nudge()
 
@@ -182,7 +188,7 @@ class ElectrumBackend:
                 answers = await _Quorum(self, question, key).run()
         except TimeoutError:
             raise TemporaryFailure(kind=ErrorKind.NAME_TIMEOUT) from None
-        return self._conclude(answers)
+        return self._conclude(answers, key)
 
     async def _wait_ready(self) -> None:
         try:
@@ -197,10 +203,10 @@ class ElectrumBackend:
                 self.sync.nudge()
                 raise TemporaryFailure
 
-    def _conclude(self, answers: Sequence[_Answer]) -> Found | Absent:
+    def _conclude(self, answers: Sequence[_Answer], key: IsolationKey) -> Found | Absent:
         verdict = combine([answer.verdict for answer in answers])
         servers = tuple(answer.server.label for answer in answers)
-        self._suspect_the_ignorant(answers, verdict)
+        self._suspect_the_ignorant(answers, verdict, self._key_scores.of(key))
         operation = verdict.operation
         if operation is None:
             return Absent(verdict.reason, servers)
@@ -213,7 +219,9 @@ class ElectrumBackend:
             servers=servers,
         )
 
-    def _suspect_the_ignorant(self, answers: Sequence[_Answer], best: Verdict) -> None:
+    def _suspect_the_ignorant(
+        self, answers: Sequence[_Answer], best: Verdict, scores: Scores
+    ) -> None:
         """Rank servers lower that knew less than another one proved."""
         if best.operation is None:
             return
@@ -221,12 +229,13 @@ class ElectrumBackend:
         for answer in answers:
             known = answer.verdict.operation
             if known is None or known.height < best.operation.height:
-                self._scores.is_suspect(answer.server, now)
+                scores.is_suspect(answer.server, now)
 
     # -- one server --------------------------------------------------------------
 
     async def _ask(self, question: NameQuestion, key: IsolationKey, server: Server) -> _Answer:
         """One server's verified answer; keeps the server's score.  Raises DialError."""
+        scores = self._key_scores.of(key)
         loop = asyncio.get_running_loop()
         session = await self.pool.session(key, server)
         began = loop.time()
@@ -234,33 +243,33 @@ class ElectrumBackend:
             async with asyncio.timeout(self.settings.answer_timeout):
                 verdict = await question.ask(session)
         except ServerLags:
-            self._scores.is_suspect(server, loop.time())
+            scores.is_suspect(server, loop.time())
             self.sync.nudge()
             raise
         except TimeoutError:
-            self._scores.failed(server, loop.time())
+            scores.failed(server, loop.time())
             if session.silence >= self.settings.answer_timeout:
                 self.pool.drop(key, server)
             raise DialError(kind=ErrorKind.TTL_EXPIRED) from None
         except ServerRefused as refusal:
-            self._scores.failed(server, loop.time())
+            scores.failed(server, loop.time())
             raise DialError(kind=refusal.kind) from None
         except RemoteProtocolError as lie:
-            self._scores.lied(server, loop.time())
+            scores.lied(server, loop.time())
             self.pool.drop(key, server)
             raise DialError(kind=lie.kind) from None
-        self._scores.answered(server, loop.time() - began)
+        scores.answered(server, loop.time() - began)
         return _Answer(server, verdict)
 
     def _order(self, key: IsolationKey) -> list[Server]:
         now = asyncio.get_running_loop().time()
-        return self._scores.choose(now, self.pool.servers_of(key))
+        return self._key_scores.of(key).choose(now, self.pool.servers_of(key))
 
-    def _note_wait(self, server: Server, since: float) -> None:
+    def _note_wait(self, key: IsolationKey, server: Server, since: float) -> None:
         """A look-up ended without this server's answer: how long was it waited for?"""
         waited = asyncio.get_running_loop().time() - since
         if waited > self._hedge_delay():
-            self._scores.was_slow(server, waited)
+            self._key_scores.of(key).was_slow(server, waited)
 
     def _hedge_delay(self) -> float:
         """The s to wait for the servers that were asked before one more is.
@@ -304,7 +313,7 @@ class _Quorum:
         finally:
             for task, server in self._asked.items():
                 task.cancel()
-                self._backend._note_wait(server, self._asked_at[server.label])
+                self._backend._note_wait(self._key, server, self._asked_at[server.label])
             await asyncio.gather(*self._asked, return_exceptions=True)
 
     def _missing(self) -> int:

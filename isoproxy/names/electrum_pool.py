@@ -14,8 +14,12 @@ Theory of operation
     intervals below the time after which servers drop silent clients, each when it is due:
     common rounds would show which connections belong together.  For the same reason each
     bound connection that nobody uses ends at a time of its own, and the one unused longest
-    not at once when there are too many.  New circuits are limited per minute.  A new epoch
-    closes everything.
+    not at once when there are too many.  New circuits are limited per minute.
+
+    A new epoch makes all there is useless: nobody can have a key again that something is
+    bound to, and what carries no name is closed.  Bound connections end as if they were
+    not used any more; if they ended together, their servers would know whose were one
+    client's, just when that client wants to be another.
 
 Invariants
     * A session is in exactly one place: clean, bound to one key, or reserved for our own
@@ -28,39 +32,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
-from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
+from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.electrum_health import Scores
+from isoproxy.names.electrum_opener import Dials, Opener
 from isoproxy.names.electrum_rates import OpenRate
-from isoproxy.names.electrum_session import (
-    LOOKUP_LINE,
-    MAX_SYNC_LINE,
-    ElectrumSession,
-    ServerRefused,
-)
-from isoproxy.names.electrum_tls import NotVouchedFor, TlsPolicy
+from isoproxy.names.electrum_session import MAX_SYNC_LINE, ElectrumSession, ServerRefused
+from isoproxy.names.electrum_tls import TlsPolicy
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
-from isoproxy.target import Target
 
 _LEAST_LIFE_S: Final = 5.0
 """A bound connection is not closed to make room before it can have been used."""
-
-
-class Dials(Protocol):
-    """The part of the Tor dialer that is needed here."""
-
-    async def connect(
-        self, key: IsolationKey, purpose: Purpose, target: Target, *, timeout: float | None = None
-    ) -> socket.socket:
-        """A connected, non-blocking socket; raises DialError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +110,10 @@ class ServerPool:
         tls: TlsPolicy,
         settings: PoolSettings | None = None,
     ) -> None:
-        self._dialer = dialer
         self._isolator = isolator
-        self._network = network
-        self._tls = tls
         self.scores = scores
         self.settings = settings or PoolSettings()
+        self._opener = Opener(dialer, isolator, network, tls, self.settings.open_timeout)
         self._slots = {server.label: _Slot(server) for server in scores.servers}
         self._bound: OrderedDict[tuple[IsolationKey, str], _Bound] = OrderedDict()
         self._binding: dict[tuple[IsolationKey, str], asyncio.Task[ElectrumSession]] = {}
@@ -138,7 +124,7 @@ class ServerPool:
         self._rng = random.SystemRandom()
         self._rate: OpenRate | None = None
         self._closed = False
-        self._leave = isolator.on_new_epoch(self.drop_all)
+        self._leave = isolator.on_new_epoch(self.drop_nameless)
 
     # -- for look-ups ----------------------------------------------------------
 
@@ -218,21 +204,27 @@ class ServerPool:
         for place in [place for place in self._bound if place[0] == key]:
             self._bound.pop(place).session.close()
 
-    def drop_all(self) -> None:
-        """Close every connection, clean ones too: nothing of an old epoch is used again.
+    def drop_nameless(self) -> None:
+        """Close the connections that carry no name: clean ones, and those of our upkeep.
 
-        New ones are not opened right behind them, which would tie the new epoch's first key
-        at a server to those that were there before.
+        New ones are not opened right behind them, which would tie the next epoch's first
+        key at a server to those that were there before.
         """
-        for session in list(self._sessions()):
-            session.close()
         now = asyncio.get_running_loop().time()
         for slot in self._slots.values():
+            for session in slot.clean:
+                session.close()
             slot.clean.clear()
             slot.owed = [now + self._a_while() for _ in range(self.settings.clean)]
-        self._bound.clear()
+        for session in self._reserved:
+            session.close()
         self._reserved.clear()
         self._wake.set()
+
+    def _drop_bound(self) -> None:
+        for bound in self._bound.values():
+            bound.session.close()
+        self._bound.clear()
 
     def nudge(self) -> None:
         """Look now for what is due."""
@@ -262,7 +254,8 @@ class ServerPool:
         self._closed = True
         self._leave()
         sessions = list(self._sessions())
-        self.drop_all()
+        self.drop_nameless()
+        self._drop_bound()
         for slot in self._slots.values():
             _fail(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN), len(slot.queue))
         for task in self._tasks:
@@ -364,7 +357,7 @@ class ServerPool:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            session = await self._dial(slot.server)
+            session = await self._opener.open(slot.server)
         except IsoproxyError as error:
             if error.kind is ErrorKind.STALE_KEY:
                 return  # the epoch changed meanwhile: no fault of the server's
@@ -378,33 +371,6 @@ class ServerPool:
         finally:
             slot.opening -= 1
             self._wake.set()
-
-    async def _dial(self, server: Server) -> ElectrumSession:
-        key = self._isolator.own_key("name server connection")
-        timeout = self.settings.open_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                try:
-                    streams = await self._open_streams(key, server)
-                except NotVouchedFor:
-                    streams = await self._open_streams(key, server)
-        except TimeoutError:
-            raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
-        session = await ElectrumSession.start(
-            *streams, self._network, max_line=LOOKUP_LINE, timeout=timeout
-        )
-        if not self._isolator.is_current(key):
-            session.close()
-            raise DialError(kind=ErrorKind.STALE_KEY)
-        return session
-
-    async def _open_streams(
-        self, key: IsolationKey, server: Server
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        sock = await self._dialer.connect(
-            key, name_purpose(server.label), server.target, timeout=self.settings.open_timeout
-        )
-        return await self._tls.open(sock, server)
 
     def _ping(self, now: float) -> None:
         alive = {session for session in self._sessions() if not session.closed.is_set()}

@@ -3,8 +3,11 @@
     onion service           encrypted, no check of the name: the address authenticates
     a pin in the list       the certificate's SHA-256 must be the pin
     otherwise               a certificate authority vouches for it, or else, unless one
-                            did before, it is the certificate this server showed first
-                            (both kept in the state directory)
+                            did before, it is the certificate that this server showed at
+                            first, over two circuits (both kept in the state directory)
+
+At the first contact an exit could show a certificate of its own.  So one that no authority
+vouches for is kept only when a second connection, which has another circuit, shows the same.
 
 A name's value is proven by work, whoever carries it; TLS keeps the exit from reading and
 withholding, not from forging.
@@ -47,13 +50,13 @@ class CertificateRefused(DialError):
 
 
 class NotVouchedFor(CertificateRefused):
-    """No authority vouches for the certificate; a second connection is judged by a pin,
-    or by what it shows if there is none yet."""
+    """No authority vouches for the certificate, or it was not seen twice yet; what comes of
+    it depends on a further connection, over another circuit."""
 
 
 class PinStore:
-    """Certificates that servers without an authority showed first, by host:port, and which
-    servers an authority vouched for.
+    """Certificates that servers without an authority showed at first, by host:port, and
+    which servers an authority vouched for.
 
     `directory` None keeps them in memory.
     """
@@ -129,13 +132,15 @@ class TlsPolicy:
         self._checking: ssl.SSLContext | None = None
         self._encrypting = _context(authorities=False)
         self._unvouched: set[str] = set()
+        self._shown: dict[str, bytes] = {}  # once, by servers without a pin
 
     async def open(
         self, sock: socket.socket, server: Server
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Streams over the connected `sock`, which is closed on failure.
 
-        Raises DialError; after NotVouchedFor a new connection is worth a try.
+        Raises DialError; after NotVouchedFor a new connection over another circuit is worth
+        a try, and once more after that.
         """
         if not server.tls:
             return await asyncio.open_connection(sock=sock, limit=_LIMIT)
@@ -163,11 +168,14 @@ class TlsPolicy:
         except BaseException:
             sock.close()
             raise
-        if not by_authority and not self._is_acceptable(writer, server, pin):
+        try:
+            if by_authority:
+                self._pins.remember_authority(server)
+            else:
+                self._judge(writer, server, pin)
+        except CertificateRefused:
             writer.transport.abort()
-            raise CertificateRefused
-        if by_authority:
-            self._pins.remember_authority(server)
+            raise
         return reader, writer
 
     async def _authorities(self) -> ssl.SSLContext:
@@ -176,19 +184,25 @@ class TlsPolicy:
             self._checking = await asyncio.to_thread(_context, authorities=True)
         return self._checking
 
-    def _is_acceptable(
-        self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None
-    ) -> bool:
+    def _judge(self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None) -> None:
+        """Raises CertificateRefused unless the certificate shown is the right one."""
         if pin is None and server.target.is_onion:
-            return True
+            return
         tls = writer.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         if not certificate:
-            return False
+            raise CertificateRefused
+        pin = pin or self._pins.get(server)  # one may have come since this connection began
         digest = hashlib.sha256(certificate).digest()
-        if pin is None:
-            if self._pins.is_vouched_for(server):
-                return False  # since this connection began
-            self._pins.remember(server, digest)
-            return True
-        return digest == pin
+        if pin is None and not self._pins.is_vouched_for(server):
+            self._show(server, digest)
+        elif digest != pin:
+            raise CertificateRefused
+
+    def _show(self, server: Server, digest: bytes) -> None:
+        """Keep a certificate that was shown twice in a row; raises NotVouchedFor else."""
+        if self._shown.get(server.label) != digest:
+            self._shown[server.label] = digest
+            raise NotVouchedFor
+        del self._shown[server.label]
+        self._pins.remember(server, digest)

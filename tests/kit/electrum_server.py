@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ class ElectrumServer:
         delay: float = 0.0,
         host: str = "127.0.0.1",
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.chain = chain
         self.lie = lie
@@ -65,6 +67,7 @@ class ElectrumServer:
         self.delay = delay
         self.host = host
         self.port = port
+        self.tls = tls
         self.requests: list[tuple[str, list[Any]]] = []
         self.connections = 0
         self._names: dict[str, list[tuple[str, str]]] = {}
@@ -72,7 +75,9 @@ class ElectrumServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> ElectrumServer:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 20)
+        self._server = await asyncio.start_server(
+            self._serve, self.host, self.port, limit=1 << 20, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -16,6 +16,7 @@ from isoproxy.target import Target
 from stemns_plugin.services import Services
 from stemns_plugin.streams import (
     MAX_LOOKUPS,
+    MAX_LOOKUPS_OF_ONE,
     MAX_REMEMBERED,
     Abandon,
     Action,
@@ -489,10 +490,30 @@ def test_lookups_under_way_are_bounded() -> None:
     tor = _Tor()
     for number in range(MAX_LOOKUPS + 1):
         tor.listed[number] = b"%d NEW 0 a.bit:80" % number
+        client = number // MAX_LOOKUPS_OF_ONE
+        tor.say(b"650 STREAM %d NEW 0 a.bit:80 SOURCE_ADDR=192.0.2.%d:5" % (number, client))
         tor.say(b"650 STREAM %d CONTROLLER_WAIT 0 a.bit:80" % number)
     actions = tor.look()
     assert len(looked_up(actions)) == MAX_LOOKUPS
     assert actions[-1] == Close(MAX_LOOKUPS, CloseReason.TIMEOUT)
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_one_client_leaves_room_for_others(certain: bool) -> None:
+    tor = _Tor()
+    for number in range(MAX_LOOKUPS_OF_ONE + 1):
+        tor.listed[number] = b"%d NEW 0 a.bit:80" % number
+        if certain:
+            tor.say(b"650 STREAM %d NEW 0 a.bit:80 SOURCE_ADDR=192.0.2.1:5" % number)
+        tor.say(b"650 STREAM %d CONTROLLER_WAIT 0 a.bit:80" % number)
+    actions = tor.look()
+    assert len(looked_up(actions)) == MAX_LOOKUPS_OF_ONE
+    assert actions[-1] == Close(MAX_LOOKUPS_OF_ONE, CloseReason.TIMEOUT)
+    assert looked_up(tor.new(MAX_LOOKUPS, b"a.bit:80", source=b"192.0.2.2:5")) == ["a.bit"]
+    tor.streams.on_failed(0, ErrorKind.NAME_ABSENT)
+    del tor.listed[MAX_LOOKUPS_OF_ONE]
+    again = b"192.0.2.1:5" if certain else b"192.0.2.3:5"
+    assert looked_up(tor.new(MAX_LOOKUPS + 1, b"a.bit:80", source=again)) == ["a.bit"]
 
 
 def test_hints_beyond_the_limit_make_it_look_at_everything(

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from isoproxy.bitcoin import gateway as module
+from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.gateway import (
     GATEWAY_ISOLATION,
     Gateway,
@@ -16,8 +17,9 @@ from isoproxy.bitcoin.gateway import (
     check_learned,
     client_field,
 )
-from isoproxy.bitcoin.ledger import Ledger
+from isoproxy.bitcoin.ledger import Ledger, Outcome
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
+from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
@@ -228,6 +230,21 @@ async def test_v1_of_another_network_than_the_gateways_is_not_relayed() -> None:
     await task
     client.close()
     peer.close()
+
+
+async def test_v1_of_an_unknown_network_is_relayed_only_where_plaintext_may_leave() -> None:
+    hello = b"\x01\x02\x03\x04" + HELLO[4:]
+    for fallback, passed in ((Fallback.NEVER, b""), (Fallback.ONION_ONLY, hello)):
+        world = World(GatewaySettings(peer=ONION))
+        world.gateway.bridging = BridgeSettings(fallback)
+        client, task = await world.serve(hello)
+        peer = await world.peers.get()
+        got = await receive_exactly(peer, len(hello)) if passed else await receive(peer)
+        assert got == passed
+        client.close()
+        await task
+        assert world.ledger.totals().outcomes[Outcome.REFUSED] == (not passed)
+        peer.close()
 
 
 async def test_a_redirected_client_goes_where_it_was_going(

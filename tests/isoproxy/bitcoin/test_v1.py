@@ -72,6 +72,21 @@ def test_detects_every_network_byte_by_byte(network: Network) -> None:
         assert detect(bytes(wrong)) is Detected.NOT_V1
 
 
+def test_closed_networks_tell_other_networks_from_what_is_no_v1() -> None:
+    networks = KNOWN_NETWORKS.as_all()
+    hello = b"\x01\x02\x03\x04" + encode(MAINNET, VERSION, version_payload())[4:]
+    for size in range(16):
+        assert detect(hello[:size], networks) is Detected.NEED_MORE
+    assert detect(hello[:16], networks) is Detected.FOREIGN
+    assert detect(hello, networks.with_networks([])) is Detected.FOREIGN
+    assert detect(hello) is Detected.NOT_V1
+    assert detect(encode(MAINNET, VERSION, b""), networks) is MAINNET
+    for position in range(4, 16):
+        wrong = bytearray(hello[: position + 1])
+        wrong[position] ^= 0xA5
+        assert detect(bytes(wrong), networks) is Detected.NOT_V1
+
+
 @given(st.binary(max_size=40))
 def test_detection_never_fails(first: bytes) -> None:
     assert detect(first) in {Detected.NOT_V1, Detected.NEED_MORE} or first[4:16] == VERSION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from isoproxy.bitcoin.bridge import BridgeSettings
+from isoproxy.bitcoin.ledger import Outcome
 from isoproxy.bitcoin.options import Deadlines, Fallback
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
@@ -133,6 +135,41 @@ async def test_v1_never_leaves_in_plaintext(hesitation: float) -> None:
         assert len(received) == 1
         assert b"version" not in received[0]
         assert VERSION[:4] not in received[0]
+
+
+@pytest.mark.parametrize("hesitation", [0, 0.5])
+@pytest.mark.parametrize("piece", [1, 4, 16, len(VERSION)])
+async def test_v1_of_an_unknown_network_never_leaves_either(hesitation: float, piece: int) -> None:
+    received: list[bytes] = []
+    hello = b"\x01\x02\x03\x04" + VERSION[4:]
+
+    async def listens(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        received.append(server.leftover + await reader.read())
+
+    async with SocksPort(listens) as port, front_end(port, Fallback.NEVER) as front:
+        reader, writer = await ask(front, REQUEST)
+        await asyncio.sleep(hesitation)
+        for start in range(0, len(hello), piece):
+            writer.write(hello[start : start + piece])
+            await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+        writer.close()
+        await until(lambda: bool(received))
+        assert received == [b""]
+        assert front.p2p is not None
+        assert front.p2p.ledger.totals().outcomes == {Outcome.REFUSED: 1}
+
+
+async def test_v1_of_an_unknown_network_passes_where_plaintext_may() -> None:
+    hello = b"\x01\x02\x03\x04" + VERSION[4:]
+    async with SocksPort() as port, front_end(port, Fallback.ONION_ONLY) as front:
+        reader, writer = await ask(front, REQUEST + hello)
+        assert await reader.readexactly(len(hello)) == hello
+        await leave(writer)
 
 
 async def test_no_v1_reaches_a_peer_that_spoke_first() -> None:

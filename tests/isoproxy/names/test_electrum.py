@@ -19,7 +19,7 @@ from isoproxy.names.network import REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.names.servers import Server, parse_server
 from isoproxy.names.transaction import double_sha256
 from tests.kit.direct_dialer import DirectDialer
-from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
+from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, merkle_tree, recorded_answers
 from tests.kit.namecoin.mining import serialise
 
@@ -400,6 +400,24 @@ async def test_a_lie_is_caught_and_others_save_the_look_up(lie: Lie) -> None:
         assert bench.servers[0].label not in answer.servers
 
 
+async def test_a_lie_to_one_key_does_not_end_what_another_key_asks_over_its_connection() -> None:
+    """The server would learn that both are one client's."""
+    liar = ElectrumServer(CHAIN)
+    settings = replace(SETTINGS, quorum=1)
+    async with running(
+        liar, *(ElectrumServer(CHAIN) for _ in range(3)), settings=settings
+    ) as bench:
+        other, server = bench.isolator.own_key("another user"), bench.servers[0]
+        await bench.client.pool.session(other, server)
+        await make_first(bench, 0)
+        liar.lie = LIES["forged merkle branch"]
+        await bench.lookup()
+        assert bench.lies(0) == 1
+        liar.lie = honest
+        answer = await bench.client.lookup(NAME, other)
+        assert answer.servers == (server.label,)
+
+
 async def make_first(bench: Bench, number: int) -> None:
     """Have the others look slow, so that this server is asked."""
     for other, server in enumerate(bench.servers):
@@ -537,7 +555,7 @@ async def test_one_dead_one_slow_one_lying_and_everybody_is_answered_in_time() -
     )
     async with running(*servers, settings=settings) as bench:
         bench.dialer.dead.add(bench.servers[4].label)
-        bench.client.pool.drop_all()
+        bench.client.pool.drop_nameless()
         names = [name for name, said in ANSWERS.items() if said.get("expired") is False]
         keys = [bench.isolator.own_key(str(n)) for n in range(8)]
         jobs = [(names[n % len(names)], keys[n % len(keys)]) for n in range(80)]

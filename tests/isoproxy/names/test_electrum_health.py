@@ -1,8 +1,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
-from isoproxy.names.electrum_health import LAST_RETRY_S, LIE_S, SUSPICION_S, Scores
+import pytest
+
+from isoproxy.isolation import Isolator
+from isoproxy.names.electrum_health import (
+    LAST_RETRY_S,
+    LIE_S,
+    SUSPICION_S,
+    KeyScores,
+    Scores,
+)
 from isoproxy.names.servers import Server, parse_server
 
 ONION = parse_server(f"{'a' * 56}.onion:50001:t")
@@ -24,7 +34,45 @@ def test_onion_services_first_then_at_random() -> None:
 def test_what_a_key_already_uses_comes_before_its_equals() -> None:
     table = scores(A, B, C)
     for _ in range(20):
-        assert table.ranked(0, prefer=[C.label])[0] is C
+        assert table.ranked(0, bound=[C.label])[0] is C
+
+
+FOUND_OUT: list[Callable[[Scores], None]] = [
+    lambda table: table.lied(A, 0.0),
+    lambda table: table.failed(A, 0.0),
+    lambda table: table.is_suspect(A, 0.0),
+    lambda table: table.was_slow(A, 30.0),
+]
+
+
+@pytest.mark.parametrize("find_out", FOUND_OUT, ids=["lied", "failed", "suspect", "slow"])
+def test_what_others_found_out_counts_for_whom_has_no_connection_there(
+    find_out: Callable[[Scores], None],
+) -> None:
+    isolator, common = Isolator(), scores(A, B)
+    keys = KeyScores(common)
+    one, two = (keys.of(isolator.own_key(name)) for name in ("one", "two"))
+    for by in (one, common):
+        find_out(by)
+        assert two.choose(1.0) == common.choose(1.0) == [B, A]
+        for _ in range(20):
+            assert two.choose(1.0, bound=[A.label]) == [A, B]
+    assert one.choose(1.0, bound=[A.label]) == [B, A]
+
+
+def test_of_keys_only_so_many_are_remembered_and_none_after_a_new_epoch() -> None:
+    isolator = Isolator()
+    keys = KeyScores(scores(A, B), max_keys=2)
+    first, second, third = (isolator.own_key(name) for name in ("one", "two", "three"))
+    keys.of(first).lied(A, 0.0)
+    keys.of(second).lied(B, 0.0)
+    assert keys.of(first).of(A).lies == 1
+    keys.of(third)
+    assert len(list(keys)) == 2
+    assert keys.of(first).of(A).lies == 1
+    assert keys.of(second).of(B).lies == 0
+    keys.forget()
+    assert not list(keys)
 
 
 def test_failures_wait_longer_each_time_and_success_forgives() -> None:

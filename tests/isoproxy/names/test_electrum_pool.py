@@ -12,6 +12,7 @@ from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Credentials, Isolator
 from isoproxy.names.electrum_health import Scores
 from isoproxy.names.electrum_pool import PoolSettings, ServerPool
+from isoproxy.names.electrum_session import ElectrumSession
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
 from isoproxy.names.network import REGTEST
 from isoproxy.names.servers import Server, parse_server
@@ -133,7 +134,7 @@ async def test_a_dead_server_fails_at_once_and_is_left_alone() -> None:
     async with running(ElectrumServer(CHAIN), ElectrumServer(CHAIN)) as bench:
         dead = bench.servers[0]
         bench.dialer.dead.add(dead.label)
-        bench.pool.drop_all()
+        bench.pool.drop_nameless()
         with pytest.raises(DialError):
             async with asyncio.timeout(1.0):
                 await bench.pool.session(bench.isolator.own_key("x"), dead)
@@ -142,23 +143,45 @@ async def test_a_dead_server_fails_at_once_and_is_left_alone() -> None:
         await bench.pool.session(bench.isolator.own_key("x"), bench.servers[1])
 
 
-async def test_a_new_epoch_closes_everything_and_old_keys_open_nothing() -> None:
+async def test_of_an_old_epoch_nothing_can_be_had_again() -> None:
     async with running(ElectrumServer(CHAIN)) as bench:
         server, pool = bench.servers[0], bench.pool
         key = bench.isolator.own_key("one")
-        bound, reserved = await pool.session(key, server), await pool.reserve(server)
+        await pool.session(key, server)
+        reserved = await pool.reserve(server)
         await until(lambda: pool.counts()[0] == 2)
         before = len(bench.dialer.credentials)
         bench.isolator.new_epoch()
-        assert bound.closed.is_set()
         assert reserved.closed.is_set()
-        assert pool.counts() == (0, 0, 0)
+        assert pool.counts() == (0, 1, 0)
         with pytest.raises(DialError) as failed:
             await pool.session(key, server)
         assert failed.value.kind is ErrorKind.STALE_KEY
         await until(lambda: pool.counts()[0] == 2)
         credentials = [pair(item) for item in bench.dialer.credentials]
         assert not set(credentials[:before]) & set(credentials[before:])
+
+
+@pytest.mark.virtual_clock
+async def test_a_new_epoch_does_not_show_servers_which_connections_were_one_clients() -> None:
+    server, loop = ElectrumServer(CHAIN), asyncio.get_running_loop()
+    ends: list[float] = []
+
+    async def watch(session: ElectrumSession) -> None:
+        await session.closed.wait()
+        ends.append(loop.time())
+
+    async with running(server, settings=PoolSettings(clean=1)) as bench:
+        keys = [bench.isolator.own_key(str(n)) for n in range(4)]
+        sessions = [await bench.pool.session(key, bench.servers[0]) for key in keys]
+        began = loop.time()
+        async with asyncio.TaskGroup() as group:
+            for session in sessions:
+                group.create_task(watch(session))
+            bench.isolator.new_epoch()
+    # as if none had been used any more, each at a time of its own
+    assert 800.0 < min(ends) - began < max(ends) - began < 1000.0
+    assert min(later - before for before, later in pairwise(sorted(ends))) > 0.0
 
 
 async def test_upkeep_never_uses_a_connection_that_carried_a_name() -> None:

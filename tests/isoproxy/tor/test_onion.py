@@ -141,7 +141,7 @@ async def test_a_key_file_is_made_once_and_kept(tmp_path: Path) -> None:
         assert adds(tor) == [NEW, AGAIN]
     assert read_key(file) == KEY
     assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
-    assert sorted(os.listdir(tmp_path)) == ["c", "key"]
+    assert set(os.listdir(tmp_path)) - {"c"} == {"key"}  # asyncio removes sockets from 3.13 on
 
 
 async def test_a_key_that_another_one_stored_meanwhile_is_used(tmp_path: Path) -> None:
