@@ -120,10 +120,12 @@ class Responder:
         self, query: Query, client: bytes, key: IsolationKey, limit: int
     ) -> tuple[bytes, bool]:
         """The response for `client`, at most `limit` bytes, and whether it may be kept."""
+        policy = self._policy
         try:
             resolver = self._resolver_of(client)
             answer = await resolver.explore(key, lambda walk: self._answer(query, walk))
-            return render(query, answer, self._signer, limit), answer.whole
+            may_be_kept = answer.whole and self._policy is policy
+            return render(query, answer, self._signer, limit), may_be_kept
         except IsoproxyError as error:
             return bare_response(query, OUTCOMES[error.kind].rcode), False
         except Exception as error:
