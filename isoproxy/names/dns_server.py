@@ -11,7 +11,8 @@ Theory of operation
 Invariants
     Memory is bounded: MAX_PENDING queries under way, MAX_CONNECTIONS connections with
     MAX_PIPELINED queries each, of one client at most a quarter of either.  What is too
-    much is dropped (UDP) or refused (TCP).
+    much is dropped (UDP) or refused (TCP); an idle connection makes room for a client
+    that has fewer.
     A UDP answer that goes beyond this machine is at most three times as long as its
     query: a forged sender's address wins nothing.  More comes over TCP.
     Neither names nor clients are logged.
@@ -76,6 +77,7 @@ class DnsServer:
         self._pending: Final[Counter[bytes]] = Counter()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._connections: Final[dict[asyncio.Task[None], bytes]] = {}
+        self._busy: Final[set[asyncio.Task[None]]] = set()
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self.endpoint = settings.endpoint
@@ -183,9 +185,7 @@ class DnsServer:
         task = asyncio.current_task()
         assert task is not None
         client = _client_of(writer)
-        of_client = list(self._connections.values()).count(client or b"")
-        full = len(self._connections) >= MAX_CONNECTIONS or of_client >= MAX_CONNECTIONS // 4
-        if client is None or full:
+        if client is None or not self._make_room(client):
             writer.close()
             return
         self._connections[task] = client
@@ -194,8 +194,32 @@ class DnsServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # gone, silent for too long, or we are closing
         finally:
-            del self._connections[task]
+            self._connections.pop(task, None)
+            self._busy.discard(task)
             writer.close()
+
+    def _make_room(self, client: bytes) -> bool:
+        """Whether one more connection of `client` may stay.
+
+        Where all are taken, the oldest on which nothing is under way goes, of whoever has
+        most of them: else a few addresses could keep everybody out by being silent.
+        """
+        counts = Counter(self._connections.values())
+        if counts[client] >= MAX_CONNECTIONS // 4:
+            return False
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        idle = {
+            task: counts[other]
+            for task, other in self._connections.items()
+            if task not in self._busy and counts[other] > counts[client] + 1
+        }
+        if not idle:
+            return False
+        task = max(idle, key=idle.__getitem__)
+        del self._connections[task]
+        task.cancel()
+        return True
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: bytes
@@ -219,6 +243,14 @@ class DnsServer:
     ) -> None:
         """Start to answer what comes, in `tasks`, up to the first message that is no query."""
         slots = asyncio.Semaphore(MAX_PIPELINED)
+        connection = asyncio.current_task()
+        assert connection is not None
+
+        def done(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not tasks:
+                self._busy.discard(connection)
+
         while True:
             length = await _length(reader, tasks)
             async with asyncio.timeout(IDLE_S):
@@ -236,7 +268,8 @@ class DnsServer:
                 continue
             task = self._spawn(self._answer_stream(query, client, writer, slots), client)
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            self._busy.add(connection)
+            task.add_done_callback(done)
 
     def _refused_stream(self, query: Query, client: bytes) -> bytes | None:
         """The response where nothing is resolved."""

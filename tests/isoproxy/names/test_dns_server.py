@@ -22,6 +22,7 @@ from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.dns_server import DnsServer
 from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.names.dns_kit import World, lines, question, rcode, serving, world
+from tests.kit.waiting import until
 
 PLAIN = ["plain.bit. A 192.0.2.1", "plain.bit. A 192.0.2.2"]
 
@@ -312,12 +313,33 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 opened.append(await asyncio.open_connection(host, port, local_addr=client))
                 await asyncio.sleep(0.02)
         for place, (reader, _) in enumerate(opened):
-            if place in (2, 5, 8, 11, 12):
+            if place in (0, 2, 5, 8, 11):  # the first made room for the last
                 assert await reader.read() == b""
             else:
                 assert not reader.at_eof()
         for _, writer in opened:
             writer.close()
+
+
+async def test_only_silent_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
+    here = world(delay=0.5)
+    async with serving(here) as server:
+        host, port = server.endpoint.host, server.endpoint.port
+        opened = []
+        for place in range(8):
+            local = (f"127.0.0.{2 + place // 2}", 0)
+            opened.append(await asyncio.open_connection(host, port, local_addr=local))
+            if place < 7:
+                opened[-1][1].write(framed(question("plain.bit", "A")))
+        await until(lambda: here.backend.under_way == 4)
+        await asyncio.sleep(0.05)
+        assert lines((await tcp(server, question("plain.bit", "A"))).answer) == PLAIN
+        assert await opened[7][0].read() == b""
+        for reader, writer in opened[:7]:
+            assert lines((await next_message(reader)).answer) == PLAIN
+            writer.close()
+        opened[7][1].close()
 
 
 async def test_queries_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
