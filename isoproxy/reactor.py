@@ -32,10 +32,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import math
 import os
 import select
 import selectors
+import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Context
@@ -64,6 +68,12 @@ class Handler(Protocol):
 
     def on_events(self, fd: int, events: int) -> None:
         """Something changed at `fd`; `events` is an epoll mask."""
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes sent that the other end's machine has not taken yet; over a unix socket those
+    (and what the kernel needs to keep them) that the other end has not read."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 Dispatch = Callable[[int, int], None]

@@ -126,7 +126,9 @@ class LineSplitter:
             rest = (self._rest if self._cut else rest)[:MAX_LINE]
             self._cut = True
         self._rest = rest
-        return [line[:MAX_LINE].removesuffix(b"\r") for line in lines]
+        return [
+            line.removesuffix(b"\r") if len(line) < MAX_LINE else line[:MAX_LINE] for line in lines
+        ]
 
 
 def parse_command(line: bytes) -> Command | None:

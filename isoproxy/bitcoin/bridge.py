@@ -30,7 +30,7 @@ from typing import Final
 
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
-from isoproxy.bitcoin.pump import pump
+from isoproxy.bitcoin.pump import part, pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
 from isoproxy.bitcoin.v1 import HEADER_LENGTH
 from isoproxy.errors import ErrorKind, IsoproxyError
@@ -144,6 +144,8 @@ async def bridge(
     """
     try:
         flow.ended = await _carry(client, first, peer, dial, flow, settings, proven)
+        peer.close()
+        await part(client, settings.deadlines.linger)
         return flow.ended
     finally:
         client.close()
@@ -240,6 +242,8 @@ async def relay(
     plain = flow.plain = Relay(now=now, deadlines=deadlines, refused=refused)
     try:
         flow.ended = await pump(plain, client, peer, linger=deadlines.linger, from_client=first)
+        peer.close()
+        await part(client, deadlines.linger)
         return flow.ended
     finally:
         client.close()

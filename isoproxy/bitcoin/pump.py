@@ -12,19 +12,26 @@ Theory of operation
 
     At the end of one side (closed, reset, or broke its protocol) nothing more is read;
     what was already converted is still delivered, within `linger` seconds.
+
+    A socket that is closed with unread bytes in it resets its connection, which destroys
+    what the other end has not taken yet.  `part` reads on until it has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
 from typing import Final
 
 from isoproxy.bitcoin.translator import Converter, Ending, Side
 from isoproxy.errors import RemoteProtocolError
+from isoproxy.reactor import unsent
 
 _TRIM_S: Final = 30.0
+_LOOK_AGAIN_S: Final = 0.1
+_DISCARDED_AT_A_TIME: Final = 1 << 16
 
 
 class _End:
@@ -206,3 +213,23 @@ async def pump(
     no_delay(peer)
     assert math.isfinite(linger)
     return await _Pump(converter, client, peer, linger).run(from_client, from_peer)
+
+
+async def part(sock: socket.socket, seconds: float) -> None:
+    """Announce the end, and return when all has arrived, at most `seconds` later.
+
+    What still comes from the other end is thrown away.  A unix socket needs none of this:
+    what it was given is there to be read, whatever becomes of it.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError, TimeoutError):
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(seconds):
+            while unsent(sock):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        if not await loop.sock_recv(sock, _DISCARDED_AT_A_TIME):
+                            return
+                await asyncio.sleep(0)

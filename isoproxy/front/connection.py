@@ -26,6 +26,7 @@ from isoproxy.front.farewell import Farewell
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Direction, Relay
 from isoproxy.front.session import Answer, Session, Wish
+from isoproxy.front.tail import Tail
 from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.names.answer import Want
 from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE
@@ -63,6 +64,7 @@ class Connection:
         "_session",
         "_sock",
         "_spoke",
+        "_tail",
         "_target",
         "_task",
         "client",
@@ -96,6 +98,7 @@ class Connection:
         self._readable = True
         self._ending = False
         self._farewell: Farewell | None = None
+        self._tail: Tail | None = None
         front.deadlines.set(self, front.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
 
@@ -347,6 +350,7 @@ class Connection:
                 upstream, self._sock, dial.leftover, readable=dial.readable, ending=dial.ending
             ),
             self._relayed,
+            self._left_by_tor,
         )
         self.relay.run()
 
@@ -360,7 +364,13 @@ class Connection:
         flow = self.flow = Flow(wish.key, target)
         self._start(p2p.carry(self._sock, early, upstream, flow, self.client or b""))
 
+    def _left_by_tor(self) -> None:
+        assert self.relay is not None
+        self._tail = Tail(self.listener.front.deadlines, self.relay)
+
     def _relayed(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
         counters = self.listener.front.counters
         counters.bytes_up += self.bytes_up
         counters.bytes_down += self.bytes_down

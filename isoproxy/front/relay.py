@@ -16,6 +16,9 @@ Invariants
     * Half-close is exact: the end of one direction is forwarded as a shutdown of its
       sink, and only when all its bytes are; the relay ends when both directions did.
     * A broken connection is never passed on as an orderly end: the other side is reset.
+    * Where Tor takes no more, what the client still says is read and thrown away until it
+      ends: a socket that is closed with unread bytes in it resets its connection, and that
+      destroys what the client has yet to read.
     * At most one buffer or one pipe of bytes is held per direction.
     * `finished` is called exactly once, after both sockets are closed.
 """
@@ -30,7 +33,7 @@ from collections.abc import Callable
 from typing import Final
 
 from isoproxy.front.pipes import Pipe, PipePool
-from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor
+from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor, unsent
 
 COPY_LIMIT: Final = 1 << 18
 """Bytes of a direction that are copied before it begins to splice."""
@@ -43,7 +46,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class _SinkBroken(Exception):
-    """The sink takes no more, for good."""
+    """The sink takes no more, for good; `__cause__` says why."""
 
 
 class Direction:
@@ -53,18 +56,24 @@ class Direction:
     readable    the source may hold bytes that no event will announce again
     ending      the source may have announced its end: a short read proves nothing
     watched     the reactor reports when the sink takes bytes again
+    drained     a sink that is broken does not end the direction: its source is read on
+    void        the sink is broken, and what the source says goes nowhere
+    reset       the sink said that its connection was reset, and will not say so again
     """
 
     __slots__ = (
+        "drained",
         "ended",
         "ending",
         "moved",
         "pending",
         "pipe",
         "readable",
+        "reset",
         "sink",
         "source",
         "spliced",
+        "void",
         "watched",
         "writable",
     )
@@ -89,6 +98,9 @@ class Direction:
         self.watched = False
         self.ending = ending
         self.ended = False
+        self.drained = False
+        self.void = False
+        self.reset = False
 
     @property
     def idle(self) -> bool:
@@ -120,8 +132,9 @@ class Direction:
         self.readable = not 0 < count < len(_BUFFER)
         try:
             sent = self.sink.send(_BUFFER[:count]) if count else 0
-        except OSError:
+        except OSError as error:
             sent = 0  # full or broken: `pump` finds out which
+            self.reset = isinstance(error, ConnectionResetError)
         self.moved += sent
         self.pending = bytes(_BUFFER[sent:count])
         return not (self.readable or self.pending)
@@ -129,10 +142,14 @@ class Direction:
     def pump(self, pipes: PipePool, last: bool) -> None:
         """Move bytes until something is in the way or the share is used up.
 
-        `last` says that the other direction has ended: both sockets are about to be
-        closed, which announces this end as well.  A sink that is broken ends the
-        direction: nobody is left to read.  A source that is broken raises OSError.
+        `last` says that the other direction has ended, or was reset: both sockets are
+        about to be closed, which announces this end as well.  A sink that is broken ends the
+        direction, unless it is `drained`: nobody is left to read.  A source that is broken
+        raises OSError.
         """
+        if self.void:
+            self._discard()
+            return
         share = SHARE
         try:
             while share > 0 and self.writable and not self.ended:
@@ -141,9 +158,13 @@ class Direction:
                 if not self.readable:
                     return
                 share -= self._splice(pipes) if self.moved >= COPY_LIMIT else self._copy()
-        except _SinkBroken:
+        except _SinkBroken as broken:
             self.release(pipes)
-            self.ended = True
+            self.reset = self.reset or isinstance(broken.__cause__, ConnectionResetError)
+            if self.drained:
+                self.void = self.readable = self.ending = self.writable = True
+            else:
+                self.ended = True
         else:
             if self.ended and not last:
                 with contextlib.suppress(OSError):
@@ -156,6 +177,19 @@ class Direction:
             pipes.give_back(self.pipe)
             self.pipe = None
         self.pending = b""
+
+    def _discard(self) -> None:
+        """Read what nobody is left for."""
+        share = SHARE
+        try:
+            while share > 0:
+                count = self.source.recv_into(_BUFFER)
+                if not count:
+                    self.ended = True
+                    return
+                share -= count
+        except BlockingIOError:
+            self.readable = False
 
     def _flush(self, pipes: PipePool) -> bool:
         """Hand the sink what is held; False when it takes no more."""
@@ -243,15 +277,31 @@ class Direction:
             raise _SinkBroken from error
 
 
+def _nobody() -> None:
+    """Who was told once is told no more."""
+
+
 class Relay:
     """A client's socket and Tor's, joined.
 
     `up` carries the client's bytes, `down` Tor's.  `finished` is called once, when both
-    sockets are closed.  Both must be registered with the reactor; the relay takes them
-    over, and moves nothing before the first event or `run`.
+    sockets are closed; `left` at most once before that, when Tor has ended, the client has
+    been handed all, and has not ended itself.  Both sockets must be registered with the
+    reactor; the relay takes them over, and moves nothing before the first event or `run`.
     """
 
-    __slots__ = ("_finished", "_pipes", "_queued", "_reactor", "_up_fd", "active", "down", "up")
+    __slots__ = (
+        "_finished",
+        "_left",
+        "_pipes",
+        "_queued",
+        "_reactor",
+        "_up_fd",
+        "active",
+        "broken",
+        "down",
+        "up",
+    )
 
     def __init__(
         self,
@@ -260,10 +310,15 @@ class Relay:
         up: Direction,
         down: Direction,
         finished: Callable[[], None],
+        left: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._pipes = pipes
         self._finished: Callable[[], None] | None = finished
+        self._left = left
+        self.broken = False
+        """Tor's end was none in order; the client is told so when it has all."""
+        up.drained = True
         self._queued = False
         self.active = True
         """Set whenever something happened; whoever watches for idleness clears it."""
@@ -299,7 +354,7 @@ class Relay:
                         self._reactor.linger()
                     return
             except OSError:
-                self.abort()
+                self._source_broke(own)
                 return
         if events & (READABLE | PEER_SHUT | BROKEN):
             own.readable = True
@@ -314,16 +369,17 @@ class Relay:
     def run(self) -> None:
         """Move what can be moved in both directions."""
         up, down = self.up, self.down
+        direction = up
         try:
             if not up.idle:
                 up.pump(self._pipes, down.ended)
+            direction = down
             if not down.idle:
-                down.pump(self._pipes, up.ended)
+                down.pump(self._pipes, up.ended or up.reset)
         except OSError:
-            self.abort()
+            self._source_broke(direction)
             return
-        if up.ended and down.ended:
-            self._close()
+        if down.ended and not self._goes_on():
             return
         for direction in (up, down):
             if not direction.writable and not direction.watched:
@@ -332,6 +388,39 @@ class Relay:
         if not self._queued and not (up.idle and down.idle):
             self._queued = True
             self._reactor.again(self, self._up_fd)
+
+    def _source_broke(self, direction: Direction) -> None:
+        """Pass a break on: Tor's when the client has all that came before it."""
+        if direction is self.up:
+            self.abort()
+            return
+        self.down.release(self._pipes)
+        self.down.ended = self.broken = True
+        self.run()
+
+    def _goes_on(self) -> bool:
+        """Tor has ended: whether the client is waited for."""
+        up = self.up
+        if up.reset or self.broken:
+            self.broken = up.void = up.ending = up.writable = True
+            up.release(self._pipes)
+        if (not self.unread()) if self.broken else up.ended:
+            self.finish()
+            return False
+        left, self._left = self._left, _nobody
+        left()
+        return True
+
+    def unread(self) -> int:
+        """Bytes on their way to the client that it has not taken yet."""
+        return unsent(self.down.sink)
+
+    def finish(self) -> None:
+        """End at once, as if both sides had ended: what is on its way arrives."""
+        if self.broken:
+            self.abort()
+        elif self._finished is not None:
+            self._close()
 
     def abort(self) -> None:
         """End at once and reset both connections, so that nobody takes it for an end."""

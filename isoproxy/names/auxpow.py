@@ -49,8 +49,9 @@ from isoproxy.names.transaction import (
 
 HEADER_LENGTH: Final = 80
 AUXPOW_FLAG: Final = 0x100
-MAX_HEADER: Final = 1 << 20
-"""Bytes; a parent's coinbase can be as large as its block, 1 MB without witness."""
+MAX_HEADER: Final = 4_000_000
+"""Bytes; the limit of a block's weight, in which a header counts with its proof.  The witness
+of the parent's coinbase is covered by no hash: whoever passes a block on can add to it."""
 MERGED_MINING_MARKER: Final = b"\xfa\xbe\x6d\x6d"
 _MAX_UNMARKED_OFFSET: Final = 20
 _EAGER_ATTEMPTS: Final = 8

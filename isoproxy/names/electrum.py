@@ -40,8 +40,10 @@ from isoproxy.names.electrum_opener import Dials
 from isoproxy.names.electrum_pool import PoolSettings, ServerPool
 from isoproxy.names.electrum_session import ServerRefused
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
+from isoproxy.names.electrum_wire import AnswerTooLong
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.header_sync import HeaderSync, Progress, SyncSettings
+from isoproxy.names.merkle import Ambiguous
 from isoproxy.names.network import MAINNET, Anchor, Checkpoint, Network
 from isoproxy.names.servers import SHIPPED, Server
 from isoproxy.names.spv import DEFAULT_CONFIRMATIONS, Verdict, combine, expires_in
@@ -254,6 +256,10 @@ class ElectrumBackend:
         except ServerRefused as refusal:
             scores.failed(server, loop.time())
             raise DialError(kind=refusal.kind) from None
+        except (AnswerTooLong, Ambiguous) as neither:
+            self._scores.is_suspect(server, loop.time())
+            self.pool.drop(key, server)
+            raise DialError(kind=neither.kind) from None
         except RemoteProtocolError as lie:
             scores.lied(server, loop.time())
             self.pool.drop(key, server)

@@ -32,7 +32,7 @@ class HistoryItem:
 
 @dataclass(frozen=True, slots=True)
 class TipClaim:
-    """A header that a server says is its newest, with its AuxPoW."""
+    """The 80 bytes of a header that a server says is its newest."""
 
     height: int
     raw: bytes
@@ -100,7 +100,7 @@ def tip_claim(value: object, limit: int) -> TipClaim:
     raw = hex_bytes(claim.get("hex"), limit)
     if len(raw) < HEADER_LENGTH:
         raise RemoteProtocolError("a name server's newest header is too short")
-    return TipClaim(_integer(claim.get("height")), raw)
+    return TipClaim(_integer(claim.get("height")), raw[:HEADER_LENGTH])
 
 
 def header_blob(value: object, limit: int) -> tuple[int, bytes]:

@@ -14,8 +14,9 @@ Theory of operation
 
 Invariants
     `RemoteProtocolError` out of here means that the server was caught: its answer cannot
-    be true of any chain that has our headers.  All else (a refusal, a closed connection,
-    a header we do not have yet) is no lie.
+    be true of any chain that has our headers; except AnswerTooLong and Ambiguous, which the
+    owner of a name can bring about.  All else (a refusal, a closed connection, a header we
+    do not have yet) is no lie.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ from isoproxy.names.electrum_opener import Dials, Opener
 from isoproxy.names.electrum_rates import OpenRate
 from isoproxy.names.electrum_session import MAX_SYNC_LINE, ElectrumSession, ServerRefused
 from isoproxy.names.electrum_tls import TlsPolicy
+from isoproxy.names.electrum_wire import AnswerTooLong
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
 
@@ -361,7 +362,9 @@ class ServerPool:
         except IsoproxyError as error:
             if error.kind is ErrorKind.STALE_KEY:
                 return  # the epoch changed meanwhile: no fault of the server's
-            lied = isinstance(error, RemoteProtocolError) and not isinstance(error, ServerRefused)
+            lied = isinstance(error, RemoteProtocolError) and not isinstance(
+                error, ServerRefused | AnswerTooLong
+            )
             (self.scores.lied if lied else self.scores.failed)(slot.server, loop.time())
             _fail(slot, error, len(slot.queue) if lied or slot.opening == 1 else 1)
         else:

@@ -41,6 +41,8 @@ PROTOCOL: Final = ("1.4", "1.4.3")
 VALUE_PROOF_PROTOCOL: Final = (1, 4, 3)
 LOOKUP_LINE: Final = 1_000_000
 """Bytes of one answer in a look-up; nodes relay transactions of at most 100 kB."""
+TIP_LINE: Final = 2 * MAX_HEADER + LOOKUP_LINE
+"""Bytes of one answer in the handshake, which brings the newest header."""
 MAX_SYNC_LINE: Final = MAX_LINE
 """Bytes of one answer while headers are downloaded."""
 READ_SIZE: Final = 1 << 16
@@ -99,10 +101,11 @@ class ElectrumSession:
         Raises RemoteProtocolError if the server is of no use, DialError if it is gone or
         does not answer within `timeout` seconds.  The stream is closed then.
         """
-        session = cls(reader, writer, max_line)
+        session = cls(reader, writer, max(max_line, TIP_LINE))
         try:
             async with asyncio.timeout(timeout):
                 await session._shake_hands(network)
+            session._wire.max_line = max_line
         except TimeoutError:
             session.close()
             raise DialError(kind=ErrorKind.TTL_EXPIRED) from None

@@ -3,7 +3,9 @@
 Theory of operation
     `Wire` numbers our requests and turns received bytes into `Response`, `Refusal` and
     `Notification` events.  Servers pad lines with blanks to hide their length and answer
-    in any order; both are tolerated, as are notifications nobody asked for.
+    in any order; both are tolerated, as are notifications nobody asked for.  A notification
+    that is too long is passed over: a block's header may be as long as whoever mined or
+    passed it on likes.
 
 Invariants
     * A line is at most `max_line` bytes, JSON at most as deep as the parser's own stack.
@@ -27,6 +29,8 @@ MAX_LINE: Final = 20_000_000
 MAX_REQUEST: Final = 100_000
 """Bytes; servers accept 1 000 000 and ours are far smaller."""
 MAX_OUTSTANDING: Final = 1024
+_HEAD: Final = 256
+"""Bytes from a line's beginning within which it is clear that it is a notification."""
 MAX_PARTS: Final = 100_000
 """Values in one line; a history that fits a look-up's line has a third of that."""
 
@@ -65,6 +69,17 @@ def _no_constant(text: str) -> Never:
     raise ValueError(text)
 
 
+class AnswerTooLong(LimitExceeded):
+    """A line is beyond what is read.
+
+    That proves nothing about the server: whoever owns a name, or mines a block, decides how
+    long an honest answer about it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a name server's line is too long, or has too many parts")
+
+
 class Wire:
     """One connection's codec, as the client.  `max_line` may be changed at any time."""
 
@@ -72,6 +87,7 @@ class Wire:
         self.max_line = max_line
         self._buffer = bytearray()
         self._scanned = 0
+        self._passes_over = False
         self._number = 0
         self._outstanding: set[int] = set()
 
@@ -100,25 +116,35 @@ class Wire:
     def receive(self, data: bytes) -> list[Event]:
         """The events that `data` completes.
 
-        Raises LimitExceeded or RemoteProtocolError; the connection is of no use then.
+        Raises AnswerTooLong or RemoteProtocolError; the connection is of no use then.
         """
         self._buffer += data
         events: list[Event] = []
         start = 0
         while (end := self._buffer.find(b"\n", max(start, self._scanned))) >= 0:
             if end - start > self.max_line:
-                raise LimitExceeded("a name server's line is too long")
-            events.append(self._event(bytes(self._buffer[start:end])))
+                self._pass_over(start)
+            if not self._passes_over:
+                events.append(self._event(bytes(self._buffer[start:end])))
+            self._passes_over = False
             start = end + 1
+        if len(self._buffer) - start > self.max_line:
+            self._pass_over(start)
+        if self._passes_over:
+            start = len(self._buffer)
         del self._buffer[:start]
         self._scanned = len(self._buffer)
-        if len(self._buffer) > self.max_line:
-            raise LimitExceeded("a name server's line is too long")
         return events
+
+    def _pass_over(self, start: int) -> None:
+        """Leave out the line at `start`, which is too long, if nobody waits for it."""
+        if not self._passes_over and b'"method"' not in self._buffer[start : start + _HEAD]:
+            raise AnswerTooLong
+        self._passes_over = True
 
     def _event(self, line: bytes) -> Event:
         if sum(map(line.count, (b",", b"[", b"{"))) > MAX_PARTS:
-            raise LimitExceeded("a name server's line has too many parts")
+            raise AnswerTooLong
         try:
             message = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError):

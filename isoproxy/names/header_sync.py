@@ -45,6 +45,7 @@ from isoproxy.names.electrum_answers import TipClaim
 from isoproxy.names.electrum_pool import ServerPool
 from isoproxy.names.electrum_rates import CostBudget
 from isoproxy.names.electrum_session import ElectrumSession, ServerRefused
+from isoproxy.names.electrum_wire import AnswerTooLong
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.network import Checkpoint
 from isoproxy.names.servers import Server
@@ -57,7 +58,7 @@ _FIRST_FORK_STEP: Final = 8
 _MOST_PER_HEADER: Final = 5000.0
 """Bytes on the wire that are accounted for; padding must not make us wait for hours."""
 _MISCOUNTED: Final = "a name server sent too few headers, or too many"
-_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture)
+_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture, AnswerTooLong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class HeaderSync:
         for _, session in self._sessions.values():
             tip = session.tip
             if tip is not None and tip.height in self.chain:
-                claimed = Header.parse(tip.raw[:80]).block_hash
+                claimed = Header.parse(tip.raw).block_hash
                 if claimed == self.chain.block_hash(tip.height) and not self._ahead():
                     return True
         return False
@@ -343,13 +344,16 @@ class HeaderSync:
                 if count > 0:
                     ranges.append((label, at, count))
                     at += count
-            await self._take_ranges(await self._fetch_ranges(ranges), claims)
+            await self._take_ranges(ranges, await self._fetch_ranges(ranges), claims)
 
     async def _take_ranges(
-        self, outcomes: list[tuple[str, bytes | BaseException]], claims: dict[str, TipClaim]
+        self,
+        ranges: list[tuple[str, int, int]],
+        outcomes: list[tuple[str, bytes | BaseException]],
+        claims: dict[str, TipClaim],
     ) -> None:
         branch = self.chain.branch(self.chain.tip_height)
-        for label, blob in outcomes:
+        for (_, _, count), (label, blob) in zip(ranges, outcomes, strict=True):
             try:
                 if not isinstance(blob, bytes):
                     raise blob
@@ -357,7 +361,7 @@ class HeaderSync:
                     self._adopt(branch)
                     await self._settle_fork(label, claims[label])
                     return
-                await self._append(branch, blob)
+                await self._append(branch, blob, count)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
                 break
@@ -366,10 +370,13 @@ class HeaderSync:
     def _continues(self, branch: Branch, blob: bytes) -> bool:
         return Header.parse(blob[:80]).previous == branch.tip_hash
 
-    async def _append(self, branch: Branch, blob: bytes) -> None:
-        now = int(self._wall_clock())
+    async def _append(self, branch: Branch, blob: bytes, count: int) -> None:
+        """Put what `blob` holds, which must be `count` headers, on top of `branch`."""
+        now, end = int(self._wall_clock()), branch.tip_height + count
         async for mined in self._parse(blob):
             branch.append(mined, now)
+        if branch.tip_height != end:
+            raise RemoteProtocolError(_MISCOUNTED)
 
     def _adopt(self, branch: Branch) -> bool:
         if not branch.outweighs:
@@ -401,15 +408,17 @@ class HeaderSync:
         lowest, step = self.chain.anchor.height + 1, _FIRST_FORK_STEP
         while True:
             start = min(target, max(lowest, self.chain.tip_height + 1 - step))
-            blob = await self._fetch(label, start, min(chunk, target + 1 - start))
+            count = min(chunk, target + 1 - start)
+            blob = await self._fetch(label, start, count)
             if Header.parse(blob[:80]).previous == self.chain.block_hash(start - 1):
                 break
             if start <= lowest:
                 raise RemoteProtocolError("a name server's chain has another trust anchor")
             step *= 4
         branch = self.chain.branch(start - 1)
-        await self._append(branch, blob)
+        await self._append(branch, blob, count)
         while branch.tip_height < target and not branch.outweighs:
             count = min(chunk, target - branch.tip_height)
-            await self._append(branch, await self._fetch(label, branch.tip_height + 1, count))
+            blob = await self._fetch(label, branch.tip_height + 1, count)
+            await self._append(branch, blob, count)
         return branch

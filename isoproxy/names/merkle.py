@@ -29,6 +29,15 @@ from typing import Final
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.names.transaction import double_sha256, is_transaction
 
+
+class Ambiguous(RemoteProtocolError):
+    """A branch is a block's own, maybe, and proves nothing all the same.
+
+    Who gets two transactions of his own into a block side by side can make their node read
+    as a transaction, for a second of computing: it is no proof that a server lies.
+    """
+
+
 MAX_BRANCH: Final = 30
 """Levels; a block with 2**30 transactions cannot exist."""
 HASH_LENGTH: Final = 32
@@ -61,7 +70,7 @@ def transaction_root(txid: bytes, branch: Sequence[bytes], position: int) -> byt
             raise RemoteProtocolError("a position is that of a repeated Merkle node")
         inner = sibling + node if position & 1 else node + sibling
         if is_transaction(inner):
-            raise RemoteProtocolError("an inner node of a Merkle branch is a transaction")
+            raise Ambiguous("an inner node of a Merkle branch is a transaction")
         node = double_sha256(inner)
         position >>= 1
     return node

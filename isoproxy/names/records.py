@@ -337,21 +337,28 @@ def _parsed(
     place: Position,
     problems: list[str],
 ) -> Iterator[_T]:
-    """The entries of one item that are right, repeated ones once; others become problems."""
+    """The entries of one item that are right, repeated ones once; others become problems.
+
+    Only what is right has an equal left out: to Python `true` is equal to 1.
+    """
     try:
         entries = _entries(shape, value)
     except _Wrong as wrong:
         problems.append(f"{item}: the item {wrong}")
         return
+    right: list[Json] = []
     for number, entry in enumerate(entries, 1):
-        if number > 1 and entry in entries[: number - 1]:
+        if entry in right:
             continue
         try:
-            yield parse(entry, place)
+            parsed = parse(entry, place)
         except _Wrong as wrong:
             problems.append(f"{item}: entry {number} {wrong}")
         except UnicodeEncodeError:
             problems.append(f"{item}: entry {number} holds half a character")
+        else:
+            right.append(entry)
+            yield parsed
 
 
 def read_records(items: Mapping[str, Json], place: Position) -> Records:

@@ -21,10 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from isoproxy.errors import RemoteProtocolError
+from isoproxy.errors import LimitExceeded, RemoteProtocolError
 
 MAX_COMPACT_SIZE: Final = 0x02000000
 """Bitcoin Core's MAX_SIZE: no count or length on the wire is larger."""
+
+MAX_STRIPPED: Final = 1_000_000
+"""Bytes of a block, and so of a transaction, without its witness."""
 
 T = TypeVar("T")
 
@@ -129,23 +132,30 @@ def _read_output(data: bytes, offset: int) -> tuple[TxOutput, int]:
 
 
 def _read_list(
-    data: bytes, offset: int, item: Callable[[bytes, int], tuple[T, int]]
+    data: bytes, offset: int, item: Callable[[bytes, int], tuple[T, int]], limit: int
 ) -> tuple[tuple[T, ...], int]:
     count, offset = read_compact_size(data, offset)
     items = []
     for _ in range(count):
         value, offset = item(data, offset)
+        if offset > limit:
+            raise LimitExceeded("a transaction is longer than a block can be")
         items.append(value)
     return tuple(items), offset
 
 
 def _skip_witness(data: bytes, offset: int, inputs: int) -> int:
-    empty = True
+    empty, available = True, len(data)
     for _ in range(inputs):
         count, offset = read_compact_size(data, offset)
         for _ in range(count):
             empty = False
-            _, offset = _read_script(data, offset, 0)
+            if offset < available and data[offset] < 0xFD:
+                offset += 1 + data[offset]  # of millions of items nothing is looked at
+                if offset > available:
+                    raise Truncated(offset)
+            else:
+                _, offset = _read_script(data, offset, 0)
     if empty:
         raise RemoteProtocolError("a transaction has a superfluous witness")
     return offset
@@ -157,7 +167,8 @@ def read_transaction(data: bytes, offset: int = 0) -> Transaction:
         raise Truncated(offset + 10)
     start = offset
     body = offset + 4
-    inputs, offset = _read_list(data, body, _read_input)
+    limit = start + MAX_STRIPPED
+    inputs, offset = _read_list(data, body, _read_input, limit)
     flag = 0
     if not inputs:
         if offset >= len(data):
@@ -165,8 +176,8 @@ def read_transaction(data: bytes, offset: int = 0) -> Transaction:
         flag = data[offset]
         if flag:
             body = offset + 1
-            inputs, offset = _read_list(data, body, _read_input)
-    outputs, offset = _read_list(data, offset, _read_output)
+            inputs, offset = _read_list(data, body, _read_input, limit)
+    outputs, offset = _read_list(data, offset, _read_output, limit)
     core_end = offset
     if flag == 1:
         offset = _skip_witness(data, offset, len(inputs))

@@ -146,6 +146,17 @@ def test_a_line_without_end_costs_bounded_memory_and_is_refused(piece: int) -> N
     assert [parse_command(line) for line in lines] == [Unusable(9), Cancel(9)]
 
 
+@pytest.mark.parametrize("piece", [1, 1000, 5000])
+def test_a_carriage_return_where_a_line_is_cut_does_not_hide_the_cut(piece: int) -> None:
+    head = b"RESOLVE 9 a.bit"
+    data = head + b" " * (MAX_LINE - len(head) - 6) + b"6f-12\r34\n"
+    splitter = LineSplitter()
+    lines = [
+        line for at in range(0, len(data), piece) for line in splitter.feed(data[at : at + piece])
+    ]
+    assert [parse_command(line) for line in lines] == [Unusable(9)]
+
+
 @given(st.dictionaries(st.text(min_size=1), st.text()))
 def test_options_survive_their_escapes(options: dict[str, str]) -> None:
     assert decode_options(encode_options(options)) == options

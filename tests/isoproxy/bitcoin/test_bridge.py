@@ -369,6 +369,28 @@ async def test_relay_carries_what_is_no_v1_untouched() -> None:
     peer.close()
 
 
+async def test_a_client_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    client.setblocking(False)
+    near.setblocking(False)
+    peer, far = pair()
+    task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
+    await send(peer, bytes(400_000))
+    peer.close()
+    speaking = asyncio.create_task(send(client, bytes(4 << 20)))
+    await asyncio.sleep(0.1)
+    received = 0
+    while data := await receive(client):
+        received += len(data)
+    assert received == 400_000
+    client.close()
+    await asyncio.gather(speaking, return_exceptions=True)
+    assert await task is Ending.PEER_CLOSED
+
+
 def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:
     isolator = Isolator()
     one, two = key(b"one", isolator), key(b"two", isolator)

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, OperationError
+from isoproxy.front import tail
 from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
@@ -284,6 +285,27 @@ async def test_idle_flows_end_and_busy_ones_do_not() -> None:
         assert not busy_reader.at_eof()
         for writer in (busy, idle):
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+async def test_who_stays_after_tor_ended_the_stream_is_ended_soon(
+    unix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "TAIL_S", 0.1)
+
+    async def answer_and_end(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed() + b"all there is")
+
+    path = tmp_path / "socks" if unix else None
+    async with SocksPort(answer_and_end, path) as port, front_end(port) as front:
+        reader, writer = await client_of(front)
+        writer.write(CONNECT)
+        assert await reader.read() == OK + b"all there is"
+        async with asyncio.timeout(4):
+            await until(lambda: not front.connections)
+        writer.transport.abort()
 
 
 async def test_budgets_refuse_with_a_word_and_recover() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isoproxy.front import tail
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.relay import COPY_LIMIT, Direction, Relay
-from isoproxy.reactor import Handler, Reactor
+from isoproxy.front.tail import Tail
+from isoproxy.reactor import Deadlines, Handler, Reactor
 
 
 class Nothing:
@@ -49,6 +52,8 @@ class Bench:
         nothing = Nothing()
         self.reactor.register(inner.fileno(), nothing)
         self.reactor.register(outer.fileno(), nothing)
+        self.deadlines = Deadlines(loop, 0.01)
+        self.tail: Tail | None = None
         self.finished = asyncio.Event()
         self.relay = Relay(
             self.reactor,
@@ -56,14 +61,20 @@ class Bench:
             Direction(inner, outer, early),
             Direction(outer, inner),
             self.finished.set,
+            self.left,
         )
         self.relay.run()
+
+    def left(self) -> None:
+        assert self.tail is None
+        self.tail = Tail(self.deadlines, self.relay)
 
     async def close(self) -> None:
         """After both ends are gone the relay has ended and holds nothing."""
         self.client.close()
         self.tor.close()
         await asyncio.wait_for(self.finished.wait(), 5)
+        self.deadlines.close()
         assert len(self.reactor) == 0
         assert self.pipes.lent == 0
         self.pipes.close()
@@ -177,6 +188,76 @@ async def test_the_last_bytes_of_a_far_end_that_closed_reach_the_client() -> Non
     await asyncio.sleep(0.01)
     bench.client.send(b"too late")
     assert await receive(bench.client) == b"goodbye"
+    await bench.close()
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["end", "break"])
+async def test_a_client_that_still_speaks_when_tor_ends_gets_all_that_came_before(
+    pipe_count: int, breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tor's socket is reset where the kernel holds bytes that Tor has not read."""
+    monkeypatch.setattr(tail, "LOOK_AGAIN_S", 0.01)
+    loop = asyncio.get_running_loop()
+    bench = Bench(pipes=pipe_count, unix=True)
+    bench.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    answer = os.urandom(400_000)
+    if breaks:
+        await send(bench.client, b"never read", end=False)
+        await asyncio.sleep(0.02)
+    await send(bench.tor, answer, end=False)
+    bench.tor.close()
+    speaking = asyncio.ensure_future(send(bench.client, bytes(4 << 20), end=False))
+    await asyncio.sleep(0.1)
+    got = bytearray()
+    ended = False
+    with contextlib.suppress(ConnectionResetError):
+        while data := await loop.sock_recv(bench.client, 1 << 16):
+            got += data
+        ended = True
+    assert (len(got), got == answer) == (len(answer), True)
+    assert ended is not breaks
+    await asyncio.gather(speaking, return_exceptions=True)
+    await bench.close()
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+async def test_a_client_that_stays_after_the_end_is_ended(
+    unix: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "TAIL_S", 0.05)
+    bench = Bench(unix=unix)
+    await send(bench.tor, b"all there is", end=not unix)
+    if unix:
+        bench.tor.close()
+    await asyncio.wait_for(bench.finished.wait(), 1)
+    assert await receive(bench.client) == b"all there is"
+    await bench.close()
+
+
+async def test_a_client_that_still_reads_or_is_still_heard_is_not_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tail, "TAIL_S", 0.2)
+    loop = asyncio.get_running_loop()
+    bench = Bench()
+    bench.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    await send(bench.tor, bytes(600_000))
+    await asyncio.sleep(0.5)
+    assert not bench.finished.is_set(), "the client has not taken all"
+
+    async def talk() -> None:
+        while True:
+            await send(bench.client, b"heard", end=False)
+            assert await loop.sock_recv(bench.tor, 100) == b"heard"
+            await asyncio.sleep(0.01)
+
+    talking = asyncio.ensure_future(talk())
+    await asyncio.sleep(0.02)
+    assert len(await receive(bench.client)) == 600_000
+    await asyncio.sleep(0.5)
+    assert not bench.finished.is_set(), "Tor still takes what the client says"
+    talking.cancel()
+    await asyncio.wait_for(bench.finished.wait(), 1)
     await bench.close()
 
 

@@ -315,6 +315,20 @@ def test_a_padded_proof_is_not_read_again_with_every_piece(
     assert sum(read) < 6 * len(blob)
 
 
+def test_a_proof_may_be_as_long_as_a_block_but_its_coinbase_without_witness_no_longer() -> None:
+    """One header that no client reads would end the chain for all of them."""
+    start = header() + b"\1\0\0\0" + b"\0\1" + b"\1" + bytes(41)
+    rest = bytes(4) + bytes(32) + bytes(5) * 2 + bytes(80)
+    witness = b"\xfe" + (3_900_000).to_bytes(4, "little") + bytes(3_900_000)
+    stream = HeaderStream()
+    blob = start + b"\1" + bytes(9) + witness + rest
+    found = [*stream.feed(blob[:2_000_000]), *stream.feed(blob[2_000_000:]), *stream.finish()]
+    assert len(found) == 1
+    outputs = b"\xfe" + (120_000).to_bytes(4, "little") + bytes(9) * 120_000
+    with pytest.raises(LimitExceeded):
+        list(HeaderStream().feed(start + outputs + b"\1\1" + b"x" + rest))
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_behind_a_flagged_header_are_a_proof_or_a_clear_error(tail: bytes) -> None:
     with pytest.raises(RemoteProtocolError):

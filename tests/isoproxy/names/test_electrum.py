@@ -12,6 +12,7 @@ import pytest
 
 from isoproxy.errors import ConfigError, ErrorKind
 from isoproxy.isolation import Isolator
+from isoproxy.names import merkle
 from isoproxy.names.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
 from isoproxy.names.electrum_pool import PoolSettings
@@ -372,7 +373,6 @@ LIES = {
     "64-byte node in the branch": in_proof(node_in_branch),
     "wrong position": in_proof(wrong_position),
     "wrong height": in_proof(younger),
-    "oversized": in_proof(oversized),
     "not hexadecimal": in_proof(not_hex),
     "another script hash": lying(
         "blockchain.name.get_value_proof", lambda result: {"00" * 32: next(iter(result.values()))}
@@ -425,7 +425,27 @@ async def make_first(bench: Bench, number: int) -> None:
             bench.client.pool.scores.answered(server, 0.01 if other == number else 5.0)
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+@pytest.mark.parametrize("cause", ["long", "many parts", "ambiguous"])
+async def test_what_a_names_owner_can_bring_about_costs_no_server_its_reputation(
+    cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one look-up of a name made for that would take all servers away from everybody."""
+    more = {"long": " " * 1_000_000, "many parts": [0] * 100_000, "ambiguous": None}[cause]
+    answer = lying("blockchain.name.get_value_proof", lambda result: result | {"more": more})
+    servers = [ElectrumServer(CHAIN, answer) for _ in range(3)]
+    if cause == "ambiguous":
+        monkeypatch.setattr(merkle, "is_transaction", lambda raw: len(raw) == 64)
+    async with running(*servers) as bench:
+        with pytest.raises(TemporaryFailure):
+            await bench.lookup()
+        assert [bench.lies(number) for number in range(3)] == [0, 0, 0]
+        monkeypatch.undo()
+        for server in servers:
+            server.lie = honest
+        assert await value(bench, NAME) == VALUE
+
+
+@pytest.mark.parametrize("lie", [*LIES.values(), in_proof(oversized)], ids=[*LIES, "oversized"])
 async def test_with_too_few_honest_servers_the_look_up_fails(lie: Lie) -> None:
     async with running(ElectrumServer(CHAIN, lie), ElectrumServer(CHAIN)) as bench:
         with pytest.raises(TemporaryFailure) as failed:
@@ -493,6 +513,21 @@ async def test_a_claim_of_a_taller_chain_expires_nothing() -> None:
     ) as bench:
         assert await value(bench, NAME) == VALUE
         assert bench.client.chain.tip_height == RECORDED_TIP
+
+
+async def test_a_newest_header_of_any_length_stops_no_look_up() -> None:
+    """Who mines a block, or passes it on first, can add to what proves its work."""
+    fat = lying("blockchain.headers.subscribe", lambda tip: tip | {"hex": tip["hex"] + "0" * 2**20})
+    servers = [ElectrumServer(CHAIN) for _ in range(2)]
+    async with running(*servers) as bench:
+        assert await value(bench, NAME) == VALUE
+        for server in servers:
+            server.lie = fat
+            server.announce()
+        assert await value(bench, NAME) == VALUE
+    async with running(*servers) as bench:
+        assert await value(bench, NAME) == VALUE
+        assert [bench.lies(number) for number in range(2)] == [0, 0]
 
 
 async def test_a_lagging_server_does_not_count() -> None:

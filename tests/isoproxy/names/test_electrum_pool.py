@@ -257,7 +257,7 @@ async def test_every_connection_is_pinged_before_servers_drop_it() -> None:
         await bench.pool.session(bench.isolator.own_key("one"), bench.servers[0])
         await asyncio.sleep(199)
         assert not [1 for method, _ in server.requests if method == "server.ping"]
-        await asyncio.sleep(300)
+        await asyncio.sleep(600)  # the last are opened a random while after the first
         pings = [1 for method, _ in server.requests if method == "server.ping"]
         assert len(pings) >= 4
         assert server.connections == 4

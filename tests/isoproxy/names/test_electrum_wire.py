@@ -117,6 +117,17 @@ def test_a_line_beyond_the_limit_is_refused_before_it_ends() -> None:
         asked(max_line=100).receive(b" " * 101 + b"\n")
 
 
+@pytest.mark.parametrize("piece", [1, 300, 5000])
+def test_a_notification_beyond_the_limit_is_passed_over_and_not_kept(piece: int) -> None:
+    wire, events = asked(max_line=1000), []
+    long = b'{"jsonrpc":"2.0","method":"x","params":["%s"]}\n' % (b"0" * 4000)
+    data = b'{"method":"y"}\n' + long + b'{"id":1,"result":1}\n' + long[:-1]
+    for at in range(0, len(data), piece):
+        events += wire.receive(data[at : at + piece])
+        assert len(wire._buffer) <= 1000
+    assert events == [Notification("y", []), Response(1, 1)]
+
+
 @pytest.mark.parametrize("part", [b"[]", b'{"a":{}}', b"0"])
 def test_a_line_of_very_many_parts_is_refused_unread(part: bytes) -> None:
     line = b'{"id":1,"result":[%s]}\n'

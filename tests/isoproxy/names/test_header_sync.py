@@ -213,7 +213,7 @@ async def test_a_server_on_a_weaker_branch_is_not_followed_again_and_again() -> 
         assert tip is not None
         await bench.sync._settle_fork(label, tip)
         chain.mine_empty(1)
-        assert bench.sync._weaker[label] == chain.blocks[RECORDED_TIP].header
+        assert bench.sync._weaker[label] == chain.blocks[RECORDED_TIP].header[:80]
         assert bench.chain.tip_height == RECORDED_TIP
 
 
@@ -252,6 +252,23 @@ async def test_who_sends_less_than_asked_for_below_the_anchor_does_not_hold_us_u
     server = ElectrumServer(chain)
     async with running(server, anchor=anchor, settings=replace(SMALL, chunk=5)) as bench:
         server.lie = on_headers(lambda start, result: one(start, result) if start < 150 else result)
+        assert await until_judged(bench) == (1, 0)
+
+
+@pytest.mark.parametrize("ours", [RECORDED_TIP - 40, RECORDED_TIP])
+async def test_who_sends_other_headers_than_it_counts_is_caught_on_the_way_up(ours: int) -> None:
+    """On our chain, and on a branch off it: half a range would cost others' answers too."""
+    chain = RegtestChain.recorded()
+    rival = RegtestChain(chain.blocks)
+    rival.rewind(RECORDED_TIP - 5)
+    rival.mine_empty(30)
+    half = on_headers(lambda start, result: result | {"hex": result["hex"][: 294 * 2 * 10]})
+    server = ElectrumServer(RegtestChain(chain.blocks))
+    server.chain.rewind(ours)
+    async with running(server) as bench:
+        await bench.until_complete()
+        server.lie, server.chain = half, chain if ours < RECORDED_TIP else rival
+        server.announce()
         assert await until_judged(bench) == (1, 0)
 
 

@@ -203,6 +203,12 @@ def test_a_wrong_item_gives_nothing_and_a_note_without_content(item: str, value:
             assert len(quoted) < 3 or quoted not in problem
 
 
+def test_a_wrong_entry_does_not_hide_a_right_one_that_python_calls_equal() -> None:
+    right, wrong = [1, 8, 1, b64(SHA1)], [True, 8, 1, b64(SHA1)]
+    for entries in ([right, wrong], [wrong, right], [wrong, right, wrong, right]):
+        assert read({"ds": entries})[0] == {"DS": [f"1 8 1 {SHA1.hex()}"]}
+
+
 @pytest.mark.parametrize("rdtype", [2, 5, 6, 39, 41, 43, 46, 47, 50, 249, 250, 251, 252, 255])
 def test_raw_records_may_not_shape_the_zone(rdtype: int) -> None:
     assert read({"o": [[rdtype, b64(b"\x01a\x00")]]})[0] == {}
