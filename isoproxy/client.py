@@ -4,14 +4,15 @@
     sock = isoproxy.create_connection("/ip4/192.0.2.1/tcp/80", isolation="alice")
 
 Theory of operation
-    Both speak SOCKS5 to a listener of isoproxy, the one with the codec that isoproxy uses
-    itself, the other through PySocks for programs that do not use asyncio.  The isolation
-    ID goes as the user name: streams with the same ID may share a circuit, others never
-    do.  Without an ID a stream gets one that nobody else has.
+    Both speak SOCKS5 to a listener of isoproxy with the codec that isoproxy uses itself,
+    the one for asyncio, the other for programs that do without.  The isolation ID goes as
+    the user name: streams with the same ID may share a circuit, others never do.  Without
+    an ID a stream gets one that nobody else has.
 
 Invariants
     Names go to isoproxy as they are; nothing is resolved here.  There is no way around the
-    proxy: where it does not answer, DialError is raised.
+    proxy: where it does not answer, DialError is raised, and so it is where the program at
+    its address takes no user name: that would keep nothing apart, and need not be Tor's.
 """
 
 from __future__ import annotations
@@ -21,17 +22,11 @@ import contextlib
 import re
 import secrets
 import socket
+import time
+from collections.abc import Iterator
 from typing import Final
 
-import socks
-
-from isoproxy.errors import (
-    ConfigError,
-    DialError,
-    ErrorKind,
-    RemoteProtocolError,
-    kind_of_socks_reply,
-)
+from isoproxy.errors import ConfigError, DialError, ErrorKind, RemoteProtocolError
 from isoproxy.multiaddr import parse_destination
 from isoproxy.socks5.client import Client
 from isoproxy.socks5.wire import Command
@@ -40,6 +35,7 @@ from isoproxy.tor.endpoint import Endpoint
 
 DEFAULT_PROXY: Final = "127.0.0.1:9250"
 TIMEOUT_S: Final = 120.0
+_MAX_TIMEOUT_S: Final = 31_536_000.0
 PASSWORD: Final = "isoproxy"  # noqa: S105 -- a constant: the user name alone tells streams apart
 _ISOLATION: Final = re.compile(r"[!-~][ -~]{0,126}", re.ASCII)
 
@@ -53,29 +49,23 @@ async def connect(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A stream to `target` (`HOST:PORT`, a multiaddr or a Target) through `proxy`.
 
-    `isolation` is up to 127 printable ASCII characters; `proxy` a listener of isoproxy,
-    `IP:port` or `unix:/path`; `timeout` is in seconds.
+    `isolation` is up to 127 printable ASCII characters; `proxy` a listener of isoproxy
+    that isolates by SOCKSAuth, `IP:port` or `unix:/path`; `timeout` is in seconds.
 
     Raises:
         ConfigError: an argument cannot be read.
         DialError: the stream was not opened; `kind` says why.
     """
-    wanted, user = _destination(target), _user(isolation)
-    endpoint = _endpoint(proxy)
-    try:
+    client, endpoint = _client(target, isolation), _endpoint(proxy)
+    _check(timeout)
+    with _told_as_dial_errors(endpoint):
         async with asyncio.timeout(timeout):
             reader, writer = await _open(endpoint)
             try:
-                await _handshake(reader, writer, wanted, user)
+                await _handshake(reader, writer, client)
             except BaseException:
                 writer.close()
                 raise
-    except TimeoutError:
-        raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
-    except RemoteProtocolError as error:
-        raise DialError(kind=error.kind) from None
-    except (OSError, asyncio.IncompleteReadError):
-        raise _unreachable(endpoint) from None
     return reader, writer
 
 
@@ -88,32 +78,22 @@ def create_connection(
 ) -> socket.socket:
     """The blocking twin of `connect`: a connected socket with `timeout` set.
 
-    Arguments and errors are the same; `proxy` must be a TCP listener.
+    Arguments and errors are the same.
     """
-    wanted, user = _destination(target), _user(isolation)
-    endpoint = _endpoint(proxy)
-    if endpoint.host is None:
-        raise ConfigError("PySocks knows no unix sockets; give the address of a TCP listener")
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    sock = socks.socksocket(family, socket.SOCK_STREAM)
-    try:
-        sock.set_proxy(
-            socks.SOCKS5,
-            endpoint.host,
-            endpoint.port,
-            rdns=True,
-            username=user,
-            password=PASSWORD,
-        )
-        sock.settimeout(timeout)
-        sock.connect((wanted.host, wanted.port))
-    except OSError as error:
-        sock.close()
-        raise _failure(error, endpoint) from None
-    # Some libraries take nothing but a socket of the standard library's own class.
-    connected = socket.socket(fileno=sock.detach())
-    connected.settimeout(timeout)
-    return connected
+    client, endpoint = _client(target, isolation), _endpoint(proxy)
+    _check(timeout)
+    deadline = time.monotonic() + timeout
+    with _told_as_dial_errors(endpoint):
+        sock = _socket(endpoint)
+        try:
+            sock.settimeout(_left(deadline))
+            sock.connect(endpoint.path or (endpoint.host, endpoint.port))
+            _handshake_blocking(sock, client, deadline)
+            sock.settimeout(timeout)
+        except BaseException:
+            sock.close()
+            raise
+    return sock
 
 
 async def _open(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -122,16 +102,16 @@ async def _open(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.Strea
     return await asyncio.open_connection(endpoint.host, endpoint.port)
 
 
+def _socket(endpoint: Endpoint) -> socket.socket:
+    if endpoint.host is None:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    return socket.socket(family, socket.SOCK_STREAM)
+
+
 async def _handshake(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Target, user: str
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: Client
 ) -> None:
-    client = Client(
-        Command.CONNECT,
-        target.host if target.is_ip else target.host.encode(),
-        target.port,
-        username=user.encode(),
-        password=PASSWORD.encode(),
-    )
     writer.write(client.data_to_send())
     while client.wanted:
         data = await reader.read(client.wanted)
@@ -141,6 +121,38 @@ async def _handshake(
         with contextlib.suppress(ConnectionError):  # its reply may still be on the way
             writer.write(client.data_to_send())
             await writer.drain()
+
+
+def _handshake_blocking(sock: socket.socket, client: Client, deadline: float) -> None:
+    sock.sendall(client.data_to_send())
+    while client.wanted:
+        sock.settimeout(_left(deadline))
+        data = sock.recv(client.wanted)
+        if not data:
+            raise ConnectionResetError
+        client.receive(data)
+        with contextlib.suppress(ConnectionError):  # its reply may still be on the way
+            sock.sendall(client.data_to_send())
+
+
+def _left(deadline: float) -> float:
+    """Seconds until `deadline`; TimeoutError where it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _client(target: str | Target, isolation: str | None) -> Client:
+    """The handshake for a stream to `target`; raises ConfigError."""
+    wanted = _destination(target)
+    return Client(
+        Command.CONNECT,
+        wanted.host if wanted.is_ip else wanted.host.encode(),
+        wanted.port,
+        username=_user(isolation).encode(),
+        password=PASSWORD.encode(),
+    )
 
 
 def _destination(target: str | Target) -> Target:
@@ -162,16 +174,22 @@ def _endpoint(proxy: str | Endpoint) -> Endpoint:
     return endpoint
 
 
-def _failure(error: OSError, endpoint: Endpoint) -> DialError:
-    """What PySocks' error means; it wraps the errors that it raises itself, too."""
-    cause: object = error
-    while isinstance(cause, socks.ProxyError) and cause.socket_err is not None:
-        cause = cause.socket_err
-    if isinstance(cause, socks.SOCKS5Error):  # the text begins with the reply's code
-        return DialError(kind=kind_of_socks_reply(int(str(cause).partition(":")[0], 16)))
-    if isinstance(cause, TimeoutError):
-        return DialError(kind=ErrorKind.DIAL_TIMEOUT)
-    return _unreachable(endpoint)
+def _check(timeout: float) -> None:
+    if not timeout <= _MAX_TIMEOUT_S:  # so is what is no number
+        raise ConfigError("a timeout is a number of seconds, at most a year of them")
+
+
+@contextlib.contextmanager
+def _told_as_dial_errors(endpoint: Endpoint) -> Iterator[None]:
+    """Whatever keeps a stream from being opened through `endpoint`, as DialError."""
+    try:
+        yield
+    except TimeoutError:
+        raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
+    except RemoteProtocolError as error:
+        raise DialError(kind=error.kind) from None
+    except OSError:
+        raise _unreachable(endpoint) from None
 
 
 def _unreachable(endpoint: Endpoint) -> DialError:

@@ -8,6 +8,8 @@ Prints the service's address and multiaddr; `client.py` talks to it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import sys
 
 PORT = 7
@@ -26,6 +28,10 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # Else the service would outlive us, and lead to whoever gets our port next.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     publish = await asyncio.create_subprocess_exec(
@@ -33,7 +39,8 @@ async def main() -> None:
         *(f"127.0.0.1:{port}", "--port", str(PORT), *sys.argv[1:]),
     )
     try:
-        await publish.wait()
+        with contextlib.suppress(asyncio.CancelledError):
+            await publish.wait()
     finally:
         if publish.returncode is None:
             publish.terminate()

@@ -19,7 +19,7 @@ from tor_transport import TorTransport, tor_host
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Ping a libp2p peer through isoproxy.")
     parser.add_argument("target", metavar="MULTIADDR")
-    parser.add_argument("--isolation", metavar="ID", default="dialer")
+    parser.add_argument("--isolation", metavar="ID")
     parser.add_argument("--proxy", metavar="ADDRESS", default="127.0.0.1:9250")
     parser.add_argument("--count", type=int, default=3)
     options = parser.parse_args()

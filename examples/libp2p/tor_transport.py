@@ -36,9 +36,9 @@ from isoproxy.multiaddr import parse_destination
 
 
 class TorTransport(ITransport):
-    """Dials through the isoproxy at `proxy`, under `isolation`."""
+    """Dials through the isoproxy at `proxy`, under `isolation`; None: no two share."""
 
-    def __init__(self, *, isolation: str, proxy: str) -> None:
+    def __init__(self, *, isolation: str | None, proxy: str) -> None:
         self._isolation = isolation
         self._proxy = proxy
         self._local = TCP()

@@ -31,7 +31,7 @@ _RULES: Final = """\
 # Connections that programs of group {group} make to Bitcoin's ports go to isoproxy's
 # gateway; all else they send, DNS included, is rejected.
 # Load: nft -f FILE        Undo: nft delete table inet {table}
-# Loaded again they take their own place, at once.
+# Loading again replaces these rules, in one step and of this group alone.
 table inet {table}
 delete table inet {table}
 table inet {table} {{
@@ -62,8 +62,8 @@ def nft_rules(group: str, *, gateway_port: int = 1324, ports: Iterable[int] = ()
     if not all(0 < port <= 0xFFFF for port in (gateway_port, *chosen)):
         raise OperationError("a TCP port lies between 1 and 65535")
     return _RULES.format(
-        table=f"isoproxy_bitcoin_{group}",
         group=group,
+        table=f"isoproxy_bitcoin_{group}",
         skgid=group if group.isdigit() else f'"{group}"',
         ports=", ".join(map(str, chosen)),
         gateway=gateway_port,

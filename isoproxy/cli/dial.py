@@ -13,6 +13,7 @@ from typing import Final
 from isoproxy.cli.options import Commands, add_configuration, loaded, seconds
 from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
+from isoproxy.isolation import Isolate
 from isoproxy.multiaddr import parse_destination
 
 _BLOCK: Final = 64 * 1024
@@ -36,7 +37,8 @@ def register(commands: Commands) -> None:
     dial.add_argument(
         "--proxy",
         metavar="ADDRESS",
-        help="the listener to go through (default: the first in the configuration)",
+        help="the listener to go through; it must isolate by SOCKSAuth (default: the first in "
+        "the configuration that does)",
     )
     dial.add_argument(
         "-N", "--shutdown", action="store_true", help="end the stream when the input ends"
@@ -71,15 +73,18 @@ def _proxy(options: argparse.Namespace) -> str:
     listeners = loaded(options).config.listener
     for listener in listeners:
         address = listener.address
-        if not address.is_unix and address.port:
+        if Isolate.SOCKS_AUTH in listener.isolate and not address.is_unix and address.port:
             return str(address)
-    raise ConfigError("the configuration has no TCP listener to dial through; use --proxy")
+    raise ConfigError(
+        "the configuration has no TCP listener that keeps isolation IDs apart (SOCKSAuth) to "
+        "dial through; use --proxy"
+    )
 
 
 def _send(sock: socket.socket, shutdown: bool) -> None:
     """Standard input to the far end, until one of them ends."""
     with contextlib.suppress(OSError):  # the receiving side tells how it ended
-        while data := os.read(sys.stdin.fileno(), _BLOCK):
+        while sys.stdin is not None and (data := os.read(sys.stdin.fileno(), _BLOCK)):
             sock.sendall(data)
         if shutdown:
             sock.shutdown(socket.SHUT_WR)
@@ -87,6 +92,8 @@ def _send(sock: socket.socket, shutdown: bool) -> None:
 
 def _receive(sock: socket.socket) -> None:
     """The far end to standard output, until its end."""
+    if sys.stdout is None:
+        raise OperationError("standard output is closed, so there is nowhere to write to")
     out = sys.stdout.fileno()
     try:
         while data := sock.recv(_BLOCK):
@@ -95,3 +102,7 @@ def _receive(sock: socket.socket) -> None:
                 view = view[os.write(out, view) :]
     except ConnectionResetError:
         raise OperationError("the stream was cut off before its end") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OperationError(f"standard output or the stream failed: {error.strerror}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TextIO
 
 from isoproxy.config import Config
@@ -12,8 +13,9 @@ from isoproxy.daemon.onions import PublishedService, service_plan
 from isoproxy.daemon.say import say
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
-from isoproxy.observe.log import logger
+from isoproxy.observe.log import goes_to_the_journal, logger
 from isoproxy.tor.control import Control
+from isoproxy.tor.onion import OnionStage, OnionState
 
 _log = logger("daemon")
 
@@ -21,7 +23,8 @@ _log = logger("daemon")
 class Services:
     """The DNS server and the onion services of `config`; raises ConfigError.
 
-    `resolver_of` gives a client's resolver; `out` gets a line for each service.
+    `resolver_of` gives a client's resolver; `out` gets a line for each service, which does
+    not say where it is if the line ends up in the journal.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Services:
         out: TextIO,
     ) -> None:
         self._out: Final = out
+        self._discreet: Final = config.observe.safe_logging and goes_to_the_journal(out)
         self.dns: Final = dns_server(config, resolver_of, isolator)
         self.onions: Final = [
             PublishedService(service_plan(service), control) for service in config.onion_service
@@ -46,6 +50,7 @@ class Services:
             say(f"listening dns {self.dns.endpoint}", self._out)
             _log.notice("listening", listener="dns", address=str(self.dns.endpoint))
         for published in self.onions:
+            published.service.on_state(partial(_tell, published.plan.name))
             published.start()
             self._announcing.add(asyncio.create_task(self._announce(published)))
 
@@ -66,5 +71,16 @@ class Services:
 
     async def _announce(self, published: PublishedService) -> None:
         """Say where an onion service is once Tor has taken it."""
-        for line in await published.wait_published():
+        lines = await published.wait_published()
+        if self._discreet:
+            lines = ["(set observe.safe_logging = false to have the address in the journal)"]
+        for line in lines:
             say(f"published {published.plan.name} {line}", self._out)
+
+
+def _tell(name: str, state: OnionState) -> None:
+    """Say in the log how the service called `name` stands now."""
+    if state.stage is OnionStage.REFUSED:
+        _log.warn("onion_service_refused", service=name, problem=state.problem)
+    else:
+        _log.notice("onion_service", service=name, stage=state.stage)

@@ -13,8 +13,10 @@ Theory of operation
 Invariants
     What is hidden by policy (addresses that are not public; all addresses, where only
     onion services may be used) is hidden from denials as well, so signed and unsigned
-    answers agree.  Only records of the zone are marked `signed`: neither the NS records
-    of a delegation, nor glue, nor a CNAME made from a DNAME (RFC 4035 §2.2, RFC 6672).
+    answers agree.  So are redirections to what is not the DNS's, an onion service say: a
+    resolver would ask the whole world for it.  Only records of the zone are marked
+    `signed`: neither the NS records of a delegation, nor glue, nor a CNAME made from a
+    DNAME (RFC 4035 §2.2, RFC 6672).
 
 Specification: RFC 1034 §4.3, RFC 2308 (SOA of a denial), RFC 6672 (DNAME), RFC 4592 as
 far as a `*` in a value is meant, RFC 8482 (ANY), RFC 9824 (compact denial).
@@ -34,6 +36,7 @@ import dns.rrset
 from dns.rdataclass import IN
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.DNAME import DNAME
 from dns.rdtypes.ANY.DNSKEY import DNSKEY
 from dns.rdtypes.ANY.HINFO import HINFO
 from dns.rdtypes.ANY.NS import NS
@@ -47,6 +50,7 @@ from isoproxy.names.answer import Policy, is_public
 from isoproxy.names.dns_query import NOERROR, NXDOMAIN, YXDOMAIN
 from isoproxy.names.domain import Domain, Place, Steps
 from isoproxy.names.name import BitName, is_label, is_registrable
+from isoproxy.target import NEVER_SENT_TO_TOR
 
 TTL: Final = 600
 """Seconds; of every record, as ncdns has it."""
@@ -59,6 +63,9 @@ _META: Final = dns.name.Name((b"x--nmc", b"bit", b""))
 SERVER: Final = dns.name.Name((b"this", b"x--nmc", b"bit", b""))
 """The zone's own name server.  Names with two hyphens cannot be registered."""
 
+_NOT_OF_THE_DNS: Final = frozenset(
+    label.encode() for label in (NEVER_SENT_TO_TOR | {"onion"}) - {"bit"}
+)
 _ADDRESSES: Final = frozenset({RdataType.A, RdataType.AAAA})
 
 
@@ -80,7 +87,10 @@ class Denial:
 
 @dataclass(slots=True)
 class Answer:
-    """The sections of a response; `follow` is where a redirection leads."""
+    """The sections of a response; `follow` is where a redirection leads.
+
+    It is not `whole` if what stands at the end of the redirections is not known now.
+    """
 
     rcode: int = NOERROR
     authoritative: bool = True
@@ -89,6 +99,7 @@ class Answer:
     additional: list[Entry] = field(default_factory=list)
     denial: Denial | None = None
     follow: dns.name.Name | None = None
+    whole: bool = True
 
 
 class Apex:
@@ -174,16 +185,17 @@ def answer_steps(
     place = _visible((yield from domain.at(labels, mail=True)), policy)
     rdatas = place.records.rdatas
     if place.cut is not None:
-        above = yield from domain.at(labels[len(labels) - place.cut :])
+        above = _visible((yield from domain.at(labels[len(labels) - place.cut :])), policy)
         owner = dns.name.Name(name.labels[len(labels) - place.cut :])
         if RdataType.NS in above.records.rdatas:
             return (yield from _referral(domain, owner, above, policy))
-        return _translated(name, owner, above.records.rdatas[RdataType.DNAME], rdtype)
+        if RdataType.DNAME in above.records.rdatas:
+            return _translated(name, owner, above.records.rdatas[RdataType.DNAME], rdtype)
     if RdataType.NS in rdatas and rdtype is not RdataType.DS:
         return (yield from _referral(domain, name, place, policy))
     if RdataType.NS in rdatas:
         return apex.records(name, rdtype, _at_the_cut(place))
-    if RdataType.CNAME in rdatas:
+    if RdataType.CNAME in rdatas and rdtype is not RdataType.NSEC:  # RFC 4035 §2.5
         alias = rdatas[RdataType.CNAME]
         stays = rdtype in (RdataType.CNAME, RdataType.ANY)
         return Answer(
@@ -256,10 +268,18 @@ def _visible(place: Place, policy: Policy) -> Place:
 
 
 def _is_allowed(rdata: dns.rdata.Rdata, policy: Policy) -> bool:
+    if isinstance(rdata, CNAME | DNAME | NS):
+        return _is_of_the_dns(rdata.target)
     addresses = _addresses(rdata)
     if policy.only_onion:
         return not addresses
     return policy.allow_private_addresses or all(map(is_public, addresses))
+
+
+def _is_of_the_dns(name: dns.name.Name) -> bool:
+    """Whether a resolver may go on to `name`; other names mean nothing to those it asks."""
+    top = name.labels[-2]
+    return top not in _NOT_OF_THE_DNS and name.labels[-3:-1] != (b"home", b"arpa")
 
 
 def _addresses(rdata: dns.rdata.Rdata) -> list[str]:

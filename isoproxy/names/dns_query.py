@@ -64,6 +64,8 @@ YXDOMAIN: Final = 6
 BADVERS: Final = 16
 
 CLASS_IN: Final = 1
+NXNAME: Final = 128
+"""The type that marks a denial of a name; nobody may ask for it (RFC 9824 §3.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def _own_opt(edns: Edns, extended_rcode: int) -> bytes:
     options = b""
     if edns.isolation is not None:
         options = struct.pack("!HH", ISOLATION_OPTION, len(edns.isolation)) + edns.isolation
-    flags = _DO if edns.wants_dnssec else 0
+    flags = (_DO if edns.wants_dnssec else 0) | (_CO if edns.compact_ok else 0)
     head = _OPT.pack(0, _OPT_TYPE, OUR_PAYLOAD, extended_rcode, 0, flags, len(options))
     return head + options
 

@@ -69,8 +69,8 @@ def _signed_sections(query: Query, answer: Answer, signer: Signer) -> _Sections:
     authority = _signed(answer.authority, signer)
     if answer.denial is not None:
         proof = _signed([Entry(nsec(answer.denial))], signer)
-        if query.rdtype == RdataType.NSEC and not answer.answer:
-            first, authority = proof, []
+        if query.rdtype == RdataType.NSEC:
+            first, authority = first + proof, []
         else:
             authority += proof
     return first, authority, [entry.rrset for entry in answer.additional]

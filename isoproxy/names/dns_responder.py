@@ -10,7 +10,8 @@ Theory of operation
 Invariants
     No key, no answer: what is refused before a key exists says nothing about any name.
     One query is one walk with the resolver's budget and deadline, however many aliases
-    it follows.  What was not found out is SERVFAIL and is not kept.
+    it follows.  What was not found out is SERVFAIL, or missing behind an alias, and is
+    not kept.
     A kept answer outlives the value it was made from by at most PACKET_S.
 """
 
@@ -39,7 +40,9 @@ from isoproxy.names.dns_answer import ORIGIN, Answer, Apex, answer_steps, bit_na
 from isoproxy.names.dns_query import (
     BADVERS,
     CLASS_IN,
+    FORMERR,
     NXDOMAIN,
+    NXNAME,
     REFUSED,
     SERVFAIL,
     Query,
@@ -100,6 +103,8 @@ class Responder:
         """The response to a query that this zone has no answer for, whatever the names."""
         if query.edns is not None and query.edns.version:
             return bare_response(query, BADVERS)
+        if query.rdtype == NXNAME:
+            return bare_response(query, FORMERR)
         if query.rdclass != CLASS_IN or query.rdtype in _QUESTIONS_ONLY:
             return bare_response(query, REFUSED)
         if not query.labels or query.labels[-1].lower() != b"bit":
@@ -115,10 +120,12 @@ class Responder:
         self, query: Query, client: bytes, key: IsolationKey, limit: int
     ) -> tuple[bytes, bool]:
         """The response for `client`, at most `limit` bytes, and whether it may be kept."""
+        policy = self._policy
         try:
             resolver = self._resolver_of(client)
             answer = await resolver.explore(key, lambda walk: self._answer(query, walk))
-            return render(query, answer, self._signer, limit), True
+            may_be_kept = answer.whole and self._policy is policy
+            return render(query, answer, self._signer, limit), may_be_kept
         except IsoproxyError as error:
             return bare_response(query, OUTCOMES[error.kind].rcode), False
         except Exception as error:
@@ -132,7 +139,11 @@ class Responder:
             self._kept.put(key, subject, response[2:], self._clock() + PACKET_S)
 
     async def _answer(self, query: Query, walk: Walk) -> Answer:
-        """The whole answer: the first link and those that redirections inside `bit` add."""
+        """The whole answer: the first link and those that redirections inside `bit` add.
+
+        A DNAME that would be passed twice ends it: a message has a record once (RFC 2181
+        §5), and resolvers want a DNAME right before the CNAME that is made from it.
+        """
         rdtype = RdataType.make(query.rdtype)
         name = dns.name.Name((*query.labels, b""))
         answer = await self._link(name, rdtype, walk)
@@ -145,8 +156,9 @@ class Responder:
             try:
                 link = await self._link(name, rdtype, walk)
             except IsoproxyError:
-                break  # the alias itself is sure; the client may ask for its target
-            if not link.authoritative:
+                answer.whole = False  # the alias is sure; the client may ask for its target
+                break
+            if not link.authoritative or any(entry in answer.answer for entry in link.answer):
                 break
             answer.rcode, answer.follow, answer.denial = link.rcode, link.follow, link.denial
             answer.answer += link.answer

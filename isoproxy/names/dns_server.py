@@ -4,12 +4,15 @@ Theory of operation
     A UDP packet is parsed, counted against its client's rate, given its isolation key and
     answered at once where the answer is still kept; else a task resolves it.  TCP
     connections (RFC 7766) carry any number of queries, answered as they become ready.
+    After a message that is no query a connection takes no more: a web page can have a
+    browser send whatever it likes, but not without an HTTP request in front.
     A unix socket speaks as TCP does, and its clients are told apart by user.
 
 Invariants
     Memory is bounded: MAX_PENDING queries under way, MAX_CONNECTIONS connections with
     MAX_PIPELINED queries each, of one client at most a quarter of either.  What is too
-    much is dropped (UDP) or refused (TCP).
+    much is dropped (UDP) or refused (TCP); an idle connection makes room for a client
+    that has fewer.
     A UDP answer that goes beyond this machine is at most three times as long as its
     query: a forged sender's address wins nothing.  More comes over TCP.
     Neither names nor clients are logged.
@@ -69,10 +72,13 @@ class DnsServer:
     def __init__(self, responder: Responder, settings: DnsSettings) -> None:
         self.responder: Final = responder
         self._settings: Final = settings
-        self._limit: Final = RateLimit(settings.queries_per_second)
+        # A forged sender over UDP must not use up what its owner may ask over TCP.
+        self._udp_limit: Final = RateLimit(settings.queries_per_second)
+        self._tcp_limit: Final = RateLimit(settings.queries_per_second)
         self._pending: Final[Counter[bytes]] = Counter()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._connections: Final[dict[asyncio.Task[None], bytes]] = {}
+        self._busy: Final[set[asyncio.Task[None]]] = set()
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self.endpoint = settings.endpoint
@@ -111,7 +117,7 @@ class DnsServer:
         if query is None:
             return
         client = _client(sender[0], *sender[3:])
-        if not self._limit.allows(client, time.monotonic()):
+        if not self._udp_limit.allows(client, time.monotonic()):
             return
         if isinstance(query, Rejected):
             self._send(query.response, sender)
@@ -180,9 +186,7 @@ class DnsServer:
         task = asyncio.current_task()
         assert task is not None
         client = _client_of(writer)
-        of_client = list(self._connections.values()).count(client or b"")
-        full = len(self._connections) >= MAX_CONNECTIONS or of_client >= MAX_CONNECTIONS // 4
-        if client is None or full:
+        if client is None or not self._make_room(client):
             writer.close()
             return
         self._connections[task] = client
@@ -191,49 +195,90 @@ class DnsServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # gone, silent for too long, or we are closing
         finally:
-            del self._connections[task]
+            self._connections.pop(task, None)
+            self._busy.discard(task)
             writer.close()
+
+    def _make_room(self, client: bytes) -> bool:
+        """Whether one more connection of `client` may stay.
+
+        Where all are taken, the oldest on which nothing is under way goes, of whoever has
+        most of them: else a few addresses could keep everybody out by being silent.
+        """
+        counts = Counter(self._connections.values())
+        if counts[client] >= MAX_CONNECTIONS // 4:
+            return False
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        idle = {
+            task: counts[other]
+            for task, other in self._connections.items()
+            if task not in self._busy and counts[other] > counts[client] + 1
+        }
+        if not idle:
+            return False
+        task = max(idle, key=idle.__getitem__)
+        del self._connections[task]
+        task.cancel()
+        return True
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: bytes
     ) -> None:
-        slots = asyncio.Semaphore(MAX_PIPELINED)
         tasks: set[asyncio.Task[None]] = set()
         try:
-            while True:
-                length = await _length(reader, tasks)
-                async with asyncio.timeout(IDLE_S):
-                    packet = await reader.readexactly(length)
-                await slots.acquire()
-                response = self._refused_stream(packet, client)
-                if isinstance(response, bytes):
-                    slots.release()
-                    await _write(writer, response)
-                    continue
-                if response is None:
-                    return
-                task = self._spawn(self._answer_stream(response, client, writer, slots), client)
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        except asyncio.IncompleteReadError:
+            with contextlib.suppress(asyncio.IncompleteReadError):  # it closed its half
+                await self._read_queries(reader, writer, client, tasks)
             if tasks:
-                await asyncio.wait(tasks)  # a client may close its half first
+                await asyncio.wait(tasks)
         finally:
             for task in tuple(tasks):
                 task.cancel()
 
-    def _refused_stream(self, packet: bytes, client: bytes) -> Query | bytes | None:
-        """The query to resolve, the response that needs none, or None to hang up."""
-        query = parse_query(packet)
-        if query is None:
-            return None
-        if isinstance(query, Rejected):
-            return query.response
-        if not self._limit.allows(client, time.monotonic()):
+    async def _read_queries(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: bytes,
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        """Start to answer what comes, in `tasks`, up to the first message that is no query."""
+        slots = asyncio.Semaphore(MAX_PIPELINED)
+        connection = asyncio.current_task()
+        assert connection is not None
+
+        def done(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not tasks:
+                self._busy.discard(connection)
+
+        while True:
+            length = await _length(reader, tasks)
+            async with asyncio.timeout(IDLE_S):
+                packet = await reader.readexactly(length)
+            await slots.acquire()
+            query = parse_query(packet)
+            if isinstance(query, Rejected):
+                await _write(writer, query.response)
+            if not isinstance(query, Query):
+                return
+            response = self._refused_stream(query, client)
+            if response is not None:
+                slots.release()
+                await _write(writer, response)
+                continue
+            task = self._spawn(self._answer_stream(query, client, writer, slots), client)
+            tasks.add(task)
+            self._busy.add(connection)
+            task.add_done_callback(done)
+
+    def _refused_stream(self, query: Query, client: bytes) -> bytes | None:
+        """The response where nothing is resolved."""
+        if not self._tcp_limit.allows(client, time.monotonic()):
             return bare_response(query, REFUSED)
         if not self._has_room(client):
             return bare_response(query, SERVFAIL)
-        return self.responder.refusal(query) or query
+        return self.responder.refusal(query)
 
     async def _answer_stream(
         self, query: Query, client: bytes, writer: asyncio.StreamWriter, slots: asyncio.Semaphore

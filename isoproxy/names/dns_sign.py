@@ -42,10 +42,11 @@ from dns.rdtypes.util import Bitmap
 
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.names.dns_answer import NEGATIVE_TTL, ORIGIN, Denial
+from isoproxy.names.dns_query import NXNAME
 
 _HOUR_S: Final = 3600
 _LIFETIME_S: Final = 24 * _HOUR_S
-_NXNAME: Final = RdataType.make(128)
+_NXNAME: Final = RdataType.make(NXNAME)
 _MAX_FILE: Final = 4096
 
 
@@ -68,7 +69,8 @@ class ZoneKey:
     def load(cls, path: Path) -> ZoneKey:
         """The key in a file that `store` made; raises ConfigError."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # a pipe must not hold us up before it is seen to be one
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except PermissionError:
             raise ConfigError(
                 "the DNSSEC key file cannot be read by the user who runs isoproxy; chown it"

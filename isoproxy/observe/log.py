@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import sys
 import time
 import traceback
@@ -132,6 +133,15 @@ def configure(
     logging.raiseExceptions = False  # a full disk must not print records on standard error
     if not safe:
         logger("log").warn("safe_logging_is_off", consequence="names and targets are logged")
+
+
+def goes_to_the_journal(stream: TextIO) -> bool:
+    """Whether systemd's journal keeps what is written to `stream` (systemd.exec(5))."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # it is no file at all
+        return False
+    return "JOURNAL_STREAM" in os.environ and stat.S_ISSOCK(mode)
 
 
 class Formatter(logging.Formatter):

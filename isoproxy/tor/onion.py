@@ -26,7 +26,6 @@ import binascii
 import contextlib
 import enum
 import errno
-import logging
 import os
 import re
 import stat
@@ -41,8 +40,6 @@ from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.observers import Observers
-
-_log = logging.getLogger(__name__)
 
 _KEY_TYPE: Final = "ED25519-V3"
 _KEY_BYTES: Final = 64
@@ -208,6 +205,8 @@ class OnionService:
         return None
 
     async def _publish(self) -> None:
+        if self._key is None and self._key_file is not None:
+            self._key = read_key(self._key_file)  # it may have been made meanwhile
         words = ["ADD_ONION", self._key or f"NEW:{_KEY_TYPE}"]
         if self._clients:
             words.append("Flags=V3Auth")
@@ -242,7 +241,6 @@ class OnionService:
     def _set(self, state: OnionState) -> None:
         if state != self._state:
             self._state = state
-            _log.info("onion service: %s", state.stage.value)
             self._states.notify(state)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.isoproxy.cli.test_publish import through
 from tests.kit.service import Outcome, environment, running
+from tests.kit.socks_port import SocksPort, refusing
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
 
@@ -124,6 +125,57 @@ async def test_echo(short_path: Path, tor_network: TorNetwork) -> None:
         client = (str(EXAMPLES / "echo" / "client.py"), multiaddr, "hello there")
         proxy = ("--proxy", f"127.0.0.1:{service.port()}", "--isolation", "alice")
         assert (await until_it_works(short_path, *client, *proxy)).out == "hello there\n"
+
+
+async def ends_with_what_it_published(directory: Path, script: Path, python: str) -> None:
+    """Nobody else may get the port that a service still leads to."""
+    nowhere = ("--set", "tor.mode=system", "--set", "tor.control=127.0.0.1:1")
+    process = await asyncio.create_subprocess_exec(
+        *(python, str(script), *nowhere),
+        stderr=asyncio.subprocess.PIPE,
+        env=surroundings(directory, python),
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            while b"control port" not in await process.stderr.readline():
+                pass
+            process.terminate()
+            while await process.stderr.read(1000):  # open as long as either of them is there
+                pass
+            await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        await process.wait()
+
+
+@pytest.mark.timeout(30)
+async def test_echo_server_ends_with_what_it_published(short_path: Path) -> None:
+    await ends_with_what_it_published(short_path, EXAMPLES / "echo" / "server.py", sys.executable)
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(900)
+async def test_libp2p_listener_ends_with_what_it_published(short_path: Path, libp2p: str) -> None:
+    await ends_with_what_it_published(short_path, EXAMPLES / "libp2p" / "listener.py", libp2p)
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(900)
+async def test_libp2p_peers_without_an_isolation_id_share_with_nobody(
+    short_path: Path, libp2p: str
+) -> None:
+    peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+    dialer = (str(EXAMPLES / "libp2p" / "dialer.py"), f"/ip4/192.0.2.1/tcp/4001/p2p/{peer}")
+    async with SocksPort(refusing(b"\x05\x05\x00\x01" + bytes(6))) as port:
+        for _ in range(2):
+            outcome = await run(short_path, *dialer, "--proxy", str(port.endpoint), python=libp2p)
+            assert outcome.code != 0
+    names = [request.username for request in port.requests]
+    assert len(names) >= 2
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.interop

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import isoproxy
 from isoproxy.client import create_connection
 from isoproxy.errors import ConfigError, DialError, ErrorKind
+from isoproxy.socks5 import Request, Server
 from isoproxy.target import Target
 from tests.kit.socks_port import SocksPort, refusing, silent
 
+connect = isoproxy.connect
 REFUSED = b"\x05\x04\x00\x01" + bytes(6)
+
+
+async def connect_blocking(target: str, **options: Any) -> socket.socket:
+    return await asyncio.to_thread(create_connection, target, **options)
 
 
 async def exchange(port: SocksPort, target: str, isolation: str | None) -> bytes:
@@ -53,8 +61,7 @@ async def test_both_twins_ask_for_the_same(short_path: Path) -> None:
 async def test_a_unix_listener(short_path: Path) -> None:
     async with SocksPort(path=short_path / "socks") as port:
         assert await exchange(port, "example.com:80", "a") == b"hello"
-        with pytest.raises(ConfigError, match="TCP listener"):
-            create_connection("example.com:80", proxy=port.endpoint)
+        assert await asyncio.to_thread(exchange_blocking, port, "example.com:80", "a") == b"hello"
 
 
 async def test_without_an_id_no_two_streams_share() -> None:
@@ -106,6 +113,46 @@ async def test_what_is_no_isoproxy(beginning: bytes) -> None:
             await isoproxy.connect("example.com:80", proxy=proxy, timeout=5)
 
 
+async def test_a_proxy_that_takes_no_user_name_hears_no_target() -> None:
+    heard = []
+    ended = asyncio.Semaphore(0)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"\x05\x00")
+        heard.append(await reader.read(100))
+        writer.write(b"\x05\x00\x00\x01" + bytes(6))
+        writer.close()
+        ended.release()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    proxy = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        for dial in (connect, connect_blocking):
+            with pytest.raises(DialError):
+                await dial("example.com:80", isolation="a", proxy=proxy, timeout=5)
+            await ended.acquire()
+    assert heard == [b"", b""]
+
+
+@pytest.mark.parametrize("timeout", [0.5, 0.0, -1.0])
+async def test_the_time_is_for_the_whole_of_it(timeout: float) -> None:
+    async def slowly(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        for byte in b"\x05\x00\x00\x01" + bytes(6):
+            writer.write(bytes((byte,)))
+            await asyncio.sleep(0.3)
+
+    async with SocksPort(slowly) as port:
+        for dial in (connect, connect_blocking):
+            began = time.monotonic()
+            with pytest.raises(DialError) as late:
+                await dial("example.com:80", proxy=port.endpoint, timeout=timeout)
+            assert late.value.kind is ErrorKind.DIAL_TIMEOUT
+            assert time.monotonic() - began < 1.0
+
+
 async def test_nobody_listens() -> None:
     with pytest.raises(DialError, match="isoproxy run"):
         await isoproxy.connect("example.com:80", proxy="127.0.0.1:1")
@@ -128,6 +175,10 @@ async def test_arguments_are_checked_before_anything_is_opened() -> None:
         await isoproxy.connect(Target.parse("example.com", 80), proxy="none")
     with pytest.raises(ConfigError, match="IP address"):
         create_connection("example.com:80", proxy="localhost:9250")
+    for timeout in (float("nan"), float("inf"), 1e300):
+        for dial in (connect, connect_blocking):
+            with pytest.raises(ConfigError, match="seconds"):
+                await dial("example.com:80", timeout=timeout)
 
 
 def test_the_package_offers_the_client_and_nothing_else() -> None:

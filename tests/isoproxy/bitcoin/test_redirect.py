@@ -124,7 +124,7 @@ def test_a_unix_socket_was_not_redirected() -> None:
         assert original_destination(one) is None
 
 
-_REDIRECTED = """
+_NETWORK = """
 import os, socket, subprocess, sys
 from isoproxy.bitcoin.redirect import nft_rules, original_destination
 run = lambda *words, **more: subprocess.run(words, check=True, **more)
@@ -136,6 +136,8 @@ run("ip", "-6", "addr", "add", "2001:db8::1/64", "dev", "out", "nodad")
 run("ip", "link", "set", "out", "up")
 run("ip", "route", "add", "default", "dev", "out")
 run("ip", "-6", "route", "add", "default", "dev", "out")
+"""
+_REDIRECTED = """
 run("nft", "-f", "-", input=nft_rules("4242", gateway_port=1324), text=True)
 for family, here, there in (
     (socket.AF_INET, "127.0.0.1", "203.0.113.9"),
@@ -165,12 +167,39 @@ for family, here, there in (
 """
 
 
-def test_redirected_connections_are_asked_back_from_the_kernel() -> None:
+_LEFT_BEHIND = """
+script = sys.argv[1]
+def leaves(group):
+    os.setegid(group)
+    try:
+        with socket.socket() as client:
+            client.settimeout(0.5)
+            client.connect(("203.0.113.9", 80))
+    except ConnectionRefusedError:
+        return False
+    except OSError:  # there is nobody out there
+        return True
+    finally:
+        os.setegid(0)
+first = subprocess.Popen([script, "4242", "sleep", "60"])
+while first.poll() is None and leaves(4242):
+    pass
+run(script, "4343", "true")
+print(leaves(4242), leaves(4343), leaves(4444))
+rules = lambda: subprocess.check_output(["nft", "list", "ruleset"]).count(b"skgid")
+before = rules()
+run(script, "4343", "true")
+print(rules() - before)
+"""
+
+
+def in_a_network(program: str, *words: str, path: str = os.environ["PATH"]) -> list[str]:
+    """The lines that `program` prints in a network of its own, where all roads lead out."""
     if shutil.which("nft") is None or shutil.which("ip") is None:
         pytest.skip("nft and ip are needed; apt-get install nftables iproute2")
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", _REDIRECTED],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ["unshare", "--net", "--pid", "--fork", sys.executable, "-c", _NETWORK + program, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -178,7 +207,11 @@ def test_redirected_connections_are_asked_back_from_the_kernel() -> None:
     if "not permitted" in done.stderr or "not supported" in done.stderr:
         pytest.skip("no network namespace with NAT may be made here: " + done.stderr[-100:])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    return done.stdout.splitlines()
+
+
+def test_redirected_connections_are_asked_back_from_the_kernel() -> None:
+    assert in_a_network(_REDIRECTED) == [
         "203.0.113.9 8333",
         "ConnectionRefusedError",
         "PermissionError",
@@ -186,3 +219,13 @@ def test_redirected_connections_are_asked_back_from_the_kernel() -> None:
         "ConnectionRefusedError",
         "PermissionError",
     ]
+
+
+def test_the_example_leaves_no_way_out_to_what_its_program_leaves_behind(tmp_path: Path) -> None:
+    gateway = "--set bitcoin.gateway.0.address=127.0.0.1:1324"
+    isoproxy = tmp_path / "isoproxy"
+    isoproxy.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" {gateway}\n')
+    isoproxy.chmod(0o755)
+    script = Path(__file__).parents[3] / "examples" / "bitcoin" / "redirect.sh"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert in_a_network(_LEFT_BEHIND, str(script), path=path) == ["False False True", "0"]

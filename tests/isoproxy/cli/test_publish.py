@@ -257,6 +257,50 @@ async def test_dial_uses_the_configured_listener(short_path: Path) -> None:
         assert (code, out) == (0, "hello")
 
 
+async def test_dial_passes_over_listeners_that_would_mix_its_streams(short_path: Path) -> None:
+    configuration = short_path / "isoproxy.toml"
+    async with SocksPort() as mixing, SocksPort() as isolating:
+        mixed = f'[[listener]]\naddress = "{mixing.endpoint}"\nisolate = ["ClientAddr"]\n'
+        configuration.write_text(f'{mixed}[[listener]]\naddress = "{isolating.endpoint}"\n')
+        words = ("-c", str(configuration), "-N", "example.com:80")
+        assert (await dial(short_path, *words, send=b"hello")).out == "hello"
+        assert (len(mixing.requests), len(isolating.requests)) == (0, 1)
+        configuration.write_text(mixed)
+        assert "SOCKSAuth" in (await dial(short_path, *words)).err
+        assert not mixing.requests
+
+
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [
+        ("<&-", ""),
+        (
+            "</dev/null >&-",
+            "isoproxy: standard output is closed, so there is nowhere to write to\n",
+        ),
+        (
+            "</dev/null >/dev/full",
+            "isoproxy: standard output or the stream failed: No space left on device\n",
+        ),
+    ],
+)
+async def test_dial_without_an_end_of_its_own(
+    short_path: Path, redirection: str, told: str
+) -> None:
+    async with SocksPort(refusing(b"\x05\x00\x00\x01" + bytes(6) + b"last words")) as port:
+        words = f"{sys.executable} -m isoproxy dial --proxy {port.endpoint} example.com:80"
+        process = await asyncio.create_subprocess_shell(
+            f"{words} {redirection}",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(short_path),
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            _, err = await process.communicate()
+    assert err.decode() == told
+    assert process.returncode == bool(told)
+
+
 async def test_dial_says_what_went_wrong(short_path: Path) -> None:
     async with SocksPort(refusing(b"\x05\x05\x00\x01" + bytes(6))) as port:
         code, out, err = await dial(short_path, "--proxy", str(port.endpoint), "example.com:80")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import socket
+from collections.abc import AsyncIterator
+from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, parse_version
-from isoproxy.config import OnionServiceConfig
+from isoproxy.config import Config, OnionServiceConfig, load
 from isoproxy.daemon.onions import PublishedService, ServicePlan, service_plan
+from isoproxy.daemon.services import Services
 from isoproxy.errors import ConfigError
+from isoproxy.isolation import Isolator
+from isoproxy.names.resolver import Resolver
+from isoproxy.observe.log import Formatter
 from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control
 from isoproxy.tor.endpoint import Endpoint
@@ -19,6 +28,7 @@ from tests.isoproxy.bitcoin.ends import V1End, V2End, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.isoproxy.cli.test_publish import publishing
+from tests.isoproxy.names.kit import CountingBackend
 from tests.isoproxy.tor.scripted import ScriptedTor
 from tests.isoproxy.tor.test_onion import ADDED, SERVICE
 from tests.kit.dial import Refused, dial
@@ -72,6 +82,66 @@ async def test_every_port_has_its_line_and_withdrawal_its_command(short_path: Pa
             await published.stop()
             await control.close()
         await until(lambda: f"DEL_ONION {SERVICE}" in tor.commands)
+
+
+ADD = "ADD_ONION NEW:ED25519-V3 Port=7,127.0.0.1:8333"
+
+
+def configured(directory: Path, *settings: str) -> Config:
+    """A configuration with one service, `web`."""
+    file = directory / "isoproxy.toml"
+    file.write_text('[[onion_service]]\nname = "web"\nports = [7]\ntarget = "127.0.0.1:8333"\n')
+    return load(file, settings).config
+
+
+@contextlib.asynccontextmanager
+async def serving(config: Config, tor: ScriptedTor, out: TextIO) -> AsyncIterator[None]:
+    """The services of `config` at `tor`."""
+    control = Control(Endpoint.unix(str(tor.path)), backoff=Backoff(0.01, 0.05))
+    control.start()
+    isolator = Isolator()
+    resolver = Resolver(CountingBackend({}), isolator)
+    services = Services(config, isolator, control, lambda _: resolver, out)
+    await services.start()
+    try:
+        yield
+    finally:
+        await services.close()
+        await resolver.close()
+        await control.close()
+
+
+async def test_a_service_that_tor_refuses_is_in_the_log(short_path: Path) -> None:
+    log = StringIO()
+    refusal = b"550 Onion address collision\r\n"
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(Formatter())
+    logging.getLogger("isoproxy").addHandler(handler)
+    try:
+        async with (
+            ScriptedTor(short_path / "c", {ADD: refusal}) as tor,
+            serving(configured(short_path), tor, StringIO()),
+        ):
+            await until(lambda: ADD in tor.commands)
+            await until(lambda: "web" in log.getvalue())
+    finally:
+        logging.getLogger("isoproxy").removeHandler(handler)
+    assert "level=warn " in log.getvalue()
+    assert "another program may publish it" in log.getvalue()
+
+
+@pytest.mark.parametrize("safe", [True, False])
+async def test_the_journal_does_not_learn_where_a_service_is(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
+    config = configured(short_path, f"observe.safe_logging={str(safe).lower()}")
+    journal, end = socket.socketpair()
+    with journal, end, end.makefile("w") as out:
+        async with ScriptedTor(short_path / "c", {ADD: ADDED}) as tor, serving(config, tor, out):
+            line = (await asyncio.to_thread(journal.recv, 1000)).decode()
+    assert line.startswith("published web ")
+    assert (SERVICE in line) is not safe
 
 
 async def stream(network: TorNetwork, host: str, port: int) -> socket.socket:

@@ -194,3 +194,17 @@ REFERRED: Final[dict[str, Referral]] = {
     "sub.half.bit.": _HALF,
     "x.sub.half.bit.": _HALF,
 }
+
+THERE_AND_BACK: Final[dict[str, Any]] = {
+    "d/there": {"translate": "back.bit."},
+    "d/back": {"map": {"x": {"alias": "y.there.bit."}, "y": {"ip": "192.0.2.77"}}},
+}
+"""The way from `x.there.bit` leads twice through one `translate`; ON_THE_WAY is all of it."""
+
+ON_THE_WAY: Final = (
+    "there.bit. DNAME back.bit.",
+    "x.there.bit. CNAME x.back.bit.",
+    "x.back.bit. CNAME y.there.bit.",
+    "y.there.bit. CNAME y.back.bit.",
+    "y.back.bit. A 192.0.2.77",
+)

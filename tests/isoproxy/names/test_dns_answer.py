@@ -9,15 +9,27 @@ import dns.rdata
 import pytest
 
 from isoproxy.names.answer import Policy
-from tests.isoproxy.names.dns_kit import World, is_authoritative, lines, rcode, world
+from tests.isoproxy.names.dns_kit import (
+    CLIENT,
+    World,
+    is_authoritative,
+    lines,
+    parsed,
+    question,
+    rcode,
+    world,
+)
 from tests.isoproxy.names.dns_table import (
     ABSENT,
     CHAIN,
     FAILING,
+    ON_THE_WAY,
+    ONION,
     RECORDS,
     REDIRECTED,
     REFERRED,
     SOA,
+    THERE_AND_BACK,
     TRANSLATING,
     TYPES,
 )
@@ -131,7 +143,7 @@ async def test_any_is_answered_with_as_little_as_possible(here: World) -> None:
         ("bit.", "AXFR"),
         ("plain.bit.", "IXFR"),
         ("plain.bit.", "RRSIG"),
-        ("plain.bit.", "TYPE128"),
+        ("plain.bit.", "TYPE129"),
     ],
 )
 async def test_refused(here: World, name: str, rdtype: str) -> None:
@@ -181,11 +193,38 @@ async def test_policy_holds_for_the_hints_of_service_bindings(rdtype: str, hint:
     assert await shown(Policy(only_onion=True)) == ["3"]
 
 
+@pytest.mark.parametrize(
+    "outside", [f"{ONION}.", f"web.{ONION}.", "printer.local.", "a.i2p.", "x.home.arpa."]
+)
+@pytest.mark.parametrize("item", ["alias", "translate", "ns"])
+async def test_nobody_is_sent_on_to_what_is_not_of_the_dns(outside: str, item: str) -> None:
+    """A resolver would ask the whole world for the onion service that is being visited."""
+    here = world({"d/a": {item: outside}, "d/b": {"alias": "x.a.bit."}}, signed=True)
+    for name in ("a.bit", "x.a.bit", "b.bit"):
+        for rdtype in (*TYPES, "ANY", "NSEC"):
+            for dnssec in (False, True):
+                response = await here.ask(name, rdtype, dnssec=dnssec)
+                assert outside not in str(response).lower()
+                assert rcode(response) in ("NOERROR", "NXDOMAIN")
+        assert rcode(await here.ask("a.bit", "A")) == "NOERROR"
+    partly = world({"d/a": {"ns": [outside, "ns.example.com."]}})
+    assert lines((await partly.ask("a.bit", "A")).authority) == ["a.bit. NS ns.example.com."]
+
+
 async def test_a_chain_of_aliases_ends() -> None:
     values = {f"d/a{n}": {"alias": f"a{n + 1}.bit."} for n in range(30)}
     response = await world(values).ask("a0.bit", "A")
     assert rcode(response) == "NOERROR"
     assert len(response.answer) == 9
+
+
+async def test_a_translation_that_would_be_passed_twice_ends_the_answer() -> None:
+    here = world(THERE_AND_BACK)
+    query = parsed(question("x.there.bit", "A"))
+    key = here.responder.key_for(CLIENT, query)
+    wire, _ = await here.responder.respond(query, CLIENT, key, 1232)
+    response = dns.message.from_wire(wire, one_rr_per_rrset=True)
+    assert lines(response.answer) == sorted(ON_THE_WAY[:3])
 
 
 async def test_an_alias_into_a_delegation_is_left_to_the_client() -> None:

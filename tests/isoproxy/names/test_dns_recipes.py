@@ -20,9 +20,11 @@ from tests.isoproxy.names.dns_kit import KEY, lines, question, rcode, serving, w
 from tests.isoproxy.names.dns_table import (
     ABSENT,
     FAILING,
+    ON_THE_WAY,
     RECORDS,
     REDIRECTED,
     REFERRED,
+    THERE_AND_BACK,
     TRANSLATING,
     TYPES,
 )
@@ -178,6 +180,16 @@ async def test_unbound_follows_redirections_and_refuses_a_wrong_key(tmp_path: Pa
         assert rcode(await ask(port, with_ad("plain.bit", "A"))) == "SERVFAIL"
 
 
+async def test_unbound_goes_twice_through_one_translation(tmp_path: Path) -> None:
+    here = world(THERE_AND_BACK, signed=True, clock=time.time)
+    async with serving(here) as server, unbound(server, tmp_path) as port:
+        query = with_ad("x.there.bit.", "A")
+        query.flags |= dns.flags.CD  # its validator takes the second pass for a forgery
+        response = await ask(port, query)
+        assert rcode(response) == "NOERROR"
+        assert lines(response.answer) == sorted(ON_THE_WAY)
+
+
 async def test_delv_validates(tmp_path: Path) -> None:
     delv = program("delv")
     anchor = tmp_path / "bit.keys"
@@ -194,6 +206,7 @@ async def test_delv_validates(tmp_path: Path) -> None:
         assert "fully validated" in absent
         assert "negative response" in absent
         assert "fully validated" in await run(*base, "plain.bit", "SRV")
+        assert "fully validated" in await run(*base, "alias.bit", "NSEC")
 
 
 async def test_dig_with_an_isolation_id(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import dns.edns
+import dns.message
 
 from isoproxy.isolation import client_of_address
+from isoproxy.names.answer import Policy
 from tests.isoproxy.names.dns_kit import CLIENT, lines, parsed, question, rcode, world
 
 OTHER = client_of_address("127.0.0.2")
@@ -74,6 +76,21 @@ async def test_kept_answers_belong_to_their_key_and_end_with_the_epoch() -> None
     assert here.responder.kept(packet, key, 1232) is None
     here.responder.keep(packet, response, key, 1232)
     assert here.responder.kept(packet, key, 1232) is None
+
+
+async def test_what_was_under_way_when_the_policy_changed_is_not_kept() -> None:
+    here = world()
+    query = parsed(question("importer.bit", "A"))
+    key = here.responder.key_for(CLIENT, query)
+
+    def follow() -> None:
+        if "dd/shared" in here.backend.names():
+            here.responder.follow(Policy(only_onion=True))
+
+    here.backend.after = follow
+    response, may_be_kept = await here.responder.respond(query, CLIENT, key, 1232)
+    assert lines(dns.message.from_wire(response).answer) == ["importer.bit. A 192.0.2.10"]
+    assert not may_be_kept
 
 
 async def test_the_answer_to_a_very_long_query_is_not_kept() -> None:

@@ -13,13 +13,16 @@ from pathlib import Path
 import dns.asyncquery
 import dns.flags
 import dns.message
+import dns.opcode
 import pytest
 
 from isoproxy.errors import OperationError
 from isoproxy.names import dns_server
+from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.dns_server import DnsServer
 from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.names.dns_kit import World, lines, question, rcode, serving, world
+from tests.kit.waiting import until
 
 PLAIN = ["plain.bit. A 192.0.2.1", "plain.bit. A 192.0.2.2"]
 
@@ -88,6 +91,15 @@ async def test_the_second_answer_is_the_kept_one_under_another_id() -> None:
             second = await raw.answer()
     assert second == b"\xab\xcd" + first[2:]
     assert here.backend.names() == ["d/plain"]
+
+
+async def test_an_alias_whose_target_could_not_be_had_is_asked_again() -> None:
+    here = world({"d/a": {"alias": "b.bit."}, "d/b": TemporaryFailure()})
+    query = question("a.bit", "A")
+    async with serving(here) as server:
+        assert lines((await udp(server, query)).answer) == ["a.bit. CNAME b.bit."]
+        here.backend.values["d/b"] = {"ip": "192.0.2.1"}
+        assert "b.bit. A 192.0.2.1" in lines((await udp(server, query)).answer)
 
 
 async def test_truncated_over_udp_and_whole_over_tcp() -> None:
@@ -174,8 +186,11 @@ async def test_more_than_the_rate_is_dropped_and_others_notice_nothing() -> None
             other.socket.send(wire)
             assert await other.answer()
         reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
-        writer.write(framed(question("plain.bit", "A")))
-        assert rcode(await next_message(reader)) == "REFUSED"
+        for _ in range(5):  # another one may have forged those datagrams, but not this
+            writer.write(framed(question("plain.bit", "A")))
+            assert rcode(await next_message(reader)) == "NOERROR"
+        writer.write(framed(*[question("plain.bit", "A")] * 15))
+        assert "REFUSED" in [rcode(await next_message(reader)) for _ in range(15)]
         writer.close()
         await writer.wait_closed()
 
@@ -229,6 +244,34 @@ async def test_hostile_streams_end_and_nobody_else_notices() -> None:
         assert lines((await tcp(server, question("plain.bit", "A"))).answer) == PLAIN
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS"])
+async def test_a_web_page_has_nothing_looked_up(method: str) -> None:
+    """What a browser is made to send begins with a request, whatever its body may hold."""
+    here = world()
+    head = f"{method} / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n".encode()
+    first = 2 + int.from_bytes(head[:2], "big")
+    query = framed(question("plain.bit", "A", isolation=b"another identity"))
+    async with serving(here) as server:
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        writer.write(head.ljust(first, b"x") + query)
+        with contextlib.suppress(ConnectionResetError):
+            assert len(await reader.read()) <= 14
+        writer.close()
+    assert here.backend.asked == []
+
+
+async def test_earlier_queries_are_answered_before_the_end() -> None:
+    async with serving(world(delay=0.2)) as server:
+        reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
+        update = question("plain.bit", "A")
+        update.set_opcode(dns.opcode.UPDATE)
+        writer.write(framed(question("plain.bit", "A"), update))
+        assert rcode(await next_message(reader)) == "NOTIMP"
+        assert lines((await next_message(reader)).answer) == PLAIN
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_server, "IDLE_S", 0.1)
     async with serving(world()) as server:
@@ -270,12 +313,33 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 opened.append(await asyncio.open_connection(host, port, local_addr=client))
                 await asyncio.sleep(0.02)
         for place, (reader, _) in enumerate(opened):
-            if place in (2, 5, 8, 11, 12):
+            if place in (0, 2, 5, 8, 11):  # the first made room for the last
                 assert await reader.read() == b""
             else:
                 assert not reader.at_eof()
         for _, writer in opened:
             writer.close()
+
+
+async def test_only_silent_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
+    here = world(delay=0.5)
+    async with serving(here) as server:
+        host, port = server.endpoint.host, server.endpoint.port
+        opened = []
+        for place in range(8):
+            local = (f"127.0.0.{2 + place // 2}", 0)
+            opened.append(await asyncio.open_connection(host, port, local_addr=local))
+            if place < 7:
+                opened[-1][1].write(framed(question("plain.bit", "A")))
+        await until(lambda: here.backend.under_way == 4)
+        await asyncio.sleep(0.05)
+        assert lines((await tcp(server, question("plain.bit", "A"))).answer) == PLAIN
+        assert await opened[7][0].read() == b""
+        for reader, writer in opened[:7]:
+            assert lines((await next_message(reader)).answer) == PLAIN
+            writer.close()
+        opened[7][1].close()
 
 
 async def test_queries_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

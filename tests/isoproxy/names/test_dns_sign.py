@@ -135,10 +135,33 @@ async def test_referrals_prove_how_the_child_is_signed(name: str) -> None:
     assert validated(response.additional) == []
 
 
+@pytest.mark.parametrize("name", ["nowhere.bit", "plain.bit", "deleg.bit", "down.bit"])
+async def test_who_understands_compact_denial_hears_that_we_do(name: str) -> None:
+    here = world(signed=True)
+    for flags in (0, 0x4000):
+        response = await here.ask(name, "A", dnssec=True, ednsflags=flags)
+        assert response.ednsflags & 0x4000 == flags
+
+
+async def test_the_mark_of_a_denial_is_nothing_to_ask_for() -> None:
+    for name in ("plain.bit", "nowhere.bit"):
+        assert rcode(await world(signed=True).ask(name, "TYPE128")) == "FORMERR"
+
+
 async def test_an_explicit_question_for_the_proof_gets_it_as_the_answer() -> None:
     response = await world(signed=True).ask("mail.plain.bit", "NSEC", dnssec=True)
     (rrset,) = validated(response.answer)
     assert rrset.rdtype == RdataType.NSEC
+    assert response.authority == []
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"), [("alias.bit", "alias.bit."), ("mail.trans.bit", "mail.plain.bit.")]
+)
+async def test_the_proof_is_asked_for_at_and_behind_redirections(name: str, owner: str) -> None:
+    response = await world(signed=True).ask(name, "NSEC", dnssec=True)
+    rrset = validated(response.answer)[-1]
+    assert (rrset.name.to_text(), rrset.rdtype) == (owner, RdataType.NSEC)
     assert response.authority == []
 
 
@@ -229,6 +252,13 @@ def test_key_files_that_will_not_do(tmp_path: Path) -> None:
         path.chmod(0o600)
         with pytest.raises(ConfigError, match="P-256"):
             ZoneKey.load(path)
+
+
+@pytest.mark.timeout(5)
+def test_a_key_file_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dns.key", 0o600)
+    with pytest.raises(ConfigError, match="must be a file"):
+        ZoneKey.load(tmp_path / "dns.key")
 
 
 def test_the_trust_anchor_is_the_key_and_its_digest() -> None:

@@ -144,6 +144,19 @@ async def test_a_key_file_is_made_once_and_kept(tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path)) - {"c"} == {"key"}  # asyncio removes sockets from 3.13 on
 
 
+async def test_a_key_that_another_one_stored_meanwhile_is_used(tmp_path: Path) -> None:
+    """Not a new service at a new address for a moment, again and again."""
+    answers = {NEW: ADDED, AGAIN: f"250-ServiceID={SERVICE}\r\n250 OK\r\n".encode()}
+    async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
+        service = OnionService(control, [WEB], key_file=tmp_path / "key")
+        write_key(tmp_path / "key", KEY)
+        service.start()
+        await until(lambda: service.state.stage is not OnionStage.WAITING)
+        assert service.state.stage is OnionStage.PUBLISHED
+        assert adds(tor) == [AGAIN]
+        await service.withdraw()
+
+
 async def test_a_key_that_cannot_be_stored_is_given_up(tmp_path: Path) -> None:
     async with ScriptedTor(tmp_path / "c", {NEW: ADDED}) as tor, control_to(tor) as control:
         service = OnionService(control, [WEB], key_file=tmp_path / "missing" / "key")
