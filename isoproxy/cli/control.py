@@ -1,4 +1,4 @@
-"""`isoproxy status`, `newnym`, `explain`: questions to a running isoproxy."""
+"""`isoproxy status`, `newnym`, `explain`, `onions`: questions to a running isoproxy."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def register(commands: Commands) -> None:
     reload = commands.add_parser("reload", help="apply the configuration as it is now")
     add_configuration(reload)
     reload.set_defaults(run=apply_configuration)
+
+    onions = commands.add_parser("onions", help="show the addresses of its onion services")
+    add_configuration(onions)
+    add_json(onions)
+    onions.set_defaults(run=show_onions)
 
     explain = commands.add_parser(
         "explain",
@@ -95,6 +100,21 @@ def apply_configuration(options: argparse.Namespace) -> int:
     print("changed: " + (", ".join(answer["changed"]) or "nothing"))
     if answer["after_a_restart"]:
         print("takes effect after a restart: " + ", ".join(answer["after_a_restart"]))
+    return 0
+
+
+def show_onions(options: argparse.Namespace) -> int:
+    answer = ask(admin_path(options), "onions")
+    if options.json:
+        print_json(answer)
+        return 0
+    for service in answer["onion_services"]:
+        problem = f": {service['problem']}" if service["problem"] else ""
+        print(f"{service['name']}: {service['stage']}{problem}")
+        for line in service["addresses"]:
+            print(f"  {line}")
+    if not answer["onion_services"]:
+        print("none; see [[onion_service]] in the configuration, and: isoproxy publish --help")
     return 0
 
 

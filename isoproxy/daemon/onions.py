@@ -113,8 +113,16 @@ class PublishedService:
         return self.service.state
 
     async def wait_published(self) -> list[str]:
-        """The service's lines for a person: each port's address and multiaddr."""
-        address = await self.service.wait_published()
+        """`lines`, once Tor has the service."""
+        await self.service.wait_published()
+        return self.lines
+
+    @property
+    def lines(self) -> list[str]:
+        """For a person: each port's address and multiaddr; none before the first publication."""
+        address = self.service.address
+        if address is None:
+            return []
         return [f"{address}:{port} {onion_multiaddr(address, port)}" for port in self.plan.ports]
 
 

@@ -50,6 +50,19 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
         resolver = daemon.resolver_of(None)
         return await resolve_for(resolver, daemon.isolator, **questions_of(request))
 
+    async def onions(request: Mapping[str, Any]) -> Answer:
+        return {
+            "onion_services": [
+                {
+                    "name": published.plan.name,
+                    "stage": published.state.stage.value,
+                    "problem": published.state.problem,
+                    "addresses": published.lines,
+                }
+                for published in daemon.services.onions
+            ]
+        }
+
     async def metrics(request: Mapping[str, Any]) -> Answer:
         return {"exposition": await daemon.exposition()}
 
@@ -60,4 +73,5 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
         "explain": explain,
         "metrics": metrics,
         "resolve": resolve,
+        "onions": onions,
     }

@@ -73,7 +73,7 @@ class Services:
         """Say where an onion service is once Tor has taken it."""
         lines = await published.wait_published()
         if self._discreet:
-            lines = ["(set observe.safe_logging = false to have the address in the journal)"]
+            lines = ["(its address is not for the journal; it is shown by: isoproxy onions)"]
         for line in lines:
             say(f"published {published.plan.name} {line}", self._out)
 

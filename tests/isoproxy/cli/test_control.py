@@ -66,6 +66,13 @@ async def test_newnym_changes_every_key(tmp_path: Path) -> None:
     assert len(set(asked)) == 2
 
 
+async def test_without_onion_services_onions_says_how_to_have_one(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        outcome = await service.ask("onions")
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.out.startswith("none; see [[onion_service]]")
+
+
 async def test_explain_names_the_key_of_a_live_flow(tmp_path: Path) -> None:
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
         reader, writer = await connect(service.port(), user=b"alice", password=b"secret")
@@ -124,7 +131,7 @@ async def test_explain_says_what_it_expects(
 
 
 async def test_without_a_service_the_answer_says_what_to_do(tmp_path: Path) -> None:
-    for arguments in (["status"], ["newnym"], ["explain", "a", "b"], ["reload"]):
+    for arguments in (["status"], ["newnym"], ["explain", "a", "b"], ["reload"], ["onions"]):
         outcome = await command(tmp_path, *arguments)
         assert outcome.code == 1
         assert "start it with: isoproxy run" in outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -169,6 +170,14 @@ async def test_onion_services_of_the_configuration(
             assert seven[:2] == eight[:2] == ["published", "lines"]
             assert seven[2].endswith(".onion:7")
             assert await answers(service, eight[3], "any")
+            shown = await service.ask("onions")
+            assert shown.out.splitlines() == [
+                "lines: published",
+                "  " + " ".join(seven[2:]),
+                "  " + " ".join(eight[2:]),
+            ]
+            (asked,) = json.loads((await service.ask("onions", "--json")).out)["onion_services"]
+            assert asked["addresses"] == [" ".join(seven[2:]), " ".join(eight[2:])]
 
 
 async def test_a_unix_socket_behind_two_ports_for_one_client_alone(
