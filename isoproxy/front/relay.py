@@ -432,6 +432,7 @@ class Relay:
 
     def _close(self) -> None:
         finished, self._finished = self._finished, None
+        self._left = _nobody  # a callback that is kept would keep its owner, in a cycle
         for direction in (self.up, self.down):
             direction.release(self._pipes)
         for sock in (self.up.source, self.up.sink):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -21,8 +22,10 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.front import tail
+from isoproxy.front.connection import Connection
 from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.relay import Relay
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     ClientProtocol,
@@ -40,6 +43,7 @@ from isoproxy.socks5 import Command, Request, Server, encode_reply
 from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
+from tests.kit.garbage import no_collector
 from tests.kit.socks_port import SocksPort, refusing, silent
 from tests.kit.users import NOBODY, effective_user
 from tests.kit.waiting import until
@@ -306,6 +310,27 @@ async def test_who_stays_after_tor_ended_the_stream_is_ended_soon(
         async with asyncio.timeout(4):
             await until(lambda: not front.connections)
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("first", ["client", "tor"])
+async def test_a_stream_that_ended_leaves_nothing_for_the_garbage_collector(first: str) -> None:
+    """Which looks seldom: a cycle for each stream would be a leak for hours."""
+
+    async def serve(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        if first == "client":
+            await reader.read()
+
+    async with SocksPort(serve) as port, front_end(port) as front:
+        await say(front, CONNECT, end=first == "client")  # what is made once is there then
+        with no_collector():
+            for _ in range(5):
+                await say(front, CONNECT, end=first == "client")
+            await until(lambda: not front.connections)
+            left = [item for item in gc.get_objects() if isinstance(item, (Connection, Relay))]
+            assert not left
 
 
 async def test_budgets_refuse_with_a_word_and_recover() -> None:
