@@ -191,7 +191,8 @@ def judge(report: dict[str, Any], samples: Path) -> list[str]:
     """What is wrong with the run; adds the figures to the report."""
     columns = read(samples)
     seconds = report["minutes"] * 60
-    warm = min(max(seconds / 5, _LIVES * report["plan"]["life"]), seconds / 2)
+    settled_after = max(seconds / 5, _LIVES * report["plan"]["life"], _NAME_CONNECTION_S)
+    warm = min(settled_after, seconds / 2)
     report["warm_up_s"] = warm
     later = [n for n, seconds in enumerate(columns["seconds"]) if seconds >= warm]
     times = [columns["seconds"][n] for n in later]
@@ -231,6 +232,8 @@ _SEATS: Final = ("streams", "names", "peers")
 _LIVES: Final = 4
 """Mean lives of a flow until the crowd is of all ages, and of all the identities that these imply:
 by then all but one seat in fifty have changed hands."""
+_NAME_CONNECTION_S: Final = 900
+"""What a connection to a name server lives after its identity: none ends before, all begin."""
 _SLACK: Final = {"descriptors": 40, "tasks": 40}
 """What the light client's pool may hold more or less: connections come and go."""
 
