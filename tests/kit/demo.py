@@ -93,12 +93,14 @@ def attempt(line: Line, witness: Witness) -> tuple[str, Stream]:
 
 
 def _patiently(line: Line) -> subprocess.CompletedProcess[str]:
-    """Run a line, again if Tor did not open its stream in time: to an onion service it seldom
-    does not, on a network as small as this."""
-    for _ in range(_TRIES):
+    """Run a line, again if Tor did not open its stream: to an onion service it seldom does
+    not, on a network as small as this."""
+    for left in reversed(range(_TRIES)):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return subprocess.run(line.command, capture_output=True, text=True, timeout=_CURL_S)
-        print(f"# Nothing came within {_CURL_S:g} s; once more.", flush=True)
+            done = subprocess.run(line.command, capture_output=True, text=True, timeout=_CURL_S)
+            if not done.returncode or not left:
+                return done
+        print("# Tor did not open this stream; once more.", flush=True)
     raise DemoError(f"Nothing came in {_TRIES} tries of this line:\n  {line}")
 
 
