@@ -5,10 +5,10 @@
 In one run: the limit (OpenSSL's ChaCha20-Poly1305 in place, and the double SHA-256 that
 v1 demands, over the same payload, large or small), the translation in memory both ways,
 the translation through sockets (CPU seconds of this process's bridge alone) beside what
-primitives and the kernel's copying take by themselves, a lone message, and the handshake.  What is near its bound is read beside the limit of the same
-run: a busy machine moves both.  `--rust` adds the cipher of the Rust `bip324` crate
-(benchmarks/bip324-rust, built with cargo).  The exit status is 1 if a target of ours is
-missed.
+primitives and the kernel's copying take by themselves, a lone message, and the handshake.
+What is near its bound is read beside the limit of the same run: a busy machine moves
+both.  `--rust` adds the cipher of the Rust `bip324` crate (benchmarks/bip324-rust, built
+with cargo).  The exit status is 1 if a target of ours is missed.
 """
 
 from __future__ import annotations
