@@ -6,12 +6,11 @@ what differs there is in `Place.here`.  Tor says how many identities a page's li
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -138,26 +137,6 @@ def place(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> 
     del names["example.org"]
 
 
-def run(
-    block: str, directory: Path, surroundings: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run a block, once more if Tor did not open a stream to an onion service in time, which
-    happens seldom, on a network of five relays."""
-    for timeout in (_TIMEOUT_S / 2, _TIMEOUT_S):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block],
-                cwd=directory,
-                env=surroundings,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-    pytest.fail(f"nothing came within {_TIMEOUT_S} s:\n{block}")
-
-
 @pytest.mark.parametrize("name", [name for name in IDENTITIES if fenced(HOWTO / name, "sh run")])
 def test_the_lines_of_a_page_work(
     tor_network: TorNetwork, place: Place, tmp_path: Path, name: str
@@ -166,7 +145,16 @@ def test_the_lines_of_a_page_work(
     surroundings = place.environment(tmp_path, page)
     with Witness(tor_network.client) as witness:
         for block in fenced(page, "sh run"):
-            done = run(place.here(block), tmp_path, surroundings)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", place.here(block)],
+                cwd=tmp_path,
+                env=surroundings,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
             assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         witness.settle()
         streams = [stream for stream in witness.streams() if stream.succeeded]

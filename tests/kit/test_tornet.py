@@ -20,9 +20,11 @@ import dns.rcode
 import pytest
 
 from tests.kit.dial import dial, receive_exactly
+from tests.kit.onion import publish
 from tests.kit.servers import EchoServer, WebServer
 from tests.kit.tornet import StubDNS, TorNetError, TorNetwork
 from tests.kit.tornet.place import Place
+from tests.kit.waiting import wait_until
 
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -83,6 +85,20 @@ def test_sighup_leaves_a_client_on_the_network(tor_network: TorNetwork) -> None:
         client.ctl.check("SIGNAL RELOAD")
         assert client.ctl.getinfo("config-text").count("DisableNetwork 1") == 0
         dial(client.socks, "hup.test", echo.port).close()
+
+
+def test_a_relay_that_asks_for_a_consensus_in_vain_finds_paths() -> None:
+    """Started with one of both consensuses it asks for the other again and again."""
+    with TorNetwork(log_level="info") as net:
+        relay = net.relays[1]
+        relay.stop()
+        (relay.dir / "cached-consensus").unlink()
+        relay.restart()
+        wait_until(lambda: "http status code 304" in relay.log.read_text())
+        with WebServer(net.server_ip, net.exit_of) as web, publish(relay, {80: web.address}) as it:
+            for number in range(3):
+                assert "exit=" in _get(net, it.host, 80, b"%d" % number)
+        assert "Failed to find node" not in relay.log.read_text()
 
 
 def test_closing_a_stem_controller_does_not_end_tor(tor_network: TorNetwork) -> None:

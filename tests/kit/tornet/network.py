@@ -267,6 +267,8 @@ class TorNetwork:
             if self._params:
                 values = " ".join(f"{k}={v}" for k, v in sorted(self._params.items()))
                 text += f"ConsensusParams {values}\n"
+        else:
+            text += torrc.NO_AUTHORITY
         return text + torrc.fill(self._relay_options, ip=node.ip, directory=str(node.dir))
 
     def _start_client(self, options: str, *, conflux: bool, wrapper: Sequence[str] = ()) -> Node:

@@ -69,6 +69,14 @@ ExitRelay 0
 ExitPolicy reject *:*
 """
 
+# A relay that got the microdescriptor consensus before the other one asks for that other one
+# again and again; "Not modified" counts as a failure, for which tor holds the authority to be
+# down.  One relay less, and its onion services find no path for their circuits.  Whoever is
+# told which guards to use does not hold a directory to be down.
+NO_AUTHORITY: Final = """
+EntryNodes 127.0.0.0/8
+"""
+
 # The initial voting interval means "never": the launcher lowers it when all descriptors
 # are in.  2 s is tor's minimum for the delays.
 AUTHORITY: Final = """
