@@ -151,6 +151,7 @@ class _Pump:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
+            end.side.lost += len(out)
             out.drop(len(out))
             self._finish(end.closed)
 

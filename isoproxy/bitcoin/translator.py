@@ -70,13 +70,14 @@ class Ending(Enum):
 
 
 class Side:
-    """One side of a converter."""
+    """One side of a converter; `lost` bytes of its outbox found nobody there any more."""
 
-    __slots__ = ("inbox", "outbox")
+    __slots__ = ("inbox", "lost", "outbox")
 
     def __init__(self, inbox: ByteQueue, outbox: ByteQueue) -> None:
         self.inbox = inbox
         self.outbox = outbox
+        self.lost = 0
 
 
 class Converter(Protocol):
@@ -155,7 +156,7 @@ class Translator:
     @property
     def sent_to_peer(self) -> int:
         """Bytes that have left towards the peer."""
-        return self.to_peer.wire - len(self.peer.outbox)
+        return self.to_peer.wire - len(self.peer.outbox) - self.peer.lost
 
     def untranslated(self) -> bytes:
         """Take back what the client sent, none of which has left."""

@@ -270,6 +270,13 @@ async def test_a_peer_proven_v2_is_never_spoken_to_in_plaintext() -> None:
     assert await world.ending() is Ending.V2_REQUIRED
 
 
+async def test_a_peer_that_left_before_a_byte_reached_it_is_not_dialled_again() -> None:
+    world = World(dial=no_dial)
+    world.peer.close()
+    assert await world.ending() is Ending.PEER_CLOSED
+    assert not world.flow.fell_back
+
+
 async def test_a_client_that_left_is_not_dialled_for() -> None:
     world = World(fallback=Fallback.ALWAYS)
     world.client.close()
