@@ -18,7 +18,16 @@ from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
 from isoproxy.target import Target
-from tests.isoproxy.bitcoin.ends import V1End, V2End, key, pair, receive, send
+from tests.isoproxy.bitcoin.ends import (
+    V1End,
+    V2End,
+    key,
+    narrow_tcp_pair,
+    pair,
+    receive,
+    send,
+    speak_then_read,
+)
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.kit.garbage import no_collector
@@ -377,25 +386,56 @@ async def test_relay_carries_what_is_no_v1_untouched() -> None:
 
 
 async def test_a_client_that_still_speaks_gets_all_that_came_before_the_end() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-    client.setblocking(False)
-    near.setblocking(False)
+    client, near = narrow_tcp_pair()
     peer, far = pair()
     task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
     await send(peer, bytes(400_000))
     peer.close()
-    speaking = asyncio.create_task(send(client, bytes(4 << 20)))
-    await asyncio.sleep(0.1)
-    received = 0
-    while data := await receive(client):
-        received += len(data)
-    assert received == 400_000
-    client.close()
-    await asyncio.gather(speaking, return_exceptions=True)
+    assert len(await speak_then_read(client)) == 400_000
     assert await task is Ending.PEER_CLOSED
+
+
+async def test_a_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    peer, far = narrow_tcp_pair()
+    client, near = pair()
+    task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
+    await send(client, bytes(400_000))
+    client.close()
+    assert len(await speak_then_read(peer)) == 400_000
+    assert await task is Ending.CLIENT_CLOSED
+
+
+async def test_a_v2_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    far, near = narrow_tcp_pair()
+    client, own = pair()
+    flow = Flow(key(), ONION, MAINNET)
+    settings = BridgeSettings()
+    task = asyncio.create_task(bridge(own, HELLO, near, no_dial, flow, settings, ProvenV2()))
+    peer = V2End(far)
+    await peer.shake()
+    assert await peer.contents() == LONG_VERSION
+    await send(client, v1("block", bytes(400_000)))
+    client.close()
+    _, contents = peer.transport.receive(await speak_then_read(far))
+    assert contents == [short("block", bytes(400_000))]
+    await task
+
+
+async def test_a_v1_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    far, near = narrow_tcp_pair()
+
+    async def dial() -> socket.socket:
+        return near
+
+    world = World(dial=dial)
+    await receive(world.peer)
+    world.peer.close()
+    assert await receive(far) == HELLO
+    await send(world.client, bytes(400_000))
+    world.client.close()
+    assert await speak_then_read(far) == bytes(400_000)
+    assert await world.ending() is Ending.CLIENT_CLOSED
+    assert near.fileno() == -1
 
 
 def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:
