@@ -214,6 +214,7 @@ class Translator:
                 plaintext = queue.view[begin:end]
             transport.seal_onto(plaintext, out)
             traffic.wire += len(plaintext) + OVERHEAD - HEADER_SIZE
+        traffic.dropped = receiver.untyped
 
     def _peer_to_client(self) -> None:
         transport, out = self.transport, self.client.outbox
