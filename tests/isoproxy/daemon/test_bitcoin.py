@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from isoproxy.bitcoin import bip324, ellswift
 from isoproxy.config import Config, load
 from isoproxy.daemon.bitcoin import Bitcoin
 from isoproxy.daemon.settings import dialer_settings
@@ -60,6 +61,18 @@ async def world(port: SocksPort, config: Config) -> AsyncIterator[tuple[Bitcoin,
         await front.drain(0)
         dialer.close()
         reactor.close()
+
+
+async def test_without_libraries_that_compute_it_nothing_starts_but_with_v2_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ellswift, "decode", lambda encoded: bytes(32))
+    for test in (ellswift.self_test, bip324.self_test):
+        test.cache_clear()
+    off, on = load(None, ["bitcoin.v2=off"]).config, load(None, []).config
+    async with SocksPort() as port, world(port, off) as (_, front, _):
+        with pytest.raises(OperationError, match="coincurve"):
+            Bitcoin(on, front.dialer, Isolator())
 
 
 async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
