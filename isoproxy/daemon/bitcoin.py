@@ -3,7 +3,7 @@
 Theory of operation
     All doors share one ledger.  Where v2 is on, nothing starts with libraries that do not
     compute it.  A gateway has an `Entrance` of the front end beside it: its isolation rule
-    holds for the gateway's own connections as well as for its clients that speak SOCKS5,
+    holds for the gateway's own connections as well as for its clients that speak SOCKS,
     which are handed to the front end with nothing read.
 
     A reload keeps a gateway whose address did not change, with its connections, and gives
@@ -101,7 +101,7 @@ class Door:
         return await self._front.dialer.connect(key, P2P, target, client=client)
 
     async def _hand_over(self, client: socket.socket) -> None:
-        """Make a SOCKS5 client the front end's."""
+        """Make a SOCKS client the front end's."""
         sock = socket.socket(fileno=client.detach())
         sock.setblocking(False)
         peer = None if sock.family == socket.AF_UNIX else sock.getpeername()

@@ -75,6 +75,19 @@ async def test_without_libraries_that_compute_it_nothing_starts_but_with_v2_off(
             Bitcoin(on, front.dialer, Isolator())
 
 
+async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
+    config = configured("bitcoin.gateway.0.peer=never.example:8333")
+    async with SocksPort() as port, world(port, config) as (bitcoin, _, _):
+        (door,) = bitcoin.doors.values()
+        reader, writer = await asyncio.open_connection(*door.address().rsplit(":", 1))
+        writer.write(b"\x04\x01\x00\x07\x01\x02\x03\x04alice\x00")
+        assert await reader.readexactly(2) == b"\x00\x5a"
+        writer.close()
+        await writer.wait_closed()
+        (request,) = port.requests
+        assert (request.host, request.port) == (b"1.2.3.4", 7)
+
+
 async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
     config = configured("bitcoin.gateway.0.peer=node.bit:8333")
     async with SocksPort() as port, world(port, config) as (bitcoin, _, names):
