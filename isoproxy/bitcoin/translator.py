@@ -178,11 +178,16 @@ class Translator:
         self.to_client.wire += size
         if not self.ready:
             self._handshake()
-        self._peer_to_client()
-        if not self.ready and self.transport.state is State.READY:
-            self.ready = True
-            self._next_decoy = now + self._options.decoys.pause()
-            self._on_ready()
+        try:
+            self._peer_to_client()
+        finally:  # what comes after a good version packet, and may be forged, takes nothing back
+            if not self.ready and self.transport.state is State.READY:
+                self._became_ready(now)
+
+    def _became_ready(self, now: float) -> None:
+        self.ready = True
+        self._next_decoy = now + self._options.decoys.pause()
+        self._on_ready()
 
     def _handshake(self) -> None:
         output = self.transport.advance()

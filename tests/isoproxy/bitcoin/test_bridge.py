@@ -184,6 +184,18 @@ async def test_a_forged_packet_ends_both_sides_after_what_was_good() -> None:
     assert await world.ending() is Ending.PEER_BROKE_PROTOCOL
 
 
+async def test_a_forged_packet_does_not_undo_what_the_version_packet_proved() -> None:
+    world, peer = World(), TransportOptions().transport(MAINNET, initiator=False)
+    output, _ = peer.receive(await receive(world.peer))
+    forged = bytearray(peer.seal(short("ping", bytes(8))))
+    forged[-1] ^= 1
+    await send(world.peer, output + forged)
+    assert await world.ending() is Ending.PEER_BROKE_PROTOCOL
+    assert world.proven.has(world.flow.key, ONION)
+    assert peer.session_id is not None
+    assert (world.flow.transport, world.flow.session_id) == ("v2", peer.session_id.hex())
+
+
 async def test_a_client_on_another_network_ends_both_sides() -> None:
     world, _, peer = await established()
     await send(world.client, b"\x00" * 24)
