@@ -27,10 +27,12 @@ Invariants
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
+from isoproxy.bitcoin import ellswift
 from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.cipher import (
     HEADER_SIZE,
@@ -42,9 +44,14 @@ from isoproxy.bitcoin.cipher import (
     SessionKeys,
 )
 from isoproxy.bitcoin.ellswift import ENCODED_LENGTH, KeyPair
-from isoproxy.bitcoin.messages import Network
+from isoproxy.bitcoin.messages import MAINNET, Network
 from isoproxy.bitcoin.v1 import PREFIX_LENGTH, VERSION
-from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from isoproxy.errors import (
+    LimitExceeded,
+    LocalProtocolError,
+    OperationError,
+    RemoteProtocolError,
+)
 
 MAX_GARBAGE: Final = 4095
 MAX_SENT_GARBAGE: Final = 4094
@@ -63,6 +70,31 @@ class State(Enum):
 
 
 _READY: Final = State.READY
+
+# A handshake whose outcome is known: the first of tests/data/bip324/packets.csv.
+_PRIVATE: Final = "308bf34f8440985cf2fb98e51721e33ece2dae9419ed5462280e14d4bdaf824b"
+_OURS: Final = (
+    "441dedb81d97787753283f7375c0904419232be8e1f8f539e1a9e0c96473f470"
+    "af0959c804ad62dd9008f9602cc4826d542089ea363abc96d070cf14794f6437"
+)
+_THEIRS: Final = (
+    "644bb4ba1700cc75f6fb821700fd65fc356d42d7a59a76c75b9f07a35fa4df44"
+    "b29aeff960539e76cfd7a2e32d5e9e94236e10c4a5f99b0018dfb6e9a9108e96"
+)
+_SESSION: Final = "7efd78433f7698c617397d3bb16ccac782974bd3c88a34bd8166b6fc492659e5"
+_PACKET: Final = "7c08562621d947c123755a784811a2dfb85019d0"
+
+
+@functools.cache
+def self_test() -> None:
+    """Make sure that the libraries compute what BIP324 says; raises OperationError if not."""
+    ellswift.self_test()
+    ours = KeyPair(bytes.fromhex(_PRIVATE), bytes.fromhex(_OURS))
+    secret = ours.exchange(bytes.fromhex(_THEIRS), initiator=True)
+    keys = SessionKeys.derive(secret, MAINNET.magic)
+    packet = PacketSealer(keys.initiator_length, keys.initiator_packet, b"").seal(b"")
+    if (keys.session_id.hex(), packet.hex()) != (_SESSION, _PACKET):
+        raise OperationError("coincurve and cryptography do not compute what BIP324 says")
 
 
 class Transport:

@@ -21,6 +21,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import weakref
 from collections import OrderedDict
@@ -144,8 +145,7 @@ async def bridge(
     """
     try:
         flow.ended = await _carry(client, first, peer, dial, flow, settings, proven)
-        peer.close()
-        await part(client, settings.deadlines.linger)
+        await part(client, peer, seconds=settings.deadlines.linger)
         return flow.ended
     finally:
         client.close()
@@ -216,10 +216,10 @@ async def _fall_back(
         rewrite=settings.options.version,
     )
     linger = settings.deadlines.linger
-    try:
-        return await pump(plain, client, peer, linger=linger, from_client=sent)
-    finally:
-        peer.close()
+    with contextlib.closing(peer):
+        ending = await pump(plain, client, peer, linger=linger, from_client=sent)
+        await part(client, peer, seconds=linger)
+        return ending
 
 
 async def relay(
@@ -242,8 +242,7 @@ async def relay(
     plain = flow.plain = Relay(now=now, deadlines=deadlines, refused=refused)
     try:
         flow.ended = await pump(plain, client, peer, linger=deadlines.linger, from_client=first)
-        peer.close()
-        await part(client, deadlines.linger)
+        await part(client, peer, seconds=deadlines.linger)
         return flow.ended
     finally:
         client.close()

@@ -1,12 +1,12 @@
 """Port 1324: a door for clients that cannot be told about a SOCKS proxy.
 
 Theory of operation
-    The destination of a connection is, in this order: what a SOCKS5 client asks for (it
-    begins with a greeting; the front end's session takes over, untouched), the one peer this
-    gateway is configured for, where the kernel says the connection was going before
-    nftables redirected it, or the address the client's VERSION message is addressed to.
-    A map of the configuration can turn such an address into another destination, an
-    onion service for instance.
+    The destination of a connection is, in this order: what a SOCKS client asks for (it begins
+    with a greeting, or a request of SOCKS4; the front end's session takes over, untouched),
+    the one peer this gateway is configured for, where the kernel says the connection was
+    going before nftables redirected it, or the address the client's VERSION message is
+    addressed to.  A map of the configuration can turn such an address into another
+    destination, an onion service for instance.
 
     VERSION holds what the client believes, and some clients put nonsense there (their own
     address, 127.0.0.1); so an address that was learned is refused unless it is global
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -56,6 +57,12 @@ GATEWAY_ISOLATION: Final = (
 _SOCKS5: Final = 5
 _LAST_METHOD: Final = 9
 _GREETING_LENGTH: Final = 2 + 255
+_REQUEST4: Final = re.compile(
+    # version 4, command, port and address, the user's name, of 4a the host's name, or as
+    # much of it as is there; names have no control characters
+    rb"\x04(?:[\x01\x02\xf0](?:.{0,6}|.{6}[^\x00-\x1f]*(?:\x00[^\x00-\x1f]*\x00?)?))?",
+    re.DOTALL,
+)
 _PEERCRED: Final = 12
 
 
@@ -98,6 +105,11 @@ def begins_greeting(first: bytes) -> bool:
     return version == _SOCKS5 and count > 0 and assigned
 
 
+def begins_socks(first: bytes) -> bool:
+    """Whether a client of SOCKS5, 4 or 4a may have begun with `first`; as good as no v2 stream."""
+    return begins_greeting(first) or _REQUEST4.fullmatch(first) is not None
+
+
 def client_field(client: socket.socket) -> bytes:
     """Who the client is, for isolation: its address, or its user on a unix socket."""
     if client.family == socket.AF_UNIX:
@@ -112,7 +124,7 @@ class Gateway:
 
     `key_for` applies this gateway's isolation rule; `resolve` turns a name that Tor must
     not see into a target; `connect` opens a P2P stream; both do it under a key and on
-    behalf of a client field; `socks` serves a SOCKS5 client on a socket from which nothing has
+    behalf of a client field; `socks` serves a SOCKS client on a socket from which nothing has
     been read.  `settings` and `bridging` may be replaced at any time, for connections to
     come.
     """
@@ -184,7 +196,7 @@ class Gateway:
         finally:
             loop.remove_reader(client)
         with contextlib.suppress(BlockingIOError):
-            return begins_greeting(client.recv(_GREETING_LENGTH, socket.MSG_PEEK))
+            return begins_socks(client.recv(_GREETING_LENGTH, socket.MSG_PEEK))
         return False
 
     async def _serve_bitcoin(self, client: socket.socket) -> None:

@@ -29,7 +29,7 @@ from isoproxy.bitcoin.accepting import Connections
 from isoproxy.bitcoin.messages import Network, Networks
 from isoproxy.bitcoin.opening import read_opening
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
-from isoproxy.bitcoin.pump import pump
+from isoproxy.bitcoin.pump import part, pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
 from isoproxy.bitcoin.v1 import Detected
 
@@ -115,9 +115,9 @@ class Inbound:
                 converter: Translator | Relay = self._translator(flow)
             else:
                 converter = self._relay(flow)
-            flow.ended = await pump(
-                converter, node, peer, linger=settings.deadlines.linger, from_peer=first
-            )
+            linger = settings.deadlines.linger
+            flow.ended = await pump(converter, node, peer, linger=linger, from_peer=first)
+            await part(node, peer, seconds=linger)
 
     def _translator(self, flow: InboundFlow) -> Translator:
         its: InboundFlow = weakref.proxy(flow)  # no cycle: the buffers go when the flow does

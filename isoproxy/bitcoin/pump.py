@@ -151,6 +151,7 @@ class _Pump:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
+            end.side.lost += len(out)
             out.drop(len(out))
             self._finish(end.closed)
 
@@ -215,7 +216,12 @@ async def pump(
     return await _Pump(converter, client, peer, linger).run(from_client, from_peer)
 
 
-async def part(sock: socket.socket, seconds: float) -> None:
+async def part(*socks: socket.socket, seconds: float) -> None:
+    """Announce the end to all, and return when each has what it was sent, or is out of time."""
+    await asyncio.gather(*(_part(sock, seconds) for sock in socks))
+
+
+async def _part(sock: socket.socket, seconds: float) -> None:
     """Announce the end, and return when all has arrived, at most `seconds` later.
 
     What still comes from the other end is thrown away.  A unix socket needs none of this:

@@ -70,13 +70,14 @@ class Ending(Enum):
 
 
 class Side:
-    """One side of a converter."""
+    """One side of a converter; `lost` bytes of its outbox found nobody there any more."""
 
-    __slots__ = ("inbox", "outbox")
+    __slots__ = ("inbox", "lost", "outbox")
 
     def __init__(self, inbox: ByteQueue, outbox: ByteQueue) -> None:
         self.inbox = inbox
         self.outbox = outbox
+        self.lost = 0
 
 
 class Converter(Protocol):
@@ -155,7 +156,7 @@ class Translator:
     @property
     def sent_to_peer(self) -> int:
         """Bytes that have left towards the peer."""
-        return self.to_peer.wire - len(self.peer.outbox)
+        return self.to_peer.wire - len(self.peer.outbox) - self.peer.lost
 
     def untranslated(self) -> bytes:
         """Take back what the client sent, none of which has left."""
@@ -177,11 +178,16 @@ class Translator:
         self.to_client.wire += size
         if not self.ready:
             self._handshake()
-        self._peer_to_client()
-        if not self.ready and self.transport.state is State.READY:
-            self.ready = True
-            self._next_decoy = now + self._options.decoys.pause()
-            self._on_ready()
+        try:
+            self._peer_to_client()
+        finally:  # what comes after a good version packet, and may be forged, takes nothing back
+            if not self.ready and self.transport.state is State.READY:
+                self._became_ready(now)
+
+    def _became_ready(self, now: float) -> None:
+        self.ready = True
+        self._next_decoy = now + self._options.decoys.pause()
+        self._on_ready()
 
     def _handshake(self) -> None:
         output = self.transport.advance()
@@ -213,6 +219,7 @@ class Translator:
                 plaintext = queue.view[begin:end]
             transport.seal_onto(plaintext, out)
             traffic.wire += len(plaintext) + OVERHEAD - HEADER_SIZE
+        traffic.dropped = receiver.untyped
 
     def _peer_to_client(self) -> None:
         transport, out = self.transport, self.client.outbox

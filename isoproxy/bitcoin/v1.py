@@ -160,12 +160,16 @@ def parse_version(payload: bytes | memoryview) -> Version:
 
 
 def _user_agent_span(payload: bytes | memoryview) -> slice:
-    """Where the user agent's bytes are."""
+    """Where the user agent's bytes are; its size must be written in as few bytes as it can."""
     if len(payload) <= _USER_AGENT:
         raise RemoteProtocolError("a VERSION message is cut short")
     length, start = payload[_USER_AGENT], _USER_AGENT + 1
     if length == 0xFD:
         length, start = int.from_bytes(payload[start : start + 2], "little"), start + 2
+        if length < 0xFD:
+            raise RemoteProtocolError("the user agent's size in a VERSION message is malformed")
+    elif length > 0xFD:  # four or eight bytes of size follow
+        length = MAX_USER_AGENT + 1
     if length > MAX_USER_AGENT or len(payload) < start + length:
         raise RemoteProtocolError("the user agent in a VERSION message is too long or cut short")
     return slice(start, start + length)

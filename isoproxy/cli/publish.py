@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import TorConfig, state_directory
+from isoproxy.daemon.bitcoin_settings import networks
 from isoproxy.daemon.onions import PublishedService, ServicePlan
 from isoproxy.errors import ConfigError
 from isoproxy.tor.control import Control, ControlState, Phase
@@ -66,6 +68,7 @@ def register(commands: Commands) -> None:
 def publish_service(options: argparse.Namespace) -> int:
     plan = _plan(options)
     config = loaded(options).config
+    plan = replace(plan, networks=networks(config.bitcoin))
     asyncio.run(_publish(plan, config.tor))
     return 0
 

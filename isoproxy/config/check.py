@@ -8,7 +8,7 @@ from hashlib import sha256
 from ipaddress import ip_address
 
 from isoproxy.config.address import Address
-from isoproxy.config.bitcoin import GatewayConfig
+from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
 from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
 from isoproxy.errors import ConfigError
@@ -155,7 +155,7 @@ def _bitcoin(config: Config) -> Iterator[Finding]:
             "bitcoin.ellswift_prefix",
             "peers would take a key that begins like this for a v1 message; choose another",
         )
-    known = {"signet-" + magic for magic in map(_signet_magic, bitcoin.signet_challenges)}
+    known = _signets(bitcoin)
     names: dict[str, str] = {}
     for index, gateway in enumerate(bitcoin.gateway):
         key = f"bitcoin.gateway.{index}"
@@ -188,6 +188,10 @@ def _known_signet(key: str, network: str | None, known: set[str]) -> Iterator[Fi
         yield key, "no such signet; give its challenge in bitcoin.signet_challenges"
 
 
+def _signets(bitcoin: BitcoinConfig) -> set[str]:
+    return {"signet-" + magic for magic in map(_signet_magic, bitcoin.signet_challenges)}
+
+
 def _signet_magic(challenge: str) -> str:
     """BIP325: what its messages begin with, in hexadecimal."""
     script = bytes.fromhex(challenge)
@@ -217,7 +221,9 @@ def _limits(config: Config) -> Iterator[Finding]:
 
 
 def _services(config: Config) -> Iterator[Finding]:
+    signets = _signets(config.bitcoin)
     for index, service in enumerate(config.onion_service):
+        yield from _known_signet(f"onion_service.{index}.network", service.network, signets)
         if service.target is None:
             yield f"onion_service.{index}.target", "missing: say which local service is offered"
         elif not service.target.is_local:

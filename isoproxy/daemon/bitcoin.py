@@ -1,9 +1,10 @@
 """The doors to Bitcoin peers: the front end's ports, and the gateways.
 
 Theory of operation
-    All doors share one ledger.  A gateway has an `Entrance` of the front end beside it:
-    its isolation rule holds for the gateway's own connections as well as for its clients
-    that speak SOCKS5, which are handed to the front end with nothing read.
+    All doors share one ledger.  Where v2 is on, nothing starts with libraries that do not
+    compute it.  A gateway has an `Entrance` of the front end beside it: its isolation rule
+    holds for the gateway's own connections as well as for its clients that speak SOCKS,
+    which are handed to the front end with nothing read.
 
     A reload keeps a gateway whose address did not change, with its connections, and gives
     it its new settings; one that is gone ends its connections.
@@ -17,6 +18,7 @@ import os
 import socket
 from collections.abc import Hashable, Iterator, Mapping
 
+from isoproxy.bitcoin.bip324 import self_test
 from isoproxy.bitcoin.gateway import Gateway
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.config import Config, GatewayConfig
@@ -99,7 +101,7 @@ class Door:
         return await self._front.dialer.connect(key, P2P, target, client=client)
 
     async def _hand_over(self, client: socket.socket) -> None:
-        """Make a SOCKS5 client the front end's."""
+        """Make a SOCKS client the front end's."""
         sock = socket.socket(fileno=client.detach())
         sock.setblocking(False)
         peer = None if sock.family == socket.AF_UNIX else sock.getpeername()
@@ -107,9 +109,14 @@ class Door:
 
 
 class Bitcoin:
-    """The Bitcoin side of a daemon: `p2p` for the front end, and the gateways."""
+    """The Bitcoin side of a daemon: `p2p` for the front end, and the gateways.
+
+    Raises OperationError if v2 is on and the libraries do not compute it.
+    """
 
     def __init__(self, config: Config, dialer: Dialer, isolator: Isolator) -> None:
+        if config.bitcoin.v2 == "on":
+            self_test()
         self.ledger = Ledger()
         self.p2p = PeerToPeer(dialer, isolator, ports=frozenset(), ledger=self.ledger)
         self.doors: dict[str, Door] = {}

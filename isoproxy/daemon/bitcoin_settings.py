@@ -59,7 +59,7 @@ def gateway_settings(config: BitcoinConfig, gateway: GatewayConfig) -> GatewaySe
 
 
 def gateway_entrance(config: Config, gateway: GatewayConfig) -> ListenerSettings:
-    """The gateway as a listener for the clients among its own that speak SOCKS5."""
+    """The gateway as a listener for the clients among its own that speak SOCKS."""
     rule = SessionRule(
         ListenerRule(own_group(f"gateway {gateway.name} {gateway.address}"), gateway.isolate),
         unix=gateway.address.is_unix,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
-from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.config import OnionServiceConfig
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.multiaddr import onion_multiaddr
@@ -31,8 +31,8 @@ _BACKLOG: Final = 128
 class ServicePlan:
     """One onion service: its `ports` all lead to `target`; `v2` ends BIP324 before it.
 
-    `network` is the node's, by default the one whose port this is; with `advertise_v2` the
-    node's VERSION gets service bit 11.
+    `network` is the name of the node's among `networks`, by default the one whose port this
+    is; with `advertise_v2` the node's VERSION gets service bit 11.
     """
 
     name: str
@@ -43,6 +43,7 @@ class ServicePlan:
     v2: bool = False
     network: str | None = None
     advertise_v2: bool = False
+    networks: Networks = KNOWN_NETWORKS
 
     def __post_init__(self) -> None:
         if not self.target.is_local:
@@ -52,7 +53,7 @@ class ServicePlan:
             )
 
 
-def service_plan(config: OnionServiceConfig) -> ServicePlan:
+def service_plan(config: OnionServiceConfig, networks: Networks = KNOWN_NETWORKS) -> ServicePlan:
     """What `[[onion_service]]` asks for; raises ConfigError."""
     if config.target is None:
         raise ConfigError(f"onion_service {config.name}: target is missing, as in 127.0.0.1:80")
@@ -65,6 +66,7 @@ def service_plan(config: OnionServiceConfig) -> ServicePlan:
         config.v2,
         config.network,
         config.advertise_v2,
+        networks,
     )
 
 
@@ -139,12 +141,12 @@ def _network(plan: ServicePlan) -> Network:
     """No v2 stream names its network: what the plan says, or whose port it is."""
     if plan.network is not None:
         try:
-            return KNOWN_NETWORKS.named(plan.network)
+            return plan.networks.named(plan.network)
         except KeyError:
-            names = ", ".join(network.name for network in KNOWN_NETWORKS)
+            names = ", ".join(network.name for network in plan.networks)
             raise ConfigError(f"not a known Bitcoin network; known are {names}") from None
     ports = {plan.target.port, *plan.ports}
-    network = next((network for network in KNOWN_NETWORKS if network.port in ports), None)
+    network = next((network for network in plan.networks if network.port in ports), None)
     if network is None:
         raise ConfigError(
             "with v2 the network must be known: name it, or use a known network's port, such "

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, TextIO
 
 from isoproxy.config import Config
+from isoproxy.daemon.bitcoin_settings import networks
 from isoproxy.daemon.dns import dns_policy, dns_server
 from isoproxy.daemon.onions import PublishedService, service_plan
 from isoproxy.daemon.say import say
@@ -39,7 +40,8 @@ class Services:
         self._discreet: Final = config.observe.safe_logging and goes_to_the_journal(out)
         self.dns: Final = dns_server(config, resolver_of, isolator)
         self.onions: Final = [
-            PublishedService(service_plan(service), control) for service in config.onion_service
+            PublishedService(service_plan(service, networks(config.bitcoin)), control)
+            for service in config.onion_service
         ]
         self._announcing: Final[set[asyncio.Task[None]]] = set()
 

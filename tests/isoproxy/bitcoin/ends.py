@@ -27,6 +27,29 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
+def narrow_tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected non-blocking TCP sockets, the first of which takes little ahead of a read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        narrow = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    narrow.setblocking(False)
+    other.setblocking(False)
+    return narrow, other
+
+
+async def speak_then_read(sock: socket.socket) -> bytes:
+    """All that comes on `sock`, of one who begins to read late and speaks all the time."""
+    speaking = asyncio.create_task(send(sock, bytes(4 << 20)))
+    await asyncio.sleep(0.1)
+    received = b""
+    while data := await receive(sock):
+        received += data
+    sock.close()
+    await asyncio.gather(speaking, return_exceptions=True)
+    return received
+
+
 def key(name: bytes = b"one", isolator: Isolator | None = None) -> IsolationKey:
     """The isolation key of a SOCKS user."""
     stream = IsolationTuple(None, ClientProtocol.SOCKS5, name, b"", b"peer.example", 8333)

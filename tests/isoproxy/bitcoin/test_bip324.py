@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.bip324 import MAX_GARBAGE, State, Transport
+from isoproxy.bitcoin.bip324 import MAX_GARBAGE, State, Transport, self_test
 from isoproxy.bitcoin.buffer import ByteQueue
+from isoproxy.bitcoin.cipher import SessionKeys
 from isoproxy.bitcoin.ellswift import KeyPair
 from isoproxy.bitcoin.messages import MAINNET, NAMECOIN, REGTEST, Network
 from isoproxy.bitcoin.v1 import VERSION, encode
-from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from isoproxy.errors import (
+    LimitExceeded,
+    LocalProtocolError,
+    OperationError,
+    RemoteProtocolError,
+)
 
 
 def side(
@@ -280,6 +286,20 @@ def test_the_private_key_is_gone_after_the_exchange() -> None:
     one, two = shaken()
     assert one._keys.spent
     assert two._keys.spent
+
+
+def test_self_test_notices_a_cipher_that_computes_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    self_test.cache_clear()
+    self_test()
+    right = SessionKeys.derive
+    monkeypatch.setattr(SessionKeys, "derive", lambda secret, magic: right(secret, bytes(4)))
+    self_test.cache_clear()
+    with pytest.raises(OperationError, match="BIP324"):
+        self_test()
+    monkeypatch.undo()
+    self_test()
 
 
 def test_too_much_garbage_of_our_own_is_a_defect() -> None:

@@ -18,7 +18,16 @@ from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
 from isoproxy.target import Target
-from tests.isoproxy.bitcoin.ends import V1End, V2End, key, pair, receive, send
+from tests.isoproxy.bitcoin.ends import (
+    V1End,
+    V2End,
+    key,
+    narrow_tcp_pair,
+    pair,
+    receive,
+    send,
+    speak_then_read,
+)
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.kit.garbage import no_collector
@@ -175,6 +184,18 @@ async def test_a_forged_packet_ends_both_sides_after_what_was_good() -> None:
     assert await world.ending() is Ending.PEER_BROKE_PROTOCOL
 
 
+async def test_a_forged_packet_does_not_undo_what_the_version_packet_proved() -> None:
+    world, peer = World(), TransportOptions().transport(MAINNET, initiator=False)
+    output, _ = peer.receive(await receive(world.peer))
+    forged = bytearray(peer.seal(short("ping", bytes(8))))
+    forged[-1] ^= 1
+    await send(world.peer, output + forged)
+    assert await world.ending() is Ending.PEER_BROKE_PROTOCOL
+    assert world.proven.has(world.flow.key, ONION)
+    assert peer.session_id is not None
+    assert (world.flow.transport, world.flow.session_id) == ("v2", peer.session_id.hex())
+
+
 async def test_a_client_on_another_network_ends_both_sides() -> None:
     world, _, peer = await established()
     await send(world.client, b"\x00" * 24)
@@ -268,6 +289,13 @@ async def test_a_peer_proven_v2_is_never_spoken_to_in_plaintext() -> None:
     await receive(world.peer)
     world.peer.close()
     assert await world.ending() is Ending.V2_REQUIRED
+
+
+async def test_a_peer_that_left_before_a_byte_reached_it_is_not_dialled_again() -> None:
+    world = World(dial=no_dial)
+    world.peer.close()
+    assert await world.ending() is Ending.PEER_CLOSED
+    assert not world.flow.fell_back
 
 
 async def test_a_client_that_left_is_not_dialled_for() -> None:
@@ -370,25 +398,56 @@ async def test_relay_carries_what_is_no_v1_untouched() -> None:
 
 
 async def test_a_client_that_still_speaks_gets_all_that_came_before_the_end() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-    client.setblocking(False)
-    near.setblocking(False)
+    client, near = narrow_tcp_pair()
     peer, far = pair()
     task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
     await send(peer, bytes(400_000))
     peer.close()
-    speaking = asyncio.create_task(send(client, bytes(4 << 20)))
-    await asyncio.sleep(0.1)
-    received = 0
-    while data := await receive(client):
-        received += len(data)
-    assert received == 400_000
-    client.close()
-    await asyncio.gather(speaking, return_exceptions=True)
+    assert len(await speak_then_read(client)) == 400_000
     assert await task is Ending.PEER_CLOSED
+
+
+async def test_a_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    peer, far = narrow_tcp_pair()
+    client, near = pair()
+    task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
+    await send(client, bytes(400_000))
+    client.close()
+    assert len(await speak_then_read(peer)) == 400_000
+    assert await task is Ending.CLIENT_CLOSED
+
+
+async def test_a_v2_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    far, near = narrow_tcp_pair()
+    client, own = pair()
+    flow = Flow(key(), ONION, MAINNET)
+    settings = BridgeSettings()
+    task = asyncio.create_task(bridge(own, HELLO, near, no_dial, flow, settings, ProvenV2()))
+    peer = V2End(far)
+    await peer.shake()
+    assert await peer.contents() == LONG_VERSION
+    await send(client, v1("block", bytes(400_000)))
+    client.close()
+    _, contents = peer.transport.receive(await speak_then_read(far))
+    assert contents == [short("block", bytes(400_000))]
+    await task
+
+
+async def test_a_v1_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    far, near = narrow_tcp_pair()
+
+    async def dial() -> socket.socket:
+        return near
+
+    world = World(dial=dial)
+    await receive(world.peer)
+    world.peer.close()
+    assert await receive(far) == HELLO
+    await send(world.client, bytes(400_000))
+    world.client.close()
+    assert await speak_then_read(far) == bytes(400_000)
+    assert await world.ending() is Ending.CLIENT_CLOSED
+    assert near.fileno() == -1
 
 
 def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:

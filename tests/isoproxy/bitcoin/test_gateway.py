@@ -263,7 +263,19 @@ async def test_a_redirected_client_goes_where_it_was_going(
     peer.close()
 
 
-@pytest.mark.parametrize("first", [b"\x05", b"\x05\x01\x00", b"\x05\x03\x00\x01\x02\x05\x01"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\x05",
+        b"\x05\x01\x00",
+        b"\x05\x03\x00\x01\x02\x05\x01",
+        b"\x04",
+        b"\x04\x01\x20\x8d\x0a\x00",
+        b"\x04\x01\x20\x8d\x01\x02\x03\x04alice\x00",
+        b"\x04\x01\x20\x8d\x00\x00\x00\x01alice\x00" + b"b" * 56 + b".onion\x00",
+        b"\x04\xf0\x00\x00\x00\x00\x00\x01\x00peer.",
+    ],
+)
 async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
     world = World()
     client, task = await world.serve(first)
@@ -273,9 +285,17 @@ async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
     client.close()
 
 
-async def test_a_v2_stream_that_begins_as_socks_does() -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"\x05" + bytes(range(60, 123)),  # as SOCKS, it would offer methods that no RFC knows
+        b"\x04\x03" + bytes(range(60, 122)),  # a command that no SOCKS4 has
+        b"\x04\x01" + bytes(range(60, 110)) + bytes(range(12)),  # control characters in a name
+        b"\x04\x01" + b"a" * 30 + b"\x00" + b"b" * 29 + b"\x00c",  # more than a request
+    ],
+)
+async def test_a_v2_stream_that_begins_as_socks_does(key: bytes) -> None:
     world = World(GatewaySettings(peer=ONION))
-    key = b"\x05" + bytes(range(60, 123))  # as SOCKS, it would offer methods that no RFC knows
     client, task = await world.serve(key)
     peer = await world.peers.get()
     assert await receive_exactly(peer, 64) == key

@@ -11,7 +11,15 @@ from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
 from isoproxy.bitcoin.messages import MAINNET, REGTEST, padded
 from isoproxy.bitcoin.translator import Ending
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, encode, parse_version
-from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, send
+from tests.isoproxy.bitcoin.ends import (
+    V1End,
+    V2End,
+    narrow_tcp_pair,
+    pair,
+    receive,
+    send,
+    speak_then_read,
+)
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 
@@ -77,6 +85,35 @@ async def test_a_v1_peer_is_passed_through(advertise: bool) -> None:
     await task
     assert await receive(sock) == b""
     sock.close()
+
+
+async def test_a_node_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    node, near = narrow_tcp_pair()
+
+    async def connect() -> socket.socket:
+        return near
+
+    far, own = pair()
+    task = asyncio.create_task(Inbound(InboundSettings(MAINNET), connect).handle(own))
+    peer = V2End(far, initiator=True)
+    await peer.shake()
+    await peer.send(short("block", bytes(400_000)))
+    far.close()
+    assert await speak_then_read(node) == v1("block", bytes(400_000))
+    await task
+
+
+async def test_a_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+    world = World()
+    far, own = narrow_tcp_pair()
+    task = asyncio.create_task(world.service.handle(own))
+    await send(far, HELLO)
+    node = V1End(await world.nodes.get())
+    assert await node.message() == (VERSION, version_payload())
+    await send(node.sock, v1("block", bytes(400_000)))
+    node.sock.close()
+    assert await speak_then_read(far) == v1("block", bytes(400_000))
+    await task
 
 
 async def test_a_v1_peer_of_another_network_is_refused() -> None:

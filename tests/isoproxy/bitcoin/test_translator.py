@@ -141,6 +141,13 @@ def test_a_bad_checksum_is_dropped_and_counted() -> None:
     assert session.translator.corrupt == 1
 
 
+def test_a_type_of_the_client_that_is_unprintable_is_dropped_and_counted() -> None:
+    session = established()
+    session.from_client(encode(MAINNET, b"\x01".ljust(12, b"\0"), b"") + v1("tx", b"good"))
+    assert session.peer_got == [LONG_VERSION, short("tx", b"good")]
+    assert (session.translator.to_peer.dropped, session.translator.corrupt) == (1, 0)
+
+
 def test_what_was_decoded_before_a_forged_packet_is_still_delivered() -> None:
     session = established()
     first = session.peer.seal(short("ping", b"\x01" * 8))

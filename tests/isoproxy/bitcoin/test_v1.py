@@ -181,6 +181,30 @@ def test_too_long_user_agents_are_refused() -> None:
         parse_version(version_payload(b"a" * 257))
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"\xfd\x05\x00",
+        b"\xfd\xfc\x00",
+        b"\xfd\x08",
+        b"\xfd",
+        b"\xfe\x05\x00\x00\x00",
+        b"\xfe\x00\x01\x01\x00",
+        b"\xff\x05" + bytes(7),
+        b"\xfe",
+        b"\xff",
+    ],
+    ids=bytes.hex,
+)
+@pytest.mark.parametrize("rest", [300, 5])
+def test_sizes_of_user_agents_that_core_does_not_read_are_refused(size: bytes, rest: int) -> None:
+    payload = version_payload()[:80] + size + b"a" * rest
+    with pytest.raises(RemoteProtocolError):
+        parse_version(payload)
+    with pytest.raises(RemoteProtocolError):
+        VersionRewrite(suffix=b"/x:1/").apply(payload)
+
+
 def test_nothing_is_rewritten_by_default() -> None:
     rewrite = VersionRewrite()
     assert not rewrite

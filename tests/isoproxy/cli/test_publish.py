@@ -330,6 +330,13 @@ async def test_dial_says_what_went_wrong(short_path: Path) -> None:
         (["127.0.0.1:80", "--port", "70000"], "65535"),
         (["127.0.0.1:80", "--client", "abc"], "x25519"),
         (["127.0.0.1:80", "--v2"], "known network"),
+        (
+            [
+                *("127.0.0.1:80", "--v2", "--network", "signet-00000000"),
+                *("--set", 'bitcoin.signet_challenges=["51"]'),
+            ],
+            "namecoin-testnet, signet-54d26fbd",
+        ),
         (["127.0.0.1:80", "--set", "tor.mode=system", "--set", "tor.control=none"], "tor.control"),
     ],
 )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from isoproxy.bitcoin import bip324, ellswift
 from isoproxy.config import Config, load
 from isoproxy.daemon.bitcoin import Bitcoin
 from isoproxy.daemon.settings import dialer_settings
@@ -60,6 +61,31 @@ async def world(port: SocksPort, config: Config) -> AsyncIterator[tuple[Bitcoin,
         await front.drain(0)
         dialer.close()
         reactor.close()
+
+
+async def test_without_libraries_that_compute_it_nothing_starts_but_with_v2_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ellswift, "decode", lambda encoded: bytes(32))
+    for test in (ellswift.self_test, bip324.self_test):
+        test.cache_clear()
+    off, on = load(None, ["bitcoin.v2=off"]).config, load(None, []).config
+    async with SocksPort() as port, world(port, off) as (_, front, _):
+        with pytest.raises(OperationError, match="coincurve"):
+            Bitcoin(on, front.dialer, Isolator())
+
+
+async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
+    config = configured("bitcoin.gateway.0.peer=never.example:8333")
+    async with SocksPort() as port, world(port, config) as (bitcoin, _, _):
+        (door,) = bitcoin.doors.values()
+        reader, writer = await asyncio.open_connection(*door.address().rsplit(":", 1))
+        writer.write(b"\x04\x01\x00\x07\x01\x02\x03\x04alice\x00")
+        assert await reader.readexactly(2) == b"\x00\x5a"
+        writer.close()
+        await writer.wait_closed()
+        (request,) = port.requests
+        assert (request.host, request.port) == (b"1.2.3.4", 7)
 
 
 async def test_a_name_is_resolved_under_the_key_that_dials() -> None:

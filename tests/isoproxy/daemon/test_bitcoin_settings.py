@@ -100,6 +100,10 @@ def test_a_gateway_and_a_custom_signet() -> None:
         ),
         (["bitcoin.v2=off", "bitcoin.gateway.0.name=g"], "a gateway speaks BIP324"),
         (["bitcoin.gateway.0.network=signet-00000000"], "no such signet"),
+        (
+            ["onion_service.0.target=127.0.0.1:1", "onion_service.0.network=signet-00000000"],
+            "onion_service.0.network: no such signet",
+        ),
         (["bitcoin.gateway.0.network=mainet"], "expected mainnet"),
         (['bitcoin.gateway.0.peers={"a.onion:1" = "b.onion:1"}'], "write IP:port"),
         (

@@ -66,6 +66,19 @@ def test_plans_that_cannot_be() -> None:
         PublishedService(ServicePlan("x", [8333], NODE, clients=["short"], v2=True), control)
 
 
+async def test_the_node_may_be_of_a_custom_signet(tmp_path: Path) -> None:
+    node = ("onion_service.0.v2=true", "onion_service.0.network=signet-54d26fbd")
+    config = configured(tmp_path, *node, 'bitcoin.signet_challenges=["51"]')
+    isolator = Isolator()
+    resolver = Resolver(CountingBackend({}), isolator)
+    control = Control(Endpoint.unix("/run/tor/control"))
+    services = Services(config, isolator, control, lambda _: resolver, StringIO())
+    (published,) = services.onions
+    assert published.plan.networks.named("signet-54d26fbd").magic.hex() == "54d26fbd"
+    await services.close()
+    await resolver.close()
+
+
 async def test_every_port_has_its_line_and_withdrawal_its_command(short_path: Path) -> None:
     add = "ADD_ONION NEW:ED25519-V3 Port=7,127.0.0.1:8333 Port=8,127.0.0.1:8333"
     async with ScriptedTor(short_path / "c", {add: ADDED}) as tor:

@@ -14,13 +14,25 @@ import pytest
 from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.ledger import Outcome
 from isoproxy.bitcoin.options import Deadlines, Fallback
-from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.frontend import FrontEnd, Names
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.session import SessionRule
-from isoproxy.isolation import APP, P2P, Isolator, ListenerRule, own_group, upstream_credentials
+from isoproxy.isolation import (
+    APP,
+    P2P,
+    IsolationKey,
+    Isolator,
+    ListenerRule,
+    own_group,
+    upstream_credentials,
+)
+from isoproxy.names.answer import Want
+from isoproxy.names.name import TopLevels
 from isoproxy.reactor import Handler, Reactor
 from isoproxy.socks5 import Request, Server
+from isoproxy.socks5.wire import encode_address
+from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import SocksPort, echo
@@ -29,6 +41,7 @@ from tests.kit.waiting import until
 PORT = 18444
 REQUEST = b"\x05\x01\x00\x05\x01\x00\x03\x06a.test" + PORT.to_bytes(2, "big")
 OK = b"\x05\x00" + bytes.fromhex("05000001000000000000")
+ONION = "b" * 56 + ".onion"
 PAYLOAD = bytes(80) + b"\x00" + bytes(5)
 VERSION = (
     bytes.fromhex("fabfb5da")
@@ -40,7 +53,9 @@ VERSION = (
 
 
 @asynccontextmanager
-async def front_end(port: SocksPort, fallback: Fallback) -> AsyncIterator[FrontEnd]:
+async def front_end(
+    port: SocksPort, fallback: Fallback, names: Names | None = None
+) -> AsyncIterator[FrontEnd]:
     front: FrontEnd
 
     def defect(handler: Handler, error: Exception) -> None:
@@ -51,11 +66,12 @@ async def front_end(port: SocksPort, fallback: Fallback) -> AsyncIterator[FrontE
     dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
     settings = BridgeSettings(fallback=fallback, deadlines=Deadlines(first_byte=1, handshake=1))
     p2p = PeerToPeer(dialer, isolator, ports=frozenset({PORT}), settings=settings, silence_s=0.2)
-    front = FrontEnd(reactor, isolator, dialer, p2p=p2p)
+    front = FrontEnd(reactor, isolator, dialer, names=names, p2p=p2p)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = Endpoint.tcp(*free.getsockname())
-    front.open(ListenerSettings("test", endpoint, SessionRule(ListenerRule(own_group("t")))))
+    rule = SessionRule(ListenerRule(own_group("t")), top_levels=TopLevels())
+    front.open(ListenerSettings("test", endpoint, rule))
     try:
         yield front
         assert front.counters.defects == 0
@@ -215,6 +231,47 @@ async def test_a_fallback_is_a_second_stream_with_the_same_credentials() -> None
         assert (first.host, first.port) == (second.host, second.port)
         assert heard[1] == VERSION[:24]
         await leave(writer)
+
+
+class Table:
+    """Every name is that of one onion service."""
+
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
+        return Target.parse(ONION, target.port)
+
+
+@pytest.mark.parametrize("fallback", [Fallback.NEVER, Fallback.ONION_ONLY])
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (b"a.test", "a.test"),
+        (ONION.encode(), ONION),
+        (b"peer.bit", ONION),
+        ("9.9.9.9", "9.9.9.9"),
+        ("2001:db8::1", "2001:db8::1"),
+    ],
+)
+async def test_whatever_the_destination_v2_is_spoken_there_and_v1_only_to_an_onion(
+    asked: bytes | str, told: str, fallback: Fallback
+) -> None:
+    heard: list[bytes] = []
+
+    async def closes(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        heard.append(server.leftover + await reader.readexactly(24))
+
+    async with SocksPort(closes) as port, front_end(port, fallback, Table()) as front:
+        request = b"\x05\x01\x00\x05\x01\x00" + encode_address(asked, PORT)
+        reader, writer = await ask(front, request + VERSION)
+        assert await reader.read() == b""
+        await leave(writer)
+        assert {request.host for request in port.requests} == {told.encode()}
+        falls_back = told == ONION and fallback is Fallback.ONION_ONLY
+        assert [first[4:11] == b"version" for first in heard] == [False, True][: 1 + falls_back]
 
 
 async def test_a_client_that_leaves_ends_its_flow() -> None:
