@@ -232,12 +232,17 @@ def read_transaction(data: bytes, offset: int = 0) -> Transaction:
     return finish(transaction_steps(data, offset))
 
 
-def parse_transaction(raw: bytes) -> Transaction:
+def parse_steps(raw: bytes) -> Steps[Transaction]:
     """The transaction that `raw` is, with nothing behind it."""
-    transaction = read_transaction(raw)
+    transaction = yield from transaction_steps(raw)
     if transaction.end != len(raw):
         raise RemoteProtocolError("a transaction has bytes behind its end")
     return transaction
+
+
+def parse_transaction(raw: bytes) -> Transaction:
+    """The same at once."""
+    return finish(parse_steps(raw))
 
 
 def is_transaction(raw: bytes) -> bool:

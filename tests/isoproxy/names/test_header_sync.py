@@ -22,6 +22,7 @@ from isoproxy.names.header_sync import HeaderSync
 from isoproxy.names.network import REGTEST, Anchor, Network, hash_from_hex
 from isoproxy.names.servers import parse_server
 from isoproxy.names.transaction import double_sha256
+from tests.isoproxy.names.turns import most_per_turn
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain
@@ -339,16 +340,6 @@ def bad_commitment(start: int, result: dict[str, Any]) -> dict[str, Any]:
         for block in chain.blocks[start : start + result["count"]]
     ]
     return result | {"hex": b"".join(raws).hex()}
-
-
-async def most_per_turn(counts: list[int]) -> int:
-    """The largest growth of the count `counts[0]` in one turn of the loop, until cancelled."""
-    most, before = 0, counts[0]
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            await asyncio.sleep(0)
-            most, before = max(most, counts[0] - before), counts[0]
-    return most
 
 
 @pytest.mark.parametrize(
