@@ -5,8 +5,8 @@
 A chain of DISTINCT headers is mined here, each of the size that main-network headers
 have on average (about 0.8 kB: a witness coinbase with five outputs, a parent block of
 thousands of transactions, a merged-mining tree of sixteen chains), at a difficulty that
-is found at once.  COUNT of them then pass through the parser in pieces of 32 kB and
-through all checks of the chain, as they do in synchronisation.  The chain is begun anew
+is found at once.  COUNT of them then pass through the parser and all checks
+of the chain, as they do in synchronisation.  The chain is begun anew
 each time its headers are used up.
 """
 
@@ -18,14 +18,12 @@ import resource
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
 
-from isoproxy.names.auxpow import Header, HeaderStream
+from isoproxy.names.auxpow import Header, series
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.network import MAINNET, REGTEST, Anchor, Network
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
 
-PIECE = 1 << 15
 TARGET = 5000
 EASY = dataclasses.replace(MAINNET, pow_limit=REGTEST.pow_limit, retargets=False)
 FIRST = 815_000
@@ -59,21 +57,14 @@ def mine(count: int) -> tuple[Network, Anchor, list[Header], bytes]:
     return EASY, anchor, below, b"".join(parts)
 
 
-def pieces(blob: bytes) -> Iterator[bytes]:
-    for at in range(0, len(blob), PIECE):
-        yield blob[at : at + PIECE]
-
-
 def validate(network: Network, anchor: Anchor, below: list[Header], blob: bytes) -> int:
     """Validate the whole of `blob` on top of the anchor; returns how many headers it had."""
     chain = HeaderChain(network, anchor)
     chain.extend_down(below)
-    branch, stream = chain.branch(anchor.height), HeaderStream()
-    for piece in pieces(blob):
-        for mined in stream.feed(piece):
+    branch = chain.branch(anchor.height)
+    for mined in series(blob):
+        if mined is not None:
             branch.append(mined)
-    for mined in stream.finish():
-        branch.append(mined)
     chain.adopt(branch)
     return chain.tip_height - anchor.height
 

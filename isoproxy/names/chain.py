@@ -36,7 +36,7 @@ from isoproxy.names.auxpow import (
     HeaderRejected,
     MinedHeader,
     bits_of,
-    check_proof_of_work,
+    proof_steps,
     target_of,
 )
 from isoproxy.names.network import (
@@ -46,7 +46,7 @@ from isoproxy.names.network import (
     Anchor,
     Network,
 )
-from isoproxy.names.transaction import double_sha256
+from isoproxy.names.transaction import Steps, double_sha256, finish
 
 MEDIAN_SPAN: Final = 11
 MAX_FUTURE_S: Final = 2 * 3600
@@ -297,23 +297,34 @@ class Branch(_Context):
             return self.chain._locate(height)
         return self.raw, (height - self.fork_height - 1) * HEADER_LENGTH
 
-    def append(self, mined: MinedHeader, now: int | None = None) -> None:
+    def append_steps(self, mined: MinedHeader, now: int | None = None) -> Steps[None]:
         """Check the next header fully and take it.  `now` is in s since 1970.
 
-        Raises HeaderRejected, leaving the branch as it was.
+        Raises HeaderRejected, leaving the branch as it was.  What costs little is checked
+        first: the difficulty due makes a proof that goes on for long a dear one.
         """
-        if mined.header.previous != self.tip_hash:
-            raise HeaderRejected(0, "a header does not link to the one before it")
-        check_proof_of_work(mined, self.tip_height + 1, self.network)
-        self.append_checked(mined.header, now)
+        self._check_link(mined.header)
+        yield from proof_steps(mined, self.tip_height + 1, self.network)
+        self._take(mined.header, now)
+
+    def append(self, mined: MinedHeader, now: int | None = None) -> None:
+        """The same at once."""
+        finish(self.append_steps(mined, now))
 
     def append_checked(self, header: Header, now: int | None = None) -> None:
         """The same for a header whose proof of work was checked before."""
-        height = self.tip_height + 1
+        self._check_link(header)
+        self._take(header, now)
+
+    def _check_link(self, header: Header) -> None:
         if header.previous != self.tip_hash:
             raise HeaderRejected(0, "a header does not link to the one before it")
+        height = self.tip_height + 1
         if header.bits != self.required_bits(height, header.time):
             raise HeaderRejected(0, "a header's difficulty is not the one due")
+
+    def _take(self, header: Header, now: int | None) -> None:
+        height = self.tip_height + 1
         if header.time <= self.median_time(height - 1):
             raise HeaderRejected(0, "a header is older than the median of those before it")
         if now is not None and header.time > now + MAX_FUTURE_S:

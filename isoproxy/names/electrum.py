@@ -41,8 +41,9 @@ from isoproxy.names.electrum_pool import PoolSettings, ServerPool
 from isoproxy.names.electrum_session import ServerRefused
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
 from isoproxy.names.electrum_wire import AnswerTooLong
+from isoproxy.names.header_range import SyncSettings
 from isoproxy.names.header_store import HeaderStore
-from isoproxy.names.header_sync import HeaderSync, Progress, SyncSettings
+from isoproxy.names.header_sync import HeaderSync, Progress
 from isoproxy.names.merkle import Ambiguous
 from isoproxy.names.network import MAINNET, Anchor, Checkpoint, Network
 from isoproxy.names.servers import SHIPPED, Server

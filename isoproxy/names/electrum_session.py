@@ -187,8 +187,8 @@ class ElectrumSession:
         try:
             while data := await self._reader.read(READ_SIZE):
                 self._heard_at = self._loop.time()
-                for event in self._wire.receive(data):
-                    self._take(event)
+                self._receive(data)
+                del data  # it can be long until there is more
         except RemoteProtocolError as error:
             failure = error
         except OSError:
@@ -197,6 +197,10 @@ class ElectrumSession:
             pass  # `close`: a task that ends as cancelled would keep this session in a cycle
         finally:
             self._end(failure)
+
+    def _receive(self, data: bytes) -> None:
+        for event in self._wire.receive(data):
+            self._take(event)
 
     def _take(self, event: Response | Refusal | Notification) -> None:
         if isinstance(event, Notification):

@@ -14,8 +14,8 @@ Theory of operation
     branch replaces ours if it has more work.  Wrong headers, or fewer than a server said
     it has, cost it its reputation, and the range is asked of another one.
 
-    Servers count what they send and cut off who takes too much.  A `CostBudget` per
-    server counts the same way and stays well below the usual limit.
+    How one range is fetched and read, at the servers' pace and without keeping anybody
+    waiting, is `header_range`'s.
 
 Invariants
     The chain and the store change only here, by whole verified ranges, in that order.
@@ -28,13 +28,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
-from isoproxy.names import electrum_answers as answers
-from isoproxy.names.auxpow import HEADER_LENGTH, Header, HeaderStream, MinedHeader
+from isoproxy.names import header_range
+from isoproxy.names.auxpow import Header
 from isoproxy.names.chain import (
     Branch,
     HeaderChain,
@@ -43,40 +43,15 @@ from isoproxy.names.chain import (
 )
 from isoproxy.names.electrum_answers import TipClaim
 from isoproxy.names.electrum_pool import ServerPool
-from isoproxy.names.electrum_rates import CostBudget
 from isoproxy.names.electrum_session import ElectrumSession, ServerRefused
 from isoproxy.names.electrum_wire import AnswerTooLong
+from isoproxy.names.header_range import HeaderRanges, Miscounted, SyncSettings
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.network import Checkpoint
 from isoproxy.names.servers import Server
 
-MAX_BLOB: Final = 10_000_000
-"""Bytes of headers in one answer."""
-PIECE: Final = 1 << 15
-"""Bytes parsed before other work of the loop has its turn."""
 _FIRST_FORK_STEP: Final = 8
-_MOST_PER_HEADER: Final = 5000.0
-"""Bytes on the wire that are accounted for; padding must not make us wait for hours."""
-_MISCOUNTED: Final = "a name server sent too few headers, or too many"
 _NO_LIES: Final = (ServerRefused, HeaderFromTheFuture, AnswerTooLong)
-
-
-@dataclass(frozen=True, slots=True)
-class SyncSettings:
-    """`chunk` headers are asked for at a time, over `connections` connections.  A fork is
-    settled within `settle_timeout`, or with another server.
-
-    A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
-    `cost_capacity` at once, `cost_rate` units a second from then on.  Times in s.
-    """
-
-    chunk: int = 504
-    connections: int = 3
-    cost_capacity: float = 6000.0
-    cost_rate: float = 0.9
-    answer_timeout: float = 120.0
-    settle_timeout: float = 300.0
-    idle: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +85,12 @@ class HeaderSync:
         self._store = store
         self._pool = pool
         self._settings = settings or SyncSettings()
+        self._ranges = HeaderRanges(self._settings)
         self._checkpoint = checkpoint
         self._wall_clock = wall_clock
         self._first_height_needed = first_height_needed(chain.network, chain.anchor)
         self._sessions: dict[str, tuple[Server, ElectrumSession]] = {}
         self._weaker: dict[str, bytes] = {}
-        self._budgets: dict[str, CostBudget] = {}
-        self._bytes_per_header = 1700.0
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()
         self.on_block: Callable[[], None] = lambda: None
@@ -244,27 +218,7 @@ class HeaderSync:
     # -- single ranges --------------------------------------------------------------
 
     async def _fetch(self, label: str, start: int, count: int) -> bytes:
-        """The `count` headers from `start` on, concatenated."""
-        server, session = self._sessions[label]
-        settings = self._settings
-        budget = self._budgets.setdefault(
-            server.label, CostBudget(settings.cost_capacity, settings.cost_rate)
-        )
-        loop = asyncio.get_running_loop()
-        estimate = 1 + count / 50 + count * self._bytes_per_header / 5000
-        await asyncio.sleep(budget.wait_for(estimate, loop.time()))
-        try:
-            async with asyncio.timeout(settings.answer_timeout):
-                answer = await session.call("blockchain.block.headers", start, count)
-        except TimeoutError:
-            raise DialError from None
-        got, blob = answers.header_blob(answer, MAX_BLOB)
-        size = min(2 * len(blob), _MOST_PER_HEADER * count)
-        budget.spend(1 + count / 50 + size / 5000)
-        if got != count or len(blob) < HEADER_LENGTH * count:
-            raise RemoteProtocolError(_MISCOUNTED)
-        self._bytes_per_header = max(200.0, size / count)
-        return blob
+        return await self._ranges.fetch(*self._sessions[label], start, count)
 
     async def _fetch_ranges(
         self, ranges: list[tuple[str, int, int]]
@@ -278,15 +232,6 @@ class HeaderSync:
                 raise outcome
         return [(item[0], outcome) for item, outcome in zip(ranges, outcomes, strict=True)]
 
-    async def _parse(self, blob: bytes) -> AsyncIterator[MinedHeader]:
-        stream = HeaderStream()
-        for at in range(0, len(blob), PIECE):
-            for mined in stream.feed(blob[at : at + PIECE]):
-                yield mined
-            await asyncio.sleep(0)
-        for mined in stream.finish():
-            yield mined
-
     async def _bootstrap(self) -> None:
         anchor = self.chain.anchor.height
         start = self._first_height_needed
@@ -296,9 +241,9 @@ class HeaderSync:
                 for at in range(start, anchor + 1, self._settings.chunk):
                     count = min(anchor + 1 - at, self._settings.chunk)
                     blob = await self._fetch(label, at, count)
-                    headers += [mined.header async for mined in self._parse(blob)]
+                    headers += [mined.header async for mined in header_range.read(blob)]
                 if len(headers) != anchor + 1 - start:
-                    raise RemoteProtocolError(_MISCOUNTED)
+                    raise Miscounted
                 self._put_below(headers)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
@@ -325,11 +270,11 @@ class HeaderSync:
             try:
                 if not isinstance(blob, bytes):
                     raise blob
-                headers = [mined.header async for mined in self._parse(blob)]
+                headers = [mined.header async for mined in header_range.read(blob)]
                 if start + count != self.chain.base_height:
                     return
                 if len(headers) != count:
-                    raise RemoteProtocolError(_MISCOUNTED)
+                    raise Miscounted
                 self._put_below(headers)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
@@ -373,10 +318,11 @@ class HeaderSync:
     async def _append(self, branch: Branch, blob: bytes, count: int) -> None:
         """Put what `blob` holds, which must be `count` headers, on top of `branch`."""
         now, end = int(self._wall_clock()), branch.tip_height + count
-        async for mined in self._parse(blob):
-            branch.append(mined, now)
+        async for mined in header_range.read(blob):
+            for _ in branch.append_steps(mined, now):
+                await asyncio.sleep(0)
         if branch.tip_height != end:
-            raise RemoteProtocolError(_MISCOUNTED)
+            raise Miscounted
 
     def _adopt(self, branch: Branch) -> bool:
         if not branch.outweighs:

@@ -23,10 +23,11 @@ from typing import Final
 
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.names.backend import MAX_NAME_BYTES, MAX_VALUE_BYTES
-from isoproxy.names.transaction import Transaction, parse_transaction
+from isoproxy.names.transaction import Steps, Transaction, finish, parse_steps
 
 NAME_TX_VERSION: Final = 0x7100
 _MERKLE_NODE_LENGTH: Final = 64
+_SCRIPTS_AT_ONCE: Final = 1000
 
 _OP_PUSHDATA1, _OP_PUSHDATA2, _OP_PUSHDATA4 = 0x4C, 0x4D, 0x4E
 _OP_DROPS: Final = frozenset({0x61, 0x6D, 0x75})
@@ -115,6 +116,8 @@ def parse_name_script(script: bytes) -> NameScript | None:
         if code > _OP_PUSHDATA4:
             return None
         arguments.append(data)
+        if len(arguments) > _ARGUMENTS[op]:
+            return None
     if len(arguments) != _ARGUMENTS[op]:
         return None
     if op is NameOp.NEW:
@@ -122,18 +125,20 @@ def parse_name_script(script: bytes) -> NameScript | None:
     return NameScript(op, arguments[0], arguments[-1])
 
 
-def _only_name_output(transaction: Transaction) -> tuple[int, NameScript]:
-    found = [
-        (index, script)
-        for index, output in enumerate(transaction.outputs)
-        if (script := parse_name_script(output.script)) is not None
-    ]
+def _only_name_output(transaction: Transaction) -> Steps[tuple[int, NameScript]]:
+    found = []
+    for index, output in enumerate(transaction.outputs):
+        script = parse_name_script(output.script)
+        if script is not None:
+            found.append((index, script))
+        if index % _SCRIPTS_AT_ONCE == _SCRIPTS_AT_ONCE - 1:
+            yield
     if len(found) != 1:
         raise RemoteProtocolError("a transaction does not have exactly one name output")
     return found[0]
 
 
-def name_update(raw: bytes, name: bytes) -> NameUpdate:
+def update_steps(raw: bytes, name: bytes) -> Steps[NameUpdate]:
     """The update of `name` that the transaction `raw` makes.
 
     Raises RemoteProtocolError if it makes none, makes several, or is no transaction that
@@ -141,10 +146,10 @@ def name_update(raw: bytes, name: bytes) -> NameUpdate:
     """
     if len(raw) == _MERKLE_NODE_LENGTH:
         raise RemoteProtocolError("a transaction has the size of a Merkle node")
-    transaction = parse_transaction(raw)
+    transaction = yield from parse_steps(raw)
     if transaction.version != NAME_TX_VERSION:
         raise RemoteProtocolError("a transaction is not of the name version")
-    index, script = _only_name_output(transaction)
+    index, script = yield from _only_name_output(transaction)
     if script.op is NameOp.NEW:
         raise RemoteProtocolError("a transaction reserves a name and gives it no value")
     if script.name != name:
@@ -153,3 +158,8 @@ def name_update(raw: bytes, name: bytes) -> NameUpdate:
         raise RemoteProtocolError("a name or value is longer than the chain allows")
     spends = tuple(spent.prevout for spent in transaction.inputs)
     return NameUpdate(transaction.txid, index, script.op, script.value, spends)
+
+
+def name_update(raw: bytes, name: bytes) -> NameUpdate:
+    """The same at once."""
+    return finish(update_steps(raw, name))

@@ -6,6 +6,9 @@ Theory of operation
     empty input list announces the segregated-witness form (BIP144), an unknown flag or a
     superfluous witness is an error.  The transaction id covers the form without witness.
 
+    Of a hundred bytes or of four million: `transaction_steps` reads it a bounded part at a
+    time, for callers who have other things to do meanwhile.
+
 Invariants
     * Nothing is allocated on the word of a count: each item is read before the next.
     * Input that merely ends too early raises `Truncated` with the number of bytes that
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -29,7 +32,23 @@ MAX_COMPACT_SIZE: Final = 0x02000000
 MAX_STRIPPED: Final = 1_000_000
 """Bytes of a block, and so of a transaction, without its witness."""
 
+_ITEMS_AT_ONCE: Final = 1000
+"""Inputs or outputs read in one step; a millisecond or two."""
+_WITNESS_ITEMS_AT_ONCE: Final = 10_000
+
 T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work whose result is a T, each step of it a few milliseconds at most."""
+
+
+def finish(steps: Steps[T]) -> T:
+    """The result of `steps`, all done at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
 
 
 class Truncated(RemoteProtocolError):
@@ -133,42 +152,59 @@ def _read_output(data: bytes, offset: int) -> tuple[TxOutput, int]:
 
 def _read_list(
     data: bytes, offset: int, item: Callable[[bytes, int], tuple[T, int]], limit: int
-) -> tuple[tuple[T, ...], int]:
+) -> Steps[tuple[tuple[T, ...], int]]:
     count, offset = read_compact_size(data, offset)
-    items = []
+    items: list[T] = []
+    while True:
+        for _ in range(min(_ITEMS_AT_ONCE, count - len(items))):
+            value, offset = item(data, offset)
+            if offset > limit:
+                raise LimitExceeded("a transaction is longer than a block can be")
+            items.append(value)
+        if len(items) == count:
+            return tuple(items), offset
+        yield
+
+
+def _skip_items(data: bytes, offset: int, count: int) -> int:
+    available = len(data)
     for _ in range(count):
-        value, offset = item(data, offset)
-        if offset > limit:
-            raise LimitExceeded("a transaction is longer than a block can be")
-        items.append(value)
-    return tuple(items), offset
+        if offset < available and data[offset] < 0xFD:
+            offset += 1 + data[offset]  # of millions of items nothing is looked at
+            if offset > available:
+                raise Truncated(offset)
+        else:
+            _, offset = _read_script(data, offset, 0)
+    return offset
 
 
-def _skip_witness(data: bytes, offset: int, inputs: int) -> int:
-    empty, available = True, len(data)
+def _skip_witness(data: bytes, offset: int, inputs: int) -> Steps[int]:
+    empty, seen = True, 0
     for _ in range(inputs):
         count, offset = read_compact_size(data, offset)
-        for _ in range(count):
-            empty = False
-            if offset < available and data[offset] < 0xFD:
-                offset += 1 + data[offset]  # of millions of items nothing is looked at
-                if offset > available:
-                    raise Truncated(offset)
-            else:
-                _, offset = _read_script(data, offset, 0)
+        empty = empty and not count
+        seen += 1
+        while count:
+            part = min(_WITNESS_ITEMS_AT_ONCE, count)
+            offset = _skip_items(data, offset, part)
+            count -= part
+            seen += part
+            if seen >= _WITNESS_ITEMS_AT_ONCE:
+                yield
+                seen = 0
     if empty:
         raise RemoteProtocolError("a transaction has a superfluous witness")
     return offset
 
 
-def read_transaction(data: bytes, offset: int = 0) -> Transaction:
+def transaction_steps(data: bytes, offset: int = 0) -> Steps[Transaction]:
     """The transaction at `offset` of `data`; what follows it is not looked at."""
     if offset + 5 > len(data):
         raise Truncated(offset + 10)
     start = offset
     body = offset + 4
     limit = start + MAX_STRIPPED
-    inputs, offset = _read_list(data, body, _read_input, limit)
+    inputs, offset = yield from _read_list(data, body, _read_input, limit)
     flag = 0
     if not inputs:
         if offset >= len(data):
@@ -176,11 +212,11 @@ def read_transaction(data: bytes, offset: int = 0) -> Transaction:
         flag = data[offset]
         if flag:
             body = offset + 1
-            inputs, offset = _read_list(data, body, _read_input, limit)
-    outputs, offset = _read_list(data, offset, _read_output, limit)
+            inputs, offset = yield from _read_list(data, body, _read_input, limit)
+    outputs, offset = yield from _read_list(data, offset, _read_output, limit)
     core_end = offset
     if flag == 1:
-        offset = _skip_witness(data, offset, len(inputs))
+        offset = yield from _skip_witness(data, offset, len(inputs))
     elif flag:
         raise RemoteProtocolError("a transaction has data of an unknown kind")
     end = offset + 4
@@ -191,12 +227,22 @@ def read_transaction(data: bytes, offset: int = 0) -> Transaction:
     return Transaction(version, inputs, outputs, double_sha256(core), end)
 
 
-def parse_transaction(raw: bytes) -> Transaction:
+def read_transaction(data: bytes, offset: int = 0) -> Transaction:
+    """The same at once."""
+    return finish(transaction_steps(data, offset))
+
+
+def parse_steps(raw: bytes) -> Steps[Transaction]:
     """The transaction that `raw` is, with nothing behind it."""
-    transaction = read_transaction(raw)
+    transaction = yield from transaction_steps(raw)
     if transaction.end != len(raw):
         raise RemoteProtocolError("a transaction has bytes behind its end")
     return transaction
+
+
+def parse_transaction(raw: bytes) -> Transaction:
+    """The same at once."""
+    return finish(parse_steps(raw))
 
 
 def is_transaction(raw: bytes) -> bool:

@@ -14,7 +14,7 @@ from isoproxy.isolation import Isolator
 from isoproxy.names.backend import Absent, Found
 from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
 from isoproxy.names.electrum_pool import PoolSettings
-from isoproxy.names.header_sync import SyncSettings
+from isoproxy.names.header_range import SyncSettings
 from isoproxy.names.network import REGTEST
 from isoproxy.names.servers import Server, parse_server
 from tests.kit.direct_dialer import DirectDialer

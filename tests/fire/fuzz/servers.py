@@ -12,9 +12,10 @@ from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from isoproxy.names import electrum_answers as answers
 from isoproxy.names.auxpow import (
     HeaderRejected,
-    HeaderStream,
     check_proof_of_work,
     parse_header,
+    read_header,
+    series,
 )
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.electrum_wire import MAX_LINE, Wire
@@ -104,11 +105,12 @@ def _header(data: bytes) -> None:
 
 
 def _header_stream(data: bytes) -> None:
-    whole, parts = HeaderStream(), HeaderStream()
-    found = [*whole.feed(data[1:]), *whole.finish()]
-    again = [mined for part in pieces(data) for mined in parts.feed(part)]
-    again += parts.finish()
-    assert [mined.header for mined in found] == [mined.header for mined in again]
+    blob, at = data[1:], 0
+    found = _all(blob)
+    for mined in found:
+        again, at = read_header(blob, at)
+        assert mined == again
+    assert at == len(blob)
     assert all(len(mined.header.raw) == 80 for mined in found)
 
 
@@ -122,8 +124,7 @@ def _branch(data: bytes) -> None:
 
 
 def _all(data: bytes) -> list[Any]:
-    stream = HeaderStream()
-    return [*stream.feed(data), *stream.finish()]
+    return [mined for mined in series(data) if mined is not None]
 
 
 def _transaction(data: bytes) -> None:

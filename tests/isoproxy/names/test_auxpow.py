@@ -3,28 +3,29 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.names import auxpow
 from isoproxy.names.auxpow import (
     MAX_HEADER,
     MERGED_MINING_MARKER,
     Header,
     HeaderRejected,
-    HeaderStream,
     MinedHeader,
     bits_of,
     check_proof_of_work,
     expected_slot,
     parse_header,
+    proof_steps,
+    series,
     target_of,
 )
 from isoproxy.names.network import MAINNET, REGTEST, TESTNET, Network
-from isoproxy.names.transaction import Truncated, double_sha256
+from isoproxy.names.transaction import Truncated, double_sha256, write_compact_size
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mainnet import mainnet_headers
 from tests.kit.namecoin.mining import (
@@ -246,87 +247,83 @@ def test_compact_targets_round_down(target: int) -> None:
 RECORDED = RegtestChain.recorded().headers()
 
 
-@given(st.lists(st.integers(1, 4000), min_size=1, max_size=40))
-def test_a_stream_in_pieces_of_any_size_gives_the_same_headers(sizes: list[int]) -> None:
-    blob, stream, found, at = b"".join(RECORDED), HeaderStream(), list[MinedHeader](), 0
-    for size in sizes:
-        found += stream.feed(blob[at : at + size])
-        at += size
-    found += stream.feed(blob[at:])
-    found += stream.finish()
-    assert [mined.header.raw for mined in found] == [raw[:80] for raw in RECORDED]
+def headers_of(blob: bytes) -> list[MinedHeader]:
+    return [mined for mined in series(blob) if mined is not None]
 
 
-def test_a_stream_byte_by_byte() -> None:
-    blob = TYPICAL.mine(header()) * 3
-    stream, found = HeaderStream(), list[MinedHeader]()
-    for at in range(len(blob)):
-        found += stream.feed(blob[at : at + 1])
-    found += stream.finish()
-    assert len(found) == 3
+def test_a_series_gives_its_headers_and_other_work_a_turn_between_them() -> None:
+    blob = b"".join(RECORDED)
+    assert [mined.header.raw for mined in headers_of(blob)] == [raw[:80] for raw in RECORDED]
+    turns = sum(mined is None for mined in series(blob * 10))
+    assert turns >= len(blob * 10) // 40_000
 
 
-def test_a_stream_that_ends_inside_a_header_is_refused() -> None:
-    stream = HeaderStream()
+def test_a_series_that_ends_inside_a_header_is_refused() -> None:
     blob = TYPICAL.mine(header())
-    assert list(stream.feed(blob[:-1])) == []
     with pytest.raises(RemoteProtocolError, match="middle"):
-        list(stream.finish())
+        headers_of(blob * 2 + blob[:-1])
 
 
 def test_a_header_that_claims_to_be_huge_is_refused_at_once() -> None:
     huge = header() + b"\x01\0\0\0\x01" + bytes(36) + b"\xfe" + (1 << 24).to_bytes(4, "little")
+    with pytest.raises(RemoteProtocolError):
+        headers_of(huge)
     with pytest.raises(LimitExceeded):
-        list(HeaderStream().feed(huge))
+        headers_of(padded(witness=MAX_HEADER))
+    with pytest.raises(LimitExceeded):
+        headers_of(padded(branch=40_000))
 
 
-def test_a_huge_header_in_small_pieces_takes_bounded_memory_and_time() -> None:
-    outputs = bytes(9) * 30000
-    piece = header() + b"\x01\0\0\0\x01" + bytes(41) + b"\xfd\x30\x75" + outputs
-    stream = HeaderStream()
+def padded(*, outputs: int = 1, witness: int = 1, branch: int = 0) -> bytes:
+    """A header whose proof has that many outputs, items of witness, levels of its coinbase."""
+    parts = [
+        header(),
+        b"\1\0\0\0" + b"\0\1" + b"\1" + bytes(41),
+        write_compact_size(outputs) + bytes(9) * outputs,
+        write_compact_size(witness) + bytes(witness),
+        bytes(4) + bytes(32),
+        write_compact_size(branch) + bytes(32) * branch + bytes(4),
+        bytes(5) + bytes(80),
+    ]
+    return b"".join(parts)
+
+
+WORK: Final = 12_000
+"""Items of a proof that may be looked at before other work has its turn."""
+
+
+@pytest.mark.parametrize(
+    ("blob", "items"),
+    [
+        (padded(witness=3_000_000), 3_000_000),
+        (padded(outputs=100_000), 100_000),
+    ],
+)
+def test_other_work_has_its_turn_while_a_proof_is_read(blob: bytes, items: int) -> None:
+    """The witness is covered by no hash: whoever sends a true header can add to it."""
     tracemalloc.start()
-    for at in range(0, len(piece), 1000):
-        list(stream.feed(piece[at : at + 1000]))
+    turns = sum(mined is None for mined in series(blob))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(piece) < MAX_HEADER
-    assert peak < 40 * len(piece)
+    assert turns >= items // WORK - 1
+    assert peak < 40 * len(blob)
 
 
-def test_a_padded_proof_is_not_read_again_with_every_piece(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The parent's witness is covered by no hash: who sends a true header can add to it."""
-    coinbase = b"\1\0\0\0" + b"\0\1" + b"\1" + bytes(41) + b"\1" + bytes(9)
-    padding = b"\xfe" + (1_000_000).to_bytes(4, "little") + bytes(1_000_000)
-    blob = header() + coinbase + padding + bytes(4) + bytes(32) + bytes(5) * 2 + bytes(80)
-    read, read_header = [], auxpow.read_header
-
-    def counting(data: bytes, offset: int = 0) -> tuple[MinedHeader, int]:
-        read.append(len(data) - offset)
-        return read_header(data, offset)
-
-    monkeypatch.setattr(auxpow, "read_header", counting)
-    stream, found = HeaderStream(), list[MinedHeader]()
-    for at in range(0, len(blob), 1 << 15):
-        found += stream.feed(blob[at : at + (1 << 15)])
-    found += stream.finish()
-    assert len(found) == 1
-    assert sum(read) < 6 * len(blob)
+def test_other_work_has_its_turn_while_a_proof_is_checked() -> None:
+    long = MergeMining(coinbase_branch=[bytes(32)] * 30_000)
+    mined = parse_header(long.mine(header()))
+    assert sum(1 for _ in proof_steps(mined, HEIGHT, REGTEST)) >= 30_000 // WORK
+    lazy = MergeMining(coinbase_branch=[bytes(32)] * 30_000, enough=False)
+    steps = proof_steps(parse_header(lazy.mine(header())), HEIGHT, REGTEST)
+    with pytest.raises(HeaderRejected):  # before any of it
+        next(steps)
 
 
 def test_a_proof_may_be_as_long_as_a_block_but_its_coinbase_without_witness_no_longer() -> None:
     """One header that no client reads would end the chain for all of them."""
-    start = header() + b"\1\0\0\0" + b"\0\1" + b"\1" + bytes(41)
-    rest = bytes(4) + bytes(32) + bytes(5) * 2 + bytes(80)
-    witness = b"\xfe" + (3_900_000).to_bytes(4, "little") + bytes(3_900_000)
-    stream = HeaderStream()
-    blob = start + b"\1" + bytes(9) + witness + rest
-    found = [*stream.feed(blob[:2_000_000]), *stream.feed(blob[2_000_000:]), *stream.finish()]
-    assert len(found) == 1
-    outputs = b"\xfe" + (120_000).to_bytes(4, "little") + bytes(9) * 120_000
+    assert len(headers_of(padded(witness=3_900_000))) == 1
     with pytest.raises(LimitExceeded):
-        list(HeaderStream().feed(start + outputs + b"\1\1" + b"x" + rest))
+        headers_of(padded(outputs=120_000))
 
 
 @given(st.binary(max_size=300))

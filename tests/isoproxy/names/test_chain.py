@@ -174,6 +174,14 @@ def test_a_header_of_another_difficulty_is_refused() -> None:
         branch.append(parse_header(MergeMining().mine(raw)))
 
 
+def test_a_difficulty_of_ones_own_is_refused_before_a_long_proof_is_looked_at() -> None:
+    branch = regtest().branch(0)
+    long = MergeMining(coinbase_branch=[bytes(32)] * 5000)
+    raw = header_bytes(AUXPOW_VERSION, branch.tip_hash, bytes(32), START, 0x1F7FFFFF)
+    with pytest.raises(HeaderRejected, match="difficulty"):
+        next(branch.append_steps(parse_header(long.mine(raw))))
+
+
 def test_median_time_and_the_future() -> None:
     chain = regtest()
     grow(chain, RECORDED[1:])

@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import ErrorKind, RemoteProtocolError
+from isoproxy.names import transaction
 from isoproxy.names.auxpow import parse_header
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.electrum_lookup import NameQuestion, ServerLags, StillSyncing
 from isoproxy.names.electrum_session import ElectrumSession
+from isoproxy.names.nametx import NAME_TX_VERSION
 from isoproxy.names.network import REGTEST, Anchor
 from isoproxy.names.spv import Verdict
+from tests.isoproxy.names.turns import most_per_turn
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
 from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 
 PROOF = "blockchain.name.get_value_proof"
 
@@ -117,6 +121,32 @@ async def test_an_expired_operation_needs_no_header() -> None:
     async with session(chain) as server:
         verdict = await question(headers_of(chain, anchor=chain.tip), b"d/plain4").ask(server)
         assert verdict == Verdict(None, ErrorKind.NAME_EXPIRED)
+
+
+async def test_a_transaction_that_goes_on_and_on_is_read_without_holding_up_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lie, or what the owner of the name made: who asks about others does not notice."""
+    chain, counts, read_output = updated(1, spacing=6), [0], transaction._read_output
+    long = serialise(NAME_TX_VERSION, [(NULL_OUTPOINT, b"")], [(0, b"")] * 50_000)
+
+    def lie(method: str, params: list[Any], result: Any) -> Any:
+        if method == PROOF:
+            result[params[0]][0]["tx"] = long.hex()
+        return result
+
+    def counting(data: bytes, offset: int) -> Any:
+        counts[0] += 1
+        return read_output(data, offset)
+
+    async with session(chain, lie) as opened:
+        monkeypatch.setattr(transaction, "_read_output", counting)
+        watching = asyncio.create_task(most_per_turn(counts))
+        with pytest.raises(RemoteProtocolError, match="name output"):
+            await question(headers_of(chain)).ask(opened)
+        watching.cancel()
+        assert await watching < 10_000
+    assert counts[0] >= 50_000
 
 
 def reordered(method: str, params: list[Any], result: Any) -> Any:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -60,6 +62,23 @@ async def test_an_ended_session_is_gone_without_the_garbage_collector() -> None:
             del session
             await asyncio.sleep(0)
             assert gone() is None
+
+
+async def test_an_answer_is_not_kept_when_its_asker_is_done_with_it() -> None:
+    """A connection that nobody uses for a while would hold on to its last one."""
+    size = 200_000
+    async with ElectrumServer(CHAIN, instead("server.ping", "x" * size)) as server:
+        session = await opened(server)
+        await session.call("server.ping")
+        gc.collect()
+        tracemalloc.start()
+        await session.call("server.ping")
+        await asyncio.sleep(0)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept < size // 2
+        await ended(session)
 
 
 async def test_the_handshake_is_one_round_trip() -> None:

@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import weakref
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from isoproxy.errors import DialError
 from isoproxy.names.electrum_tls import CertificateRefused, NotVouchedFor, PinStore, TlsPolicy
 from isoproxy.names.servers import Server, parse_server
 from tests.kit.electrumx import self_signed
+from tests.kit.garbage import no_collector
 
 ONION = f"{'a' * 56}.onion"
 
@@ -39,18 +43,58 @@ async def tls_server(directory: Path) -> AsyncIterator[tuple[int, bytes]]:
         await asyncio.sleep(0)
 
 
-async def exchange(policy: TlsPolicy, server: Server, port: int) -> bytes:
-    """What the server echoes over the stream that the policy allows."""
+async def connected(port: int) -> socket.socket:
     sock = socket.socket()
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    reader, writer = await policy.open(sock, server)
+    return sock
+
+
+async def exchange(policy: TlsPolicy, server: Server, port: int) -> bytes:
+    """What the server echoes over the stream that the policy allows."""
+    reader, writer = await policy.open(await connected(port), server)
     writer.write(b"hello")
     try:
         return await reader.readexactly(5)
     finally:
         writer.transport.abort()
         await asyncio.sleep(0)
+
+
+async def test_a_connection_sets_little_memory_aside_and_no_session_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key keeps its connections for a quarter of an hour, and there are many keys."""
+    made: list[SSLProtocol] = []
+    construct = SSLProtocol.__init__
+
+    def noting(self: SSLProtocol, *args: Any, **named: Any) -> None:
+        construct(self, *args, **named)
+        if named.get("server_hostname"):
+            made.append(self)
+
+    monkeypatch.setattr(SSLProtocol, "__init__", noting)
+    async with tls_server(tmp_path) as (port, _):
+        policy = TlsPolicy(PinStore())
+        for _ in range(2):
+            sock = await connected(port)
+            _, writer = await policy.open(sock, parse_server(f"{ONION}:1:s"))
+            assert not writer.get_extra_info("ssl_object").session_reused
+            writer.transport.abort()
+            await asyncio.sleep(0)
+    assert [len(protocol.get_buffer(-1)) <= 1 << 14 for protocol in made] == [True, True]
+
+
+async def test_an_ended_connection_is_gone_without_the_garbage_collector(tmp_path: Path) -> None:
+    async with tls_server(tmp_path) as (port, _):
+        policy, sock = TlsPolicy(PinStore()), await connected(port)
+        with no_collector():
+            reader, writer = await policy.open(sock, parse_server(f"{ONION}:1:s"))
+            gone = weakref.ref(reader)
+            writer.transport.abort()
+            del reader, writer
+            await asyncio.sleep(0.01)
+            assert gone() is None
 
 
 async def test_a_pin_decides_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from isoproxy.names.electrum_wire import (
+    MAX_LINE,
     MAX_OUTSTANDING,
     MAX_PARTS,
+    MAX_TEXT,
     Event,
     Notification,
     Refusal,
@@ -136,6 +139,37 @@ def test_a_line_of_very_many_parts_is_refused_unread(part: bytes) -> None:
     assert isinstance(answer, Response)
     with pytest.raises(LimitExceeded, match="parts"):
         asked(max_line=1 << 20).receive(line % b",".join([part] * too_much))
+
+
+@pytest.mark.parametrize("size", [1 << 19, 1 << 22])
+@pytest.mark.parametrize("mark", [b",", b"[", b"{", b"\\n"])
+def test_what_takes_long_to_read_is_as_rare_in_a_long_line_as_in_a_short_one(
+    mark: bytes, size: int
+) -> None:
+    def line(count: int) -> bytes:
+        text = mark * count + b"0" * (size - len(mark) * count)
+        return b'{"id":1,"result":"%s"}\n' % text
+
+    assert asked(max_line=1 << 23).receive(line(MAX_PARTS - 10))
+    with pytest.raises(LimitExceeded, match="parts"):
+        asked(max_line=1 << 23).receive(line(MAX_PARTS + 1))
+
+
+def test_a_long_line_is_copied_once_and_its_padding_never() -> None:
+    wire, size = asked(max_line=1 << 23), 4_000_000
+    wire.receive(b'{"id":1,"result":"' + b"0" * size + b'"}' + b" " * size)
+    tracemalloc.start()
+    wire.receive(b"\n")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * size  # the buffer grows by that byte; then the text, and the string in it
+
+
+def test_only_padding_makes_a_line_as_long_as_a_line_may_be() -> None:
+    wire, text = asked(max_line=MAX_LINE), b'{"id":1,"result":"%s"}'
+    assert wire.receive(text % b"" + b" " * (MAX_LINE - 50) + b"\n") == [Response(1, "")]
+    with pytest.raises(LimitExceeded):
+        asked(max_line=MAX_LINE).receive(text % (b"0" * MAX_TEXT) + b"\n")
 
 
 def test_the_limit_is_per_line() -> None:

@@ -5,20 +5,24 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from isoproxy.isolation import Isolator
+from isoproxy.names import merkle, transaction
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.electrum_health import Scores
 from isoproxy.names.electrum_pool import PoolSettings, ServerPool
 from isoproxy.names.electrum_tls import PinStore, TlsPolicy
+from isoproxy.names.header_range import SyncSettings
 from isoproxy.names.header_store import HeaderStore
-from isoproxy.names.header_sync import HeaderSync, SyncSettings
+from isoproxy.names.header_sync import HeaderSync
 from isoproxy.names.network import REGTEST, Anchor, Network, hash_from_hex
 from isoproxy.names.servers import parse_server
 from isoproxy.names.transaction import double_sha256
+from tests.isoproxy.names.turns import most_per_turn
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain
@@ -336,6 +340,40 @@ def bad_commitment(start: int, result: dict[str, Any]) -> dict[str, Any]:
         for block in chain.blocks[start : start + result["count"]]
     ]
     return result | {"hex": b"".join(raws).hex()}
+
+
+@pytest.mark.parametrize(
+    ("mining", "module", "function"),
+    [
+        (MergeMining(outputs=20_000), transaction, "_read_output"),
+        (MergeMining(coinbase_branch=[bytes(32)] * 20_000), merkle, "double_sha256"),
+    ],
+    ids=["coinbase", "branch"],
+)
+async def test_a_proof_that_goes_on_and_on_is_taken_without_holding_up_others(
+    monkeypatch: pytest.MonkeyPatch, mining: MergeMining, module: ModuleType, function: str
+) -> None:
+    """It is as valid as a short one; half a second of it would be noticed by all clients."""
+
+    def verbose(start: int, result: dict[str, Any]) -> dict[str, Any]:
+        raws = [block.header for block in chain.blocks[start : start + result["count"]]]
+        if start <= 1 < start + len(raws):
+            raws[1 - start] = long
+        return result | {"hex": b"".join(raws).hex()}
+
+    def counting(*args: Any) -> Any:
+        counts[0] += 1
+        return counted(*args)
+
+    chain, counts, counted = RegtestChain.recorded(), [0], getattr(module, function)
+    long = mining.mine(chain.blocks[1].header[:80])
+    async with running(ElectrumServer(chain, on_headers(verbose))) as bench:
+        monkeypatch.setattr(module, function, counting)
+        watching = asyncio.create_task(most_per_turn(counts))
+        await bench.until_complete()
+        watching.cancel()
+        assert await watching < 10_000
+    assert counts[0] >= 20_000
 
 
 LIES = {
