@@ -115,6 +115,19 @@ def _listen_unix(path: str, mode: int) -> socket.socket:
     return sock
 
 
+def change_mode(path: str, wanted: int) -> None:
+    """Change the permissions of a unix socket's file; OperationError says why they stay."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "something else is in its place")
+        os.chmod(path, wanted)
+    except OSError as error:
+        raise OperationError(
+            f"the mode of unix:{path} cannot be changed: {error.strerror}; restart isoproxy, "
+            "which makes the socket anew"
+        ) from None
+
+
 def _somebody_listens(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
@@ -268,6 +281,15 @@ class Listener(Entrance):
             return str(self.settings.endpoint)
         name = self._sock.getsockname()
         return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
+
+    def change_mode(self, mode: int) -> None:
+        """Give the socket's file other permissions, if it has a file and is our own.
+
+        Raises OperationError.
+        """
+        path = self.settings.endpoint.path
+        if path is not None and not self._inherited:
+            change_mode(path, mode)
 
     def on_events(self, fd: int, events: int) -> None:
         for _ in range(ACCEPT_BATCH if self.front.processes == 1 else SHARED_BATCH):
