@@ -10,6 +10,7 @@ Theory of operation
     When tor dies it is started again with back-off; a tor that has run for a minute
     begins at the shortest wait.  A tor that refuses its configuration at the first start
     is a ConfigError; later it is a failure like any other, for the file may be mended.
+    The torrc is written anew for each of them: the program may have been upgraded since.
 
     The state reads `starting`, `bootstrapping NN%`, `ready`, `backing off Ns` or
     `stopped`.
@@ -204,6 +205,16 @@ class ManagedTor:
         fresh.chmod(0o600)
         fresh.replace(self.directory / "torrc")
 
+    async def _rewrite_torrc(self) -> str | None:
+        """Follow the tor that is installed by now; says why that cannot be."""
+        try:
+            await self._write_torrc()
+        except ConfigError as error:
+            return str(error)
+        except OSError as error:
+            return f"its torrc cannot be written: {error.strerror}"
+        return None
+
     async def _ask_version(self) -> Version:
         try:
             child = await self._spawn([self._program, "--version"], self._environment())
@@ -265,6 +276,8 @@ class ManagedTor:
     async def _one_life(self) -> str:
         """Start one tor and wait for its end; says why it ended."""
         self.starts += 1
+        if self.starts > 1 and (problem := await self._rewrite_torrc()) is not None:
+            return problem
         self._output = TorOutput()
         self._running.clear()
         self._unfit.clear()
