@@ -62,8 +62,8 @@ def resolve_name(options: argparse.Namespace) -> int:
         answer: Answer = ask(admin_address(config), "resolve", timeout_s=_ANSWER_S, **questions)
     except NotRunning:
         answer = _resolve_alone(config, questions)
-    sys.stdout.write(str(answer["out"]))
-    sys.stderr.write(str(answer["err"]))
+    print(answer["out"], end="")
+    print(answer["err"], end="", file=sys.stderr)
     code = answer["code"]
     assert isinstance(code, int)
     return code
