@@ -15,6 +15,7 @@ from isoproxy.daemon.names import names_directory, rpc_client
 from isoproxy.daemon.resolve import Questions, alone, resolve_for
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.names.anchor import anchor_from_core, best_anchor, write_anchor
+from isoproxy.names.command import refusal, report
 from isoproxy.names.json_value import Json
 from isoproxy.names.network import NETWORKS, Anchor
 from isoproxy.names.resolver import DEADLINE_S
@@ -52,8 +53,11 @@ def register(commands: Commands) -> None:
 def resolve_name(options: argparse.Namespace) -> int:
     config = loaded(options).config
     isolation = isolation_id(options)
+    name = word(options.name, "name")
+    if (error := refusal(name)) is not None:  # without a tor, and without a wait for one
+        return report(error, name, as_json=options.json, out=sys.stdout, err=sys.stderr)
     questions = Questions(
-        name=word(options.name, "name"),
+        name=name,
         isolation=isolation,
         as_json=options.json,
         records=options.records,
