@@ -16,6 +16,7 @@ from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolate
 from isoproxy.multiaddr import parse_destination
+from isoproxy.tor.endpoint import Endpoint
 
 _BLOCK: Final = 64 * 1024
 
@@ -71,7 +72,10 @@ def dial_target(options: argparse.Namespace) -> int:
 
 def _proxy(options: argparse.Namespace) -> str:
     if options.proxy is not None:
-        return str(options.proxy)
+        try:
+            return str(Endpoint.parse(options.proxy))
+        except ConfigError as error:
+            raise ConfigError(f"--proxy: {error}") from None
     listeners = loaded(options).config.listener
     for listener in listeners:
         address = listener.address
