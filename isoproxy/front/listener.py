@@ -50,6 +50,12 @@ _TRANSIENT: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
 )
 
+_ADVICE: Final = {
+    errno.EADDRINUSE: "stop the program that uses it, or choose another address",
+    errno.EADDRNOTAVAIL: "no interface of this machine has it (yet); choose one that it has",
+    errno.EACCES: "this user may not; choose another directory, or a port from 1024 on",
+    errno.ENOENT: "its directory has to be there before; make it, or choose another one",
+}
 _log: Final = logger("front")
 
 _client_of_address = lru_cache(maxsize=4096)(client_of_address)
@@ -89,10 +95,8 @@ def open_listening_socket(endpoint: Endpoint, mode: int) -> socket.socket:
         return sock
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OperationError(
-            f"cannot listen on {endpoint}: {reason}; "
-            "stop the program that uses it, or choose another address"
-        ) from error
+        advice = _ADVICE.get(error.errno or 0, "choose another address")
+        raise OperationError(f"cannot listen on {endpoint}: {reason}; {advice}") from error
 
 
 def _listen_unix(path: str, mode: int) -> socket.socket:

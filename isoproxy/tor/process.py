@@ -47,7 +47,7 @@ from isoproxy.tor.child import Child, Spawn, end, spawn_process
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.control_wire import Bootstrap
 from isoproxy.tor.observers import Observers
-from isoproxy.tor.torrc import TorOutput, Version, parse_version, socket_in, torrc
+from isoproxy.tor.torrc import NO_VERSION, TorOutput, Version, parse_version, socket_in, torrc
 
 _log = logger("tor")
 
@@ -220,8 +220,8 @@ class ManagedTor:
             child = await self._spawn([self._program, "--version"], self._environment())
         except FileNotFoundError:
             raise ConfigError(
-                "tor is not installed; install it (on Debian: apt install tor), or set "
-                'tor.mode = "system" to use one that runs elsewhere'
+                "tor is not installed, or not where tor.binary says; install it (on Debian: apt "
+                'install tor), or set tor.mode = "system" to use one that runs elsewhere'
             ) from None
         except OSError as error:
             raise ConfigError(f"tor cannot be started: {error.strerror}") from None
@@ -231,7 +231,7 @@ class ManagedTor:
                 text = await child.stdout.read(4096)
                 await child.wait()
         except TimeoutError:
-            raise ConfigError("the program that should be tor does not tell its version") from None
+            raise ConfigError(NO_VERSION) from None
         finally:
             await end(child)
         return parse_version(text.decode("ascii", "replace"))

@@ -136,6 +136,19 @@ async def test_a_failure_leaves_everything_as_it_was() -> None:
             assert len(front.reactor) == 1
 
 
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("192.0.2.1:9250", "no interface of this machine has it"),
+        ("unix:/nonexistent/socket", "make it, or choose another one"),
+    ],
+)
+async def test_the_advice_goes_with_the_reason(address: str, advice: str) -> None:
+    async with front_end() as front:
+        with pytest.raises(OperationError, match=advice):
+            open_listeners(front, settings(f"listener.0.address={address}"), {})
+
+
 async def test_inherited_sockets_go_to_the_listener_of_their_name() -> None:
     mine, stray = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
     at = "{}:{}".format(*mine.getsockname())
