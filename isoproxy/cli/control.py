@@ -23,7 +23,9 @@ def register(commands: Commands) -> None:
     status = commands.add_parser("status", help="show what a running isoproxy does")
     add_configuration(status)
     add_json(status)
-    status.add_argument("--watch", action="store_true", help="show it anew every second")
+    status.add_argument(
+        "--watch", action="store_true", help="show it anew every second, until Ctrl-C"
+    )
     status.set_defaults(run=show_status)
 
     newnym = commands.add_parser("newnym", help="give every activity new circuits from now on")
@@ -63,7 +65,11 @@ def register(commands: Commands) -> None:
 def show_status(options: argparse.Namespace) -> int:
     path = admin_path(options)
     if options.watch:
-        _watch(path, as_json=options.json)
+        try:
+            _watch(path, as_json=options.json)
+        except KeyboardInterrupt:  # how it is meant to end
+            print()  # whatever comes next begins a line of its own
+            return 0
     answer = ask(path, "status")
     if options.json:
         print_json(answer)
