@@ -74,9 +74,14 @@ class AdminServer:
                 self._accept, sock=sock, limit=MAX_REQUEST
             )
         except OSError as error:
+            advice = (
+                "stop it, or give this one listeners, a STATE_DIRECTORY and an observe.admin of "
+                "its own"
+                if error.errno == errno.EADDRINUSE
+                else "set observe.admin to unix:/path, a path that this user may write"
+            )
             raise OperationError(
-                f"the admin socket {self.path} cannot be made: {error.strerror}; "
-                "set observe.admin to a path that this user may write"
+                f"the admin socket {self.path} cannot be made: {error.strerror}; {advice}"
             ) from None
 
     async def close(self) -> None:

@@ -71,8 +71,12 @@ def read_settings(file: Path | None) -> Settings:
     path = file or DEFAULT_FILE
     try:
         tree = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; check the path and its owner"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
     return _settings(tree, str(path))
 
 

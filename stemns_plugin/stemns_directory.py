@@ -44,8 +44,14 @@ def read_directory(directory: Path) -> StemnsDirectory:
         files = sorted(directory.glob("*.py"))
         for file in files:
             _read_file(file, file.read_text("utf-8"), result)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{directory}: {error}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or directory}: cannot be read: {error.strerror}"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{directory}: a file in it is not UTF-8; save it in that encoding"
+        ) from None
     if not files:
         raise ConfigError(f"{directory}: there is no .py file of StemNS's configuration in it")
     return result

@@ -11,12 +11,11 @@ from typing import Final, NoReturn
 
 from isoproxy.admin import ask
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
+from isoproxy.cli.private import STANDARD_INPUT, WARNING, input_line
 from isoproxy.cli.status_text import fitting_text, status_text
 from isoproxy.errors import ConfigError
 
 _CLEAR = "\x1b[H\x1b[2J"
-_MAX_LINE: Final = 4096
-"""Bytes of a line of input; user names and passwords have at most 255."""
 _STREAM: Final = ("username", "password", "target")
 
 
@@ -24,7 +23,9 @@ def register(commands: Commands) -> None:
     status = commands.add_parser("status", help="show what a running isoproxy does")
     add_configuration(status)
     add_json(status)
-    status.add_argument("--watch", action="store_true", help="show it anew every second")
+    status.add_argument(
+        "--watch", action="store_true", help="show it anew every second, until Ctrl-C"
+    )
     status.set_defaults(run=show_status)
 
     newnym = commands.add_parser("newnym", help="give every activity new circuits from now on")
@@ -44,8 +45,7 @@ def register(commands: Commands) -> None:
         "explain",
         help="say what would keep a stream apart, and with what it would share",
         description="Says what would keep a stream with this user name and password apart, and "
-        "with what it would share.  What stands on a command line is in the list of processes, "
-        "for every user of the machine: with - in place of all of it, the user name, the "
+        f"with what it would share.  {WARNING}  With - in place of all of it, the user name, the "
         "password and, if wanted, HOST:PORT are read from standard input, each on a line.",
     )
     add_configuration(explain)
@@ -65,7 +65,11 @@ def register(commands: Commands) -> None:
 def show_status(options: argparse.Namespace) -> int:
     path = admin_path(options)
     if options.watch:
-        _watch(path, as_json=options.json)
+        try:
+            _watch(path, as_json=options.json)
+        except KeyboardInterrupt:  # how it is meant to end
+            print()  # whatever comes next begins a line of its own
+            return 0
     answer = ask(path, "status")
     if options.json:
         print_json(answer)
@@ -121,7 +125,7 @@ def show_onions(options: argparse.Namespace) -> int:
 def explain_stream(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("listener", "client", *_STREAM)}
     if options.password is None:
-        if options.username != "-":
+        if options.username != STANDARD_INPUT:
             raise ConfigError("explain: expected USER PASS, or - to read them from standard input")
         given |= dict.fromkeys(_STREAM) | dict(zip(_STREAM, _input_lines(), strict=False))
     answer = ask(
@@ -140,17 +144,12 @@ def explain_stream(options: argparse.Namespace) -> int:
 
 def _input_lines() -> list[str]:
     """User name, password and perhaps a target, a line each; bytes stay what they are."""
-    asks = sys.stdin is not None and sys.stdin.isatty()
     lines: list[str] = []
     for name in _STREAM:
-        if asks:
-            print(f"{name}: ", end="", file=sys.stderr, flush=True)
-        line = b"" if sys.stdin is None else sys.stdin.buffer.readline(_MAX_LINE)
-        if len(line) == _MAX_LINE:
-            raise ConfigError("explain -: a line is too long")
-        if not line or (name == "target" and not line.strip()):
+        line = input_line(name)
+        if line is None or (name == "target" and not line.strip()):
             break
-        lines.append(line.removesuffix(b"\n").decode("utf-8", "surrogateescape"))
+        lines.append(line)
     if len(lines) < 2:
         raise ConfigError("explain -: expected a user name and a password, each on a line")
     return lines

@@ -11,10 +11,12 @@ import threading
 from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded, seconds
+from isoproxy.cli.private import WARNING, add_isolation, isolation_id, word
 from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolate
 from isoproxy.multiaddr import parse_destination
+from isoproxy.tor.endpoint import Endpoint
 
 _BLOCK: Final = 64 * 1024
 
@@ -25,14 +27,14 @@ def register(commands: Commands) -> None:
         help="connect standard input and output to a host through a running isoproxy",
         description="Connects standard input and output to TARGET through a running isoproxy "
         "and ends when the far end does.  The end of the input is kept to ourselves unless "
-        "--shutdown is given: Tor closes a stream whole when one side of it ends.",
+        "--shutdown is given: Tor closes a stream whole when one side of it ends.  "
+        f"{WARNING}  With - for TARGET it is a line of standard input, and the stream begins "
+        "after it.",
     )
     add_configuration(dial)
-    dial.add_argument("target", metavar="TARGET", help="HOST:PORT or a multiaddr")
-    dial.add_argument(
-        "--isolation",
-        metavar="ID",
-        help="streams with the same ID may share a circuit (default: share with nothing)",
+    dial.add_argument("target", metavar="TARGET", help="HOST:PORT or a multiaddr, or - to read it")
+    add_isolation(
+        dial, "streams with the same ID may share a circuit (default: share with nothing)"
     )
     dial.add_argument(
         "--proxy",
@@ -54,9 +56,10 @@ def register(commands: Commands) -> None:
 
 
 def dial_target(options: argparse.Namespace) -> int:
-    target = parse_destination(options.target)
+    isolation = isolation_id(options)
+    target = parse_destination(word(options.target, "target"))
     with create_connection(
-        target, isolation=options.isolation, proxy=_proxy(options), timeout=options.timeout
+        target, isolation=isolation, proxy=_proxy(options), timeout=options.timeout
     ) as sock:
         sock.settimeout(None)
         sender = threading.Thread(
@@ -69,7 +72,10 @@ def dial_target(options: argparse.Namespace) -> int:
 
 def _proxy(options: argparse.Namespace) -> str:
     if options.proxy is not None:
-        return str(options.proxy)
+        try:
+            return str(Endpoint.parse(options.proxy))
+        except ConfigError as error:
+            raise ConfigError(f"--proxy: {error}") from None
     listeners = loaded(options).config.listener
     for listener in listeners:
         address = listener.address

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import dns.rcode
 import dns.rdatatype
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.cli.private import WARNING, add_isolation, isolation_id, word
 from isoproxy.config import Address, Config, LoginAt
 from isoproxy.daemon.names import rpc_client
 from isoproxy.errors import ConfigError, OperationError
@@ -47,11 +47,16 @@ def register(commands: Commands) -> None:
     anchor.add_argument("file", type=Path, metavar="FILE")
     anchor.set_defaults(run=print_anchor)
 
-    lookup = inner.add_parser("lookup", help="ask the running DNS server")
+    lookup = inner.add_parser(
+        "lookup",
+        help="ask the running DNS server",
+        description="Asks the running DNS server and prints its response.  "
+        f"{WARNING}  With - for NAME it is a line of standard input.",
+    )
     add_configuration(lookup)
-    lookup.add_argument("name", metavar="NAME")
+    lookup.add_argument("name", metavar="NAME", help="a domain name, or - to read it")
     lookup.add_argument("type", metavar="TYPE", nargs="?", default="A")
-    lookup.add_argument("--isolation", metavar="ID", help="keep this question apart from others")
+    add_isolation(lookup, "keep this question apart from others")
     lookup.add_argument("--dnssec", action="store_true", help="ask for signatures, too")
     lookup.add_argument(
         "--server",
@@ -113,19 +118,20 @@ async def _dump(config: Config) -> int:
 
 
 def _query(options: argparse.Namespace) -> dns.message.Message:
+    isolation = isolation_id(options)
     try:
-        name = dns.name.from_text(options.name)
+        name = dns.name.from_text(word(options.name, "name"))
         rdtype = dns.rdatatype.from_text(options.type)
     except (dns.exception.DNSException, ValueError, UnicodeError):
         raise ConfigError("expected a domain name and a record type, e.g. example.bit A") from None
     query = dns.message.make_query(name, rdtype)
     listed: list[dns.edns.Option] = []
-    if options.isolation is not None:
-        isolation = os.fsencode(options.isolation)
-        if len(isolation) > MAX_ISOLATION_ID:
-            raise ConfigError(f"--isolation: at most {MAX_ISOLATION_ID} bytes")
+    if isolation is not None:
+        data = isolation.encode("utf-8", "surrogateescape")
+        if len(data) > MAX_ISOLATION_ID:
+            raise ConfigError(f"an isolation ID has at most {MAX_ISOLATION_ID} bytes here")
         option = dns.edns.OptionType.make(ISOLATION_OPTION)
-        listed.append(dns.edns.GenericOption(option, isolation))
+        listed.append(dns.edns.GenericOption(option, data))
     query.use_edns(0, 0x8000 if options.dnssec else 0, 1232, options=listed)
     return query
 

@@ -70,7 +70,8 @@ def run_doctor(options: argparse.Namespace) -> int:
             }
         )
     else:
-        print("all is well" if not failures else f"{failures} things to mend, see above")
+        things = "thing" if failures == 1 else "things"
+        print(f"{failures} {things} to mend, see above" if failures else "all is well")
     return 1 if failures else 0
 
 

@@ -8,12 +8,14 @@ import sys
 
 from isoproxy.admin import Answer, NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.cli.private import WARNING, add_isolation, isolation_id, word
 from isoproxy.config import Config, LoginAt, admin_address, state_directory
 from isoproxy.daemon import configure_log
 from isoproxy.daemon.names import names_directory, rpc_client
 from isoproxy.daemon.resolve import Questions, alone, resolve_for
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.names.anchor import anchor_from_core, best_anchor, write_anchor
+from isoproxy.names.command import refusal, report
 from isoproxy.names.json_value import Json
 from isoproxy.names.network import NETWORKS, Anchor
 from isoproxy.names.resolver import DEADLINE_S
@@ -25,14 +27,17 @@ _ANSWER_S = DEADLINE_S + 30.0
 
 
 def register(commands: Commands) -> None:
-    resolve = commands.add_parser("resolve", help="say what a .bit name stands for")
+    resolve = commands.add_parser(
+        "resolve",
+        help="say what a .bit name stands for",
+        description="Says what a .bit name stands for: asks a running isoproxy, or does it alone "
+        f"where none runs.  {WARNING}  With - for NAME it is a line of standard input.",
+    )
     add_configuration(resolve)
     resolve.add_argument("--json", action="store_true", help="print one JSON object")
     resolve.add_argument("--records", action="store_true", help="print the whole zone of the name")
-    resolve.add_argument(
-        "--isolation", metavar="ID", help="look it up on the circuits of this identity alone"
-    )
-    resolve.add_argument("name", metavar="NAME")
+    add_isolation(resolve, "look it up on the circuits of this identity alone")
+    resolve.add_argument("name", metavar="NAME", help="a .bit name, or - to read it")
     resolve.set_defaults(run=resolve_name)
 
     names = commands.add_parser("names", help="look after the light client for .bit names")
@@ -47,9 +52,13 @@ def register(commands: Commands) -> None:
 
 def resolve_name(options: argparse.Namespace) -> int:
     config = loaded(options).config
+    isolation = isolation_id(options)
+    name = word(options.name, "name")
+    if (error := refusal(name)) is not None:  # without a tor, and without a wait for one
+        return report(error, name, as_json=options.json, out=sys.stdout, err=sys.stderr)
     questions = Questions(
-        name=options.name,
-        isolation=options.isolation,
+        name=name,
+        isolation=isolation,
         as_json=options.json,
         records=options.records,
     )
@@ -57,8 +66,8 @@ def resolve_name(options: argparse.Namespace) -> int:
         answer: Answer = ask(admin_address(config), "resolve", timeout_s=_ANSWER_S, **questions)
     except NotRunning:
         answer = _resolve_alone(config, questions)
-    sys.stdout.write(str(answer["out"]))
-    sys.stderr.write(str(answer["err"]))
+    print(answer["out"], end="")
+    print(answer["err"], end="", file=sys.stderr)
     code = answer["code"]
     assert isinstance(code, int)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,10 +45,11 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 def seconds(text: str) -> float:
     """The type of options that are times: more than nothing, at most a day."""
-    value = float(text)
-    if not 0 < value <= _DAY_S:
-        raise ValueError
-    return value
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0 < value <= _DAY_S:
+            return value
+    raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and at most {_DAY_S:g}")
 
 
 def loaded(options: argparse.Namespace) -> Loaded:

@@ -10,10 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from isoproxy.admin import NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
-from isoproxy.config import TorConfig, state_directory
+from isoproxy.config import Config, admin_address, state_directory
 from isoproxy.daemon.bitcoin_settings import networks
 from isoproxy.daemon.onions import PublishedService, ServicePlan
+from isoproxy.doctor.environment import environment_of
 from isoproxy.errors import ConfigError
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.endpoint import Endpoint
@@ -69,11 +71,13 @@ def publish_service(options: argparse.Namespace) -> int:
     plan = _plan(options)
     config = loaded(options).config
     plan = replace(plan, networks=networks(config.bitcoin))
-    asyncio.run(_publish(plan, config.tor))
+    asyncio.run(_publish(plan, _control(config)))
     return 0
 
 
 def _plan(options: argparse.Namespace) -> ServicePlan:
+    if not options.v2 and (options.network is not None or options.advertise_v2):
+        raise ConfigError("--network and --advertise-v2 say how to speak BIP324: add --v2")
     target = Endpoint.parse(options.target)
     if target.is_none:
         raise ConfigError("expected the address of a local service, as in 127.0.0.1:80")
@@ -92,13 +96,12 @@ def _plan(options: argparse.Namespace) -> ServicePlan:
     )
 
 
-async def _publish(plan: ServicePlan, config: TorConfig) -> None:
+async def _publish(plan: ServicePlan, control: Control) -> None:
     """Publish until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    control = _control(config)
     published = PublishedService(plan, control)
     published.service.on_state(_tell)
     _tell_of(control)
@@ -144,8 +147,20 @@ def _tell_of(control: Control) -> None:
     control.on_state(tell)
 
 
-def _control(config: TorConfig) -> Control:
-    """The control port of the configuration's Tor."""
-    if config.mode == "managed":
-        return Control(socket_in(state_directory() / "tor", "control"))
-    return Control(config.control, password=config.control_password)
+def _control(config: Config) -> Control:
+    """The control port of the configuration's Tor; in managed mode a running isoproxy's own."""
+    if config.tor.mode == "managed":
+        return Control(socket_in(_state_of_running(config).absolute() / "tor", "control"))
+    return Control(config.tor.control, password=config.tor.control_password)
+
+
+def _state_of_running(config: Config) -> Path:
+    """Where the isoproxy that runs keeps its state, or else where this user's one will."""
+    try:
+        status = ask(admin_address(config), "status")
+    except NotRunning as error:
+        print(f"isoproxy: {error}; its tor is waited for", file=sys.stderr, flush=True)
+        return state_directory()
+    with contextlib.suppress(OSError):
+        return state_directory(environment_of(int(status["pid"])))
+    return state_directory()

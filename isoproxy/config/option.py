@@ -132,7 +132,10 @@ def matching(pattern: str, expected: str) -> Reader[str]:
 def choice(*words: str) -> Reader[str]:
     def read(raw: object) -> str:
         if raw not in words:
-            raise ValueError("expected one of " + ", ".join(f'"{word}"' for word in words))
+            near = difflib.get_close_matches(str(raw), words, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            known = ", ".join(f'"{word}"' for word in words)
+            raise ValueError(f"expected one of {known}{meant}")
         return str(raw)
 
     return read

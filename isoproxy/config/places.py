@@ -10,6 +10,7 @@ from typing import Final
 from isoproxy.errors import OperationError
 
 SYSTEM_DIRECTORY: Final = Path("/etc/isoproxy")
+_NO_HOME: Final = Path("/nonexistent")  # as Debian's policy has it
 LOCAL_DROP_INS: Final = Path("/usr/local/etc/isoproxy.d")  # kept by Whonix's bind-dirs
 
 
@@ -33,6 +34,11 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 def private_directory(path: Path) -> Path:
     """Make `path` if it is missing; nobody but us may enter it.  Raises OperationError."""
+    if path.is_relative_to(_NO_HOME):  # root could make it
+        raise OperationError(
+            "there is no home directory to keep anything in; set STATE_DIRECTORY to a directory "
+            "that this user may write, or HOME"
+        )
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -49,4 +55,5 @@ def _absolute(environment: Mapping[str, str], name: str, default: Path) -> Path:
 
 
 def _home(environment: Mapping[str, str]) -> Path:
-    return Path(environment.get("HOME") or "/nonexistent")
+    home = environment.get("HOME", "")
+    return Path(home) if home.startswith("/") else _NO_HOME

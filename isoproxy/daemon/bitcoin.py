@@ -31,7 +31,12 @@ from isoproxy.daemon.bitcoin_settings import (
 )
 from isoproxy.daemon.listeners import place_of
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.listener import Entrance, ListenerSettings, open_listening_socket
+from isoproxy.front.listener import (
+    Entrance,
+    ListenerSettings,
+    change_mode,
+    open_listening_socket,
+)
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
 from isoproxy.names.answer import Want
@@ -73,6 +78,13 @@ class Door:
         self.entrance.settings, self.entrance.rule = settings, settings.rule
         self.gateway.settings = gateway_settings(config.bitcoin, gateway)
         self.gateway.bridging = bridge_settings(config.bitcoin)
+
+    def change_mode(self, mode: int, undo: contextlib.ExitStack) -> None:
+        """Give a unix socket's file another mode, until `undo`; raises OperationError."""
+        settings = self.entrance.settings
+        if settings.endpoint.path is not None and mode != settings.mode:
+            change_mode(settings.endpoint.path, mode)
+            undo.callback(change_mode, settings.endpoint.path, settings.mode)
 
     def close(self) -> asyncio.Task[None]:
         """Stop; the task ends with the last connection."""
@@ -126,17 +138,21 @@ class Bitcoin:
     def reserved(self, config: Config) -> Iterator[Mapping[str, socket.socket]]:
         """Sockets, by name, for the gateways of `config` that are not open yet.
 
-        Raises OperationError where one cannot be had.  An exception within the context
-        closes them all: nothing has changed then.
+        Those that are open get their new modes.  Raises OperationError where a socket or a
+        mode cannot be had.  An exception within the context undoes it all: nothing has
+        changed then.
         """
         with contextlib.ExitStack() as undo:
             sockets = {}
-            places = set(self._by_place())
+            doors = self._by_place()
             for gateway in config.bitcoin.gateway:
                 settings = gateway_entrance(config, gateway)
-                if place_of(settings) not in places:
+                door = doors.get(place_of(settings))
+                if door is None:
                     sock = open_listening_socket(settings.endpoint, settings.mode)
                     sockets[gateway.name] = undo.enter_context(contextlib.closing(sock))
+                else:
+                    door.change_mode(settings.mode, undo)
             yield sockets
             undo.pop_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Hashable, Mapping
 
@@ -40,7 +41,8 @@ def open_listeners(
 def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) -> list[Listener]:
     """Open what is new, change what stays, close what is gone; returns what was opened.
 
-    Raises OperationError when a new address cannot be had; then nothing has changed.
+    Raises OperationError when a new address cannot be had, or a socket's file not its new
+    mode; then nothing has changed.
     """
     before = front.listeners
     by_place = {place_of(old.settings): old for old in before.values()}
@@ -56,6 +58,7 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
         for name, settings in wanted.items():
             if name not in kept:
                 opened.append(front.open(settings))
+        _change_modes({listener: wanted[name].mode for name, listener in kept.items()})
     except OperationError:
         for listener in opened:
             listener.close()
@@ -66,6 +69,16 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     for gone in by_place.values():
         gone.close()
     return opened
+
+
+def _change_modes(modes: Mapping[Listener, int]) -> None:
+    """Give each listener's socket its mode, or on OperationError none a new one."""
+    with contextlib.ExitStack() as undo:
+        for listener, mode in modes.items():
+            if mode != listener.settings.mode:
+                listener.change_mode(mode)
+                undo.callback(listener.change_mode, listener.settings.mode)
+        undo.pop_all()
 
 
 def _check_place(listener: Listener, settings: ListenerSettings) -> None:
@@ -88,6 +101,5 @@ def _check_place(listener: Listener, settings: ListenerSettings) -> None:
 def place_of(settings: ListenerSettings) -> Hashable:
     """What stays open as long as this stays equal."""
     endpoint = settings.endpoint
-    if endpoint.path is not None:
-        return endpoint, settings.mode
-    return endpoint, settings.name if endpoint.port == 0 else ""
+    any_port = endpoint.path is None and endpoint.port == 0
+    return endpoint, settings.name if any_port else ""

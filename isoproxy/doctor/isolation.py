@@ -11,6 +11,8 @@ import contextlib
 import secrets
 import socket
 import sys
+import threading
+from collections.abc import Callable
 
 import socks
 
@@ -77,11 +79,38 @@ async def _circuits(
     circuits: list[str | None] = []
     for tag in ("a", "a", "b"):
         before = {} if control is None else await torside.streams(control)
-        sock = await asyncio.to_thread(_connect, listener, target, f"doctor-{ours}", tag, timeout_s)
+        sock = await _apart(_connect, listener, target, f"doctor-{ours}", tag, timeout_s)
         held.callback(sock.close)
         after = {} if control is None else await torside.streams(control)
         circuits.append(_new_circuit(before, after, target))
     return circuits
+
+
+async def _apart(connect: Callable[..., socket.socket], *arguments: object) -> socket.socket:
+    """`connect` in a thread that the end of the program does not wait for, as Ctrl-C is."""
+    loop = asyncio.get_running_loop()
+    connected: asyncio.Future[socket.socket] = loop.create_future()
+
+    def tell(sock: socket.socket | None, error: Exception | None) -> None:
+        if connected.done():
+            if sock is not None:
+                sock.close()
+        elif sock is not None:
+            connected.set_result(sock)
+        elif error is not None:
+            connected.set_exception(error)
+
+    def work() -> None:
+        sock, failure = None, None
+        try:
+            sock = connect(*arguments)
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, sock, failure)
+
+    threading.Thread(target=work, name="doctor", daemon=True).start()
+    return await connected
 
 
 def _connect(

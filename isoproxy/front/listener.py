@@ -50,6 +50,12 @@ _TRANSIENT: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
 )
 
+_ADVICE: Final = {
+    errno.EADDRINUSE: "stop the program that uses it, or choose another address",
+    errno.EADDRNOTAVAIL: "no interface of this machine has it (yet); choose one that it has",
+    errno.EACCES: "this user may not; choose another directory, or a port from 1024 on",
+    errno.ENOENT: "its directory has to be there before; make it, or choose another one",
+}
 _log: Final = logger("front")
 
 _client_of_address = lru_cache(maxsize=4096)(client_of_address)
@@ -89,10 +95,8 @@ def open_listening_socket(endpoint: Endpoint, mode: int) -> socket.socket:
         return sock
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OperationError(
-            f"cannot listen on {endpoint}: {reason}; "
-            "stop the program that uses it, or choose another address"
-        ) from error
+        advice = _ADVICE.get(error.errno or 0, "choose another address")
+        raise OperationError(f"cannot listen on {endpoint}: {reason}; {advice}") from error
 
 
 def _listen_unix(path: str, mode: int) -> socket.socket:
@@ -113,6 +117,19 @@ def _listen_unix(path: str, mode: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def change_mode(path: str, wanted: int) -> None:
+    """Change the permissions of a unix socket's file; OperationError says why they stay."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "something else is in its place")
+        os.chmod(path, wanted)
+    except OSError as error:
+        raise OperationError(
+            f"the mode of unix:{path} cannot be changed: {error.strerror}; restart isoproxy, "
+            "which makes the socket anew"
+        ) from None
 
 
 def _somebody_listens(path: str) -> bool:
@@ -268,6 +285,15 @@ class Listener(Entrance):
             return str(self.settings.endpoint)
         name = self._sock.getsockname()
         return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
+
+    def change_mode(self, mode: int) -> None:
+        """Give the socket's file other permissions, if it has a file and is our own.
+
+        Raises OperationError.
+        """
+        path = self.settings.endpoint.path
+        if path is not None and not self._inherited:
+            change_mode(path, mode)
 
     def on_events(self, fd: int, events: int) -> None:
         for _ in range(ACCEPT_BATCH if self.front.processes == 1 else SHARED_BATCH):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import Final, TextIO
 
-from isoproxy.errors import IsoproxyError, explanation
+from isoproxy.errors import ErrorKind, IsoproxyError, explanation
 from isoproxy.isolation import IsolationKey
 from isoproxy.names.answer import Resolution, Status
 from isoproxy.names.domain import Place
+from isoproxy.names.name import BitName
 from isoproxy.names.resolver import Resolver, Zone
 
 OK, FAILED, USAGE = 0, 1, 2
+_NO_NAME: Final = (
+    "expected a name under bit, such as example.bit; programs have other names resolved by Tor "
+    "itself, at isoproxy's port"
+)
 
 
 async def resolve_command(
@@ -41,10 +46,7 @@ async def resolve_command(
             return OK
         resolution = await resolver.resolve(name, key)
     except IsoproxyError as error:
-        if as_json:
-            _print([json.dumps(Resolution.failure(name, error.kind).as_json())], out)
-        _print([f"isoproxy resolve: {error}"], err)
-        return FAILED
+        return report(error, name, as_json=as_json, out=out, err=err)
     if as_json:
         _print([json.dumps(resolution.as_json())], out)
     elif resolution.target is not None:
@@ -56,9 +58,32 @@ async def resolve_command(
     return FAILED
 
 
-def _print(lines: Iterable[str], stream: TextIO) -> None:
+def refusal(name: str) -> IsoproxyError | None:
+    """Why nobody needs to be asked for `name`, if so."""
+    try:
+        BitName.parse(name)
+    except IsoproxyError as error:
+        return error
+    return None
+
+
+def report(
+    error: IsoproxyError, name: str, *, as_json: bool, out: TextIO | None, err: TextIO | None
+) -> int:
+    """Print why there is no answer; returns the exit code."""
+    if as_json:
+        _print([json.dumps(Resolution.failure(name, error.kind).as_json())], out)
+    wrong = refusal(name)
+    if wrong is not None and wrong.kind is ErrorKind.NAME_SYNTAX:
+        _print([f"isoproxy resolve: {_NO_NAME}"], err)
+        return USAGE
+    _print([f"isoproxy resolve: {error}"], err)
+    return FAILED
+
+
+def _print(lines: Iterable[str], stream: TextIO | None) -> None:
     for line in lines:
-        stream.write(line + "\n")
+        print(line, file=stream)
 
 
 def zone_lines(zone: Zone) -> Iterator[str]:

@@ -164,6 +164,8 @@ _CIRCUIT = re.compile(
     rb"(?: (?P<path>" + _HOP + rb"(?:," + _HOP + rb")*))?" + _FIELDS
 )
 _BOOTSTRAP = re.compile(rb"(?:NOTICE|WARN) BOOTSTRAP" + _FIELDS)
+_CLOSED = "DONE"
+"""Tor's reason for a connection that ended without an error; nobody would read it as a problem."""
 _SIGNAL = re.compile(rb"[A-Z0-9]{1,32}")
 _ESCAPE = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
@@ -223,7 +225,10 @@ def parse_bootstrap(line: bytes) -> Bootstrap | None:
     if not re.fullmatch(rb"[0-9]{1,2}|100", percent):
         return None
     tag, summary = _text(fields.get("TAG")), _text(fields.get("SUMMARY"))
-    return Bootstrap(int(percent), tag or "", summary or "", _text(fields.get("WARNING")))
+    warning = _text(fields.get("WARNING"))
+    if warning == _CLOSED:
+        warning = "the connection to a relay was closed"
+    return Bootstrap(int(percent), tag or "", summary or "", warning)
 
 
 def _fields(text: bytes) -> dict[str, bytes] | None:

@@ -10,6 +10,7 @@ Theory of operation
     When tor dies it is started again with back-off; a tor that has run for a minute
     begins at the shortest wait.  A tor that refuses its configuration at the first start
     is a ConfigError; later it is a failure like any other, for the file may be mended.
+    The torrc is written anew for each of them: the program may have been upgraded since.
 
     The state reads `starting`, `bootstrapping NN%`, `ready`, `backing off Ns` or
     `stopped`.
@@ -46,7 +47,7 @@ from isoproxy.tor.child import Child, Spawn, end, spawn_process
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.control_wire import Bootstrap
 from isoproxy.tor.observers import Observers
-from isoproxy.tor.torrc import TorOutput, Version, parse_version, socket_in, torrc
+from isoproxy.tor.torrc import NO_VERSION, TorOutput, Version, parse_version, socket_in, torrc
 
 _log = logger("tor")
 
@@ -204,13 +205,23 @@ class ManagedTor:
         fresh.chmod(0o600)
         fresh.replace(self.directory / "torrc")
 
+    async def _rewrite_torrc(self) -> str | None:
+        """Follow the tor that is installed by now; says why that cannot be."""
+        try:
+            await self._write_torrc()
+        except ConfigError as error:
+            return str(error)
+        except OSError as error:
+            return f"its torrc cannot be written: {error.strerror}"
+        return None
+
     async def _ask_version(self) -> Version:
         try:
             child = await self._spawn([self._program, "--version"], self._environment())
         except FileNotFoundError:
             raise ConfigError(
-                "tor is not installed; install it (on Debian: apt install tor), or set "
-                'tor.mode = "system" to use one that runs elsewhere'
+                "tor is not installed, or not where tor.binary says; install it (on Debian: apt "
+                'install tor), or set tor.mode = "system" to use one that runs elsewhere'
             ) from None
         except OSError as error:
             raise ConfigError(f"tor cannot be started: {error.strerror}") from None
@@ -220,7 +231,7 @@ class ManagedTor:
                 text = await child.stdout.read(4096)
                 await child.wait()
         except TimeoutError:
-            raise ConfigError("the program that should be tor does not tell its version") from None
+            raise ConfigError(NO_VERSION) from None
         finally:
             await end(child)
         return parse_version(text.decode("ascii", "replace"))
@@ -265,6 +276,8 @@ class ManagedTor:
     async def _one_life(self) -> str:
         """Start one tor and wait for its end; says why it ended."""
         self.starts += 1
+        if self.starts > 1 and (problem := await self._rewrite_torrc()) is not None:
+            return problem
         self._output = TorOutput()
         self._running.clear()
         self._unfit.clear()

@@ -1,4 +1,4 @@
-"""How far Tor's start has come, for a person: a bar on a terminal, lines elsewhere."""
+"""How far Tor's start has come, for a person: with a bar on a terminal, without elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final, TextIO
 
 from isoproxy.tor.control_wire import Bootstrap
 
-_CLEAR_LINE: Final = "\r\x1b[K"
 _BAR_COLUMNS: Final = 24
 
 
@@ -26,32 +25,21 @@ def _words(bootstrap: Bootstrap) -> str:
 
 
 class BootstrapProgress:
-    """Writes each step to `stream`; on a terminal one line that renews itself."""
+    """Writes each step to `stream`, a whole line each: others write between them."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty()
         self._last: Bootstrap | None = None
-        self._open_line = False
 
     def update(self, bootstrap: Bootstrap) -> None:
         """Show a step; a callback for `ManagedTor.on_progress`."""
         if bootstrap == self._last:
             return
         self._last = bootstrap
-        if not self._is_terminal:
-            self._stream.write(f"tor: {bootstrap.percent}% {_words(bootstrap)}\n")
-        else:
+        if self._is_terminal:
             columns = shutil.get_terminal_size().columns - 1
-            self._stream.write(_CLEAR_LINE + render(bootstrap, columns))
-            self._open_line = True
-            if bootstrap.percent == 100:
-                self.finish()
+            self._stream.write(render(bootstrap, columns) + "\n")
+        else:
+            self._stream.write(f"tor: {bootstrap.percent}% {_words(bootstrap)}\n")
         self._stream.flush()
-
-    def finish(self) -> None:
-        """Leave the terminal at the beginning of a line."""
-        if self._open_line:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._open_line = False

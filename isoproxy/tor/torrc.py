@@ -59,6 +59,9 @@ _OURS: Final = (
     "transport",
     "user",
 )
+NO_VERSION: Final = (
+    "the program that should be tor does not tell its version; correct tor.binary, or install tor"
+)
 _OPTION = re.compile(r"[+/]?(?:__)?(%?[A-Za-z0-9_]+)")
 _VERSION = re.compile(r"\b(\d+)\.(\d+)\.(\d+)\.(\d+)\b")
 
@@ -67,7 +70,7 @@ def parse_version(text: str) -> Version:
     """The version in tor's answer to `--version` or `GETINFO version`."""
     match = _VERSION.search(text)
     if match is None:
-        raise ConfigError("the program that should be tor does not tell its version")
+        raise ConfigError(NO_VERSION)
     return (int(match[1]), int(match[2]), int(match[3]), int(match[4]))
 
 

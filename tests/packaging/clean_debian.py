@@ -225,6 +225,24 @@ class Check:
         self._await_active()
         return log.strip().splitlines()[-1]
 
+    def runs_a_tor_of_its_own(self) -> str:
+        """tor.mode = "managed": tor starts under the same confinement, and ends with isoproxy."""
+        shell = self.machine.shell
+        drop_in = self.machine.path("/etc/isoproxy/conf.d/60-check.toml")
+        drop_in.write_text('[tor]\nmode = "managed"\n')
+        shell("systemctl restart isoproxy")
+        self._await_active()
+        self._until(lambda: _expect(shell("isoproxy status"), "(managed)", "control port ready"))
+        status = shell(
+            "pgrep -u isoproxy -x tor | xargs -I{} grep -E '^(NoNewPrivs|Seccomp):' /proc/{}/status"
+        )
+        _expect(status, "NoNewPrivs:\t1", "Seccomp:\t2")
+        drop_in.unlink()
+        shell("systemctl restart isoproxy; rm -r /var/lib/isoproxy/tor")
+        self._await_active()
+        self.machine.fails("pgrep", "-u", "isoproxy", "-x", "tor")
+        return status.strip()
+
     def stems(self) -> str:
         """stemns refuses while torrc has not the option, and serves when it has."""
         shell = self.machine.shell
@@ -323,7 +341,8 @@ STEPS: Final = (
     Check.install, Check.programs, Check.runs, Check.passes_its_autopkgtest,
     Check.is_exposed_little, Check.is_confined,
     Check.reloads, Check.serves, Check.comes_back, Check.keeps_its_port,
-    Check.gives_up_on_a_wrong_file, Check.stems, Check.stops, Check.leaves_nothing,
+    Check.gives_up_on_a_wrong_file, Check.runs_a_tor_of_its_own, Check.stems,
+    Check.stops, Check.leaves_nothing,
 )  # fmt: skip
 
 

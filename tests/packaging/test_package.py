@@ -97,6 +97,14 @@ def test_confined_programs_read_who_vouches_for_name_servers(profile: Path) -> N
     assert "ca-certificates" in re.split(r"[\s,|]+", depends[1])
 
 
+def test_a_confined_isoproxy_may_start_a_tor_of_its_own() -> None:
+    """Under its own profile: NoNewPrivileges lets no program change into another one."""
+    rules = program("apparmor_parser", "--preprocess", PACKAGING / "apparmor" / "system_isoproxy")
+    for rule in ("/usr/{,s}bin/tor mrix", "/usr/share/tor/** r", "owner /var/lib/isoproxy/** rwk"):
+        assert re.search(rf"^ *{re.escape(rule)},$", rules, re.M), rule
+    assert "\nNoNewPrivileges=yes\n" in (PACKAGING / "systemd" / "isoproxy.service").read_text()
+
+
 def test_units_enter_the_profiles_that_are_there() -> None:
     for unit in UNITS:
         for name in re.findall(r"^AppArmorProfile=-?(.+)$", unit.read_text(), re.M):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ import pytest
 from isoproxy.cli.doctor import parse_target
 from isoproxy.errors import ConfigError
 from tests.isoproxy.cli.test_service import system_tor
-from tests.kit.service import Outcome, Service, command, running
-from tests.kit.socks_port import SocksPort, refusing
+from tests.kit.service import Outcome, Service, command, environment, running
+from tests.kit.socks_port import SocksPort, refusing, silent
 from tests.kit.tornet import TorNetwork
+from tests.kit.waiting import until
+
+PATIENCE_S = 30.0
 
 
 def by_check(outcome: Outcome) -> dict[str, dict[str, Any]]:
@@ -48,6 +53,23 @@ async def test_what_cannot_be_asked_is_not_said_not_to_run(tmp_path: Path) -> No
             assert found["isoproxy"]["found"] == "it cannot be asked"
             assert found["isoproxy"]["advice"] != "isoproxy run"
             assert "address of listener default" not in found
+
+
+async def test_ctrl_c_does_not_wait_for_the_streams(tmp_path: Path) -> None:
+    async with SocksPort(silent) as tor, running(tmp_path, *system_tor(tor)) as service:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "doctor", *system_tor(tor)),
+            *("--target", "a.example:80", "--timeout", "86400"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(tmp_path),
+        )
+        assert service.process.returncode is None
+        await until(lambda: any(one.host == b"a.example" for one in tor.requests))
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_S):
+            _, err = await process.communicate()
+        assert (process.returncode, err) == (1, b"")
 
 
 async def test_without_a_control_port_sharing_is_unproven_not_passed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from isoproxy.cli import main
 from isoproxy.names.anchor import read_anchor
 from isoproxy.names.network import MAINNET
 from tests.isoproxy.cli.test_service import connect, system_tor
@@ -105,6 +106,35 @@ async def test_without_a_running_isoproxy_the_command_does_it_alone(tmp_path: Pa
         )
         assert (code, out) == (1, "")
         assert 'names.backend is "none"' in err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("example.com", 2, "under bit"),
+        ("example", 2, "under bit"),
+        ("", 2, "under bit"),
+        ("a b.bit", 2, "under bit"),
+        ("under_score.bit", 1, "not registered"),
+    ],
+)
+def test_nobody_is_asked_for_what_cannot_be_a_name(
+    name: str,
+    code: int,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("an isoproxy was asked, or a tor started")
+
+    monkeypatch.setattr("isoproxy.cli.names.ask", asked)
+    assert main(["resolve", name]) == code
+    out, err = capsys.readouterr()
+    assert (out, told in err) == ("", True)
+    assert main(["resolve", "--json", name]) == code
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["name"], answer["status"] == "ok", answer["target"]) == (name, False, None)
 
 
 async def test_none_refuses_names_and_says_so(tmp_path: Path) -> None:

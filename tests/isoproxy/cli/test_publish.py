@@ -242,6 +242,39 @@ async def test_publish_says_what_it_waits_for(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+async def test_publish_finds_the_tor_of_the_isoproxy_that_runs(short_path: Path) -> None:
+    """As root finds the service's: the state of who asks is somewhere else."""
+    offline = ("--set", 'tor.extra_torrc=["DisableNetwork 1"]')
+    async with running(short_path, *offline):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80"),
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(short_path, {"STATE_DIRECTORY": str(short_path / "elsewhere")}),
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                assert b".onion:80 " in await process.stdout.readline()
+        finally:
+            process.terminate()
+            await process.communicate()
+
+
+async def test_publish_says_that_no_isoproxy_runs(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80"),
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(tmp_path),
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            assert b"isoproxy run; its tor is waited for" in await process.stderr.readline()
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
 async def test_dial_carries_every_byte_both_ways(short_path: Path) -> None:
     data = os.urandom(3_000_000).hex().encode()
     async with SocksPort() as port:
@@ -337,6 +370,8 @@ async def test_dial_says_what_went_wrong(short_path: Path) -> None:
             ],
             "namecoin-testnet, signet-54d26fbd",
         ),
+        (["127.0.0.1:80", "--network", "main"], "add --v2"),
+        (["127.0.0.1:80", "--advertise-v2"], "add --v2"),
         (["127.0.0.1:80", "--set", "tor.mode=system", "--set", "tor.control=none"], "tor.control"),
     ],
 )

@@ -398,7 +398,7 @@ async def test_an_address_that_is_taken_ends_the_start(tmp_path: Path) -> None:
 async def test_managed_tor_that_is_missing_is_a_configuration_error(tmp_path: Path) -> None:
     outcome = await command(tmp_path, "run", "--set", "tor.binary=/nonexistent/tor")
     assert outcome.code == 2
-    assert "tor is not installed; install it" in outcome.err
+    assert "tor is not installed, or not where tor.binary says; install it" in outcome.err
 
 
 async def test_descriptors_running_out_is_survived(tmp_path: Path) -> None:

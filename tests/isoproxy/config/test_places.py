@@ -23,6 +23,15 @@ def test_systemd_comes_before_the_session_before_the_home() -> None:
     assert state_directory({**home, "XDG_STATE_HOME": "relative"}).is_absolute()
 
 
+@pytest.mark.parametrize("environment", [{}, {"HOME": ""}, {"HOME": "here"}])
+def test_without_a_home_nothing_is_made(environment: dict[str, str]) -> None:
+    """Root could make the directory that stands for none."""
+    for place in (state_directory(environment), runtime_directory(environment)):
+        with pytest.raises(OperationError, match="HOME"):
+            private_directory(place)
+        assert not Path("/nonexistent").exists()
+
+
 def test_directories_are_private(tmp_path: Path) -> None:
     made = private_directory(tmp_path / "a" / "b")
     assert made.stat().st_mode & 0o777 == 0o700

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +141,23 @@ async def test_what_fails_after_the_reservation_closes_it() -> None:
         with pytest.raises(OperationError):
             follow()
         assert [sock.fileno() for sock in reserved] == [-1]
+
+
+async def test_a_new_mode_is_given_to_the_socket_that_stays(tmp_path: Path) -> None:
+    file = tmp_path / "gateway"
+    place = f"bitcoin.gateway.0.address=unix:{file}"
+    config = configured(place)
+    changed = configured(place, "bitcoin.gateway.0.mode=0600")
+
+    def mode() -> int:
+        return stat.S_IMODE(file.stat().st_mode)
+
+    async with SocksPort() as port, world(port, config) as (bitcoin, front, _):
+        assert mode() == 0o660
+        with contextlib.suppress(OperationError), bitcoin.reserved(changed):
+            assert mode() == 0o600
+            raise OperationError("another part cannot follow")
+        assert mode() == 0o660
+        with bitcoin.reserved(changed) as sockets:
+            assert bitcoin.apply(front, changed, sockets) == []
+        assert mode() == 0o600

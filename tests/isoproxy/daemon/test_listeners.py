@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -89,13 +90,32 @@ def test_a_name_that_moves_to_another_place_is_another_group() -> None:
     assert taken["dns"].rule.listener.group != own_group("dns")
 
 
-async def test_a_new_mode_is_a_new_socket(tmp_path: Path) -> None:
-    path = f"listener.0.address=unix:{tmp_path}/a"
+async def test_a_new_mode_is_given_to_the_socket_that_stays(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    path = f"listener.0.address=unix:{file}"
     async with front_end() as front:
         open_listeners(front, settings(path), {})
-        with pytest.raises(OperationError, match="Address already in use"):
-            switch_listeners(front, settings(path, "listener.0.mode=0600"))
-        assert front.listeners["default"].settings.mode == 0o660
+        listener = front.listeners["default"]
+        assert stat.S_IMODE(file.stat().st_mode) == 0o660
+        assert switch_listeners(front, settings(path, "listener.0.mode=0600")) == []
+        assert front.listeners == {"default": listener}
+        assert listener.settings.mode == 0o600
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_a_mode_that_cannot_be_had_leaves_the_others_as_they_were(tmp_path: Path) -> None:
+    one, two = tmp_path / "a", tmp_path / "b"
+    places = (f"listener.0.address=unix:{one}", f"listener.1.address=unix:{two}")
+    modes = ("listener.0.mode=0600", "listener.1.mode=0600")
+    async with front_end() as front:
+        open_listeners(front, settings(*places), {})
+        two.unlink()
+        two.touch()
+        with pytest.raises(OperationError, match="restart isoproxy"):
+            switch_listeners(front, settings(*places, *modes))
+        assert stat.S_IMODE(one.stat().st_mode) == 0o660
+        assert stat.S_IMODE(two.stat().st_mode) != 0o600
+        assert [one.settings.mode for one in front.listeners.values()] == [0o660, 0o660]
 
 
 async def test_a_failure_leaves_everything_as_it_was() -> None:
@@ -114,6 +134,19 @@ async def test_a_failure_leaves_everything_as_it_was() -> None:
                 )
             assert addresses(front) == before
             assert len(front.reactor) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("192.0.2.1:9250", "no interface of this machine has it"),
+        ("unix:/nonexistent/socket", "make it, or choose another one"),
+    ],
+)
+async def test_the_advice_goes_with_the_reason(address: str, advice: str) -> None:
+    async with front_end() as front:
+        with pytest.raises(OperationError, match=advice):
+            open_listeners(front, settings(f"listener.0.address={address}"), {})
 
 
 async def test_inherited_sockets_go_to_the_listener_of_their_name() -> None:

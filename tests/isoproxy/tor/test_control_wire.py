@@ -179,6 +179,10 @@ def test_the_other_events_are_read() -> None:
         b"WARN BOOTSTRAP PROGRESS=5 TAG=conn "
         b'SUMMARY="Connecting" WARNING="No route\\tto host" REASON=NOROUTE'
     ) == Bootstrap(5, "conn", "Connecting", "No routeto host")
+    done = b'WARN BOOTSTRAP PROGRESS=14 TAG=handshake SUMMARY="Hello" WARNING="DONE"'
+    assert parse_bootstrap(done) == Bootstrap(
+        14, "handshake", "Hello", "the connection to a relay was closed"
+    )
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ class Program:
         self.environment: Mapping[str, str] = {}
         self.times: list[float] = []
         self.comes_up = True
+        self.version = b"0.4.9.11"
 
     async def spawn(
         self, arguments: Sequence[str], environment: Mapping[str, str]
@@ -104,7 +105,7 @@ class Program:
         self.arguments.append(list(arguments))
         self.environment = environment
         if "--version" in arguments:
-            return ScriptedChild(b"Tor version 0.4.9.11.\n", 0)
+            return ScriptedChild(b"Tor version " + self.version + b".\n", 0)
         self.times.append(asyncio.get_running_loop().time())
         life = self.lives.pop(0) if self.lives else ScriptedChild()
         if isinstance(life, OSError):
@@ -274,6 +275,41 @@ async def test_tor_gets_its_own_torrc_and_a_clean_environment(
     assert set(program.environment) == {"PATH", "HOME", "LC_ALL"}
     assert stat.S_IMODE((tmp_path / "torrc").stat().st_mode) == 0o600
     assert tor.version == (0, 4, 9, 11)
+    await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_a_tor_that_was_upgraded_is_told_what_the_old_one_did_not_know(
+    tmp_path: Path,
+) -> None:
+    tor, _, program = managed(tmp_path)
+    program.version = b"0.4.7.16"
+    await tor.start()
+    assert "ConfluxEnabled" not in (tmp_path / "torrc").read_text()
+    program.version = b"0.4.9.11"
+    program.children[-1].end(0)
+    await asyncio.sleep(1.5)
+    assert len(program.children) == 2
+    assert "\nConfluxEnabled 0\n" in (tmp_path / "torrc").read_text()
+    assert tor.version == (0, 4, 9, 11)
+    await tor.stop()
+
+
+@pytest.mark.virtual_clock
+async def test_a_tor_that_became_too_old_is_not_started_until_it_is_upgraded(
+    tmp_path: Path,
+) -> None:
+    tor, _, program = managed(tmp_path)
+    await tor.start()
+    program.version = b"0.4.5.1"
+    program.children[-1].end(0)
+    await asyncio.sleep(2)
+    assert "too old" in (tor.state.problem or "")
+    assert len(program.children) == 1
+    program.version = b"0.4.8.1"
+    await asyncio.sleep(3)
+    assert len(program.children) == 2
+    assert str(tor.state) == "bootstrapping 0%"
     await tor.stop()
 
 

@@ -26,25 +26,18 @@ def test_the_bar_fits_the_terminal_and_says_what_holds_it_up() -> None:
     assert render(stuck, -1) == ""
 
 
-def test_a_terminal_has_one_line_that_ends_when_done() -> None:
+def test_on_a_terminal_each_step_is_a_line_that_nobody_elses_words_run_into() -> None:
     terminal = Terminal()
     progress = BootstrapProgress(terminal)
     progress.update(Bootstrap(10, "conn", "Connecting"))
     progress.update(Bootstrap(10, "conn", "Connecting"))
+    terminal.write("listening\n")
     progress.update(Bootstrap(100, "done", "Done"))
-    progress.finish()
-    text = terminal.getvalue()
-    assert text.count("\r\x1b[K") == 2
-    assert text.count("\n") == 1
-    assert text.endswith("Done\n")
-
-
-def test_an_interrupted_bar_leaves_the_line() -> None:
-    terminal = Terminal()
-    progress = BootstrapProgress(terminal)
-    progress.update(Bootstrap(10, "conn", "Connecting"))
-    progress.finish()
-    assert terminal.getvalue().endswith("Connecting\n")
+    assert terminal.getvalue().splitlines() == [
+        f"tor [{'#' * 2}{'-' * 22}]  10% Connecting",
+        "listening",
+        f"tor [{'#' * 24}] 100% Done",
+    ]
 
 
 def test_elsewhere_each_step_is_a_plain_line() -> None:
@@ -52,5 +45,4 @@ def test_elsewhere_each_step_is_a_plain_line() -> None:
     progress = BootstrapProgress(stream)
     for percent in (5, 5, 100):
         progress.update(Bootstrap(percent, "t", "Words"))
-    progress.finish()
     assert stream.getvalue() == "tor: 5% Words\ntor: 100% Words\n"
