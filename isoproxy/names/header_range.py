@@ -2,7 +2,10 @@
 
 Theory of operation
     Servers count what they send and cut off who takes too much.  A `CostBudget` per
-    server counts the same way and stays well below the usual limit.
+    server counts the same way and stays well below the usual limit.  They also refuse an
+    answer that is too long, and so do we; how long a header is with its proof is up to
+    whoever mined it or passed it on.  The next time such a server is asked for fewer
+    (`ask_less`), down to a single one, and for twice as many again after each answer.
 
     An answer is 10 MB at most, and what its headers cost to read and check is up to whoever
     made them.  `read` gives the loop's other work its turn every few milliseconds.
@@ -26,6 +29,9 @@ MAX_BLOB: Final = 10_000_000
 """Bytes of headers in one answer."""
 _MOST_PER_HEADER: Final = 5000.0
 """Bytes on the wire that are accounted for; padding must not make us wait for hours."""
+
+_LESS: Final = 8
+"""Few steps: between them a server is left alone, each time for twice as long."""
 
 
 class Miscounted(RemoteProtocolError):
@@ -59,7 +65,20 @@ class HeaderRanges:
     def __init__(self, settings: SyncSettings) -> None:
         self._settings = settings
         self._budgets: dict[str, CostBudget] = {}
+        self._chunks: dict[str, int] = {}
         self._bytes_per_header = 1700.0
+
+    def chunk(self, label: str) -> int:
+        """How many headers the server `label` is to be asked for at a time."""
+        return self._chunks.get(label, self._settings.chunk)
+
+    def ask_less(self, label: str) -> None:
+        """Ask it for fewer from now on."""
+        self._chunks[label] = max(1, self.chunk(label) // _LESS)
+
+    def _ask_more(self, label: str) -> None:
+        if label in self._chunks:
+            self._chunks[label] = min(self._settings.chunk, 2 * self._chunks[label])
 
     async def fetch(
         self, server: Server, session: ElectrumSession, start: int, count: int
@@ -86,6 +105,7 @@ class HeaderRanges:
         if got != count or len(blob) < HEADER_LENGTH * count:
             raise Miscounted
         self._bytes_per_header = max(200.0, size / count)
+        self._ask_more(server.label)
         return blob
 
 

@@ -51,6 +51,8 @@ from isoproxy.names.network import Checkpoint
 from isoproxy.names.servers import Server
 
 _FIRST_FORK_STEP: Final = 8
+_TOO_MUCH: Final = (ServerRefused, AnswerTooLong)
+"""What a server, or we, say to a range that is too long."""
 _NO_LIES: Final = (ServerRefused, HeaderFromTheFuture, AnswerTooLong)
 
 
@@ -178,6 +180,8 @@ class HeaderSync:
         if label not in self._sessions:
             return
         server, _ = self._sessions[label]
+        if isinstance(error, _TOO_MUCH):
+            self._ranges.ask_less(label)
         now = asyncio.get_running_loop().time()
         if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
             self._pool.scores.lied(server, now)
@@ -238,12 +242,12 @@ class HeaderSync:
         for label in list(self._sessions):
             try:
                 headers: list[Header] = []
-                for at in range(start, anchor + 1, self._settings.chunk):
-                    count = min(anchor + 1 - at, self._settings.chunk)
+                while (at := start + len(headers)) <= anchor:
+                    count = min(anchor + 1 - at, self._ranges.chunk(label))
                     blob = await self._fetch(label, at, count)
                     headers += [mined.header async for mined in header_range.read(blob)]
-                if len(headers) != anchor + 1 - start:
-                    raise Miscounted
+                    if len(headers) != at + count - start:
+                        raise Miscounted
                 self._put_below(headers)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
@@ -257,10 +261,10 @@ class HeaderSync:
 
     async def _backward(self) -> None:
         labels = list(self._sessions)
-        stop, chunk = self.chain.base_height, self._settings.chunk
+        stop = self.chain.base_height
         ranges: list[tuple[str, int, int]] = []
         for label in labels:
-            start = max(self.wanted_base, stop - chunk)
+            start = max(self.wanted_base, stop - self._ranges.chunk(label))
             if start < stop:
                 ranges.append((label, start, stop - start))
             stop = start
@@ -282,10 +286,10 @@ class HeaderSync:
 
     async def _forward(self) -> None:
         while claims := self._ahead():
-            at, chunk = self.chain.tip_height + 1, self._settings.chunk
+            at = self.chain.tip_height + 1
             ranges: list[tuple[str, int, int]] = []
             for label in sorted(claims, key=lambda label: -claims[label].height):
-                count = min(chunk, claims[label].height + 1 - at)
+                count = min(self._ranges.chunk(label), claims[label].height + 1 - at)
                 if count > 0:
                     ranges.append((label, at, count))
                     at += count
@@ -350,11 +354,10 @@ class HeaderSync:
     async def _branch_of(self, label: str, target: int) -> Branch:
         """A server's blocks from where they fork off ours, up to the height `target` or until
         they have more work."""
-        chunk = self._settings.chunk
         lowest, step = self.chain.anchor.height + 1, _FIRST_FORK_STEP
         while True:
             start = min(target, max(lowest, self.chain.tip_height + 1 - step))
-            count = min(chunk, target + 1 - start)
+            count = min(self._ranges.chunk(label), target + 1 - start)
             blob = await self._fetch(label, start, count)
             if Header.parse(blob[:80]).previous == self.chain.block_hash(start - 1):
                 break
@@ -364,7 +367,7 @@ class HeaderSync:
         branch = self.chain.branch(start - 1)
         await self._append(branch, blob, count)
         while branch.tip_height < target and not branch.outweighs:
-            count = min(chunk, target - branch.tip_height)
+            count = min(self._ranges.chunk(label), target - branch.tip_height)
             blob = await self._fetch(label, branch.tip_height + 1, count)
             await self._append(branch, blob, count)
         return branch

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from isoproxy.isolation import Isolator
-from isoproxy.names import merkle, transaction
+from isoproxy.names import electrum_health, merkle, transaction
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.electrum_health import Scores
 from isoproxy.names.electrum_pool import PoolSettings, ServerPool
@@ -126,6 +126,29 @@ async def test_forward_from_the_first_block_spread_over_the_servers() -> None:
             if method == HEADERS and params[0]
         )  # fmt: skip
         assert ranges == list(range(1, RECORDED_TIP + 1, 20))
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+async def test_a_range_that_is_too_long_for_a_server_is_asked_for_in_parts(
+    anchored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proofs can be as large as a block: two in one answer are more than servers send."""
+
+    def lie(method: str, params: list[Any], result: Any) -> Any:
+        if method == HEADERS and params[0] <= 145 < params[0] + params[1] and params[1] > 1:
+            raise Fault(1)
+        return result
+
+    monkeypatch.setattr(electrum_health, "FIRST_RETRY_S", 0.001)
+    chain = RegtestChain.recorded()
+    server = ElectrumServer(chain, lie=lie)
+    anchor = Anchor(164, hash_from_hex(chain.blocks[164].block_hash)) if anchored else None
+    async with running(server, anchor=anchor) as bench:
+        await bench.until_complete()
+        assert bench.chain.tip_height == RECORDED_TIP
+    counts = [params[1] for method, params in server.requests if method == HEADERS]
+    assert counts.count(1) >= 1
+    assert max(counts[counts.index(1) :]) > 1
 
 
 async def test_backward_from_a_young_anchor_as_far_as_names_live() -> None:
