@@ -22,6 +22,7 @@ import tracemalloc
 from isoproxy.names.auxpow import Header, series
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.network import MAINNET, REGTEST, Anchor, Network
+from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
 
 TARGET = 5000
@@ -64,7 +65,7 @@ def validate(network: Network, anchor: Anchor, below: list[Header], blob: bytes)
     branch = chain.branch(anchor.height)
     for mined in series(blob):
         if mined is not None:
-            branch.append(mined)
+            append(branch, mined)
     chain.adopt(branch)
     return chain.tip_height - anchor.height
 

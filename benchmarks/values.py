@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from isoproxy.names.domain import Domain, Steps
+from isoproxy.names.domain import Domain, Inquiry
 from isoproxy.names.onion import onion_address
 
 TARGET_PER_S = 20_000
@@ -33,7 +33,7 @@ VALUES = [
 ]
 
 
-def finish(steps: Steps[object]) -> None:
+def finish(steps: Inquiry[object]) -> None:
     """Run `steps`; none of `VALUES` imports anything."""
     try:
         next(steps)

@@ -10,8 +10,8 @@ Theory of operation
         80 header | parent coinbase | 32 ignored | coinbase branch | int32 index
         | chain branch | int32 index | 80 parent header
 
-    `read_header` parses one, `series` a concatenation of them; `check_proof_of_work` applies
-    the fourteen rules of merged mining, numbered as in `HeaderRejected.rule`:
+    `read_header` parses one, `series` a concatenation; `check_proof_of_work` applies the
+    fourteen rules of merged mining, numbered as in `HeaderRejected.rule`:
 
      1 version 1 only below the legacy height    8 parent has not our chain id (strict)
      2 chain id is ours (strict networks)        9 chain branch of at most 30 levels
@@ -24,9 +24,8 @@ Theory of operation
 
 Invariants
     A header of a few hundred bytes costs 50 µs; one with millions of items in its proof,
-    which the rules of Namecoin allow, half a second.  So everything here whose cost a
-    stranger chooses comes as `Steps` of a few milliseconds, too: `series`, `header_steps`,
-    `proof_steps`.  No byte is read twice.
+    which the rules of Namecoin allow, half a second.  So what a stranger decides
+    the cost of is done in `Steps`.  No byte is read twice.
 """
 
 from __future__ import annotations
@@ -40,15 +39,14 @@ from typing import Final
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from isoproxy.names.merkle import HASH_LENGTH, MAX_BRANCH, fold
 from isoproxy.names.network import CHAIN_ID, Network
+from isoproxy.names.steps import Steps, finish
 from isoproxy.names.transaction import (
     MAX_STRIPPED,
-    Steps,
     Transaction,
     Truncated,
     double_sha256,
-    finish,
     read_compact_size,
-    transaction_steps,
+    read_transaction,
 )
 
 HEADER_LENGTH: Final = 80
@@ -157,7 +155,7 @@ def _read_auxpow(data: bytes, coinbase: Transaction) -> tuple[AuxPow, int]:
     return proof, end
 
 
-def header_steps(data: bytes, offset: int = 0) -> Steps[tuple[MinedHeader, int]]:
+def read_header(data: bytes, offset: int = 0) -> Steps[tuple[MinedHeader, int]]:
     """The header at `offset` of `data` and the offset behind it.
 
     Raises `Truncated` if it ends too early, RemoteProtocolError if it is malformed.
@@ -168,19 +166,14 @@ def header_steps(data: bytes, offset: int = 0) -> Steps[tuple[MinedHeader, int]]
     header = Header.parse(data[offset:end])
     if not header.has_auxpow_flag:
         return MinedHeader(header, None), end
-    coinbase = yield from transaction_steps(data, end)
+    coinbase = yield from read_transaction(data, end)
     auxpow, end = _read_auxpow(data, coinbase)
     return MinedHeader(header, auxpow), end
 
 
-def read_header(data: bytes, offset: int = 0) -> tuple[MinedHeader, int]:
-    """The same at once."""
-    return finish(header_steps(data, offset))
-
-
 def parse_header(raw: bytes) -> MinedHeader:
     """The header that `raw` is, with nothing behind it."""
-    mined, end = read_header(raw)
+    mined, end = finish(read_header(raw))
     if end != len(raw):
         raise RemoteProtocolError("a block header has bytes behind its end")
     return mined
@@ -195,7 +188,7 @@ def series(blob: bytes) -> Iterator[MinedHeader | None]:
     while offset < len(blob):
         start = offset
         try:
-            mined, offset = yield from header_steps(blob, offset)
+            mined, offset = yield from read_header(blob, offset)
         except Truncated:
             raise RemoteProtocolError("a series of headers ends in the middle of one") from None
         if offset - start > MAX_HEADER:
@@ -293,7 +286,7 @@ def _check_commitment(auxpow: AuxPow, block_hash: bytes) -> None:
         raise HeaderRejected(14, "the block is not in its slot of the merged-mining tree")
 
 
-def proof_steps(mined: MinedHeader, height: int, network: Network) -> Steps[None]:
+def check_proof_of_work(mined: MinedHeader, height: int, network: Network) -> Steps[None]:
     """All that can be said of a header at `height` without its neighbours.
 
     Whether its `bits` are the right ones is for `chain`.  Raises HeaderRejected.
@@ -314,8 +307,3 @@ def proof_steps(mined: MinedHeader, height: int, network: Network) -> Steps[None
     if root != auxpow.parent.merkle_root:
         raise HeaderRejected(10, "the coinbase is not in the parent block")
     _check_commitment(auxpow, header.block_hash)
-
-
-def check_proof_of_work(mined: MinedHeader, height: int, network: Network) -> None:
-    """The same at once."""
-    finish(proof_steps(mined, height, network))

@@ -36,7 +36,7 @@ from isoproxy.names.auxpow import (
     HeaderRejected,
     MinedHeader,
     bits_of,
-    proof_steps,
+    check_proof_of_work,
     target_of,
 )
 from isoproxy.names.network import (
@@ -46,7 +46,8 @@ from isoproxy.names.network import (
     Anchor,
     Network,
 )
-from isoproxy.names.transaction import Steps, double_sha256, finish
+from isoproxy.names.steps import Steps
+from isoproxy.names.transaction import double_sha256
 
 MEDIAN_SPAN: Final = 11
 MAX_FUTURE_S: Final = 2 * 3600
@@ -297,19 +298,15 @@ class Branch(_Context):
             return self.chain._locate(height)
         return self.raw, (height - self.fork_height - 1) * HEADER_LENGTH
 
-    def append_steps(self, mined: MinedHeader, now: int | None = None) -> Steps[None]:
+    def append(self, mined: MinedHeader, now: int | None = None) -> Steps[None]:
         """Check the next header fully and take it.  `now` is in s since 1970.
 
         Raises HeaderRejected, leaving the branch as it was.  What costs little is checked
         first: the difficulty due makes a proof that goes on for long a dear one.
         """
         self._check_link(mined.header)
-        yield from proof_steps(mined, self.tip_height + 1, self.network)
+        yield from check_proof_of_work(mined, self.tip_height + 1, self.network)
         self._take(mined.header, now)
-
-    def append(self, mined: MinedHeader, now: int | None = None) -> None:
-        """The same at once."""
-        finish(self.append_steps(mined, now))
 
     def append_checked(self, header: Header, now: int | None = None) -> None:
         """The same for a header whose proof of work was checked before."""

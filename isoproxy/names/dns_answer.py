@@ -48,7 +48,7 @@ from dns.rdtypes.svcbbase import ParamKey, SVCBBase
 
 from isoproxy.names.answer import Policy, is_public
 from isoproxy.names.dns_query import NOERROR, NXDOMAIN, YXDOMAIN
-from isoproxy.names.domain import Domain, Place, Steps
+from isoproxy.names.domain import Domain, Inquiry, Place
 from isoproxy.names.name import BitName, is_label, is_registrable
 from isoproxy.target import NEVER_SENT_TO_TOR
 
@@ -180,7 +180,7 @@ def answer_steps(
     rdtype: RdataType,
     apex: Apex,
     policy: Policy,
-) -> Steps[Answer]:
+) -> Inquiry[Answer]:
     """What `domain` says to `rdtype` at `name`, which has `labels` left of the base name."""
     place = _visible((yield from domain.at(labels, mail=True)), policy)
     rdatas = place.records.rdatas
@@ -204,7 +204,9 @@ def answer_steps(
     return apex.records(name, rdtype, place)
 
 
-def _referral(domain: Domain, owner: dns.name.Name, place: Place, policy: Policy) -> Steps[Answer]:
+def _referral(
+    domain: Domain, owner: dns.name.Name, place: Place, policy: Policy
+) -> Inquiry[Answer]:
     """The delegation at `owner`: servers, proof of how it is signed, addresses."""
     rdatas = place.records.rdatas
     servers = _rrset(owner, TTL, rdatas[RdataType.NS])

@@ -49,7 +49,7 @@ MAX_ZONE_DEPTH: Final = 16
 """Labels below the base name that a listing of the whole zone descends to."""
 
 _T = TypeVar("_T")
-Steps = Generator[bytes, bytes | None, _T]
+Inquiry = Generator[bytes, bytes | None, _T]
 """Yields names whose values are needed, is sent each value or None, returns the result."""
 
 _Object = dict[str, Json]
@@ -112,7 +112,7 @@ class Domain:
         self._records: Final[dict[tuple[str, ...], Records]] = {}
         self._objects = 0
 
-    def at(self, labels: tuple[str, ...], *, mail: bool = False) -> Steps[Place]:
+    def at(self, labels: tuple[str, ...], *, mail: bool = False) -> Inquiry[Place]:
         """What the value says about the name with `labels` left of the base name.
 
         With `mail` also the MX records that follow from SRV records at `_smtp._tcp`.
@@ -129,7 +129,7 @@ class Domain:
             place = yield from self._with_mail(labels, node, place)
         return place
 
-    def zone(self) -> Steps[list[Place]]:
+    def zone(self) -> Inquiry[list[Place]]:
         """Every name the value speaks of, parents first, wildcards as `*`."""
         places: list[Place] = []
         root = yield from self._node_at((), None)
@@ -194,7 +194,7 @@ class Domain:
             return _Cut(len(path), target=target)
         return None
 
-    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Place) -> Steps[Place]:
+    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Place) -> Inquiry[Place]:
         """`place` with the MX records that IFA-0001 derives from `_smtp._tcp`."""
         own = place.records.rdatas.keys()
         if place.delegated or own & {RdataType.MX, RdataType.DNAME, RdataType.CNAME}:
@@ -211,7 +211,7 @@ class Domain:
         rdatas = place.records.rdatas | {RdataType.MX: mail}
         return replace(place, records=replace(place.records, rdatas=rdatas))
 
-    def _node_at(self, path: tuple[str, ...], parent: _Node | None) -> Steps[_Node | None]:
+    def _node_at(self, path: tuple[str, ...], parent: _Node | None) -> Inquiry[_Node | None]:
         """The node at `path`, whose parent is known; `()` has none."""
         if path in self._nodes:
             return self._nodes[path]
@@ -224,13 +224,13 @@ class Domain:
         self._nodes[path] = node
         return node
 
-    def _child(self, parent: _Node, label: str, chain: _Chain) -> Steps[_Node | None]:
+    def _child(self, parent: _Node, label: str, chain: _Chain) -> Inquiry[_Node | None]:
         if not parent.maps:
             return None
         objects = _entries(parent.maps, label) or _entries(parent.maps, "*")
         return (yield from self._node(objects, chain)) if objects else None
 
-    def _node(self, objects: list[_Object], chain: _Chain) -> Steps[_Node]:
+    def _node(self, objects: list[_Object], chain: _Chain) -> Inquiry[_Node]:
         """Merge `objects`, what they import, and the empty label below them."""
         items: _Object = {}
         maps: list[_Object] = []
@@ -251,7 +251,7 @@ class Domain:
             objects = _entries(added, "")
         return _Node(items, maps)
 
-    def _layers(self, entry: _Object, chain: _Chain) -> Steps[list[_Object]]:
+    def _layers(self, entry: _Object, chain: _Chain) -> Inquiry[list[_Object]]:
         """One object and what it imports, in falling precedence."""
         self._objects += 1
         if self._objects > MAX_OBJECTS:
@@ -264,7 +264,7 @@ class Domain:
             return [entry]
         return [entry, *(yield from self._imported(imports, chain))]
 
-    def _imported(self, statements: Json, chain: _Chain) -> Steps[list[_Object]]:
+    def _imported(self, statements: Json, chain: _Chain) -> Inquiry[list[_Object]]:
         layers: list[_Object] = []
         for name, selector in dict.fromkeys(_import_statements(statements)):
             if (name, selector) in chain:
@@ -277,7 +277,7 @@ class Domain:
                 layers += yield from self._select(imported, selector, inner)
         return layers
 
-    def _select(self, imported: _Object, selector: str, chain: _Chain) -> Steps[list[_Object]]:
+    def _select(self, imported: _Object, selector: str, chain: _Chain) -> Inquiry[list[_Object]]:
         """The layers at `selector` (DNS order, "" for all) inside an imported object."""
         if not selector:
             return (yield from self._layers(imported, chain))
@@ -290,7 +290,7 @@ class Domain:
             return []
         return [node.items | {"map": below} for below in node.maps] or [node.items]
 
-    def _value(self, name: bytes) -> Steps[_Object | None]:
+    def _value(self, name: bytes) -> Inquiry[_Object | None]:
         if name not in self._values:
             if len(self._values) >= MAX_NAMES:
                 raise NamingError(kind=ErrorKind.NAME_BUDGET)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.names import electrum_answers as answers
@@ -41,25 +41,12 @@ from isoproxy.names.spv import (
     check_order,
     expires_in,
     judge,
-    verify_steps,
+    verify,
 )
-from isoproxy.names.transaction import Steps
-
-T = TypeVar("T")
+from isoproxy.names.steps import in_turns
 
 MAX_LAG: Final = 6
 """Blocks that a server may be behind our tip, or we behind its, before that matters."""
-
-
-async def _in_turns(steps: Steps[T]) -> T:
-    """The result of `steps`; between them other work has its turn."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        await asyncio.sleep(0)
 
 
 class ServerLags(DialError):
@@ -161,7 +148,7 @@ class NameQuestion:
 
     async def _verify(self, session: ElectrumSession, proof: NameProof) -> Operation:
         try:
-            return await _in_turns(verify_steps(self._chain, self.name, proof))
+            return await in_turns(verify(self._chain, self.name, proof))
         except HeaderMissing as missing:
             checkpoint = self._checkpoint
             if checkpoint is None or missing.height > checkpoint.height:
@@ -169,4 +156,4 @@ class NameQuestion:
         answer = await session.call("blockchain.block.header", proof.height, checkpoint.height)
         header = answers.checkpoint_proof(answer)
         below = proof.below(header)
-        return await _in_turns(verify_steps(self._chain, self.name, below, checkpoint))
+        return await in_turns(verify(self._chain, self.name, below, checkpoint))

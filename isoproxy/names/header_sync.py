@@ -49,11 +49,12 @@ from isoproxy.names.header_range import HeaderRanges, Miscounted, SyncSettings
 from isoproxy.names.header_store import HeaderStore
 from isoproxy.names.network import Checkpoint
 from isoproxy.names.servers import Server
+from isoproxy.names.steps import in_turns
 
 _FIRST_FORK_STEP: Final = 8
 _TOO_MUCH: Final = (ServerRefused, AnswerTooLong)
 """What a server, or we, say to a range that is too long."""
-_NO_LIES: Final = (ServerRefused, HeaderFromTheFuture, AnswerTooLong)
+_NO_LIES: Final = (*_TOO_MUCH, HeaderFromTheFuture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,8 +324,7 @@ class HeaderSync:
         """Put what `blob` holds, which must be `count` headers, on top of `branch`."""
         now, end = int(self._wall_clock()), branch.tip_height + count
         async for mined in header_range.read(blob):
-            for _ in branch.append_steps(mined, now):
-                await asyncio.sleep(0)
+            await in_turns(branch.append(mined, now))
         if branch.tip_height != end:
             raise Miscounted
 

@@ -23,7 +23,8 @@ from typing import Final
 
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.names.backend import MAX_NAME_BYTES, MAX_VALUE_BYTES
-from isoproxy.names.transaction import Steps, Transaction, finish, parse_steps
+from isoproxy.names.steps import Steps
+from isoproxy.names.transaction import Transaction, parse_transaction
 
 NAME_TX_VERSION: Final = 0x7100
 _MERKLE_NODE_LENGTH: Final = 64
@@ -138,7 +139,7 @@ def _only_name_output(transaction: Transaction) -> Steps[tuple[int, NameScript]]
     return found[0]
 
 
-def update_steps(raw: bytes, name: bytes) -> Steps[NameUpdate]:
+def name_update(raw: bytes, name: bytes) -> Steps[NameUpdate]:
     """The update of `name` that the transaction `raw` makes.
 
     Raises RemoteProtocolError if it makes none, makes several, or is no transaction that
@@ -146,7 +147,7 @@ def update_steps(raw: bytes, name: bytes) -> Steps[NameUpdate]:
     """
     if len(raw) == _MERKLE_NODE_LENGTH:
         raise RemoteProtocolError("a transaction has the size of a Merkle node")
-    transaction = yield from parse_steps(raw)
+    transaction = yield from parse_transaction(raw)
     if transaction.version != NAME_TX_VERSION:
         raise RemoteProtocolError("a transaction is not of the name version")
     index, script = yield from _only_name_output(transaction)
@@ -158,8 +159,3 @@ def update_steps(raw: bytes, name: bytes) -> Steps[NameUpdate]:
         raise RemoteProtocolError("a name or value is longer than the chain allows")
     spends = tuple(spent.prevout for spent in transaction.inputs)
     return NameUpdate(transaction.txid, index, script.op, script.value, spends)
-
-
-def name_update(raw: bytes, name: bytes) -> NameUpdate:
-    """The same at once."""
-    return finish(update_steps(raw, name))

@@ -31,9 +31,9 @@ from isoproxy.errors import ErrorKind, RemoteProtocolError
 from isoproxy.names.auxpow import Header
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.merkle import checkpoint_root, transaction_root
-from isoproxy.names.nametx import NameUpdate, update_steps
+from isoproxy.names.nametx import NameUpdate, name_update
 from isoproxy.names.network import Checkpoint
-from isoproxy.names.transaction import Steps, finish
+from isoproxy.names.steps import Steps
 
 DEFAULT_CONFIRMATIONS: Final = 12
 MAX_OPERATIONS: Final = 64
@@ -138,7 +138,7 @@ def proven_merkle_root(
     return header.merkle_root
 
 
-def verify_steps(
+def verify(
     chain: HeaderChain, name: bytes, proof: NameProof, checkpoint: Checkpoint | None = None
 ) -> Steps[Operation]:
     """The operation on `name` that `proof` proves.
@@ -146,18 +146,11 @@ def verify_steps(
     Raises HeaderMissing if the block is above our tip or below what we hold, and
     RemoteProtocolError if the proof is wrong.
     """
-    update = yield from update_steps(proof.transaction, name)
+    update = yield from name_update(proof.transaction, name)
     root = proven_merkle_root(chain, proof.height, checkpoint, proof.below_checkpoint)
     if transaction_root(update.txid, proof.branch, proof.position) != root:
         raise NotInBlock("a transaction is not in the block it is said to be in")
     return Operation(proof.height, proof.position, update)
-
-
-def verify(
-    chain: HeaderChain, name: bytes, proof: NameProof, checkpoint: Checkpoint | None = None
-) -> Operation:
-    """The same at once."""
-    return finish(verify_steps(chain, name, proof, checkpoint))
 
 
 def expires_in(height: int, chain: HeaderChain) -> int:

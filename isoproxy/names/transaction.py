@@ -6,8 +6,7 @@ Theory of operation
     empty input list announces the segregated-witness form (BIP144), an unknown flag or a
     superfluous witness is an error.  The transaction id covers the form without witness.
 
-    Of a hundred bytes or of four million: `transaction_steps` reads it a bounded part at a
-    time, for callers who have other things to do meanwhile.
+    A transaction has a hundred bytes or four million: it is read in `Steps`.
 
 Invariants
     * Nothing is allocated on the word of a count: each item is read before the next.
@@ -20,11 +19,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.names.steps import Steps, finish
 
 MAX_COMPACT_SIZE: Final = 0x02000000
 """Bitcoin Core's MAX_SIZE: no count or length on the wire is larger."""
@@ -37,18 +37,6 @@ _ITEMS_AT_ONCE: Final = 1000
 _WITNESS_ITEMS_AT_ONCE: Final = 10_000
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""Work whose result is a T, each step of it a few milliseconds at most."""
-
-
-def finish(steps: Steps[T]) -> T:
-    """The result of `steps`, all done at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
 
 class Truncated(RemoteProtocolError):
@@ -197,7 +185,7 @@ def _skip_witness(data: bytes, offset: int, inputs: int) -> Steps[int]:
     return offset
 
 
-def transaction_steps(data: bytes, offset: int = 0) -> Steps[Transaction]:
+def read_transaction(data: bytes, offset: int = 0) -> Steps[Transaction]:
     """The transaction at `offset` of `data`; what follows it is not looked at."""
     if offset + 5 > len(data):
         raise Truncated(offset + 10)
@@ -227,28 +215,18 @@ def transaction_steps(data: bytes, offset: int = 0) -> Steps[Transaction]:
     return Transaction(version, inputs, outputs, double_sha256(core), end)
 
 
-def read_transaction(data: bytes, offset: int = 0) -> Transaction:
-    """The same at once."""
-    return finish(transaction_steps(data, offset))
-
-
-def parse_steps(raw: bytes) -> Steps[Transaction]:
+def parse_transaction(raw: bytes) -> Steps[Transaction]:
     """The transaction that `raw` is, with nothing behind it."""
-    transaction = yield from transaction_steps(raw)
+    transaction = yield from read_transaction(raw)
     if transaction.end != len(raw):
         raise RemoteProtocolError("a transaction has bytes behind its end")
     return transaction
 
 
-def parse_transaction(raw: bytes) -> Transaction:
-    """The same at once."""
-    return finish(parse_steps(raw))
-
-
 def is_transaction(raw: bytes) -> bool:
     """True if `raw` can be read as exactly one transaction."""
     try:
-        parse_transaction(raw)
+        finish(parse_transaction(raw))
     except RemoteProtocolError:
         return False
     return True

@@ -37,7 +37,7 @@ from isoproxy.names.answer import (
     onions_in_txt,
 )
 from isoproxy.names.backend import ABSENT_REASONS, Absent, Found
-from isoproxy.names.domain import Domain, Place, Steps
+from isoproxy.names.domain import Domain, Inquiry, Place
 from isoproxy.names.name import BitName
 from isoproxy.names.onion import onion_host
 from isoproxy.target import Target
@@ -108,7 +108,7 @@ class Walk:
         domain = await self._domain(name)
         return await self._run(domain.zone())
 
-    async def explore(self, name: BitName, steps: Callable[[Domain], Steps[_T]]) -> _T:
+    async def explore(self, name: BitName, steps: Callable[[Domain], Inquiry[_T]]) -> _T:
         """What `steps` find in the value of `name`'s base name."""
         return await self._run(steps(await self._domain(name)))
 
@@ -185,7 +185,7 @@ class Walk:
             domain = self._domains[name.base] = Domain(name.base, found.value)
         return domain
 
-    async def _run(self, steps: Steps[_T]) -> _T:
+    async def _run(self, steps: Inquiry[_T]) -> _T:
         """Give `steps` the values it asks for, until it has its result."""
         value: bytes | None = None
         try:

@@ -16,7 +16,8 @@ from typing import Any
 
 from isoproxy.names.nametx import parse_name_script, script_hash
 from isoproxy.names.network import REGTEST
-from isoproxy.names.transaction import double_sha256, parse_transaction
+from isoproxy.names.transaction import double_sha256
+from tests.kit.namecoin.at_once import parse_transaction
 from tests.kit.namecoin.chain import Block, RegtestChain, merkle_branch, merkle_tree
 
 Lie = Callable[[str, list[Any], Any], Any]

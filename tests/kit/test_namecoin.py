@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from isoproxy.names.auxpow import check_proof_of_work, parse_header
-from isoproxy.names.nametx import name_update
+from isoproxy.names.auxpow import parse_header
 from isoproxy.names.network import REGTEST
+from tests.kit.namecoin.at_once import check_proof_of_work, name_update
 from tests.kit.namecoin.chain import (
     RECORDED_TIP,
     RegtestChain,

@@ -10,28 +10,26 @@ from typing import Any, Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from isoproxy.names import electrum_answers as answers
-from isoproxy.names.auxpow import (
-    HeaderRejected,
-    check_proof_of_work,
-    parse_header,
-    read_header,
-    series,
-)
+from isoproxy.names.auxpow import HeaderRejected, parse_header, series
 from isoproxy.names.chain import HeaderChain
 from isoproxy.names.electrum_wire import MAX_LINE, Wire
 from isoproxy.names.merkle import checkpoint_root, transaction_root
-from isoproxy.names.nametx import name_update, parse_name_script, script_hash
+from isoproxy.names.nametx import parse_name_script, script_hash
 from isoproxy.names.network import REGTEST, Anchor
-from isoproxy.names.spv import HeaderMissing, NotInBlock, check_order, judge, verify
-from isoproxy.names.transaction import (
-    Truncated,
-    is_transaction,
-    parse_transaction,
-    read_transaction,
-)
+from isoproxy.names.spv import HeaderMissing, NotInBlock, check_order, judge
+from isoproxy.names.transaction import Truncated, is_transaction
 from tests.fire.fuzz.target import FuzzTarget, pieces
-from tests.isoproxy.names.steps import encode
+from tests.isoproxy.names.inquiry import encode
 from tests.kit.electrum_server import ElectrumServer
+from tests.kit.namecoin.at_once import (
+    append,
+    check_proof_of_work,
+    name_update,
+    parse_transaction,
+    read_header,
+    read_transaction,
+    verify,
+)
 from tests.kit.namecoin.chain import RegtestChain
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)
@@ -48,7 +46,7 @@ def _chain() -> HeaderChain:
     chain.extend_down([header.header for header in mined[: anchor + 1]])
     branch = chain.branch(anchor)
     for header in mined[anchor + 1 :]:
-        branch.append(header)
+        append(branch, header)
     chain.adopt(branch)
     return chain
 
@@ -120,7 +118,7 @@ def _branch(data: bytes) -> None:
     height = 20 + data[0] % (chain.tip_height - 20) if data else 20
     branch = chain.branch(height)
     for mined in _all(data[1:]):
-        branch.append(mined, now=None)
+        append(branch, mined, now=None)
 
 
 def _all(data: bytes) -> list[Any]:

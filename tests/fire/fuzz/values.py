@@ -20,7 +20,7 @@ from isoproxy.names.records import Position, read_records
 from isoproxy.target import Target
 from tests.fire.fuzz.target import FuzzTarget
 from tests.isoproxy.names.dns_table import CHAIN
-from tests.isoproxy.names.steps import drive, encode
+from tests.isoproxy.names.inquiry import drive, encode
 
 _VALUES: Final = [encode(value) for value in CHAIN.values() if isinstance(value, dict)]
 

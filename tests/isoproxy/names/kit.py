@@ -17,7 +17,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.names.backend import Absent, Evidence, Found
 from isoproxy.names.onion import onion_address
-from tests.isoproxy.names.steps import encode
+from tests.isoproxy.names.inquiry import encode
 
 ONION = onion_address(bytes(range(32)))
 ONION_2 = onion_address(bytes(range(1, 33)))

@@ -20,8 +20,8 @@ from isoproxy.names.answer import (
     is_public,
     onions_in_txt,
 )
+from tests.isoproxy.names.inquiry import at
 from tests.isoproxy.names.kit import ONION, ONION_2, key_of
-from tests.isoproxy.names.steps import at
 
 KEY = key_of(Isolator(), "a")
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.names import auxpow
 from isoproxy.names.auxpow import (
     MAX_HEADER,
     MERGED_MINING_MARKER,
@@ -17,15 +18,14 @@ from isoproxy.names.auxpow import (
     HeaderRejected,
     MinedHeader,
     bits_of,
-    check_proof_of_work,
     expected_slot,
     parse_header,
-    proof_steps,
     series,
     target_of,
 )
 from isoproxy.names.network import MAINNET, REGTEST, TESTNET, Network
 from isoproxy.names.transaction import Truncated, double_sha256, write_compact_size
+from tests.kit.namecoin.at_once import check_proof_of_work
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mainnet import mainnet_headers
 from tests.kit.namecoin.mining import (
@@ -312,9 +312,9 @@ def test_other_work_has_its_turn_while_a_proof_is_read(blob: bytes, items: int) 
 def test_other_work_has_its_turn_while_a_proof_is_checked() -> None:
     long = MergeMining(coinbase_branch=[bytes(32)] * 30_000)
     mined = parse_header(long.mine(header()))
-    assert sum(1 for _ in proof_steps(mined, HEIGHT, REGTEST)) >= 30_000 // WORK
+    assert sum(1 for _ in auxpow.check_proof_of_work(mined, HEIGHT, REGTEST)) >= 30_000 // WORK
     lazy = MergeMining(coinbase_branch=[bytes(32)] * 30_000, enough=False)
-    steps = proof_steps(parse_header(lazy.mine(header())), HEIGHT, REGTEST)
+    steps = auxpow.check_proof_of_work(parse_header(lazy.mine(header())), HEIGHT, REGTEST)
     with pytest.raises(HeaderRejected):  # before any of it
         next(steps)
 

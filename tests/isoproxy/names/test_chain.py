@@ -10,6 +10,7 @@ from isoproxy.errors import LocalProtocolError, RemoteProtocolError
 from isoproxy.names.auxpow import Header, HeaderRejected, MinedHeader, bits_of, parse_header
 from isoproxy.names.chain import Branch, HeaderChain, first_height_needed, work_of
 from isoproxy.names.network import MAINNET, REGTEST, TESTNET, Anchor, Network
+from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain
 from tests.kit.namecoin.mining import (
     AUXPOW_VERSION,
@@ -37,7 +38,7 @@ def regtest(anchor: int = 0) -> HeaderChain:
 def grow(chain: HeaderChain, headers: Sequence[MinedHeader]) -> Branch:
     branch = chain.branch(chain.tip_height)
     for mined in headers:
-        branch.append(mined)
+        append(branch, mined)
     chain.adopt(branch)
     return branch
 
@@ -124,12 +125,12 @@ def test_a_longer_branch_replaces_the_chain_and_an_equal_one_does_not() -> None:
     rivals = mine_on(chain.block_hash(fork), [at + STEP * i for i in range(1, 5)])
     branch = chain.branch(fork)
     for mined in rivals[:3]:
-        branch.append(mined)
+        append(branch, mined)
     assert not branch.outweighs
     with pytest.raises(RemoteProtocolError, match="more work"):
         chain.adopt(branch)
     assert chain.tip_hash == RECORDED[-1].header.block_hash
-    branch.append(rivals[3])
+    append(branch, rivals[3])
     assert chain.adopt(branch) == 3
     assert chain.tip_height == RECORDED_TIP + 1
     assert chain.tip_hash == rivals[3].header.block_hash
@@ -139,7 +140,7 @@ def test_a_longer_branch_replaces_the_chain_and_an_equal_one_does_not() -> None:
 def test_a_branch_of_another_chain_is_not_adopted() -> None:
     chain, other = regtest(), regtest()
     branch = other.branch(0)
-    branch.append(RECORDED[1])
+    append(branch, RECORDED[1])
     with pytest.raises(RemoteProtocolError):
         chain.adopt(branch)
 
@@ -153,7 +154,7 @@ def test_no_branch_forks_below_the_anchor() -> None:
 def test_a_header_that_does_not_link_is_refused() -> None:
     branch = regtest().branch(0)
     with pytest.raises(HeaderRejected, match="link"):
-        branch.append(RECORDED[2])
+        append(branch, RECORDED[2])
     with pytest.raises(HeaderRejected, match="link"):
         branch.append_checked(RECORDED[2].header)
 
@@ -162,7 +163,7 @@ def test_a_header_with_too_little_work_is_refused() -> None:
     branch = regtest().branch(0)
     raw = header_bytes(AUXPOW_VERSION, branch.tip_hash, bytes(32), START)
     with pytest.raises(HeaderRejected) as refused:
-        branch.append(parse_header(MergeMining(enough=False).mine(raw)))
+        append(branch, parse_header(MergeMining(enough=False).mine(raw)))
     assert refused.value.rule == 6
     assert branch.tip_height == 0
 
@@ -171,7 +172,7 @@ def test_a_header_of_another_difficulty_is_refused() -> None:
     branch = regtest().branch(0)
     raw = header_bytes(AUXPOW_VERSION, branch.tip_hash, bytes(32), START, 0x1F7FFFFF)
     with pytest.raises(HeaderRejected, match="difficulty"):
-        branch.append(parse_header(MergeMining().mine(raw)))
+        append(branch, parse_header(MergeMining().mine(raw)))
 
 
 def test_a_difficulty_of_ones_own_is_refused_before_a_long_proof_is_looked_at() -> None:
@@ -179,7 +180,7 @@ def test_a_difficulty_of_ones_own_is_refused_before_a_long_proof_is_looked_at() 
     long = MergeMining(coinbase_branch=[bytes(32)] * 5000)
     raw = header_bytes(AUXPOW_VERSION, branch.tip_hash, bytes(32), START, 0x1F7FFFFF)
     with pytest.raises(HeaderRejected, match="difficulty"):
-        next(branch.append_steps(parse_header(long.mine(raw))))
+        next(branch.append(parse_header(long.mine(raw))))
 
 
 def test_median_time_and_the_future() -> None:
@@ -191,11 +192,11 @@ def test_median_time_and_the_future() -> None:
     branch = chain.branch(RECORDED_TIP)
     (late,) = mine_on(chain.tip_hash, [median])
     with pytest.raises(HeaderRejected, match="median"):
-        branch.append(late)
+        append(branch, late)
     (early,) = mine_on(chain.tip_hash, [median + 1])
     with pytest.raises(HeaderRejected, match="future"):
-        branch.append(early, now=median + 1 - 7201)
-    branch.append(early, now=median + 1 - 7200)
+        append(branch, early, now=median + 1 - 7201)
+    append(branch, early, now=median + 1 - 7200)
 
 
 def test_restored_headers_are_checked_again_up_to_the_first_that_does_not_fit() -> None:
@@ -269,7 +270,7 @@ def test_the_test_networks_late_blocks_may_be_easy() -> None:
     assert chain.required_bits(height, last - 1) == least
     branch = chain.branch(chain.tip_height)
     easy = header_bytes(PLAIN_VERSION, branch.tip_hash, bytes(32), last + 1201, least)
-    branch.append(parse_header(mine_plain(easy)))
+    append(branch, parse_header(mine_plain(easy)))
     assert branch.required_bits(height + 1, last + 1300) == hard
 
 
@@ -285,9 +286,9 @@ def test_old_versions_end() -> None:
 
     branch = chain.branch(chain.tip_height)
     with pytest.raises(HeaderRejected, match="version"):
-        branch.append(following(branch, 0x00010002))
-    branch.append(following(branch, 0x00010003))
+        append(branch, following(branch, 0x00010002))
+    append(branch, following(branch, 0x00010003))
     with pytest.raises(HeaderRejected, match="version"):
-        branch.append(following(branch, 0x00010003))
-    branch.append(following(branch, 0x00010004))
+        append(branch, following(branch, 0x00010003))
+    append(branch, following(branch, 0x00010004))
     assert branch.tip_height == 40321

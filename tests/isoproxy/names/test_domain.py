@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.names.domain import MAX_NAMES, Domain
 from isoproxy.names.onion import onion_address
-from tests.isoproxy.names.steps import at, drive, encode, texts
+from tests.isoproxy.names.inquiry import at, drive, encode, texts
 
 ONION = onion_address(bytes(range(32)))
 

@@ -18,6 +18,7 @@ from isoproxy.names.network import REGTEST, Anchor
 from isoproxy.names.spv import Verdict
 from tests.isoproxy.names.turns import most_per_turn
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
+from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 
@@ -31,7 +32,7 @@ def headers_of(chain: RegtestChain, *, anchor: int = 0) -> HeaderChain:
     ours.extend_down([item.header for item in mined[max(0, anchor - 10) : anchor + 1]])
     branch = ours.branch(anchor)
     for item in mined[anchor + 1 :]:
-        branch.append(item)
+        append(branch, item)
     if branch.outweighs:
         ours.adopt(branch)
     return ours

@@ -22,9 +22,9 @@ from isoproxy.names.spv import (
     combine,
     expires_in,
     judge,
-    verify,
 )
 from isoproxy.names.transaction import double_sha256
+from tests.kit.namecoin.at_once import append, verify
 from tests.kit.namecoin.chain import (
     RECORDED_TIP,
     RegtestChain,
@@ -43,7 +43,7 @@ def header_chain(tip: int = RECORDED_TIP) -> HeaderChain:
     chain.extend_down([HEADERS[0].header])
     branch = chain.branch(0)
     for mined in HEADERS[1 : tip + 1]:
-        branch.append(mined)
+        append(branch, mined)
     chain.adopt(branch)
     return chain
 

@@ -10,11 +10,10 @@ from isoproxy.names.transaction import (
     Truncated,
     double_sha256,
     is_transaction,
-    parse_transaction,
     read_compact_size,
-    read_transaction,
     write_compact_size,
 )
+from tests.kit.namecoin.at_once import parse_transaction, read_transaction
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 

@@ -13,15 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isoproxy.names.auxpow import read_header
 from isoproxy.names.nametx import NAME_TX_VERSION, push
 from isoproxy.names.network import REGTEST
-from isoproxy.names.transaction import (
-    double_sha256,
-    read_compact_size,
-    read_transaction,
-    write_compact_size,
-)
+from isoproxy.names.transaction import double_sha256, read_compact_size, write_compact_size
+from tests.kit.namecoin.at_once import read_header, read_transaction
 from tests.kit.namecoin.mining import (
     ADDRESS_SCRIPT,
     AUXPOW_VERSION,

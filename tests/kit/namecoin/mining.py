@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from isoproxy.names.auxpow import MERGED_MINING_MARKER, expected_slot, target_of
 from isoproxy.names.merkle import fold
-from isoproxy.names.transaction import double_sha256, read_transaction, write_compact_size
+from isoproxy.names.transaction import double_sha256, write_compact_size
+from tests.kit.namecoin.at_once import read_transaction
 
 BITS = 0x207FFFFF
 AUXPOW_VERSION = 0x00010104

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from isoproxy.names.domain import Domain, Place, Steps
+from isoproxy.names.domain import Domain, Inquiry, Place
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ def encode(value: Any) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-def drive(steps: Steps[T], values: Mapping[str, Any] = NO_VALUES) -> tuple[T, list[str]]:
+def drive(steps: Inquiry[T], values: Mapping[str, Any] = NO_VALUES) -> tuple[T, list[str]]:
     """The result of `steps` and the names it asked for, answered from `values`."""
     asked: list[str] = []
     try:

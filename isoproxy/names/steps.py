@@ -1,0 +1,36 @@
+"""Work of which a stranger decides how much it is, a few milliseconds at a time.
+
+Theory of operation
+    A function with such work is a generator.  It yields wherever others may have their
+    turn, and returns its result.  `in_turns` awaits the result on an event loop, `finish`
+    has it at once.
+
+Invariants
+    Nothing here knows a clock or a loop: how much a step is, is counted in items.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work whose result is a T, each step of it a few milliseconds at most."""
+
+
+def finish(steps: Steps[T]) -> T:
+    """The result, without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+@types.coroutine
+def in_turns(steps: Steps[T]) -> Steps[T]:
+    """Await the result; after each step the event loop's other work has its turn."""
+    return (yield from steps)

@@ -1,0 +1,31 @@
+"""What isoproxy does in steps, done at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+from isoproxy.names import auxpow, nametx, spv, transaction
+from isoproxy.names.chain import Branch
+from isoproxy.names.steps import Steps, finish
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def at_once(work: Callable[P, Steps[T]]) -> Callable[P, T]:
+    """`work` as a function that returns its result."""
+
+    def finished(*args: P.args, **kwargs: P.kwargs) -> T:
+        return finish(work(*args, **kwargs))
+
+    return finished
+
+
+append: Final = at_once(Branch.append)
+check_proof_of_work: Final = at_once(auxpow.check_proof_of_work)
+name_update: Final = at_once(nametx.name_update)
+parse_transaction: Final = at_once(transaction.parse_transaction)
+read_header: Final = at_once(auxpow.read_header)
+read_transaction: Final = at_once(transaction.read_transaction)
+verify: Final = at_once(spv.verify)
