@@ -79,9 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _unwritten(error: OSError) -> OperationError:
     """What to say of output that cannot be written; the rest of it is thrown away."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
     return OperationError(
         f"writing failed: {error.strerror}; make room where standard output, or the state, goes"
     )

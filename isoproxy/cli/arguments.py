@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from isoproxy.config.option import nearest
 
 _BELONGS_TO_COMMANDS = ("-c", "--config", "--set")
 
@@ -50,9 +51,3 @@ class _Misplaced(argparse.Action):
 def refuse_misplaced(parser: argparse.ArgumentParser) -> None:
     """Answer options of commands that stand before the command with a word of advice."""
     parser.add_argument(*_BELONGS_TO_COMMANDS, action=_Misplaced, nargs="?", help=argparse.SUPPRESS)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`" (did you mean ...?)"` with the word of `known` that is like `word`, if one is."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -129,13 +129,17 @@ def matching(pattern: str, expected: str) -> Reader[str]:
     return read
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`" (did you mean ...?)"` with the word of `known` that is like `word`, if one is."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def choice(*words: str) -> Reader[str]:
     def read(raw: object) -> str:
         if raw not in words:
-            near = difflib.get_close_matches(str(raw), words, n=1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
             known = ", ".join(f'"{word}"' for word in words)
-            raise ValueError(f"expected one of {known}{meant}")
+            raise ValueError(f"expected one of {known}{nearest(str(raw), words)}")
         return str(raw)
 
     return read
@@ -195,9 +199,9 @@ def flags(raw: object) -> Isolate:
         try:
             parse_isolation([item])
         except ValueError:
-            nearest = difflib.get_close_matches(item, FLAG_NAMES, n=1, cutoff=0.0)[0]
+            meant = difflib.get_close_matches(item, FLAG_NAMES, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"unknown isolation flag (did you mean {nearest}?); known: {known}"
+                f"unknown isolation flag (did you mean {meant}?); known: {known}"
             ) from None
     return parse_isolation(raw)
 

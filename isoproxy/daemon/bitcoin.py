@@ -34,8 +34,8 @@ from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
     Entrance,
     ListenerSettings,
-    change_mode,
     open_listening_socket,
+    switch_mode,
 )
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
@@ -78,13 +78,6 @@ class Door:
         self.entrance.settings, self.entrance.rule = settings, settings.rule
         self.gateway.settings = gateway_settings(config.bitcoin, gateway)
         self.gateway.bridging = bridge_settings(config.bitcoin)
-
-    def change_mode(self, mode: int, undo: contextlib.ExitStack) -> None:
-        """Give a unix socket's file another mode, until `undo`; raises OperationError."""
-        settings = self.entrance.settings
-        if settings.endpoint.path is not None and mode != settings.mode:
-            change_mode(settings.endpoint.path, mode)
-            undo.callback(change_mode, settings.endpoint.path, settings.mode)
 
     def close(self) -> asyncio.Task[None]:
         """Stop; the task ends with the last connection."""
@@ -152,7 +145,7 @@ class Bitcoin:
                     sock = open_listening_socket(settings.endpoint, settings.mode)
                     sockets[gateway.name] = undo.enter_context(contextlib.closing(sock))
                 else:
-                    door.change_mode(settings.mode, undo)
+                    switch_mode(door.entrance.settings, settings.mode, undo)
             yield sockets
             undo.pop_all()
 

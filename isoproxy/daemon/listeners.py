@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from isoproxy.config import Address
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.listener import Listener, ListenerSettings
+from isoproxy.front.listener import Listener, ListenerSettings, switch_mode
 from isoproxy.isolation import Isolate
 from isoproxy.observe.log import logger
 
@@ -58,7 +58,11 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
         for name, settings in wanted.items():
             if name not in kept:
                 opened.append(front.open(settings))
-        _change_modes({listener: wanted[name].mode for name, listener in kept.items()})
+        with contextlib.ExitStack() as undo:
+            for name, listener in kept.items():
+                if not listener.inherited:
+                    switch_mode(listener.settings, wanted[name].mode, undo)
+            undo.pop_all()
     except OperationError:
         for listener in opened:
             listener.close()
@@ -69,16 +73,6 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     for gone in by_place.values():
         gone.close()
     return opened
-
-
-def _change_modes(modes: Mapping[Listener, int]) -> None:
-    """Give each listener's socket its mode, or on OperationError none a new one."""
-    with contextlib.ExitStack() as undo:
-        for listener, mode in modes.items():
-            if mode != listener.settings.mode:
-                listener.change_mode(mode)
-                undo.callback(listener.change_mode, listener.settings.mode)
-        undo.pop_all()
 
 
 def _check_place(listener: Listener, settings: ListenerSettings) -> None:

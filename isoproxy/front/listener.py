@@ -119,8 +119,15 @@ def _listen_unix(path: str, mode: int) -> socket.socket:
     return sock
 
 
-def change_mode(path: str, wanted: int) -> None:
-    """Change the permissions of a unix socket's file; OperationError says why they stay."""
+def switch_mode(settings: ListenerSettings, mode: int, undo: contextlib.ExitStack) -> None:
+    """Give a unix socket's file another mode, until `undo`; OperationError says why not."""
+    path = settings.endpoint.path
+    if path is not None and mode != settings.mode:
+        _change_mode(path, mode)
+        undo.callback(_change_mode, path, settings.mode)
+
+
+def _change_mode(path: str, wanted: int) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileNotFoundError(errno.ENOENT, "something else is in its place")
@@ -263,7 +270,7 @@ class Listener(Entrance):
     def __init__(
         self, front: FrontEnd, settings: ListenerSettings, sock: socket.socket | None = None
     ) -> None:
-        self._inherited = sock is not None
+        self.inherited = sock is not None
         if sock is None:
             sock = open_listening_socket(settings.endpoint, settings.mode)
         super().__init__(front, settings, unix=sock.family == socket.AF_UNIX)
@@ -285,15 +292,6 @@ class Listener(Entrance):
             return str(self.settings.endpoint)
         name = self._sock.getsockname()
         return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
-
-    def change_mode(self, mode: int) -> None:
-        """Give the socket's file other permissions, if it has a file and is our own.
-
-        Raises OperationError.
-        """
-        path = self.settings.endpoint.path
-        if path is not None and not self._inherited:
-            change_mode(path, mode)
 
     def on_events(self, fd: int, events: int) -> None:
         for _ in range(ACCEPT_BATCH if self.front.processes == 1 else SHARED_BATCH):
@@ -318,7 +316,7 @@ class Listener(Entrance):
             return
         self.front.reactor.unregister(sock.fileno())  # others may hold the socket too
         path = self.settings.endpoint.path
-        if path is not None and not self._inherited:
+        if path is not None and not self.inherited:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         sock.close()

@@ -73,8 +73,7 @@ def report(
     """Print why there is no answer; returns the exit code."""
     if as_json:
         _print([json.dumps(Resolution.failure(name, error.kind).as_json())], out)
-    wrong = refusal(name)
-    if wrong is not None and wrong.kind is ErrorKind.NAME_SYNTAX:
+    if error.kind is ErrorKind.NAME_SYNTAX:
         _print([f"isoproxy resolve: {_NO_NAME}"], err)
         return USAGE
     _print([f"isoproxy resolve: {error}"], err)
