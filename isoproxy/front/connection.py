@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
+from isoproxy.front.direction import Direction
 from isoproxy.front.farewell import Farewell
 from isoproxy.front.peer_to_peer import PeerToPeer
-from isoproxy.front.relay import Direction, Relay
+from isoproxy.front.relay import Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.front.tail import Tail
 from isoproxy.isolation import APP, P2P, Purpose

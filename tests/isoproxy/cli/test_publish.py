@@ -8,9 +8,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -225,54 +226,47 @@ async def test_what_the_end_of_the_input_does_over_tor(
                     assert (await dial(short_path, *words, send=sent)).out == f"{number}\n"
 
 
-async def test_publish_says_what_it_waits_for(tmp_path: Path) -> None:
+async def first_said(
+    environment: Mapping[str, str], *words: str, on: Literal["stdout", "stderr"]
+) -> tuple[bytes, bytes, int | None]:
+    """What `publish 127.0.0.1:80` says first there, what after that, and its exit code."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80"),
-        *("--set", "tor.mode=system", "--set", f"tor.control=unix:{tmp_path}/none"),
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(tmp_path),
+        *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80", *words),
+        stdout=asyncio.subprocess.PIPE if on == "stdout" else None,
+        stderr=asyncio.subprocess.PIPE if on == "stderr" else None,
+        env=environment,
     )
-    assert process.stderr is not None
+    stream = process.stdout or process.stderr
+    assert stream is not None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            assert b"is Tor running?" in await process.stderr.readline()
+            line = await stream.readline()
     finally:
         process.terminate()
-        assert (await process.communicate())[1] == b""
-    assert process.returncode == 0
+        rest = await stream.read()
+        code = await process.wait()
+    return line, rest, code
+
+
+async def test_publish_says_what_it_waits_for(tmp_path: Path) -> None:
+    nowhere = ("--set", "tor.mode=system", "--set", f"tor.control=unix:{tmp_path}/none")
+    line, rest, code = await first_said(environment(tmp_path), *nowhere, on="stderr")
+    assert b"is Tor running?" in line
+    assert (rest, code) == (b"", 0)
 
 
 async def test_publish_finds_the_tor_of_the_isoproxy_that_runs(short_path: Path) -> None:
     """As root finds the service's: the state of who asks is somewhere else."""
     offline = ("--set", 'tor.extra_torrc=["DisableNetwork 1"]')
+    elsewhere = environment(short_path, {"STATE_DIRECTORY": str(short_path / "elsewhere")})
     async with running(short_path, *offline):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80"),
-            stdout=asyncio.subprocess.PIPE,
-            env=environment(short_path, {"STATE_DIRECTORY": str(short_path / "elsewhere")}),
-        )
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                assert b".onion:80 " in await process.stdout.readline()
-        finally:
-            process.terminate()
-            await process.communicate()
+        line, _, _ = await first_said(elsewhere, on="stdout")
+        assert b".onion:80 " in line
 
 
 async def test_publish_says_that_no_isoproxy_runs(tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "isoproxy", "publish", "127.0.0.1:80"),
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(tmp_path),
-    )
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            assert b"isoproxy run; its tor is waited for" in await process.stderr.readline()
-    finally:
-        process.terminate()
-        await process.communicate()
+    line, _, _ = await first_said(environment(tmp_path), on="stderr")
+    assert b"isoproxy run; its tor is waited for" in line
 
 
 async def test_dial_carries_every_byte_both_ways(short_path: Path) -> None:

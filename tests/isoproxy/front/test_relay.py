@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.front import tail
+from isoproxy.front.direction import COPY_LIMIT, Direction
 from isoproxy.front.pipes import PipePool
-from isoproxy.front.relay import COPY_LIMIT, Direction, Relay
+from isoproxy.front.relay import Relay
 from isoproxy.front.tail import Tail
 from isoproxy.reactor import Deadlines, Handler, Reactor
 
