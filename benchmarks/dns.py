@@ -38,7 +38,7 @@ from isoproxy.names.dns_responder import Responder
 from isoproxy.names.dns_server import DnsServer, DnsSettings
 from isoproxy.names.dns_sign import Signer, ZoneKey
 from isoproxy.names.resolver import Resolver
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.rpc_server import RpcServer, core_methods
 from tests.kit.ports import free_port
 

@@ -36,9 +36,9 @@ from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
 from isoproxy.names.electrum_pool import PoolSettings
 from isoproxy.names.network import REGTEST
 from isoproxy.names.servers import Server, parse_server
-from isoproxy.reactor import Handler, Reactor, ReactorLoop
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.tor.dialer import Dialer, DialerSettings
-from isoproxy.tor.endpoint import Endpoint
 from tests.e2e.name_world import CONFIRMATIONS, NameWorld, name_world
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.tornet import TorNetwork

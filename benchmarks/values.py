@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from isoproxy.names.domain import Domain, Inquiry
-from isoproxy.names.onion import onion_address
+from isoproxy.net.onion_address import onion_address
 
 TARGET_PER_S = 20_000
 BATCH = 200

@@ -30,8 +30,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from isoproxy.errors import ConfigError, IsoproxyError
-from isoproxy.names.onion import onion_host
-from isoproxy.target import Target
+from isoproxy.net.onion_address import onion_host
+from isoproxy.net.target import Target
 
 _MAX_LENGTH: Final = 512
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)

@@ -23,8 +23,8 @@ from typing import Any, Final
 from isoproxy.config import load, state_directory
 from isoproxy.errors import ConfigError, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import Isolator
+from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
-from isoproxy.resolver_guard import ResolverGuard
 from prop279.compose import Tuning, open_resolver
 from prop279.hosts_file import HostsFile
 from prop279.plugin import DEFAULT_TIMEOUT_S, is_ours, serve

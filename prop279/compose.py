@@ -31,8 +31,8 @@ from isoproxy.names.cache import PER_KEY
 from isoproxy.names.electrum import ElectrumBackend
 from isoproxy.names.resolver import Resolver
 from isoproxy.names.rpc import ElectrumNmcBackend, NamecoinCoreBackend
+from isoproxy.net.reactor import Reactor
 from isoproxy.observe.log import logger
-from isoproxy.reactor import Reactor
 from isoproxy.tor.dialer import Dialer
 
 _log = logger("prop279")

@@ -31,8 +31,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
+from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
-from isoproxy.target import Target
 from prop279.protocol import (
     VERSION,
     Answer,

@@ -17,7 +17,7 @@ from pathlib import Path
 from isoproxy.errors import ConfigError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey
 from isoproxy.names.answer import Resolution, Status, TargetType, Want
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 
 class HostsFile:

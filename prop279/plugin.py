@@ -42,8 +42,8 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.names.answer import Resolution, Want
+from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
-from isoproxy.target import Target
 from prop279.protocol import (
     VERSION,
     Cancel,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from isoproxy.errors import ConfigError, IsoproxyError
+from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
-from isoproxy.resolver_guard import ResolverGuard
 from prop279.host import PluginHost
 from prop279.protocol import Environment
 from stemns_plugin.controller import Controller

@@ -31,7 +31,7 @@ from enum import Enum, auto
 from typing import Final, TypeVar, cast
 
 from isoproxy.errors import ErrorKind, LimitExceeded, OperationError, ProtocolError
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from stemns_plugin.wire import (
     COOKIE_LENGTH,
     LineSplitter,

@@ -32,10 +32,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from isoproxy.sharing import SharingTable
-from isoproxy.target import Target
-from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin.control_port import ControlConnection
 from stemns_plugin.services import kind_of
 from stemns_plugin.streams import (

@@ -39,8 +39,8 @@ from ipaddress import ip_address
 from typing import Final, cast
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal, ProtocolError
-from isoproxy.target import Target
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from stemns_plugin.controller import Controller, ControllerSettings
 from stemns_plugin.grammar import StreamEvent, write_event
 from stemns_plugin.services import Services

@@ -30,7 +30,7 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.names.answer import Want
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from prop279.host import PluginHost
 from prop279.plugin import Resolver
 from stemns_plugin.streams import LookUp

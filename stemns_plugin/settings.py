@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from isoproxy.errors import ConfigError
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.guard import GuardSettings
 from stemns_plugin.services import ALWAYS_OURS, RESOLVE_S

@@ -49,8 +49,8 @@ from typing import Final
 
 from isoproxy.errors import ErrorKind
 from isoproxy.names.answer import is_public
+from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
-from isoproxy.target import Target
 from stemns_plugin.grammar import (
     RESOLVES,
     WAITING,

@@ -8,7 +8,7 @@ import inspect
 import pytest
 from hypothesis import HealthCheck, settings
 
-from isoproxy.reactor import ReactorLoop
+from isoproxy.net.reactor import ReactorLoop
 from tests.kit.clock import VirtualClockLoop
 
 pytest_plugins = ["tests.kit.fixtures"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.kit.repository import ROOT
+
 DOCUMENTS = sorted(
     path
     for path in ROOT.rglob("*.md")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "system-packages"
+from tests.kit.repository import ROOT
+
+SCRIPT = ROOT / "scripts" / "system-packages"
 
 _SUDO = '#!/bin/sh\nexec "$@"\n'
 _ID = "#!/bin/sh\necho 1000\n"

@@ -36,7 +36,7 @@ from isoproxy.bitcoin.translator import Ending, Relay, Translator
 from isoproxy.bitcoin.v1 import HEADER_LENGTH
 from isoproxy.errors import ErrorKind, IsoproxyError
 from isoproxy.isolation import IsolationKey
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 Dial = Callable[[], Awaitable[socket.socket]]
 """Opens one more stream to the same peer, under the same key and purpose."""

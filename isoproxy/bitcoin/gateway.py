@@ -32,7 +32,6 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from isoproxy.bitcoin.accepting import Connections
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
 from isoproxy.bitcoin.ledger import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
@@ -49,7 +48,8 @@ from isoproxy.isolation import (
     client_of_address,
     client_of_uid,
 )
-from isoproxy.target import Target
+from isoproxy.net.accept_loop import Connections
+from isoproxy.net.target import Target
 
 GATEWAY_ISOLATION: Final = (
     Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT

@@ -25,13 +25,13 @@ import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from isoproxy.bitcoin.accepting import Connections
 from isoproxy.bitcoin.messages import Network, Networks
 from isoproxy.bitcoin.opening import read_opening
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.pump import part, pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
 from isoproxy.bitcoin.v1 import Detected
+from isoproxy.net.accept_loop import Connections
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from typing import Final
 
 from isoproxy.bitcoin.translator import Converter, Ending, Side
 from isoproxy.errors import RemoteProtocolError
-from isoproxy.reactor import unsent
+from isoproxy.net.reactor import unsent
 
 _TRIM_S: Final = 30.0
 _LOOK_AGAIN_S: Final = 0.1

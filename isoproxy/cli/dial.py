@@ -16,7 +16,7 @@ from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolate
 from isoproxy.multiaddr import parse_destination
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 _BLOCK: Final = 64 * 1024
 

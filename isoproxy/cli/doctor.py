@@ -15,7 +15,7 @@ from isoproxy.cli.options import (
 )
 from isoproxy.doctor import DEFAULT_TARGET, Finding, Verdict, examine
 from isoproxy.errors import ConfigError, IsoproxyError
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 
 def register(commands: Commands) -> None:

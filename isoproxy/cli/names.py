@@ -20,8 +20,8 @@ from isoproxy.names.json_value import Json
 from isoproxy.names.network import NETWORKS, Anchor
 from isoproxy.names.resolver import DEADLINE_S
 from isoproxy.names.rpc_client import RpcError
-from isoproxy.reactor import ReactorLoop
-from isoproxy.resolver_guard import ResolverGuard
+from isoproxy.net.reactor import ReactorLoop
+from isoproxy.net.resolver_guard import ResolverGuard
 
 _ANSWER_S = DEADLINE_S + 30.0
 

@@ -17,8 +17,8 @@ from isoproxy.daemon.bitcoin_settings import networks
 from isoproxy.daemon.onions import PublishedService, ServicePlan
 from isoproxy.doctor.environment import environment_of
 from isoproxy.errors import ConfigError
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import Control, ControlState, Phase
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.onion import OnionStage, OnionState
 from isoproxy.tor.torrc import socket_in
 

@@ -12,8 +12,8 @@ from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
 from isoproxy.daemon import Daemon, configure_log
 from isoproxy.daemon.names import check_names
-from isoproxy.reactor import ReactorLoop
-from isoproxy.resolver_guard import ResolverGuard
+from isoproxy.net.reactor import ReactorLoop
+from isoproxy.net.resolver_guard import ResolverGuard
 
 GARBAGE_THRESHOLD: Final = 20_000
 """New objects that set off a search for cycles among them."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from isoproxy.config.address import Address
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import FLAG_NAMES, Isolate, parse_isolation
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 T = TypeVar("T")
 Reader = Callable[[object], T]

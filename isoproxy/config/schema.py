@@ -38,7 +38,7 @@ from isoproxy.config.option import (
     text,
 )
 from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
 DEFAULT_NAME: Final = "default"

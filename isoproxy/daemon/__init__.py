@@ -63,11 +63,11 @@ from isoproxy.front.orders import Settings, rest_of
 from isoproxy.front.workers import Workers
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
+from isoproxy.net.reactor import Reactor
+from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure, logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
-from isoproxy.reactor import Reactor
-from isoproxy.resolver_guard import ResolverGuard
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.progress import BootstrapProgress
 

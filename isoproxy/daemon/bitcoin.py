@@ -41,10 +41,10 @@ from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
 from isoproxy.names.answer import Want
 from isoproxy.names.name import Route
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
-from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer
-from isoproxy.tor.endpoint import Endpoint
 
 _log = logger("bitcoin")
 

@@ -12,7 +12,7 @@ from isoproxy.daemon.settings import endpoint_of, top_levels
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import ListenerRule, own_group
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 
 def networks(config: BitcoinConfig) -> Networks:

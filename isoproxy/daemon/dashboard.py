@@ -8,8 +8,8 @@ from typing import Final
 from isoproxy.config import ObserveConfig
 from isoproxy.daemon.settings import endpoint_of
 from isoproxy.front.listener import open_listening_socket
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.dashboard import Dashboard
-from isoproxy.tor.endpoint import Endpoint
 
 MAX_FLOWS: Final = 200
 """Flows of either kind that the page is told of."""

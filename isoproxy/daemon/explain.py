@@ -29,7 +29,7 @@ from isoproxy.isolation import (
     upstream_credentials,
 )
 from isoproxy.names.name import Route
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 _USER_ID: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 

@@ -20,8 +20,8 @@ from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.config import OnionServiceConfig
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.multiaddr import onion_multiaddr
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import Control
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.onion import OnionPort, OnionService, OnionState
 
 _BACKLOG: Final = 128

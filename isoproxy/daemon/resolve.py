@@ -27,9 +27,9 @@ from isoproxy.isolation import (
 )
 from isoproxy.names.command import resolve_command
 from isoproxy.names.resolver import Resolver
+from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
-from isoproxy.reactor import Handler, Reactor
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.progress import BootstrapProgress
 

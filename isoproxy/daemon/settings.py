@@ -18,8 +18,8 @@ from isoproxy.isolation import (
     shared_group,
 )
 from isoproxy.names.name import Route, TopLevels
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.dialer import DialerSettings
-from isoproxy.tor.endpoint import Endpoint
 
 FEWEST_CIRCUITS: Final = 6
 """Pending circuits that a process needs to itself."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.config import TorConfig
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import Control, Phase
 from isoproxy.tor.control_wire import Bootstrap
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.process import ManagedTor, Stage
 
 PROBE_S: Final = 5.0

@@ -24,9 +24,9 @@ from isoproxy.doctor import environment, isolation, reach, torside
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
 from isoproxy.doctor.names import examine_names
 from isoproxy.errors import OperationError
-from isoproxy.target import Target
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from isoproxy.tor.control import Control
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.torrc import socket_in
 
 __all__ = ["DEFAULT_TARGET", "Finding", "Verdict", "examine"]

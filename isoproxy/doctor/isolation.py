@@ -19,7 +19,7 @@ import socks
 from isoproxy.config import Address
 from isoproxy.doctor import torside
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from isoproxy.tor.control import Control
 
 CHECK = "streams through isoproxy"

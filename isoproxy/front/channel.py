@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from isoproxy.reactor import Reactor
+from isoproxy.net.reactor import Reactor
 
 MAX_MESSAGE: Final = 1 << 17
 """Bytes; a packet must fit the smallest usual send buffer."""

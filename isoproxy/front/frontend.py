@@ -22,11 +22,11 @@ from isoproxy.front.pipes import PipePool
 from isoproxy.front.session import Wish
 from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Isolator, Purpose
 from isoproxy.names.answer import Want
+from isoproxy.net.reactor import Deadlines, Handler, Reactor
+from isoproxy.net.target import Target
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.observe.metrics import Histogram
-from isoproxy.reactor import Deadlines, Handler, Reactor
 from isoproxy.socks5 import Command
-from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer
 
 _log: Final = logger("front")

@@ -30,10 +30,10 @@ from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
 from isoproxy.front.session import Session, SessionRule, Wish
 from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.socks5 import Command
 from isoproxy.tor.dial import OUT_OF_RESOURCES
-from isoproxy.tor.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from isoproxy.front.frontend import FrontEnd

@@ -24,7 +24,7 @@ from typing import Final
 
 from isoproxy.front.direction import Direction
 from isoproxy.front.pipes import PipePool
-from isoproxy.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor, unsent
+from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor, unsent
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 

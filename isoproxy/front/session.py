@@ -30,8 +30,8 @@ from isoproxy.isolation import (
     accepts_username,
 )
 from isoproxy.names.name import Route, TopLevels
+from isoproxy.net.target import Target
 from isoproxy.socks5 import Address, Command, Request, Server, Version
-from isoproxy.target import Target
 
 _TLS_HANDSHAKE: Final = 0x16
 _TLS_ALERT: Final = bytes.fromhex("15030100020228")

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Final
 
 from isoproxy.front.relay import Relay
-from isoproxy.reactor import Deadlines
+from isoproxy.net.reactor import Deadlines
 
 TAIL_S: Final = 30.0
 """Seconds that a client may say nothing and stay after it was told of its stream's end."""

@@ -31,9 +31,9 @@ from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.orders import Begin, Configure, Drain, Epoch, Settings
 from isoproxy.front.session import Wish
 from isoproxy.isolation import Isolator
+from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
+from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
-from isoproxy.reactor import Handler, Reactor, ReactorLoop
-from isoproxy.resolver_guard import ResolverGuard
 from isoproxy.socks5 import Command
 from isoproxy.tor.dialer import Dialer
 

@@ -33,8 +33,8 @@ from isoproxy.front.channel import Channel, pair
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.orders import Begin, Configure, Drain, Epoch, Settings, Tell
 from isoproxy.front.report import Report, decode, merged
+from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
-from isoproxy.tor.backoff import Backoff
 
 ANSWER_S: Final = 10.0
 """Seconds in which a worker must have answered an order."""

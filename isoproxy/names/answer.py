@@ -30,8 +30,8 @@ from isoproxy.errors import OUTCOMES, ErrorKind
 from isoproxy.isolation import IsolationKey
 from isoproxy.names.backend import Evidence
 from isoproxy.names.domain import Place
-from isoproxy.names.onion import onion_host
 from isoproxy.names.records import Records
+from isoproxy.net.onion_address import onion_host
 
 _NOT_PUBLIC_4: Final = tuple(
     map(

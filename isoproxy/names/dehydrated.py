@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Final
 
 from isoproxy.names.json_value import Json
-from isoproxy.names.name import is_host_name
+from isoproxy.net.host_name import is_host_name
 
 _UNIT: Final = timedelta(minutes=5)
 _EPOCH: Final = datetime(1970, 1, 1)

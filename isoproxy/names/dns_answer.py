@@ -49,8 +49,9 @@ from dns.rdtypes.svcbbase import ParamKey, SVCBBase
 from isoproxy.names.answer import Policy, is_public
 from isoproxy.names.dns_query import NOERROR, NXDOMAIN, YXDOMAIN
 from isoproxy.names.domain import Domain, Inquiry, Place
-from isoproxy.names.name import BitName, is_label, is_registrable
-from isoproxy.target import NEVER_SENT_TO_TOR
+from isoproxy.names.name import BitName, is_registrable
+from isoproxy.net.host_name import is_label
+from isoproxy.net.target import NEVER_SENT_TO_TOR
 
 TTL: Final = 600
 """Seconds; of every record, as ncdns has it."""

@@ -47,7 +47,7 @@ from isoproxy.names.dns_query import (
     parse_query,
 )
 from isoproxy.names.dns_responder import Responder
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 MAX_PENDING: Final = 1024
 MAX_CONNECTIONS: Final = 128

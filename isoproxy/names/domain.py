@@ -37,8 +37,9 @@ from dns.rdtypes.nsbase import NSBase
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.names.backend import MAX_NAME_BYTES
 from isoproxy.names.json_value import Json, parse_json
-from isoproxy.names.name import MAX_DOTTED_LENGTH, BitName, is_label
+from isoproxy.names.name import BitName
 from isoproxy.names.records import Position, Records, mail_exchangers, read_records
+from isoproxy.net.host_name import MAX_DOTTED_LENGTH, is_label
 
 MAX_NAMES: Final = 8
 """Values one name may be put together from, its own included."""

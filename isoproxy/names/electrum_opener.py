@@ -18,7 +18,7 @@ from isoproxy.names.electrum_session import LOOKUP_LINE, ElectrumSession
 from isoproxy.names.electrum_tls import NotVouchedFor, TlsPolicy
 from isoproxy.names.network import Network
 from isoproxy.names.servers import Server
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 _MORE_CONNECTIONS: Final = 2
 """One to learn that no authority vouches for a server, one to see its certificate first."""

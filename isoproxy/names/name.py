@@ -26,34 +26,16 @@ from types import MappingProxyType
 from typing import Final
 
 from isoproxy.errors import ConfigError, ErrorKind, NamingError, PolicyRefusal
-from isoproxy.target import NEVER_SENT_TO_TOR
-
-MAX_DOTTED_LENGTH: Final = 253
-"""Characters of a dotted name without its last dot (RFC 1035 §2.3.4: 255 on the wire)."""
+from isoproxy.net.host_name import MAX_DOTTED_LENGTH, is_label
+from isoproxy.net.target import NEVER_SENT_TO_TOR
 
 _CHARACTERS: Final = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _BASE: Final = re.compile(r"(?=.{1,63}\Z)(?:xn--)?[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
-_LABEL: Final = re.compile(r"(?=.{1,63}\Z)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?", re.ASCII)
-_HOST: Final = re.compile(
-    rf"(?=.{{1,{MAX_DOTTED_LENGTH}}}\Z)"
-    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
-    re.ASCII,
-)
-
-
-def is_label(text: str) -> bool:
-    """Whether `text` may own records below a name: lower-case, `_` allowed, 1-63 bytes."""
-    return _LABEL.fullmatch(text) is not None
 
 
 def is_registrable(text: str) -> bool:
     """Whether `text` (lower-case) can be registered as the label left of `bit`."""
     return _BASE.fullmatch(text) is not None and not text.isdigit()
-
-
-def is_host_name(text: str) -> bool:
-    """Whether `text` (lower-case, no last dot) is a host name: no `_`, at most 253 bytes."""
-    return _HOST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ from dns.rdtypes.IN.SRV import SRV
 
 from isoproxy.names.dehydrated import rehydrate
 from isoproxy.names.json_value import Json
-from isoproxy.names.name import is_host_name
-from isoproxy.names.onion import onion_host
+from isoproxy.net.host_name import is_host_name
+from isoproxy.net.onion_address import onion_host
 
 _T = TypeVar("_T")
 

@@ -31,7 +31,7 @@ import h11
 from isoproxy.errors import ConfigError, ErrorKind, NamingError
 from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.json_value import Json, parse_json
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 MAX_CONNECTIONS: Final = 8
 MAX_BODY: Final = 1_000_000

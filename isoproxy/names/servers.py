@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import ConfigError, IsoproxyError
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 _FORM: Final = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[1-9][0-9]{0,4}):(?P<kind>[st])"

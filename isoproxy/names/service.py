@@ -22,8 +22,8 @@ from isoproxy.isolation import IsolationKey, describe_client
 from isoproxy.names.answer import Resolution, Status, Want
 from isoproxy.names.networks import ByClientNetwork
 from isoproxy.names.resolver import Resolver
+from isoproxy.net.target import Target
 from isoproxy.observe.metrics import Metrics
-from isoproxy.target import Target
 
 _IP_FAMILIES: Final = (b"4", b"6")
 

@@ -39,8 +39,8 @@ from isoproxy.names.answer import (
 from isoproxy.names.backend import ABSENT_REASONS, Absent, Found
 from isoproxy.names.domain import Domain, Inquiry, Place
 from isoproxy.names.name import BitName
-from isoproxy.names.onion import onion_host
-from isoproxy.target import Target
+from isoproxy.net.onion_address import onion_host
+from isoproxy.net.target import Target
 
 MAX_ALIASES: Final = 8
 MAX_FETCHES: Final = 16

@@ -50,8 +50,9 @@ from isoproxy.errors import (
     LocalProtocolError,
     OperationError,
 )
+from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import logger
-from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control_session import Session, connect, not_connected
 from isoproxy.tor.control_wire import (
     Bootstrap,
@@ -62,7 +63,6 @@ from isoproxy.tor.control_wire import (
     parse_circuit,
     parse_event,
 )
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.observers import Observers
 
 _log = logger("control")

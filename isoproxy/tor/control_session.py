@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control_wire import MessageSplitter, Reply, parse_reply
-from isoproxy.tor.endpoint import Endpoint
 
 REPLY_S: Final = 30.0
 _MAX_REQUESTS: Final = 64

@@ -37,12 +37,12 @@ from isoproxy.isolation import (
     Purpose,
     upstream_credentials,
 )
-from isoproxy.reactor import Deadlines, Reactor
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Deadlines, Reactor
+from isoproxy.net.target import NEVER_SENT_TO_TOR, Target
 from isoproxy.socks5 import Address, Client, Command, Reply
-from isoproxy.target import NEVER_SENT_TO_TOR, Target
 from isoproxy.tor.circuits import CircuitBudget
 from isoproxy.tor.dial import Dial
-from isoproxy.tor.endpoint import Endpoint
 
 DIAL_TIMEOUT_S: Final = 120.0
 SEND_BUFFER: Final = 16384

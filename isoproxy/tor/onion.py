@@ -36,9 +36,9 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
-from isoproxy.tor.backoff import Backoff
+from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import Control, ControlState, Phase
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.observers import Observers
 
 _KEY_TYPE: Final = "ED25519-V3"

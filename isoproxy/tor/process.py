@@ -41,8 +41,8 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import ConfigError, OperationError
+from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
-from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.child import Child, Spawn, end, spawn_process
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.control_wire import Bootstrap

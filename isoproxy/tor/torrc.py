@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import ConfigError
-from isoproxy.tor.endpoint import MAX_UNIX_PATH, Endpoint
+from isoproxy.net.endpoint import MAX_UNIX_PATH, Endpoint
 
 SOCKS_FLAGS: Final = "IsolateSOCKSAuth KeepAliveIsolateSOCKSAuth ExtendedErrors"
 

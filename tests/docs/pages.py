@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-HOWTO: Final = Path(__file__).parents[2] / "docs" / "howto"
+from tests.kit.repository import ROOT
+
+HOWTO: Final = ROOT / "docs" / "howto"
 _FENCE: Final = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _LINK: Final = re.compile(r"\]\((?!https?:)([^)#]+)")
 

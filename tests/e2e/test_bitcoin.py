@@ -36,6 +36,7 @@ from tests.kit.capture import capture, may_capture
 from tests.kit.dial import dial
 from tests.kit.isoproxy_process import Isoproxy, descriptors, resident_kb, system
 from tests.kit.onion import publish
+from tests.kit.repository import ROOT
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
 
@@ -224,7 +225,7 @@ def test_a_program_that_knows_no_proxy_is_redirected_in_user_space(
     tmp_path: Path, tor_network: TorNetwork
 ) -> None:
     """examples/bitcoin/torsocks.sh; to an onion service, for torsocks refuses loopback."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     with (
         v2_node("127.0.0.1") as (_, port),
         publish(tor_network.relays[1], {18444: ("127.0.0.1", port)}) as onion,

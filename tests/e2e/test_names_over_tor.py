@@ -15,10 +15,10 @@ from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
 from isoproxy.names.electrum_pool import PoolSettings
 from isoproxy.names.network import REGTEST
 from isoproxy.names.servers import Server, parse_server
-from isoproxy.reactor import Handler, Reactor
-from isoproxy.target import Target
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Handler, Reactor
+from isoproxy.net.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
-from isoproxy.tor.endpoint import Endpoint
 from tests.kit.electrumx import ElectrumXServers
 from tests.kit.namecoin.chain import RegtestChain, recorded_answers
 from tests.kit.namecoin.daemon import NamecoinDaemon

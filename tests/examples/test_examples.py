@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.isoproxy.cli.test_publish import through
+from tests.kit.repository import ROOT
 from tests.kit.service import Outcome, environment, running
 from tests.kit.socks_port import SocksPort, refusing
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 LIBP2P = ROOT / ".cache" / "libp2p"
 PATIENCE_S = 90.0

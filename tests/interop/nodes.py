@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from tests.kit.ports import free_port
+from tests.kit.repository import ROOT
 
-CACHE = Path(__file__).parents[2] / ".cache" / "interop"
+CACHE = ROOT / ".cache" / "interop"
 BTCD_VERSION = "v0.26.0"
 BCOIN_VERSION = "1.0.2"
 MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"  # the hash of nobody's key: 20 zeros

@@ -26,8 +26,8 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
+from isoproxy.net.target import Target
 from isoproxy.socks5 import Server
-from isoproxy.target import Target
 
 
 @dataclass

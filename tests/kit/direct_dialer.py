@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Credentials, IsolationKey, Purpose, upstream_credentials
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 
 class DirectDialer:

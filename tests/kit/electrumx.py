@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.kit.ports import free_port
+from tests.kit.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements" / "electrumx.txt"
 ENVIRONMENT = ROOT / ".cache" / "electrumx"
 START_TIMEOUT_S = 60.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isoproxy.errors import RemoteProtocolError
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.socks5 import Request, Server
-from isoproxy.tor.endpoint import Endpoint
 
 Serve = Callable[[Request, asyncio.StreamReader, asyncio.StreamWriter, Server], Awaitable[None]]
 

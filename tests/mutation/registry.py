@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.kit.repository import ROOT
+
 THREAT_MODEL: Final = Path("docs/threat-model.md")
 EVIDENCE: Final = Path("docs/evidence/mutants.md")
 MUTANTS: Final = Path(__file__).with_name("mutants.toml")

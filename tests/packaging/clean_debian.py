@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests.kit.repository import ROOT
 from tests.packaging.leftovers import Files, changed, files
 from tests.packaging.machine import Machine, MachineError, base_system, run
 from tests.packaging.recipes import SOCKET, USERS
 
-ROOT: Final = Path(__file__).parents[2]
 PROBE: Final = Path(__file__).with_name("probe.py")
 GREETING: Final = (
     r"exec 3<>/dev/tcp/127.0.0.1/{port}; printf '\5\2\0\2' >&3; head -c2 <&3 | od -An -tx1"

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from isoproxy.config import load
+from tests.kit.repository import ROOT
 from tests.packaging.clean_debian import MOST_EXPOSED
 
-PACKAGING = Path(__file__).parents[2] / "packaging"
+PACKAGING = ROOT / "packaging"
 UNITS = sorted((PACKAGING / "systemd").iterdir())
 PROFILES = sorted((PACKAGING / "apparmor").iterdir())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from prop279.host import Limits, PluginHost, scrub
 from prop279.protocol import Environment
 from tests.kit.waiting import until

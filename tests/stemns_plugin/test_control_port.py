@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import OperationError
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from stemns_plugin import control_port
 from stemns_plugin.control_port import ControlConnection
 from stemns_plugin.wire import Reply, command

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from stemns_plugin.controller import OPTION, Controller, ControllerSettings, UnsafeTor
 from stemns_plugin.services import Services
 from tests.kit.waiting import until

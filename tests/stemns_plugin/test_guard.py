@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from isoproxy.sharing import StreamFields, mask_of
-from isoproxy.target import Target
-from isoproxy.tor.endpoint import Endpoint
 from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.grammar import StreamEvent, parse_event
 from stemns_plugin.guard import (

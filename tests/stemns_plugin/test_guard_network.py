@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from stemns_plugin.controller import Controller, ControllerSettings
 from stemns_plugin.guard import Guard, GuardSettings
 from stemns_plugin.services import Services

@@ -24,8 +24,8 @@ import dns.rcode
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.target import Target
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from stemns_plugin.controller import Controller, ControllerSettings
 from stemns_plugin.services import Services
 from tests.kit import onion

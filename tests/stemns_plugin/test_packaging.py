@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PROFILE = Path(__file__).parents[2] / "packaging" / "onion-grater" / "40_stemns.yml"
+from tests.kit.repository import ROOT
+
+PROFILE = ROOT / "packaging" / "onion-grater" / "40_stemns.yml"
 
 
 def allowed(line: str, profile: Path = PROFILE) -> bool:

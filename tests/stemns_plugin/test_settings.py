@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ConfigError
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from stemns_plugin import settings
 from stemns_plugin.settings import DEFAULT_COMMAND, Settings, read_settings
 

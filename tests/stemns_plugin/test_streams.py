@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind
+from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
-from isoproxy.target import Target
 from stemns_plugin.services import Services
 from stemns_plugin.streams import (
     MAX_LOOKUPS,
@@ -27,6 +26,7 @@ from stemns_plugin.streams import (
     Redirect,
     Streams,
 )
+from tests.kit.repository import ROOT
 
 ISO = (
     b" CLIENT_PROTOCOL=SOCKS5 NYM_EPOCH=%d SESSION_GROUP=-6"
@@ -528,7 +528,7 @@ def test_hints_beyond_the_limit_make_it_look_at_everything(
 
 
 def test_the_module_does_no_io() -> None:
-    source = Path(__file__).parents[2] / "stemns_plugin"
+    source = ROOT / "stemns_plugin"
     for module in ("streams.py", "grammar.py", "wire.py"):
         imports = re.findall(r"^(?:import|from) (\w+)", (source / module).read_text(), re.M)
         assert not {"asyncio", "socket", "ssl", "time", "threading", "logging"} & set(imports)

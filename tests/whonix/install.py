@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.kit.repository import ROOT
+
 LIST: Final = ROOT / "packaging" / "whonix" / "install"
 
 

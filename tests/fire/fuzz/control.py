@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
+from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
-from isoproxy.target import Target
 from isoproxy.tor.control_wire import MAX_LINE, MessageSplitter, parse_event, parse_reply, unquote
 from stemns_plugin import grammar
 from stemns_plugin.services import Services

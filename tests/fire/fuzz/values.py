@@ -15,9 +15,9 @@ from isoproxy.names.dehydrated import rehydrate
 from isoproxy.names.domain import Domain
 from isoproxy.names.json_value import parse_json
 from isoproxy.names.name import BitName, TopLevels
-from isoproxy.names.onion import onion_host
 from isoproxy.names.records import Position, read_records
-from isoproxy.target import Target
+from isoproxy.net.onion_address import onion_host
+from isoproxy.net.target import Target
 from tests.fire.fuzz.target import FuzzTarget
 from tests.isoproxy.names.dns_table import CHAIN
 from tests.isoproxy.names.inquiry import drive, encode

@@ -17,7 +17,7 @@ from isoproxy.bitcoin.translator import Ending, Translator
 from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from tests.isoproxy.bitcoin.ends import (
     V1End,
     V2End,

@@ -23,7 +23,7 @@ from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload

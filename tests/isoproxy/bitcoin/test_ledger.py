@@ -8,7 +8,7 @@ from isoproxy.bitcoin.bridge import Flow
 from isoproxy.bitcoin.ledger import Ledger, Outcome
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.translator import Ending, Relay
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 from tests.isoproxy.bitcoin.ends import key
 from tests.isoproxy.bitcoin.peers import established, short, v1
 

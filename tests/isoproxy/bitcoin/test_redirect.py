@@ -20,6 +20,7 @@ from isoproxy.bitcoin.redirect import (
     parse_sockaddr,
 )
 from isoproxy.errors import OperationError
+from tests.kit.repository import ROOT
 
 
 def test_rules_name_the_group_the_ports_and_the_gateway() -> None:
@@ -83,7 +84,7 @@ def test_a_program_that_ends_leaves_the_others_confined(tmp_path: Path) -> None:
     program = tmp_path / "isoproxy"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" -c {settings}\n')
     program.chmod(0o755)
-    script = Path(__file__).parents[3] / "examples" / "bitcoin" / "redirect.sh"
+    script = ROOT / "examples" / "bitcoin" / "redirect.sh"
     done = subprocess.run(
         ["timeout", "60", "unshare", "--net", "sh", "-c", _TOGETHER, "sh", script],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -226,6 +227,6 @@ def test_the_example_leaves_no_way_out_to_what_its_program_leaves_behind(tmp_pat
     isoproxy = tmp_path / "isoproxy"
     isoproxy.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" {gateway}\n')
     isoproxy.chmod(0o755)
-    script = Path(__file__).parents[3] / "examples" / "bitcoin" / "redirect.sh"
+    script = ROOT / "examples" / "bitcoin" / "redirect.sh"
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert in_a_network(_LEFT_BEHIND, str(script), path=path) == ["False False True", "0"]

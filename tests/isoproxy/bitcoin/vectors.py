@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-OURS = Path(__file__).parents[2] / "data" / "bip324"
+from tests.kit.repository import DATA
+
+OURS = DATA / "bip324"
 
 
 def rows(path: Path) -> list[dict[str, str]]:

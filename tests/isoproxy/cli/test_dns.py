@@ -13,7 +13,7 @@ from isoproxy.config import load
 from isoproxy.daemon.dns import dns_server
 from isoproxy.errors import ConfigError
 from isoproxy.names.dns_sign import ZoneKey
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.dns_kit import serving, world
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.config import load
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.rpc_server import RpcServer, core_methods
 from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running

@@ -21,7 +21,7 @@ from isoproxy.config import (
 )
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 
 def write(directory: Path, text: str, name: str = "isoproxy.toml") -> Path:

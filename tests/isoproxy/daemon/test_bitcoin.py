@@ -20,8 +20,8 @@ from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.isolation import P2P, IsolationKey, Isolator, upstream_credentials
 from isoproxy.names.answer import Want
-from isoproxy.reactor import Handler, Reactor
-from isoproxy.target import Target
+from isoproxy.net.reactor import Handler, Reactor
+from isoproxy.net.target import Target
 from isoproxy.tor.dialer import Dialer
 from tests.kit.socks_port import SocksPort
 

@@ -20,7 +20,7 @@ from isoproxy.daemon.bitcoin_settings import (
 )
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate, own_group
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 
 def configured(*settings: str) -> Config:

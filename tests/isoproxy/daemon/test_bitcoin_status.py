@@ -13,9 +13,9 @@ from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.bitcoin import Bitcoin
 from isoproxy.daemon.bitcoin_status import MESSAGE_TYPES, bitcoin_status, collect_bitcoin
 from isoproxy.isolation import P2P
+from isoproxy.net.target import Target
 from isoproxy.observe.log import SCRUBBED
 from isoproxy.observe.metrics import Metrics
-from isoproxy.target import Target
 from tests.isoproxy.bitcoin.ends import key
 from tests.isoproxy.bitcoin.peers import established, v1
 

@@ -12,7 +12,7 @@ import pytest
 from isoproxy.config import load
 from isoproxy.daemon import Daemon
 from isoproxy.errors import OperationError
-from isoproxy.resolver_guard import ResolverGuard
+from isoproxy.net.resolver_guard import ResolverGuard
 from tests.isoproxy.cli.test_service import connect
 from tests.kit.service import Service, running
 from tests.kit.tornet import TorNetwork

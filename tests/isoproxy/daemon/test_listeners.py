@@ -18,9 +18,9 @@ from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.isolation import Isolate, Isolator, own_group
-from isoproxy.reactor import Handler, Reactor
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.tor.dialer import Dialer
-from isoproxy.tor.endpoint import Endpoint
 
 
 def settings(*changes: str) -> dict[str, ListenerSettings]:

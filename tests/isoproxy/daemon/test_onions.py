@@ -20,10 +20,10 @@ from isoproxy.daemon.services import Services
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
+from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Formatter
-from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control
-from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.bitcoin.ends import V1End, V2End, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload

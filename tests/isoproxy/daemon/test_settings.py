@@ -9,7 +9,7 @@ from isoproxy.daemon.settings import dialer_settings, worker_settings
 from isoproxy.front.channel import MAX_MESSAGE, MAX_SOCKETS
 from isoproxy.front.orders import Begin, Settings, encode
 from isoproxy.isolation import Isolator
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 
 
 def told(*settings: str) -> Settings:

@@ -21,9 +21,9 @@ from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.report import report_of
 from isoproxy.isolation import Isolator
+from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.observe.log import SCRUBBED
 from isoproxy.observe.metrics import Metrics
-from isoproxy.reactor import Handler, Reactor
 from isoproxy.tor.dialer import Dialer
 from tests.kit.socks_port import SocksPort
 

@@ -10,7 +10,7 @@ import pytest
 from isoproxy.config import load
 from isoproxy.daemon import upstream
 from isoproxy.daemon.upstream import Upstream, probe_socks
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.kit.socks_port import SocksPort
 
 

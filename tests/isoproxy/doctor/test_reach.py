@@ -13,7 +13,7 @@ import pytest
 
 from isoproxy.doctor import reach
 from isoproxy.doctor.finding import Finding, Verdict
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.tor.scripted import ScriptedTor
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from isoproxy.front.channel import MAX_MESSAGE, MAX_QUEUED, Channel, pair
-from isoproxy.reactor import Handler, Reactor
+from isoproxy.net.reactor import Handler, Reactor
 from tests.kit.waiting import until
 
 

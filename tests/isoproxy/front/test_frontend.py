@@ -38,11 +38,11 @@ from isoproxy.isolation import (
 )
 from isoproxy.names.answer import Want
 from isoproxy.names.name import TopLevels
-from isoproxy.reactor import Handler, Reactor
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Handler, Reactor
+from isoproxy.net.target import Target
 from isoproxy.socks5 import Command, Request, Server, encode_reply
-from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
-from isoproxy.tor.endpoint import Endpoint
 from tests.kit.garbage import no_collector
 from tests.kit.socks_port import SocksPort, refusing, silent
 from tests.kit.users import NOBODY, effective_user

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Sensitive
-from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.front.test_frontend import CONNECT, OK, front_end, say
 from tests.kit.socks_port import SocksPort
 

@@ -29,12 +29,12 @@ from isoproxy.isolation import (
 )
 from isoproxy.names.answer import Want
 from isoproxy.names.name import TopLevels
-from isoproxy.reactor import Handler, Reactor
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Handler, Reactor
+from isoproxy.net.target import Target
 from isoproxy.socks5 import Request, Server
 from isoproxy.socks5.wire import encode_address
-from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
-from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import SocksPort, echo
 from tests.kit.waiting import until
 

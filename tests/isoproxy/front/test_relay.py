@@ -17,7 +17,7 @@ from isoproxy.front.direction import COPY_LIMIT, Direction
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.relay import Relay
 from isoproxy.front.tail import Tail
-from isoproxy.reactor import Deadlines, Handler, Reactor
+from isoproxy.net.reactor import Deadlines, Handler, Reactor
 
 
 class Nothing:

@@ -19,8 +19,8 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.names.name import Route, TopLevels
+from isoproxy.net.target import Target
 from isoproxy.socks5.wire import encode_address
-from isoproxy.target import Target
 
 ISOLATOR = Isolator()
 RULE = SessionRule(ListenerRule(own_group("a")))

@@ -36,9 +36,9 @@ from isoproxy.isolation import (
     upstream_credentials,
 )
 from isoproxy.names.answer import Want
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
 from isoproxy.socks5 import encode_reply
-from isoproxy.target import Target
-from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.front.test_frontend import CONNECT, OK, client_of, front_end, say
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as soon

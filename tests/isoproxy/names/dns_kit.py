@@ -22,7 +22,7 @@ from isoproxy.names.dns_responder import Responder
 from isoproxy.names.dns_server import DnsServer, DnsSettings
 from isoproxy.names.dns_sign import Signer, ZoneKey
 from isoproxy.names.resolver import Resolver
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.dns_table import CHAIN
 from tests.isoproxy.names.kit import CountingBackend
 

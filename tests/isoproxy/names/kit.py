@@ -16,7 +16,7 @@ from isoproxy.isolation import (
     shared_group,
 )
 from isoproxy.names.backend import Absent, Evidence, Found
-from isoproxy.names.onion import onion_address
+from isoproxy.net.onion_address import onion_address
 from tests.isoproxy.names.inquiry import encode
 
 ONION = onion_address(bytes(range(32)))

@@ -43,8 +43,9 @@ from tests.isoproxy.names.dns_table import (
 )
 from tests.isoproxy.names.rpc_server import Failure, RpcServer, core_methods
 from tests.kit.ports import free_port
+from tests.kit.repository import ROOT
 
-DOCUMENT: Final = Path(__file__).parents[3] / "docs" / "namecoin-values.md"
+DOCUMENT: Final = ROOT / "docs" / "namecoin-values.md"
 NAMES: Final = (*RECORDS, *TRANSLATING, *REDIRECTED, *REFERRED, *ABSENT, *FAILING)
 SOA: Final = frozenset({"bit. SOA"})
 EXPIRED: Final = Failure(-4, "name expired")

@@ -29,8 +29,9 @@ from tests.isoproxy.names.dns_table import (
     TYPES,
 )
 from tests.kit.ports import free_port
+from tests.kit.repository import ROOT
 
-RECIPES = Path(__file__).parents[3] / "packaging" / "dns"
+RECIPES = ROOT / "packaging" / "dns"
 pytestmark = pytest.mark.interop
 
 

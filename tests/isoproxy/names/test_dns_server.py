@@ -20,7 +20,7 @@ from isoproxy.errors import OperationError
 from isoproxy.names import dns_server
 from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.dns_server import DnsServer
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.dns_kit import World, lines, question, rcode, serving, world
 from tests.kit.waiting import until
 

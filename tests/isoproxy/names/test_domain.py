@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.names.domain import MAX_NAMES, Domain
-from isoproxy.names.onion import onion_address
+from isoproxy.net.onion_address import onion_address
 from tests.isoproxy.names.inquiry import at, drive, encode, texts
 
 ONION = onion_address(bytes(range(32)))

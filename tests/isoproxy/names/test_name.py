@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ConfigError, ErrorKind, IsoproxyError, NamingError, PolicyRefusal
-from isoproxy.names.name import BitName, Route, TopLevels, is_host_name, is_label
+from isoproxy.names.name import BitName, Route, TopLevels
+from isoproxy.net.host_name import is_host_name, is_label
 
 
 @pytest.mark.parametrize(

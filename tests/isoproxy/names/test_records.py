@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.names.json_value import Json
-from isoproxy.names.onion import onion_address
 from isoproxy.names.records import Position, Records, mail_exchangers, read_records
+from isoproxy.net.onion_address import onion_address
 
 ONION = onion_address(bytes(range(32)))
 ONION_2 = onion_address(bytes(32))

@@ -22,7 +22,7 @@ from isoproxy.names.rpc_client import (
     cookie_login,
     fixed_login,
 )
-from isoproxy.tor.endpoint import Endpoint
+from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.rpc_server import Failure, RpcServer, chunked, core_methods, http
 
 LOGIN = fixed_login("user", "pass")

@@ -15,8 +15,8 @@ from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.networks import ByClientNetwork
 from isoproxy.names.resolver import Resolver
 from isoproxy.names.service import NameService
+from isoproxy.net.target import Target
 from isoproxy.observe.metrics import Metrics
-from isoproxy.target import Target
 from tests.isoproxy.names.kit import ONION, CountingBackend, key_of
 
 VALUES: dict[str, Any] = {

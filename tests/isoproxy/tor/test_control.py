@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ConfigError, ErrorKind, LocalProtocolError, OperationError
+from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor import control_session
-from isoproxy.tor.backoff import Backoff
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.control_wire import Bootstrap
-from isoproxy.tor.endpoint import Endpoint
 from tests.isoproxy.tor.scripted import ScriptedTor
 from tests.kit.waiting import until
 

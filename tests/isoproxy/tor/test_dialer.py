@@ -22,11 +22,11 @@ from isoproxy.isolation import (
     Isolator,
     upstream_credentials,
 )
-from isoproxy.reactor import Handler, Reactor
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Handler, Reactor
+from isoproxy.net.target import Target
 from isoproxy.socks5 import Command, Request, Server, encode_reply
-from isoproxy.target import Target
 from isoproxy.tor.dialer import Dialer, DialerSettings
-from isoproxy.tor.endpoint import Endpoint
 from tests.kit.socks_port import Serve, SocksPort, echo, refusing, silent
 from tests.kit.waiting import until
 

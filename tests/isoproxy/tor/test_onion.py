@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ConfigError
-from isoproxy.tor.backoff import Backoff
+from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import Control, Phase
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.onion import (
     OnionPort,
     OnionService,

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import ConfigError, OperationError
-from isoproxy.tor.backoff import Backoff
+from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import Control, ControlState, Phase
 from isoproxy.tor.control_wire import Bootstrap
-from isoproxy.tor.endpoint import Endpoint
 from isoproxy.tor.process import CONTROL_S, ManagedTor, Stage, TorState
 from isoproxy.tor.torrc import SOCKS_FLAGS
 from tests.isoproxy.tor.scripted import open_stream

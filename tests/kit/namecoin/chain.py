@@ -25,8 +25,9 @@ from tests.kit.namecoin.mining import (
     header_bytes,
     serialise,
 )
+from tests.kit.repository import DATA
 
-RECORDED = Path(__file__).resolve().parents[2] / "data" / "namecoin-regtest"
+RECORDED = DATA / "namecoin-regtest"
 SPARE_OUTPUTS = 64
 
 

@@ -7,10 +7,11 @@ and the header with its merged-mining proof; for transactions the id and the byt
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-_DATA: Final = Path(__file__).resolve().parents[2] / "data" / "namecoin-mainnet"
+from tests.kit.repository import DATA
+
+_DATA: Final = DATA / "namecoin-mainnet"
 
 
 def _lines(name: str) -> list[list[str]]:

@@ -17,7 +17,7 @@ import base64
 import hashlib
 from typing import Final
 
-from isoproxy.names.name import MAX_DOTTED_LENGTH, is_label
+from isoproxy.net.host_name import MAX_DOTTED_LENGTH, is_label
 
 _LENGTH: Final = 56
 _DECODED_LENGTH: Final = 35

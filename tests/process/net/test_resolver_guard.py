@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from isoproxy.errors import PolicyRefusal
-from isoproxy.resolver_guard import ResolverGuard
+from isoproxy.net.resolver_guard import ResolverGuard
 
 
 @pytest.mark.parametrize("host", ["localhost", "marked.example", b"marked.example", "1.2.3", ""])
@@ -52,7 +52,7 @@ def test_addresses_of_sockets(event: str) -> None:
 PROGRAM = """
 import asyncio, socket, urllib.request
 from isoproxy.errors import PolicyRefusal
-from isoproxy.resolver_guard import ResolverGuard
+from isoproxy.net.resolver_guard import ResolverGuard
 guard = ResolverGuard(); guard.install()
 attempts = [
     lambda: socket.getaddrinfo("localhost", 80),

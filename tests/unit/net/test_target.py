@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
-from isoproxy.target import Target
+from isoproxy.net.target import Target
 
 SAFE = re.compile(r"[a-z0-9._:-]{1,249}", re.ASCII)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.tor.backoff import Backoff
+from isoproxy.net.backoff import Backoff
 
 
 def test_the_ceiling_doubles_up_to_the_maximum() -> None:

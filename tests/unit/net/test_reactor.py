@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from isoproxy.reactor import (
+from isoproxy.net.reactor import (
     PEER_SHUT,
     READABLE,
     WRITABLE,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.names.onion import onion_address, onion_host
+from isoproxy.net.onion_address import onion_address, onion_host
 
 # The Tor Project's own sites, whose addresses are public.
 KNOWN = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"

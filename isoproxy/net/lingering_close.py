@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from isoproxy.reactor import Deadlines, Reactor
+from isoproxy.net.reactor import Deadlines, Reactor
 
 LINGER_S: Final = 10.0
 """Seconds a client is given to read what it was told."""

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from isoproxy.bitcoin.accepting import Connections
+from isoproxy.net.accept_loop import Connections
 
 
 async def test_it_accepts_up_to_a_bound_and_ends_all() -> None:

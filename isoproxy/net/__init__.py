@@ -1,0 +1,1 @@
+"""The ground for sockets: readiness, deadlines, addresses, and what every listener needs."""
