@@ -30,8 +30,8 @@ from isoproxy.errors import ConfigError, DialError, ErrorKind, RemoteProtocolErr
 from isoproxy.multiaddr import parse_destination
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
-from isoproxy.socks5.client import Client
-from isoproxy.socks5.wire import Command
+from isoproxy.socks.client import Client
+from isoproxy.socks.wire import Command
 
 DEFAULT_PROXY: Final = "127.0.0.1:9250"
 TIMEOUT_S: Final = 120.0

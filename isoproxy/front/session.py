@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal, RemoteProtocolError
-from isoproxy.front.http_connect import HttpConnect
+from isoproxy.socks.http_connect import HttpConnect
 from isoproxy.isolation import (
     ClientProtocol,
     IsolationKey,

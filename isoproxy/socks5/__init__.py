@@ -22,9 +22,9 @@ Invariants
     protocol it speaks, before the connection closes.
 """
 
-from isoproxy.socks5.client import Client, Reply
-from isoproxy.socks5.server import Server
-from isoproxy.socks5.wire import Address, AddressType, Command, Request, Version, encode_reply
+from isoproxy.socks.client import Client, Reply
+from isoproxy.socks.server import Server
+from isoproxy.socks.wire import Address, AddressType, Command, Request, Version, encode_reply
 
 __all__ = [
     "Address",

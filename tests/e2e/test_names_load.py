@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from isoproxy.socks5.wire import encode_address
+from isoproxy.socks.wire import encode_address
 from tests.e2e.name_world import NameWorld, name_world
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.isoproxy_process import Isoproxy, system

@@ -181,7 +181,7 @@ def resolve(proxy: Isoproxy, user: str, name: int) -> float:
     """Have `user` resolve a name; the seconds that it took."""
     import socket
 
-    from isoproxy.socks5.wire import encode_address
+    from isoproxy.socks.wire import encode_address
 
     request = b"\x05\xf0\x00" + encode_address(b"link-%d.bit" % name, 0)
     with socket.create_connection(proxy.address, timeout=90) as client:

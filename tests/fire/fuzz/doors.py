@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.front.http_connect import MAX_HEAD, HttpConnect
+from isoproxy.socks.http_connect import MAX_HEAD, HttpConnect
 from isoproxy.front.session import Answer, Session, SessionRule, Wish
 from isoproxy.isolation import Isolator, ListenerRule, own_group
 from isoproxy.names.name import TopLevels
 from isoproxy.observe.http_get import Ended, Hosts, HttpGet, Response
 from isoproxy.socks5 import Client, Command, Server
-from isoproxy.socks5.server import MAX_LEFTOVER
+from isoproxy.socks.server import MAX_LEFTOVER
 from tests.fire.fuzz.target import FuzzTarget, pieces
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)

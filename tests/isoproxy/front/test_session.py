@@ -20,7 +20,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.names.name import Route, TopLevels
 from isoproxy.net.target import Target
-from isoproxy.socks5.wire import encode_address
+from isoproxy.socks.wire import encode_address
 
 ISOLATOR = Isolator()
 RULE = SessionRule(ListenerRule(own_group("a")))

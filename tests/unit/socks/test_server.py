@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
 from isoproxy.isolation import accepts_username
 from isoproxy.socks5 import Command, Request, Server, Version
-from isoproxy.socks5.server import MAX_LEFTOVER
-from isoproxy.socks5.wire import encode_address
+from isoproxy.socks.server import MAX_LEFTOVER
+from isoproxy.socks.wire import encode_address
 
 ELECTRUM_PROBE = bytes.fromhex("05010005f0000307") + b"0.0.0.0\x00\x00"
 ELECTRUM_EXPECTS = bytes.fromhex("050005000001000000000000")

@@ -13,7 +13,7 @@ from isoproxy.errors import (
     RemoteProtocolError,
     kind_of_socks_reply,
 )
-from isoproxy.socks5.wire import (
+from isoproxy.socks.wire import (
     AUTH_VERSION,
     USERNAME_PASSWORD,
     VERSION5,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.front.http_connect import HttpConnect
+from isoproxy.socks.http_connect import HttpConnect
 
 PLAIN = b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
 

@@ -14,7 +14,7 @@ from isoproxy.errors import (
     RemoteProtocolError,
     socks_reply_code,
 )
-from isoproxy.socks5.wire import (
+from isoproxy.socks.wire import (
     AUTH_VERSION,
     MAX_SOCKS4_FIELD,
     NO_ACCEPTABLE_METHODS,
