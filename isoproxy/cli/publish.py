@@ -18,9 +18,9 @@ from isoproxy.daemon.onions import PublishedService, ServicePlan
 from isoproxy.doctor.environment import environment_of
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control, ControlState, Phase
+from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.onion import OnionStage, OnionState
-from isoproxy.tor.torrc import socket_in
+from isoproxy.tor.managed.torrc import socket_in
 
 
 def register(commands: Commands) -> None:

@@ -13,7 +13,7 @@ from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate
-from isoproxy.tor.torrc import checked
+from isoproxy.tor.managed.torrc import checked
 
 _WHONIX_PORTS = range(9040, 9230)
 _V1_VERSION = b"version".ljust(12, b"\0")

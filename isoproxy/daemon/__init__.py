@@ -69,7 +69,7 @@ from isoproxy.observe.log import configure, logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
 from isoproxy.tor.dialer import Dialer
-from isoproxy.tor.progress import BootstrapProgress
+from isoproxy.tor.managed.progress import BootstrapProgress
 
 HEALTH_S: Final = 10.0
 _LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",

@@ -15,7 +15,7 @@ from isoproxy.isolation import (
     Purpose,
     upstream_credentials,
 )
-from isoproxy.tor.control import Control, Phase
+from isoproxy.tor.control.connection import Control, Phase
 
 Carrier = tuple[IsolationKey, Purpose] | Credentials
 """What a stream's circuit is chosen by; of a worker's stream, what it said to Tor."""

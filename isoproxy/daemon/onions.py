@@ -21,7 +21,7 @@ from isoproxy.config import OnionServiceConfig
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.multiaddr import onion_multiaddr
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control
+from isoproxy.tor.control.connection import Control
 from isoproxy.tor.onion import OnionPort, OnionService, OnionState
 
 _BACKLOG: Final = 128

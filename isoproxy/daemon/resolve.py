@@ -31,7 +31,7 @@ from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.tor.dialer import Dialer
-from isoproxy.tor.progress import BootstrapProgress
+from isoproxy.tor.managed.progress import BootstrapProgress
 
 TOR_S: Final = 180.0
 _RULE: Final = ListenerRule(own_group("isoproxy resolve"), Isolate.SOCKS_AUTH)

@@ -15,7 +15,7 @@ from isoproxy.daemon.say import say
 from isoproxy.isolation import Isolator
 from isoproxy.names.resolver import Resolver
 from isoproxy.observe.log import goes_to_the_journal, logger
-from isoproxy.tor.control import Control
+from isoproxy.tor.control.connection import Control
 from isoproxy.tor.onion import OnionStage, OnionState
 
 _log = logger("daemon")

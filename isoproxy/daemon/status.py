@@ -23,7 +23,7 @@ from isoproxy.front.report import Report, merged, report_of
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import reveal
 from isoproxy.observe.metrics import Metrics
-from isoproxy.tor.control import Phase
+from isoproxy.tor.control.connection import Phase
 
 if TYPE_CHECKING:
     from isoproxy.daemon import Daemon

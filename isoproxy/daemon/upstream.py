@@ -14,9 +14,9 @@ from typing import Final
 
 from isoproxy.config import TorConfig
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control, Phase
-from isoproxy.tor.control_wire import Bootstrap
-from isoproxy.tor.process import ManagedTor, Stage
+from isoproxy.tor.control.connection import Control, Phase
+from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.managed.process import ManagedTor, Stage
 
 PROBE_S: Final = 5.0
 _GREETING: Final = b"\x05\x01\x02"

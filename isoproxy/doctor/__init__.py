@@ -26,8 +26,8 @@ from isoproxy.doctor.names import examine_names
 from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
-from isoproxy.tor.control import Control
-from isoproxy.tor.torrc import socket_in
+from isoproxy.tor.control.connection import Control
+from isoproxy.tor.managed.torrc import socket_in
 
 __all__ = ["DEFAULT_TARGET", "Finding", "Verdict", "examine"]
 

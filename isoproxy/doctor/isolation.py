@@ -20,7 +20,7 @@ from isoproxy.config import Address
 from isoproxy.doctor import torside
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.net.target import Target
-from isoproxy.tor.control import Control
+from isoproxy.tor.control.connection import Control
 
 CHECK = "streams through isoproxy"
 TIMEOUT_S = 60.0

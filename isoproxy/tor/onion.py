@@ -38,7 +38,7 @@ from typing import Final
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control, ControlState, Phase
+from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.observers import Observers
 
 _KEY_TYPE: Final = "ED25519-V3"

@@ -7,7 +7,7 @@ from typing import Final
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
 from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
-from isoproxy.tor.control_wire import MAX_LINE, MessageSplitter, parse_event, parse_reply, unquote
+from isoproxy.tor.control.wire import MAX_LINE, MessageSplitter, parse_event, parse_reply, unquote
 from stemns_plugin import grammar
 from stemns_plugin.services import Services
 from stemns_plugin.streams import Close, LookUp, Redirect, Streams

@@ -10,8 +10,8 @@ from isoproxy.daemon.circuits import PATIENCE_S, circuits_of
 from isoproxy.errors import OperationError
 from isoproxy.isolation import APP, P2P, CredentialForm, IsolationKey, upstream_credentials
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control, ControlState, Phase
-from isoproxy.tor.control_wire import Circuit
+from isoproxy.tor.control.connection import Control, ControlState, Phase
+from isoproxy.tor.control.wire import Circuit
 from tests.isoproxy.bitcoin.ends import key
 
 PLAIN, PROP351 = CredentialForm.PLAIN, CredentialForm.PROP351

@@ -23,14 +23,14 @@ from isoproxy.names.resolver import Resolver
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Formatter
-from isoproxy.tor.control import Control
+from isoproxy.tor.control.connection import Control
 from tests.isoproxy.bitcoin.ends import V1End, V2End, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.isoproxy.cli.test_publish import publishing
 from tests.isoproxy.names.kit import CountingBackend
-from tests.isoproxy.tor.scripted import ScriptedTor
-from tests.isoproxy.tor.test_onion import ADDED, SERVICE
+from tests.unit.tor.scripted import ScriptedTor
+from tests.network.tor.test_onion import ADDED, SERVICE
 from tests.kit.dial import Refused, dial
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until

@@ -14,7 +14,7 @@ import pytest
 from isoproxy.doctor import reach
 from isoproxy.doctor.finding import Finding, Verdict
 from isoproxy.net.endpoint import Endpoint
-from tests.isoproxy.tor.scripted import ScriptedTor
+from tests.unit.tor.scripted import ScriptedTor
 
 
 def endpoint(path: Path) -> Endpoint:

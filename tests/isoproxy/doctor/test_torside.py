@@ -11,8 +11,8 @@ import pytest
 from isoproxy.doctor import reach, torside
 from isoproxy.doctor.finding import Verdict
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control
-from tests.isoproxy.tor.scripted import ScriptedTor
+from isoproxy.tor.control.connection import Control
+from tests.unit.tor.scripted import ScriptedTor
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 

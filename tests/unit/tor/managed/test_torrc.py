@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ConfigError
-from isoproxy.tor.torrc import TorOutput, parse_version, socket_in, torrc
+from isoproxy.tor.managed.torrc import TorOutput, parse_version, socket_in, torrc
 
 DIRECTORY = Path("/var/lib/isoproxy/tor")
 VERSION = (0, 4, 9, 11)

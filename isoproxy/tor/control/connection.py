@@ -53,8 +53,8 @@ from isoproxy.errors import (
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import logger
-from isoproxy.tor.control_session import Session, connect, not_connected
-from isoproxy.tor.control_wire import (
+from isoproxy.tor.control.session import Session, connect, not_connected
+from isoproxy.tor.control.wire import (
     Bootstrap,
     Circuit,
     Reply,

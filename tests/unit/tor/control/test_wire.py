@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.tor.control_wire import (
+from isoproxy.tor.control.wire import (
     MAX_LINE,
     MAX_MESSAGE,
     Bootstrap,

@@ -22,7 +22,7 @@ from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control_wire import MessageSplitter, Reply, parse_reply
+from isoproxy.tor.control.wire import MessageSplitter, Reply, parse_reply
 
 REPLY_S: Final = 30.0
 _MAX_REQUESTS: Final = 64

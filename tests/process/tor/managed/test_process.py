@@ -16,11 +16,11 @@ import pytest
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control, ControlState, Phase
-from isoproxy.tor.control_wire import Bootstrap
-from isoproxy.tor.process import CONTROL_S, ManagedTor, Stage, TorState
-from isoproxy.tor.torrc import SOCKS_FLAGS
-from tests.isoproxy.tor.scripted import open_stream
+from isoproxy.tor.control.connection import Control, ControlState, Phase
+from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.managed.process import CONTROL_S, ManagedTor, Stage, TorState
+from isoproxy.tor.managed.torrc import SOCKS_FLAGS
+from tests.unit.tor.scripted import open_stream
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
@@ -413,7 +413,7 @@ async def test_what_the_real_tor_refuses_is_a_configuration_error(short_path: Pa
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from isoproxy.tor.process import ManagedTor
+from isoproxy.tor.managed.process import ManagedTor
 
 async def main():
     tor = ManagedTor(Path(sys.argv[1]), extra_torrc=["DisableNetwork 1"])

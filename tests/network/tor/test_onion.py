@@ -17,7 +17,7 @@ import pytest
 from isoproxy.errors import ConfigError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control import Control, Phase
+from isoproxy.tor.control.connection import Control, Phase
 from isoproxy.tor.onion import (
     OnionPort,
     OnionService,
@@ -27,8 +27,8 @@ from isoproxy.tor.onion import (
     read_key,
     write_key,
 )
-from isoproxy.tor.process import ManagedTor
-from tests.isoproxy.tor.scripted import ScriptedTor, open_stream
+from isoproxy.tor.managed.process import ManagedTor
+from tests.unit.tor.scripted import ScriptedTor, open_stream
 from tests.kit.onion import ClientKey
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from isoproxy.tor.control_wire import Bootstrap
-from isoproxy.tor.progress import BootstrapProgress, render
+from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.managed.progress import BootstrapProgress, render
 
 
 class Terminal(io.StringIO):
