@@ -33,10 +33,10 @@ import dns.message
 from benchmarks.running import cpu_seconds
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.names.backend import Absent, Evidence, Found
-from isoproxy.names.dns_answer import Apex
-from isoproxy.names.dns_responder import Responder
-from isoproxy.names.dns_server import DnsServer, DnsSettings
-from isoproxy.names.dns_sign import Signer, ZoneKey
+from isoproxy.dns.answer import Apex
+from isoproxy.dns.responder import Responder
+from isoproxy.dns.server import DnsServer, DnsSettings
+from isoproxy.dns.sign import Signer, ZoneKey
 from isoproxy.names.resolver import Resolver
 from isoproxy.net.endpoint import Endpoint
 from tests.isoproxy.names.rpc_server import RpcServer, core_methods

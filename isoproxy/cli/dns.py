@@ -23,9 +23,9 @@ from isoproxy.config import Address, Config, LoginAt
 from isoproxy.daemon.names import rpc_client
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolator
-from isoproxy.names.dns_query import ISOLATION_OPTION, MAX_ISOLATION_ID
-from isoproxy.names.dns_sign import ZoneKey
-from isoproxy.names.dump import dump
+from isoproxy.dns.query import ISOLATION_OPTION, MAX_ISOLATION_ID
+from isoproxy.dns.sign import ZoneKey
+from isoproxy.dns.dump import dump
 from isoproxy.names.json_value import Json
 from isoproxy.names.resolver import Resolver
 from isoproxy.names.rpc import NamecoinCoreBackend

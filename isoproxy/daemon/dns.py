@@ -11,10 +11,10 @@ from isoproxy.config import Config
 from isoproxy.daemon.settings import endpoint_of
 from isoproxy.isolation import Isolator
 from isoproxy.names.answer import Policy
-from isoproxy.names.dns_answer import Apex
-from isoproxy.names.dns_responder import Responder
-from isoproxy.names.dns_server import DnsServer, DnsSettings
-from isoproxy.names.dns_sign import Signer, ZoneKey
+from isoproxy.dns.answer import Apex
+from isoproxy.dns.responder import Responder
+from isoproxy.dns.server import DnsServer, DnsSettings
+from isoproxy.dns.sign import Signer, ZoneKey
 from isoproxy.names.resolver import Resolver
 
 _NO_ADDRESS: Final = "127.0.0.1"

@@ -17,8 +17,8 @@ import dns.query
 import dns.rcode
 import pytest
 
-from isoproxy.names.dns_query import ISOLATION_OPTION
-from isoproxy.names.dns_sign import ZoneKey
+from isoproxy.dns.query import ISOLATION_OPTION
+from isoproxy.dns.sign import ZoneKey
 from isoproxy.names.nametx import script_hash
 from tests.e2e.name_world import NameWorld, name_world
 from tests.kit.isoproxy_process import Isoproxy, system

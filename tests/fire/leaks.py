@@ -32,7 +32,7 @@ from typing import Any, Final
 import dns.message
 import dns.query
 
-from isoproxy.names.dns_sign import ZoneKey
+from isoproxy.dns.sign import ZoneKey
 from tests.e2e.bitcoin_ends import V1Client, V1Node, v2_node, version
 from tests.e2e.name_world import NameWorld, name_world
 from tests.e2e.programs import curl, program

@@ -8,9 +8,9 @@ from typing import Final
 
 import dns.message
 
-from isoproxy.names.dns_query import MAX_MESSAGE, Query, Rejected, parse_query
+from isoproxy.dns.query import MAX_MESSAGE, Query, Rejected, parse_query
 from tests.fire.fuzz.target import FuzzTarget
-from tests.isoproxy.names.dns_kit import CLIENT, World, question, world
+from tests.unit.dns.kit import CLIENT, World, question, world
 
 
 def _query(data: bytes) -> None:

@@ -19,7 +19,7 @@ from isoproxy.names.records import Position, read_records
 from isoproxy.net.onion_address import onion_host
 from isoproxy.net.target import Target
 from tests.fire.fuzz.target import FuzzTarget
-from tests.isoproxy.names.dns_table import CHAIN
+from tests.unit.dns.table import CHAIN
 from tests.isoproxy.names.inquiry import drive, encode
 
 _VALUES: Final = [encode(value) for value in CHAIN.values() if isinstance(value, dict)]

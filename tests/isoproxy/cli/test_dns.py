@@ -12,9 +12,9 @@ from isoproxy.cli import main
 from isoproxy.config import load
 from isoproxy.daemon.dns import dns_server
 from isoproxy.errors import ConfigError
-from isoproxy.names.dns_sign import ZoneKey
+from isoproxy.dns.sign import ZoneKey
 from isoproxy.net.endpoint import Endpoint
-from tests.isoproxy.names.dns_kit import serving, world
+from tests.unit.dns.kit import serving, world
 
 
 def test_keygen_makes_a_key_once_and_prints_its_anchor(

@@ -11,7 +11,7 @@ import pytest
 from isoproxy.cli import main
 from tests.isoproxy.cli.test_names import VALUES, names_from
 from tests.isoproxy.cli.test_service import system_tor
-from tests.isoproxy.names.dns_kit import serving, world
+from tests.unit.dns.kit import serving, world
 from tests.isoproxy.names.kit import ONION
 from tests.isoproxy.names.rpc_server import RpcServer, core_methods
 from tests.kit.service import command, running

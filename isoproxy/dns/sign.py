@@ -41,8 +41,8 @@ from dns.rdtypes.dnskeybase import Flag
 from dns.rdtypes.util import Bitmap
 
 from isoproxy.errors import ConfigError, OperationError
-from isoproxy.names.dns_answer import NEGATIVE_TTL, ORIGIN, Denial
-from isoproxy.names.dns_query import NXNAME
+from isoproxy.dns.answer import NEGATIVE_TTL, ORIGIN, Denial
+from isoproxy.dns.query import NXNAME
 
 _HOUR_S: Final = 3600
 _LIFETIME_S: Final = 24 * _HOUR_S

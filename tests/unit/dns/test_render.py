@@ -6,9 +6,9 @@ import dns.flags
 import dns.message
 import pytest
 
-from isoproxy.names.dns_query import ISOLATION_OPTION
-from tests.isoproxy.names.dns_kit import CLIENT, lines, parsed, question, rcode, world
-from tests.isoproxy.names.dns_table import DIGEST
+from isoproxy.dns.query import ISOLATION_OPTION
+from tests.unit.dns.kit import CLIENT, lines, parsed, question, rcode, world
+from tests.unit.dns.table import DIGEST
 
 
 async def test_the_letters_case_comes_back_in_question_and_owner() -> None:

@@ -20,8 +20,8 @@ import dns.name
 import dns.rrset
 from dns.rdatatype import RdataType
 
-from isoproxy.names.dns_answer import Answer, Entry
-from isoproxy.names.dns_query import (
+from isoproxy.dns.answer import Answer, Entry
+from isoproxy.dns.query import (
     HEADER_LENGTH,
     MAX_MESSAGE,
     NOERROR,
@@ -30,7 +30,7 @@ from isoproxy.names.dns_query import (
     bare_response,
     response,
 )
-from isoproxy.names.dns_sign import Signer, nsec
+from isoproxy.dns.sign import Signer, nsec
 
 _Sections = tuple[list[dns.rrset.RRset], list[dns.rrset.RRset], list[dns.rrset.RRset]]
 

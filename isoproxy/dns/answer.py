@@ -47,7 +47,7 @@ from dns.rdtypes.nsbase import NSBase
 from dns.rdtypes.svcbbase import ParamKey, SVCBBase
 
 from isoproxy.names.answer import Policy, is_public
-from isoproxy.names.dns_query import NOERROR, NXDOMAIN, YXDOMAIN
+from isoproxy.dns.query import NOERROR, NXDOMAIN, YXDOMAIN
 from isoproxy.names.domain import Domain, Inquiry, Place
 from isoproxy.names.name import BitName, is_registrable
 from isoproxy.net.host_name import is_label

@@ -36,8 +36,8 @@ from typing import Any, Final
 
 from isoproxy.errors import OperationError
 from isoproxy.isolation import IsolationKey, client_of_address, client_of_uid
-from isoproxy.names.dns_limit import RateLimit
-from isoproxy.names.dns_query import (
+from isoproxy.dns.rate_limit import RateLimit
+from isoproxy.dns.query import (
     MAX_MESSAGE,
     REFUSED,
     SERVFAIL,
@@ -46,7 +46,7 @@ from isoproxy.names.dns_query import (
     bare_response,
     parse_query,
 )
-from isoproxy.names.dns_responder import Responder
+from isoproxy.dns.responder import Responder
 from isoproxy.net.endpoint import Endpoint
 
 MAX_PENDING: Final = 1024

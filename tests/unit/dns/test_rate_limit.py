@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from isoproxy.names.dns_limit import MAX_CLIENTS, RateLimit
+from isoproxy.dns.rate_limit import MAX_CLIENTS, RateLimit
 
 
 def test_a_seconds_worth_at_once_and_then_the_rate() -> None:

@@ -15,9 +15,9 @@ import dns.flags
 import dns.message
 import pytest
 
-from isoproxy.names.dns_server import DnsServer
-from tests.isoproxy.names.dns_kit import KEY, lines, question, rcode, serving, world
-from tests.isoproxy.names.dns_table import (
+from isoproxy.dns.server import DnsServer
+from tests.unit.dns.kit import KEY, lines, question, rcode, serving, world
+from tests.unit.dns.table import (
     ABSENT,
     FAILING,
     ON_THE_WAY,

@@ -15,12 +15,12 @@ import pytest
 from isoproxy.cli import main
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.isolation import Isolator
-from isoproxy.names import dump as module
+from isoproxy.dns import dump as module
 from isoproxy.names.backend import TemporaryFailure
-from isoproxy.names.dump import domains, dump
+from isoproxy.dns.dump import domains, dump
 from isoproxy.names.json_value import Json
 from isoproxy.names.resolver import Resolver
-from tests.isoproxy.names.dns_table import CHAIN, ONION, RECORDS
+from tests.unit.dns.table import CHAIN, ONION, RECORDS
 from tests.isoproxy.names.kit import CountingBackend
 from tests.isoproxy.names.rpc_server import Method, RpcServer, core_methods
 

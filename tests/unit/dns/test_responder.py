@@ -9,7 +9,7 @@ import dns.message
 
 from isoproxy.isolation import client_of_address
 from isoproxy.names.answer import Policy
-from tests.isoproxy.names.dns_kit import CLIENT, lines, parsed, question, rcode, world
+from tests.unit.dns.kit import CLIENT, lines, parsed, question, rcode, world
 
 OTHER = client_of_address("127.0.0.2")
 

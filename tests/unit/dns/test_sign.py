@@ -23,10 +23,10 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.NSEC import NSEC
 
 from isoproxy.errors import ConfigError, OperationError
-from isoproxy.names.dns_answer import ORIGIN, Denial
-from isoproxy.names.dns_sign import ZoneKey, nsec
-from tests.isoproxy.names.dns_kit import KEY, NOW, lines, rcode, world
-from tests.isoproxy.names.dns_table import (
+from isoproxy.dns.answer import ORIGIN, Denial
+from isoproxy.dns.sign import ZoneKey, nsec
+from tests.unit.dns.kit import KEY, NOW, lines, rcode, world
+from tests.unit.dns.table import (
     ABSENT,
     RECORDS,
     REDIRECTED,

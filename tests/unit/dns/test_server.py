@@ -17,11 +17,11 @@ import dns.opcode
 import pytest
 
 from isoproxy.errors import OperationError
-from isoproxy.names import dns_server
+from isoproxy.dns import server as dns_server
 from isoproxy.names.backend import TemporaryFailure
-from isoproxy.names.dns_server import DnsServer
+from isoproxy.dns.server import DnsServer
 from isoproxy.net.endpoint import Endpoint
-from tests.isoproxy.names.dns_kit import World, lines, question, rcode, serving, world
+from tests.unit.dns.kit import World, lines, question, rcode, serving, world
 from tests.kit.waiting import until
 
 PLAIN = ["plain.bit. A 192.0.2.1", "plain.bit. A 192.0.2.2"]

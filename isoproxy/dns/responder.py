@@ -36,8 +36,8 @@ from isoproxy.isolation import (
 )
 from isoproxy.names.answer import Policy
 from isoproxy.names.cache import KeyedCache
-from isoproxy.names.dns_answer import ORIGIN, Answer, Apex, answer_steps, bit_name
-from isoproxy.names.dns_query import (
+from isoproxy.dns.answer import ORIGIN, Answer, Apex, answer_steps, bit_name
+from isoproxy.dns.query import (
     BADVERS,
     CLASS_IN,
     FORMERR,
@@ -48,8 +48,8 @@ from isoproxy.names.dns_query import (
     Query,
     bare_response,
 )
-from isoproxy.names.dns_render import render
-from isoproxy.names.dns_sign import Signer
+from isoproxy.dns.render import render
+from isoproxy.dns.sign import Signer
 from isoproxy.names.resolver import Resolver
 from isoproxy.names.walk import MAX_ALIASES, Walk
 from isoproxy.observe.log import logger

@@ -30,8 +30,8 @@ from isoproxy.errors import ErrorKind
 from isoproxy.names.answer import is_public
 from isoproxy.names.backend import TemporaryFailure
 from isoproxy.names.name import is_registrable
-from tests.isoproxy.names.dns_kit import is_authoritative, lines, question, rcode, serving, world
-from tests.isoproxy.names.dns_table import (
+from tests.unit.dns.kit import is_authoritative, lines, question, rcode, serving, world
+from tests.unit.dns.table import (
     ABSENT,
     CHAIN,
     FAILING,

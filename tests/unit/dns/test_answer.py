@@ -9,7 +9,7 @@ import dns.rdata
 import pytest
 
 from isoproxy.names.answer import Policy
-from tests.isoproxy.names.dns_kit import (
+from tests.unit.dns.kit import (
     CLIENT,
     World,
     is_authoritative,
@@ -19,7 +19,7 @@ from tests.isoproxy.names.dns_kit import (
     rcode,
     world,
 )
-from tests.isoproxy.names.dns_table import (
+from tests.unit.dns.table import (
     ABSENT,
     CHAIN,
     FAILING,

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.names.dns_query import (
+from isoproxy.dns.query import (
     ISOLATION_OPTION,
     Query,
     Rejected,
     bare_response,
     parse_query,
 )
-from tests.isoproxy.names.dns_kit import parsed, question
+from tests.unit.dns.kit import parsed, question
 
 LABELS = st.lists(st.binary(min_size=1, max_size=63), max_size=6).filter(
     lambda labels: sum(map(len, labels)) + len(labels) + 1 <= 255

@@ -16,14 +16,14 @@ import dns.rrset
 
 from isoproxy.isolation import Isolator, client_of_address
 from isoproxy.names.answer import Policy
-from isoproxy.names.dns_answer import Apex
-from isoproxy.names.dns_query import ISOLATION_OPTION, MAX_MESSAGE, Query, parse_query
-from isoproxy.names.dns_responder import Responder
-from isoproxy.names.dns_server import DnsServer, DnsSettings
-from isoproxy.names.dns_sign import Signer, ZoneKey
+from isoproxy.dns.answer import Apex
+from isoproxy.dns.query import ISOLATION_OPTION, MAX_MESSAGE, Query, parse_query
+from isoproxy.dns.responder import Responder
+from isoproxy.dns.server import DnsServer, DnsSettings
+from isoproxy.dns.sign import Signer, ZoneKey
 from isoproxy.names.resolver import Resolver
 from isoproxy.net.endpoint import Endpoint
-from tests.isoproxy.names.dns_table import CHAIN
+from tests.unit.dns.table import CHAIN
 from tests.isoproxy.names.kit import CountingBackend
 
 CLIENT = client_of_address("127.0.0.1")
