@@ -19,9 +19,9 @@ import sys
 import time
 import tracemalloc
 
-from isoproxy.names.auxpow import Header, series
-from isoproxy.names.chain import HeaderChain
-from isoproxy.names.network import MAINNET, REGTEST, Anchor, Network
+from isoproxy.namecoin.chain.auxpow import Header, series
+from isoproxy.namecoin.chain.header_chain import HeaderChain
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Anchor, Network
 from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
 

@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.names.backend import Found
-from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
-from isoproxy.names.electrum_pool import PoolSettings
-from isoproxy.names.network import REGTEST
-from isoproxy.names.servers import Server, parse_server
+from isoproxy.namecoin.backend import Found
+from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
+from isoproxy.namecoin.electrum.pool import PoolSettings
+from isoproxy.namecoin.chain.params import REGTEST
+from isoproxy.namecoin.electrum.servers import Server, parse_server
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.tor.dialer import Dialer, DialerSettings

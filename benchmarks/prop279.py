@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.running import cpu_seconds
-from tests.isoproxy.names.rpc_server import RpcServer, core_methods
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 
 NAMES = 50
 IDS = 10

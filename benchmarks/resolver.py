@@ -26,8 +26,8 @@ from isoproxy.isolation import (
     ListenerRule,
     shared_group,
 )
-from isoproxy.names.backend import Absent, Evidence, Found
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.backend import Absent, Evidence, Found
+from isoproxy.namecoin.resolve.resolver import Resolver
 
 TARGET_PER_S = 100_000
 KEYS = 50

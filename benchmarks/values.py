@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from isoproxy.names.domain import Domain, Inquiry
+from isoproxy.namecoin.value.domain import Domain, Inquiry
 from isoproxy.net.onion_address import onion_address
 
 TARGET_PER_S = 20_000

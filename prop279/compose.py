@@ -25,12 +25,12 @@ from isoproxy.daemon.names import NO_NAMES, electrum_settings, names_directory, 
 from isoproxy.daemon.settings import dialer_settings
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
-from isoproxy.names.answer import Policy
-from isoproxy.names.backend import Backend
-from isoproxy.names.cache import PER_KEY
-from isoproxy.names.electrum import ElectrumBackend
-from isoproxy.names.resolver import Resolver
-from isoproxy.names.rpc import ElectrumNmcBackend, NamecoinCoreBackend
+from isoproxy.namecoin.resolve.answer import Policy
+from isoproxy.namecoin.backend import Backend
+from isoproxy.namecoin.resolve.cache import PER_KEY
+from isoproxy.namecoin.electrum.backend import ElectrumBackend
+from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.rpc.backends import ElectrumNmcBackend, NamecoinCoreBackend
 from isoproxy.net.reactor import Reactor
 from isoproxy.observe.log import logger
 from isoproxy.tor.dialer import Dialer

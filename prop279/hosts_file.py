@@ -16,7 +16,7 @@ from pathlib import Path
 
 from isoproxy.errors import ConfigError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey
-from isoproxy.names.answer import Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import Resolution, Status, TargetType, Want
 from isoproxy.net.target import Target
 
 

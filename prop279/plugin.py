@@ -41,7 +41,7 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
-from isoproxy.names.answer import Resolution, Want
+from isoproxy.namecoin.resolve.answer import Resolution, Want
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from prop279.protocol import (
@@ -70,7 +70,7 @@ _SUFFIXES: Final = (".bit", ".bit.onion")
 
 
 class Resolver(Protocol):
-    """Finds what a name stands for; `isoproxy.names.resolver.Resolver` is one."""
+    """Finds what a name stands for; `isoproxy.namecoin.resolve.resolver.Resolver` is one."""
 
     def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
         """The answer, if it is there at once."""

@@ -29,7 +29,7 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
-from isoproxy.names.answer import Want
+from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
 from prop279.host import PluginHost
 from prop279.plugin import Resolver

@@ -48,7 +48,7 @@ from enum import IntEnum
 from typing import Final
 
 from isoproxy.errors import ErrorKind
-from isoproxy.names.answer import is_public
+from isoproxy.namecoin.resolve.answer import is_public
 from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
 from stemns_plugin.grammar import (

@@ -26,10 +26,10 @@ from isoproxy.isolation import Isolator
 from isoproxy.dns.query import ISOLATION_OPTION, MAX_ISOLATION_ID
 from isoproxy.dns.sign import ZoneKey
 from isoproxy.dns.dump import dump
-from isoproxy.names.json_value import Json
-from isoproxy.names.resolver import Resolver
-from isoproxy.names.rpc import NamecoinCoreBackend
-from isoproxy.names.rpc_client import RpcError
+from isoproxy.namecoin.value.json import Json
+from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.rpc.backends import NamecoinCoreBackend
+from isoproxy.namecoin.rpc.client import RpcError
 
 _TIMEOUT_S: Final = 70.0
 """A little more than the resolver's own deadline."""

@@ -14,12 +14,12 @@ from isoproxy.daemon import configure_log
 from isoproxy.daemon.names import names_directory, rpc_client
 from isoproxy.daemon.resolve import Questions, alone, resolve_for
 from isoproxy.errors import IsoproxyError, OperationError
-from isoproxy.names.anchor import anchor_from_core, best_anchor, write_anchor
-from isoproxy.names.command import refusal, report
-from isoproxy.names.json_value import Json
-from isoproxy.names.network import NETWORKS, Anchor
-from isoproxy.names.resolver import DEADLINE_S
-from isoproxy.names.rpc_client import RpcError
+from isoproxy.namecoin.chain.anchor import anchor_from_core, best_anchor, write_anchor
+from isoproxy.namecoin.resolve.command import refusal, report
+from isoproxy.namecoin.value.json import Json
+from isoproxy.namecoin.chain.params import NETWORKS, Anchor
+from isoproxy.namecoin.resolve.resolver import DEADLINE_S
+from isoproxy.namecoin.rpc.client import RpcError
 from isoproxy.net.reactor import ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 

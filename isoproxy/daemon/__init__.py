@@ -62,7 +62,7 @@ from isoproxy.front.listener import Listener
 from isoproxy.front.orders import Settings, rest_of
 from isoproxy.front.workers import Workers
 from isoproxy.isolation import Isolator
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.reactor import Reactor
 from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure, logger

@@ -39,8 +39,8 @@ from isoproxy.front.listener import (
 )
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
-from isoproxy.names.answer import Want
-from isoproxy.names.name import Route
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.value.name import Route
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger

@@ -28,7 +28,7 @@ from isoproxy.isolation import (
     client_of_uid,
     upstream_credentials,
 )
-from isoproxy.names.name import Route
+from isoproxy.namecoin.value.name import Route
 from isoproxy.net.target import Target
 
 _USER_ID: Final = re.compile(r"[0-9]{1,10}", re.ASCII)

@@ -25,8 +25,8 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
-from isoproxy.names.command import resolve_command
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.resolve.command import resolve_command
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics

@@ -13,7 +13,7 @@ from isoproxy.daemon.dns import dns_policy, dns_server
 from isoproxy.daemon.onions import PublishedService, service_plan
 from isoproxy.daemon.say import say
 from isoproxy.isolation import Isolator
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.observe.log import goes_to_the_journal, logger
 from isoproxy.tor.control.connection import Control
 from isoproxy.tor.onion import OnionStage, OnionState

@@ -17,7 +17,7 @@ from isoproxy.isolation import (
     own_group,
     shared_group,
 )
-from isoproxy.names.name import Route, TopLevels
+from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.dialer import DialerSettings
 

@@ -34,8 +34,8 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
-from isoproxy.names.answer import Policy
-from isoproxy.names.cache import KeyedCache
+from isoproxy.namecoin.resolve.answer import Policy
+from isoproxy.namecoin.resolve.cache import KeyedCache
 from isoproxy.dns.answer import ORIGIN, Answer, Apex, answer_steps, bit_name
 from isoproxy.dns.query import (
     BADVERS,
@@ -50,8 +50,8 @@ from isoproxy.dns.query import (
 )
 from isoproxy.dns.render import render
 from isoproxy.dns.sign import Signer
-from isoproxy.names.resolver import Resolver
-from isoproxy.names.walk import MAX_ALIASES, Walk
+from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, Walk
 from isoproxy.observe.log import logger
 
 PACKET_S: Final = 30.0

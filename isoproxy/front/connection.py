@@ -28,7 +28,7 @@ from isoproxy.front.relay import Relay
 from isoproxy.front.session import Answer, Session, Wish
 from isoproxy.front.tail import Tail
 from isoproxy.isolation import APP, P2P, Purpose
-from isoproxy.names.answer import Want
+from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.lingering_close import Farewell
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.net.target import Target

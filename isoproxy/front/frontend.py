@@ -21,7 +21,7 @@ from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.session import Wish
 from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Isolator, Purpose
-from isoproxy.names.answer import Want
+from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.reactor import Deadlines, Handler, Reactor
 from isoproxy.net.target import Target
 from isoproxy.observe.log import Sensitive, logger

@@ -29,7 +29,7 @@ from isoproxy.isolation import (
     ListenerRule,
     accepts_username,
 )
-from isoproxy.names.name import Route, TopLevels
+from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.target import Target
 from isoproxy.socks5 import Address, Command, Request, Server, Version
 

@@ -19,7 +19,7 @@ import pytest
 
 from isoproxy.dns.query import ISOLATION_OPTION
 from isoproxy.dns.sign import ZoneKey
-from isoproxy.names.nametx import script_hash
+from isoproxy.namecoin.chain.name_script import script_hash
 from tests.e2e.name_world import NameWorld, name_world
 from tests.kit.isoproxy_process import Isoproxy, system
 from tests.kit.ports import free_port

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from isoproxy.admin import ask
-from isoproxy.names.nametx import script_hash
+from isoproxy.namecoin.chain.name_script import script_hash
 from tests.e2e.name_world import NameWorld, name_world
 from tests.e2e.programs import curl, program
 from tests.kit.dial import Refused, dial

@@ -11,12 +11,12 @@ import pytest
 
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import Isolator
-from isoproxy.names.backend import Absent, Found
-from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
-from isoproxy.names.electrum_pool import PoolSettings
-from isoproxy.names.header_range import SyncSettings
-from isoproxy.names.network import REGTEST
-from isoproxy.names.servers import Server, parse_server
+from isoproxy.namecoin.backend import Absent, Found
+from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
+from isoproxy.namecoin.electrum.pool import PoolSettings
+from isoproxy.namecoin.electrum.header_range import SyncSettings
+from isoproxy.namecoin.chain.params import REGTEST
+from isoproxy.namecoin.electrum.servers import Server, parse_server
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.electrumx import ElectrumX, ElectrumXServers, wait_until_height

@@ -10,11 +10,11 @@ import pytest
 
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import APP, Isolator
-from isoproxy.names.backend import Absent, Found
-from isoproxy.names.electrum import ElectrumBackend, ElectrumSettings
-from isoproxy.names.electrum_pool import PoolSettings
-from isoproxy.names.network import REGTEST
-from isoproxy.names.servers import Server, parse_server
+from isoproxy.namecoin.backend import Absent, Found
+from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
+from isoproxy.namecoin.electrum.pool import PoolSettings
+from isoproxy.namecoin.chain.params import REGTEST
+from isoproxy.namecoin.electrum.servers import Server, parse_server
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target

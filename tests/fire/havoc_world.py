@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from isoproxy.names.header_store import HeaderStore
-from isoproxy.names.network import REGTEST
+from isoproxy.namecoin.chain.store import HeaderStore
+from isoproxy.namecoin.chain.params import REGTEST
 from tests.e2e.bitcoin_ends import V1Client, v2_node
 from tests.e2e.name_world import CONFIRMATIONS, copy_lines
 from tests.e2e.test_endurance import Echo

@@ -14,9 +14,9 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from isoproxy.names.nametx import parse_name_script, script_hash
-from isoproxy.names.network import REGTEST
-from isoproxy.names.transaction import double_sha256
+from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
+from isoproxy.namecoin.chain.params import REGTEST
+from isoproxy.namecoin.chain.transaction import double_sha256
 from tests.kit.namecoin.at_once import parse_transaction
 from tests.kit.namecoin.chain import Block, RegtestChain, merkle_branch, merkle_tree
 

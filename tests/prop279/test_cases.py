@@ -12,9 +12,9 @@ import pytest
 
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.names.answer import Policy
-from isoproxy.names.backend import Absent, Evidence, Found, TemporaryFailure
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.resolve.answer import Policy
+from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
+from isoproxy.namecoin.resolve.resolver import Resolver
 from prop279.plugin import Plugin
 from prop279.protocol import Resolved, parse_answer
 from tests.kit.waiting import until

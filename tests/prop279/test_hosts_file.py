@@ -8,7 +8,7 @@ import pytest
 
 from isoproxy.errors import ConfigError, ErrorKind
 from isoproxy.isolation import Isolator
-from isoproxy.names.answer import Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import Status, TargetType, Want
 from prop279.hosts_file import HostsFile
 
 KEY = Isolator().own_key("test")

@@ -23,7 +23,7 @@ import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
 from prop279.host import Limits, PluginHost
-from tests.isoproxy.names.rpc_server import RpcServer, core_methods
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 from tests.kit import onion
 from tests.kit.servers import WebServer
 from tests.kit.streams import serving, stemns_with

@@ -15,7 +15,7 @@ from isoproxy.errors import ConfigError, ErrorKind, NamingError
 from prop279.__main__ import argument_parser, settings_of, their_options, tuning_of
 from prop279.host import Limits, PluginHost
 from prop279.protocol import Environment
-from tests.isoproxy.names.rpc_server import RpcServer, core_methods, electrum_methods
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods, electrum_methods
 
 ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"
 VALUES = {

@@ -15,7 +15,7 @@ import pytest
 
 from isoproxy.errors import OUTCOMES, DialError, ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.names.answer import Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import Resolution, Status, TargetType, Want
 from prop279.plugin import Plugin, is_ours, serve
 from prop279.protocol import Answer, Canceled, Init, Resolved, parse_answer
 from tests.kit.waiting import until

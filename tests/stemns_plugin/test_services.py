@@ -8,7 +8,7 @@ import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.names.answer import Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import Resolution, Status, TargetType, Want
 from isoproxy.net.target import Target
 from stemns_plugin.services import MAX_ALIASES, Embedded, External, NameService, Services, kind_of
 from stemns_plugin.streams import LookUp

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 
-from tests.isoproxy.names.rpc_server import RpcServer, electrum_methods
+from tests.unit.namecoin.rpc.server import RpcServer, electrum_methods
 
 
 async def _serve(host: str, port: int, login: str, values: dict[str, str]) -> None:

@@ -9,17 +9,17 @@ from functools import cache
 from typing import Any, Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.names import electrum_answers as answers
-from isoproxy.names.auxpow import HeaderRejected, parse_header, series
-from isoproxy.names.chain import HeaderChain
-from isoproxy.names.electrum_wire import MAX_LINE, Wire
-from isoproxy.names.merkle import checkpoint_root, transaction_root
-from isoproxy.names.nametx import parse_name_script, script_hash
-from isoproxy.names.network import REGTEST, Anchor
-from isoproxy.names.spv import HeaderMissing, NotInBlock, check_order, judge
-from isoproxy.names.transaction import Truncated, is_transaction
+from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.chain.auxpow import HeaderRejected, parse_header, series
+from isoproxy.namecoin.chain.header_chain import HeaderChain
+from isoproxy.namecoin.electrum.wire import MAX_LINE, Wire
+from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
+from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
+from isoproxy.namecoin.chain.params import REGTEST, Anchor
+from isoproxy.namecoin.chain.spv import HeaderMissing, NotInBlock, check_order, judge
+from isoproxy.namecoin.chain.transaction import Truncated, is_transaction
 from tests.fire.fuzz.target import FuzzTarget, pieces
-from tests.isoproxy.names.inquiry import encode
+from tests.unit.namecoin.electrum.inquiry import encode
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.namecoin.at_once import (
     append,

@@ -13,7 +13,7 @@ from isoproxy.config.sources import merge, read_document, read_option
 from isoproxy.config.torline import parse_tor_line
 from isoproxy.errors import ConfigError
 from isoproxy.multiaddr import Multiaddr, parse_destination
-from isoproxy.names.servers import parse_server
+from isoproxy.namecoin.electrum.servers import parse_server
 from tests.fire.fuzz.target import FuzzTarget
 
 _ONION: Final = b"2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid"

@@ -10,17 +10,17 @@ import dns.name
 from cryptography import x509
 
 from isoproxy.errors import NamingError, PolicyRefusal
-from isoproxy.names.backend import MAX_VALUE_BYTES
-from isoproxy.names.dehydrated import rehydrate
-from isoproxy.names.domain import Domain
-from isoproxy.names.json_value import parse_json
-from isoproxy.names.name import BitName, TopLevels
-from isoproxy.names.records import Position, read_records
+from isoproxy.namecoin.backend import MAX_VALUE_BYTES
+from isoproxy.namecoin.value.dehydrated import rehydrate
+from isoproxy.namecoin.value.domain import Domain
+from isoproxy.namecoin.value.json import parse_json
+from isoproxy.namecoin.value.name import BitName, TopLevels
+from isoproxy.namecoin.value.records import Position, read_records
 from isoproxy.net.onion_address import onion_host
 from isoproxy.net.target import Target
 from tests.fire.fuzz.target import FuzzTarget
 from tests.unit.dns.table import CHAIN
-from tests.isoproxy.names.inquiry import drive, encode
+from tests.unit.namecoin.electrum.inquiry import drive, encode
 
 _VALUES: Final = [encode(value) for value in CHAIN.values() if isinstance(value, dict)]
 

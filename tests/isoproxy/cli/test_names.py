@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from isoproxy.cli import main
-from isoproxy.names.anchor import read_anchor
-from isoproxy.names.network import MAINNET
+from isoproxy.namecoin.chain.anchor import read_anchor
+from isoproxy.namecoin.chain.params import MAINNET
 from tests.isoproxy.cli.test_service import connect, system_tor
-from tests.isoproxy.names.kit import ONION
-from tests.isoproxy.names.rpc_server import RpcServer, core_methods, electrum_methods
+from tests.unit.namecoin.kit import ONION
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods, electrum_methods
 from tests.kit.service import Outcome, command, running
 from tests.kit.socks_port import SocksPort
 

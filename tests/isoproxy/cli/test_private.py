@@ -12,8 +12,8 @@ from isoproxy.cli import main
 from tests.isoproxy.cli.test_names import VALUES, names_from
 from tests.isoproxy.cli.test_service import system_tor
 from tests.unit.dns.kit import serving, world
-from tests.isoproxy.names.kit import ONION
-from tests.isoproxy.names.rpc_server import RpcServer, core_methods
+from tests.unit.namecoin.kit import ONION
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 from tests.kit.service import command, running
 from tests.kit.socks_port import SocksPort
 

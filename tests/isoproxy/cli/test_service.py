@@ -17,7 +17,7 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.net.endpoint import Endpoint
-from tests.isoproxy.names.rpc_server import RpcServer, core_methods
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort

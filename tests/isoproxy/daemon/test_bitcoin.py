@@ -19,7 +19,7 @@ from isoproxy.daemon.settings import dialer_settings
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.isolation import P2P, IsolationKey, Isolator, upstream_credentials
-from isoproxy.names.answer import Want
+from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
 from isoproxy.tor.dialer import Dialer

@@ -19,7 +19,7 @@ from isoproxy.daemon.onions import PublishedService, ServicePlan, service_plan
 from isoproxy.daemon.services import Services
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Formatter
@@ -28,7 +28,7 @@ from tests.isoproxy.bitcoin.ends import V1End, V2End, send
 from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.isoproxy.bitcoin.test_v1 import version_payload
 from tests.isoproxy.cli.test_publish import publishing
-from tests.isoproxy.names.kit import CountingBackend
+from tests.unit.namecoin.kit import CountingBackend
 from tests.unit.tor.scripted import ScriptedTor
 from tests.network.tor.test_onion import ADDED, SERVICE
 from tests.kit.dial import Refused, dial

@@ -10,7 +10,7 @@ import pytest
 from isoproxy.config import NamesConfig, load
 from isoproxy.doctor.finding import Finding, Verdict
 from isoproxy.doctor.names import examine_names, light_client
-from tests.isoproxy.names.rpc_server import (
+from tests.unit.namecoin.rpc.server import (
     Method,
     RpcServer,
     consensusj_methods,

@@ -36,8 +36,8 @@ from isoproxy.isolation import (
     client_of_uid,
     own_group,
 )
-from isoproxy.names.answer import Want
-from isoproxy.names.name import TopLevels
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target

@@ -27,8 +27,8 @@ from isoproxy.isolation import (
     own_group,
     upstream_credentials,
 )
-from isoproxy.names.answer import Want
-from isoproxy.names.name import TopLevels
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target

@@ -18,7 +18,7 @@ from isoproxy.isolation import (
     client_of_address,
     own_group,
 )
-from isoproxy.names.name import Route, TopLevels
+from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.target import Target
 from isoproxy.socks.wire import encode_address
 

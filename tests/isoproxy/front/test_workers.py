@@ -35,7 +35,7 @@ from isoproxy.isolation import (
     client_of_address,
     upstream_credentials,
 )
-from isoproxy.names.answer import Want
+from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from isoproxy.socks5 import encode_reply

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from isoproxy.names import auxpow, nametx, spv, transaction
-from isoproxy.names.chain import Branch
-from isoproxy.names.steps import Steps, finish
+from isoproxy.namecoin.chain import auxpow
+
+from isoproxy.namecoin.chain import name_script as nametx
+
+from isoproxy.namecoin.chain import spv
+
+from isoproxy.namecoin.chain import transaction
+from isoproxy.namecoin.chain.header_chain import Branch
+from isoproxy.namecoin.chain.cooperative import Steps, finish
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,9 +11,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isoproxy.names.auxpow import MERGED_MINING_MARKER, expected_slot, target_of
-from isoproxy.names.merkle import fold
-from isoproxy.names.transaction import double_sha256, write_compact_size
+from isoproxy.namecoin.chain.auxpow import MERGED_MINING_MARKER, expected_slot, target_of
+from isoproxy.namecoin.chain.merkle import fold
+from isoproxy.namecoin.chain.transaction import double_sha256, write_compact_size
 from tests.kit.namecoin.at_once import read_transaction
 
 BITS = 0x207FFFFF

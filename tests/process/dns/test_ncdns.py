@@ -27,9 +27,9 @@ import dns.rrset
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.names.answer import is_public
-from isoproxy.names.backend import TemporaryFailure
-from isoproxy.names.name import is_registrable
+from isoproxy.namecoin.resolve.answer import is_public
+from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.value.name import is_registrable
 from tests.unit.dns.kit import is_authoritative, lines, question, rcode, serving, world
 from tests.unit.dns.table import (
     ABSENT,
@@ -41,7 +41,7 @@ from tests.unit.dns.table import (
     TRANSLATING,
     TYPES,
 )
-from tests.isoproxy.names.rpc_server import Failure, RpcServer, core_methods
+from tests.unit.namecoin.rpc.server import Failure, RpcServer, core_methods
 from tests.kit.ports import free_port
 from tests.kit.repository import ROOT
 

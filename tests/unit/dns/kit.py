@@ -15,16 +15,16 @@ import dns.rdatatype
 import dns.rrset
 
 from isoproxy.isolation import Isolator, client_of_address
-from isoproxy.names.answer import Policy
+from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.dns.answer import Apex
 from isoproxy.dns.query import ISOLATION_OPTION, MAX_MESSAGE, Query, parse_query
 from isoproxy.dns.responder import Responder
 from isoproxy.dns.server import DnsServer, DnsSettings
 from isoproxy.dns.sign import Signer, ZoneKey
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.endpoint import Endpoint
 from tests.unit.dns.table import CHAIN
-from tests.isoproxy.names.kit import CountingBackend
+from tests.unit.namecoin.kit import CountingBackend
 
 CLIENT = client_of_address("127.0.0.1")
 KEY = ZoneKey.generate()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from isoproxy.errors import ErrorKind
-from isoproxy.names.backend import TemporaryFailure
+from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.net.onion_address import onion_address
 
 ONION: Final = onion_address(bytes(range(32)))

@@ -8,7 +8,7 @@ import dns.message
 import dns.rdata
 import pytest
 
-from isoproxy.names.answer import Policy
+from isoproxy.namecoin.resolve.answer import Policy
 from tests.unit.dns.kit import (
     CLIENT,
     World,

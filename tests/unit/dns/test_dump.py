@@ -16,13 +16,13 @@ from isoproxy.cli import main
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.dns import dump as module
-from isoproxy.names.backend import TemporaryFailure
+from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.dns.dump import domains, dump
-from isoproxy.names.json_value import Json
-from isoproxy.names.resolver import Resolver
+from isoproxy.namecoin.value.json import Json
+from isoproxy.namecoin.resolve.resolver import Resolver
 from tests.unit.dns.table import CHAIN, ONION, RECORDS
-from tests.isoproxy.names.kit import CountingBackend
-from tests.isoproxy.names.rpc_server import Method, RpcServer, core_methods
+from tests.unit.namecoin.kit import CountingBackend
+from tests.unit.namecoin.rpc.server import Method, RpcServer, core_methods
 
 VALUES = {name.encode(): value for name, value in CHAIN.items()} | {b"d/A": {}, b"id/x": {}}
 

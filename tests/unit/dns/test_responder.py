@@ -8,7 +8,7 @@ import dns.edns
 import dns.message
 
 from isoproxy.isolation import client_of_address
-from isoproxy.names.answer import Policy
+from isoproxy.namecoin.resolve.answer import Policy
 from tests.unit.dns.kit import CLIENT, lines, parsed, question, rcode, world
 
 OTHER = client_of_address("127.0.0.2")

@@ -18,7 +18,7 @@ import pytest
 
 from isoproxy.errors import OperationError
 from isoproxy.dns import server as dns_server
-from isoproxy.names.backend import TemporaryFailure
+from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.dns.server import DnsServer
 from isoproxy.net.endpoint import Endpoint
 from tests.unit.dns.kit import World, lines, question, rcode, serving, world

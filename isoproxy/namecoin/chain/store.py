@@ -1,0 +1,204 @@
+"""Verified headers on disk, so that a start takes a second and not an hour.
+
+Theory of operation
+    Two files per network, because the chain grows at both ends and files only at one:
+    `headers-NAME.up` holds the headers above the trust anchor, lowest first,
+    `headers-NAME.down` the anchor and what is below it, highest first.  Both begin with a
+    preamble that names the network's anchor, and go on with records of equal size:
+
+        80 bytes header | CRC-32 over height (4 bytes LE) and header
+
+    Writing appends whole records; a replaced branch is cut off first.  A process that is
+    killed in between leaves at most a torn record or a shorter file.  Reading takes
+    records up to the first that is torn or does not match its checksum, cuts the file
+    there, and leaves the rest to be fetched again.  So the disk is never waited for, which
+    would stop every stream of the process.
+
+    A disk that takes no more is given up until the next start: what is not stored is
+    fetched again then, and nobody's look-up depends on it.
+
+    The checksums guard against accidents.  Against a hostile disk nothing here helps,
+    and nothing could: links, difficulty and times are checked again by the chain, the
+    merged-mining proofs are not kept.
+
+Invariants
+    A file of another anchor or format is discarded, never half-believed.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from isoproxy.errors import RemoteProtocolError
+from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, Header
+from isoproxy.namecoin.chain.header_chain import HeaderChain, first_height_needed
+from isoproxy.namecoin.chain.params import Anchor, Network
+from isoproxy.observe.log import logger
+
+_log = logger("names")
+
+_MAGIC: Final = b"isoproxy headers 1\n"
+_CHECKSUM_LENGTH: Final = 4
+RECORD_LENGTH: Final = HEADER_LENGTH + _CHECKSUM_LENGTH
+_FILE_MODE: Final = 0o600
+
+
+def _checksum(height: int, header: bytes) -> bytes:
+    return zlib.crc32(header, zlib.crc32(height.to_bytes(4, "little"))).to_bytes(4, "little")
+
+
+def _preamble(network: Network, anchor: Anchor) -> bytes:
+    name = network.name.encode().ljust(16, b"\0")
+    return _MAGIC + name + anchor.height.to_bytes(4, "little") + anchor.block_hash
+
+
+class _RecordFile:
+    """Records of consecutive heights `first`, `first + step`, ..."""
+
+    def __init__(self, path: Path, preamble: bytes, first: int, step: int) -> None:
+        self._path = path
+        self._preamble = preamble
+        self._first = first
+        self._step = step
+        self._count = 0
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        self._file: BinaryIO = os.fdopen(descriptor, "r+b")
+
+    def read(self) -> list[bytes]:
+        """The headers that are whole; everything behind them is cut off."""
+        headers: list[bytes] = []
+        if self._file.seek(0, os.SEEK_END) and self._starts_well():
+            headers = list(self._records())
+        else:
+            self._file.truncate(0)
+            self._write(0, self._preamble)
+        self._count = len(headers)
+        self.cut(self._count)
+        return headers
+
+    def _starts_well(self) -> bool:
+        self._file.seek(0)
+        return self._file.read(len(self._preamble)) == self._preamble
+
+    def _records(self) -> Iterator[bytes]:
+        height = self._first
+        while len(record := self._file.read(RECORD_LENGTH)) == RECORD_LENGTH:
+            header, checksum = record[:HEADER_LENGTH], record[HEADER_LENGTH:]
+            if height < 0 or checksum != _checksum(height, header):
+                return
+            yield header
+            height += self._step
+
+    def cut(self, count: int) -> None:
+        """Keep the first `count` records."""
+        self._count = min(count, self._count)
+        self._file.truncate(len(self._preamble) + self._count * RECORD_LENGTH)
+        self._file.flush()
+
+    def append(self, headers: list[bytes]) -> None:
+        """Add records behind the last one."""
+        height = self._first + self._step * self._count
+        parts = []
+        for header in headers:
+            parts.append(header + _checksum(height, header))
+            height += self._step
+        self._write(len(self._preamble) + self._count * RECORD_LENGTH, b"".join(parts))
+        self._count += len(headers)
+
+    def _write(self, at: int, data: bytes) -> None:
+        """Past the buffer, which would keep what the disk did not take for later."""
+        while data:
+            written = os.pwrite(self._file.fileno(), data, at)
+            at, data = at + written, data[written:]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _split(raw: bytes) -> list[bytes]:
+    return [raw[at : at + HEADER_LENGTH] for at in range(0, len(raw), HEADER_LENGTH)]
+
+
+class HeaderStore:
+    """The two files of one network in `directory`, which exists.
+
+    Use: `restore` (or `load`) once, then `append_up`, `append_down`, `replace_above` as the
+    chain grows.
+    """
+
+    def __init__(self, directory: Path, network: Network, anchor: Anchor) -> None:
+        self._is_given_up = False
+        preamble = _preamble(network, anchor)
+        self._anchor = anchor
+        self._up = _RecordFile(
+            directory / f"headers-{network.name}.up", preamble, anchor.height + 1, 1
+        )
+        self._down = _RecordFile(
+            directory / f"headers-{network.name}.down", preamble, anchor.height, -1
+        )
+
+    def load(self) -> tuple[list[bytes], list[bytes]]:
+        """Headers from the anchor down, and from above the anchor up."""
+        return self._down.read(), self._up.read()
+
+    def restore(self, chain: HeaderChain, now: int) -> None:
+        """`load` into an empty `chain`; what does not fit there is forgotten here too.
+
+        `now` is in s since 1970.
+        """
+        try:
+            down, up = self.load()
+        except OSError as error:
+            self._give_up(error)
+            return
+        try:
+            if len(down) <= self._anchor.height - first_height_needed(chain.network, self._anchor):
+                raise RemoteProtocolError("the stored headers do not reach down far enough")
+            chain.extend_down([Header.parse(raw) for raw in reversed(down)])
+        except RemoteProtocolError:
+            self.clear()
+            return
+        if chain.restore(up, now) < len(up):
+            self.replace_above(chain.tip_height, b"")
+
+    def append_down(self, raw: bytes) -> None:
+        """Add headers (80 bytes each, lowest first) below the lowest there is."""
+        self._store(lambda: self._down.append(_split(raw)[::-1]))
+
+    def append_up(self, raw: bytes) -> None:
+        """Add headers (80 bytes each, lowest first) above the highest there is."""
+        self._store(lambda: self._up.append(_split(raw)))
+
+    def replace_above(self, height: int, raw: bytes) -> None:
+        """Forget what is above `height` and put `raw` there; the anchor always stays."""
+        self._store(lambda: self._up.cut(height - self._anchor.height))
+        self._store(lambda: self._up.append(_split(raw)))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._store(lambda: self._up.cut(0))
+        self._store(lambda: self._down.cut(0))
+
+    def _store(self, change: Callable[[], None]) -> None:
+        if self._is_given_up:
+            return
+        try:
+            change()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._is_given_up = True
+        _log.warn(
+            "headers_not_stored",
+            problem=error.strerror,
+            advice="make room in the state directory; they are stored again after a restart",
+        )
+
+    def close(self) -> None:
+        self._up.close()
+        self._down.close()

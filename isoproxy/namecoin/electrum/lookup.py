@@ -1,0 +1,159 @@
+"""One server's verified answer to what a name's value is.
+
+Theory of operation
+    With protocol 1.4.3 one request brings everything (`get_value_proof`): asked with a
+    checkpoint height at which operations are deep enough for us, it stops at the first
+    of those, so the answer is short however often a name was renewed.  With older
+    servers the history comes first, then the transactions and branches that decide,
+    all at once: two round trips.
+
+    What comes back is verified operation by operation, newest first, down to the first
+    that is deep enough.  Operations above our verified tip are not looked at, unless they
+    are deep enough by the server's: then our headers are behind, or it lies, and what we
+    could verify would be an older value.
+
+Invariants
+    `RemoteProtocolError` out of here means that the server was caught: its answer cannot
+    be true of any chain that has our headers; except AnswerTooLong and Ambiguous, which the
+    owner of a name can bring about.  All else (a refusal, a closed connection, a header we
+    do not have yet) is no lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from isoproxy.errors import DialError, ErrorKind
+from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.chain.header_chain import HeaderChain
+from isoproxy.namecoin.electrum.session import ElectrumSession, abandon
+from isoproxy.namecoin.chain.name_script import script_hash
+from isoproxy.namecoin.chain.params import Checkpoint
+from isoproxy.namecoin.chain.spv import (
+    HeaderMissing,
+    NameProof,
+    NotInBlock,
+    Operation,
+    Verdict,
+    check_order,
+    expires_in,
+    judge,
+    verify,
+)
+from isoproxy.namecoin.chain.cooperative import in_turns
+
+MAX_LAG: Final = 6
+"""Blocks that a server may be behind our tip, or we behind its, before that matters."""
+
+
+class ServerLags(DialError):
+    """The server is too far behind our chain to know the newest value."""
+
+    def __init__(self) -> None:
+        super().__init__("a name server is behind the chain", kind=ErrorKind.TTL_EXPIRED)
+
+
+class StillSyncing(TemporaryFailure):
+    """The block that decides is not among our headers yet."""
+
+
+class NameQuestion:
+    """What to ask about one name; the same for every server."""
+
+    def __init__(
+        self,
+        name: bytes,
+        chain: HeaderChain,
+        confirmations: int,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.name = name
+        self._key = script_hash(name)
+        self._chain = chain
+        self._confirmations = confirmations
+        self._checkpoint = checkpoint
+
+    async def ask(self, session: ElectrumSession) -> Verdict:
+        """The verified answer of one server; the caller sets the deadline.
+
+        Raises RemoteProtocolError if it is wrong, ServerRefused or DialError if there is
+        none, StillSyncing if it cannot be judged yet.
+        """
+        if session.claimed_height < self._chain.tip_height - MAX_LAG:
+            raise ServerLags
+        if session.offers_value_proof:
+            proofs = await self._value_proof(session)
+        else:
+            proofs = await self._from_history(session)
+        check_order([(proof.height, proof.transaction) for proof in proofs])
+        return await self._judge(session, proofs)
+
+    async def _value_proof(self, session: ElectrumSession) -> list[NameProof]:
+        deep = max(0, self._chain.tip_height - self._confirmations + 1)
+        answer = await session.call(
+            "blockchain.name.get_value_proof", self._key, min(deep, session.claimed_height)
+        )
+        return answers.value_proof(answer, self._key)
+
+    async def _from_history(self, session: ElectrumSession) -> list[NameProof]:
+        history = answers.history(
+            await session.call("blockchain.scripthash.get_history", self._key)
+        )
+        check_order([(item.height, item.txid) for item in history])
+        for item in history:
+            self._refuse_if_behind(session, item.height)
+        items = answers.wanted(history, self._chain.tip_height, self._confirmations)
+        requests = []
+        for item in items:
+            txid = item.txid[::-1].hex()
+            requests.append(session.request("blockchain.transaction.get", txid))
+            requests.append(session.request("blockchain.transaction.get_merkle", txid, item.height))
+        try:
+            results = await asyncio.gather(*requests)
+        finally:
+            abandon(requests)
+        return [
+            answers.name_proof(item.height, transaction, merkle)
+            for item, transaction, merkle in zip(items, results[::2], results[1::2], strict=True)
+        ]
+
+    async def _judge(self, session: ElectrumSession, proofs: Sequence[NameProof]) -> Verdict:
+        chain = self._chain
+        operations: list[Operation] = []
+        for proof in proofs:
+            if proof.height > chain.tip_height:
+                self._refuse_if_behind(session, proof.height)
+                continue
+            if expires_in(proof.height, chain) <= 0 and proof.height not in chain:
+                return judge(operations, chain, self._confirmations).or_expired()
+            young = chain.tip_height - proof.height + 1 < self._confirmations
+            try:
+                operations.append(await self._verify(session, proof))
+            except NotInBlock:
+                if not young:
+                    raise
+            if not young:
+                break
+        return judge(operations, chain, self._confirmations)
+
+    def _refuse_if_behind(self, session: ElectrumSession, height: int) -> None:
+        """Raise StillSyncing if what is at `height` decides by the server's tip, not by ours."""
+        tip, claimed = self._chain.tip_height, session.claimed_height
+        deep = claimed - height + 1 >= self._confirmations
+        if height > tip and deep and claimed - tip > MAX_LAG:
+            raise StillSyncing
+
+    async def _verify(self, session: ElectrumSession, proof: NameProof) -> Operation:
+        try:
+            return await in_turns(verify(self._chain, self.name, proof))
+        except HeaderMissing as missing:
+            checkpoint = self._checkpoint
+            if checkpoint is None or missing.height > checkpoint.height:
+                raise StillSyncing from None
+        answer = await session.call("blockchain.block.header", proof.height, checkpoint.height)
+        header = answers.checkpoint_proof(answer)
+        below = proof.below(header)
+        return await in_turns(verify(self._chain, self.name, below, checkpoint))

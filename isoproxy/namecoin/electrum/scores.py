@@ -1,0 +1,178 @@
+"""How far each server can be trusted to be of use: the order in which they are asked.
+
+Theory of operation
+    A server that cannot be reached is left alone for a time that doubles with every
+    failure.  One that was slow or lagging ranks lower.  One that *lied* - anything that
+    our own checks proved wrong - is left alone for a day, and asked before that only if
+    nobody else is there.  Success forgives failures, never lies.
+
+    Among equals the order is random, drawn anew each time, so that load spreads.
+
+    What anybody finds out is known to all who have no connection to that server.  Who has
+    one goes on using it unless its own key found it out: a server could otherwise fail, or
+    lie, to one key, and see by which connections fall silent whose else the client is.
+
+Invariants
+    Nothing here depends on which names were asked for.  No key's experience shows in how
+    another one uses the connections it has.  Times are seconds of any monotonic clock,
+    passed in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from isoproxy.isolation import IsolationKey
+from isoproxy.namecoin.electrum.servers import Server
+
+FIRST_RETRY_S: Final = 2.0
+LAST_RETRY_S: Final = 1800.0
+LIE_S: Final = 86400.0
+SUSPICION_S: Final = 1800.0
+MAX_KEYS: Final = 4096
+_SMOOTHING: Final = 0.3
+
+
+@dataclass(slots=True)
+class ServerHealth:
+    """What is known of one server; `latency` in s, smoothed, None before the first answer."""
+
+    failures: int = 0
+    lies: int = 0
+    retry_at: float = 0.0
+    liar_until: float = 0.0
+    suspect_until: float = 0.0
+    latency: float | None = None
+
+    def is_due(self, now: float) -> bool:
+        """True if it may be connected to now."""
+        return now >= self.retry_at and now >= self.liar_until
+
+
+@dataclass(slots=True)
+class Scores:
+    """The health of all servers; one key's experience if there is a `common` one.
+
+    What is noted here is noted in `common` too.
+    """
+
+    servers: Sequence[Server]
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    common: Scores | None = None
+    _health: dict[str, ServerHealth] = field(default_factory=dict)
+
+    def of(self, server: Server) -> ServerHealth:
+        return self._health.setdefault(server.label, ServerHealth())
+
+    def _noted(self, server: Server) -> list[ServerHealth]:
+        common = [] if self.common is None else self.common._noted(server)
+        return [self.of(server), *common]
+
+    def answered(self, server: Server, seconds: float) -> None:
+        """An honest answer came after `seconds`."""
+        for health in self._noted(server):
+            health.failures, health.retry_at = 0, 0.0
+            known = health.latency
+            change = 0.0 if known is None else (1 - _SMOOTHING) * (known - seconds)
+            health.latency = seconds + change
+
+    def was_slow(self, server: Server, seconds: float) -> None:
+        """No answer came for so long that others had to be asked."""
+        for health in self._noted(server):
+            health.latency = max(seconds, health.latency or 0.0)
+
+    def failed(self, server: Server, now: float) -> None:
+        """It could not be reached, closed the connection, or took too long."""
+        for health in self._noted(server):
+            health.failures += 1
+            wait = min(FIRST_RETRY_S * 2 ** (health.failures - 1), LAST_RETRY_S)
+            health.retry_at = now + wait * self.rng.uniform(0.75, 1.25)
+
+    def lied(self, server: Server, now: float) -> None:
+        """It said something that was proven wrong."""
+        for health in self._noted(server):
+            health.lies += 1
+            health.liar_until = now + LIE_S
+
+    def is_suspect(self, server: Server, now: float) -> None:
+        """It knew less than another server proved; it lags, or it withholds."""
+        for health in self._noted(server):
+            health.suspect_until = now + SUSPICION_S
+
+    def forgive(self) -> None:
+        """Forget failures, which were not the servers' own; lies stay."""
+        for health in self._health.values():
+            health.failures, health.retry_at = 0, 0.0
+
+    def is_due(self, server: Server, now: float) -> bool:
+        """True if it may be connected to now."""
+        return self.of(server).is_due(now)
+
+    def _seen(self, server: Server, bound: Collection[str]) -> ServerHealth:
+        """What counts for who has connections to the servers in `bound` (labels)."""
+        if self.common is None or server.label in bound:
+            return self.of(server)
+        return self.common.of(server)
+
+    def ranked(self, now: float, bound: Collection[str] = ()) -> list[Server]:
+        """All servers, the most useful first; those in `bound` before their equals."""
+
+        def rank(server: Server) -> tuple[float, ...]:
+            health = self._seen(server, bound)
+            slow = 0 if health.latency is None else int(health.latency / 2.0)
+            return (
+                now < health.liar_until,
+                now < health.retry_at,
+                now < health.suspect_until,
+                min(slow, 10),
+                server.label not in bound,
+                not server.target.is_onion,
+                self.rng.random(),
+            )
+
+        return sorted(self.servers, key=rank)
+
+    def choose(self, now: float, bound: Collection[str] = ()) -> list[Server]:
+        """`ranked`, with a second server of one operator moved behind other operators."""
+        heard: set[str] = set()
+        first: list[Server] = []
+        later: list[Server] = []
+        for server in self.ranked(now, bound):
+            useful = self._seen(server, bound).is_due(now)
+            (later if not useful or server.voice in heard else first).append(server)
+            heard.add(server.voice)
+        return first + later
+
+
+class KeyScores:
+    """What each key has found out by itself, beside what is `common`.
+
+    Bounded: the keys not used for longest are forgotten first.  Forget all at a new epoch.
+    """
+
+    def __init__(self, common: Scores, max_keys: int = MAX_KEYS) -> None:
+        self._common = common
+        self._max_keys = max_keys
+        self._keys: OrderedDict[IsolationKey, Scores] = OrderedDict()
+
+    def of(self, key: IsolationKey) -> Scores:
+        """What `key` knows."""
+        scores = self._keys.get(key)
+        if scores is None:
+            common = self._common
+            scores = self._keys[key] = Scores(common.servers, common.rng, common)
+            if len(self._keys) > self._max_keys:
+                self._keys.popitem(last=False)
+        self._keys.move_to_end(key)
+        return scores
+
+    def __iter__(self) -> Iterator[Scores]:
+        return iter(self._keys.values())
+
+    def forget(self) -> None:
+        """Forget what all keys know."""
+        self._keys.clear()

@@ -1,0 +1,131 @@
+"""`isoproxy resolve`: one name, looked up once, printed for a person or a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Final, TextIO
+
+from isoproxy.errors import ErrorKind, IsoproxyError, explanation
+from isoproxy.isolation import IsolationKey
+from isoproxy.namecoin.resolve.answer import Resolution, Status
+from isoproxy.namecoin.value.domain import Place
+from isoproxy.namecoin.value.name import BitName
+from isoproxy.namecoin.resolve.resolver import Resolver, Zone
+
+OK, FAILED, USAGE = 0, 1, 2
+_NO_NAME: Final = (
+    "expected a name under bit, such as example.bit; programs have other names resolved by Tor "
+    "itself, at isoproxy's port"
+)
+
+
+async def resolve_command(
+    resolver: Resolver,
+    name: str,
+    key: IsolationKey,
+    *,
+    as_json: bool = False,
+    records: bool = False,
+    out: TextIO,
+    err: TextIO,
+) -> int:
+    """Resolve `name` under `key` and print the outcome; returns the exit code.
+
+    Without `records` the answer goes to `out`, or with `as_json` one JSON object in any
+    case; with `records` the whole zone of the name does, as zone-file lines or as JSON.
+    What went wrong goes to `err`.
+    """
+    try:
+        if records:
+            zone = await resolver.zone(name, key)
+            lines = [json.dumps(_zone_json(zone))] if as_json else zone_lines(zone)
+            _print(lines, out)
+            if not as_json:
+                _print(problems(zone.places), err)
+            return OK
+        resolution = await resolver.resolve(name, key)
+    except IsoproxyError as error:
+        return report(error, name, as_json=as_json, out=out, err=err)
+    if as_json:
+        _print([json.dumps(resolution.as_json())], out)
+    elif resolution.target is not None:
+        _print([resolution.target], out)
+    if resolution.status is Status.OK:
+        return OK
+    if resolution.reason is not None:
+        _print([f"isoproxy resolve: {explanation(resolution.reason)}"], err)
+    return FAILED
+
+
+def refusal(name: str) -> IsoproxyError | None:
+    """Why nobody needs to be asked for `name`, if so."""
+    try:
+        BitName.parse(name)
+    except IsoproxyError as error:
+        return error
+    return None
+
+
+def report(
+    error: IsoproxyError, name: str, *, as_json: bool, out: TextIO | None, err: TextIO | None
+) -> int:
+    """Print why there is no answer; returns the exit code."""
+    if as_json:
+        _print([json.dumps(Resolution.failure(name, error.kind).as_json())], out)
+    if error.kind is ErrorKind.NAME_SYNTAX:
+        _print([f"isoproxy resolve: {_NO_NAME}"], err)
+        return USAGE
+    _print([f"isoproxy resolve: {error}"], err)
+    return FAILED
+
+
+def _print(lines: Iterable[str], stream: TextIO | None) -> None:
+    for line in lines:
+        print(line, file=stream)
+
+
+def zone_lines(zone: Zone) -> Iterator[str]:
+    """The zone in the form of a zone file; what DNS has no record for is a comment."""
+    found = zone.found
+    yield f"; height {found.height}, expires in {found.expires_in} blocks, {found.evidence.value}"
+    for place in zone.places:
+        for rdatas in place.records.rdatas.values():
+            for rdata in rdatas:
+                yield f"{place.owner}. IN {rdata.rdtype.name} {rdata.to_text()}"
+        for item in ("tor", "i2p"):
+            for address in getattr(place.records, item):
+                yield f"; {place.owner}. {item} {address}"
+
+
+def _zone_json(zone: Zone) -> dict[str, object]:
+    return {
+        "value": zone.found.value.decode("utf-8", "backslashreplace"),
+        "height": zone.found.height,
+        "expires_in": zone.found.expires_in,
+        "txid": zone.found.txid,
+        "evidence": zone.found.evidence.value,
+        "servers": list(zone.found.servers),
+        "names": [
+            {
+                "name": place.owner,
+                "records": [
+                    {"type": rdata.rdtype.name, "data": rdata.to_text()}
+                    for rdatas in place.records.rdatas.values()
+                    for rdata in rdatas
+                ],
+                "tor": place.records.tor,
+                "i2p": place.records.i2p,
+                "problems": place.records.problems,
+            }
+            for place in zone.places
+            if not place.records.is_empty or place.records.problems
+        ],
+    }
+
+
+def problems(places: list[Place]) -> Iterator[str]:
+    """Each entry that was left out, and why, as comments."""
+    for place in places:
+        for problem in place.records.problems:
+            yield f"; {place.owner}. {problem}"

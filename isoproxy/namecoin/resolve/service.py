@@ -1,0 +1,114 @@
+"""Names as the front end asks for them: the right resolver for the client, and counts.
+
+Theory of operation
+    Each client's network has a resolver (`networks.ByClientNetwork`), most often the same
+    one for all.  A resolution is counted by its outcome and, where somebody was asked, by
+    how long it took; what was asked, and by whom, is not.
+
+Invariants
+    A failure is a NamingError with the reason as its kind; there is no other way out of
+    `address_of` than that or a target.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from isoproxy.errors import NamingError, PolicyRefusal
+from isoproxy.isolation import IsolationKey, describe_client
+from isoproxy.namecoin.resolve.answer import Resolution, Status, Want
+from isoproxy.namecoin.resolve.client_views import ByClientNetwork
+from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.net.target import Target
+from isoproxy.observe.metrics import Metrics
+
+_IP_FAMILIES: Final = (b"4", b"6")
+
+
+class NameService:
+    """Resolves for clients of the front end.
+
+    `resolvers` are all that `by_client` can choose; `backend` is what metrics call their
+    source ("electrum", "electrum-nmc" or "namecoin-core").
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        resolvers: Sequence[Resolver],
+        by_client: ByClientNetwork[Resolver],
+        metrics: Metrics,
+    ) -> None:
+        self.backend: Final = backend
+        self._resolvers: Final = tuple(resolvers)
+        self._by_client: Final = by_client
+        self._metrics: Final = metrics
+        self._seconds: Final = metrics.name_seconds.of(backend=backend)
+
+    @property
+    def cached(self) -> int:
+        """Values and answers in the caches of all identities."""
+        return sum(resolver.cached for resolver in self._resolvers)
+
+    def resolver_of(self, client: bytes | None) -> Resolver:
+        """The resolver for a client, given as its field of the isolation tuple.
+
+        Raises NamingError if none is set up for its network.
+        """
+        is_address = client is not None and client[:1] in _IP_FAMILIES
+        return self._by_client.choose(describe_client(client) if is_address else None)
+
+    async def resolve(
+        self,
+        name: bytes | str,
+        key: IsolationKey,
+        want: Want = Want.STREAM,
+        client: bytes | None = None,
+    ) -> Resolution:
+        """The answer for `name` under `key`; failures are answers too.
+
+        Raises PolicyRefusal (NAME_SYNTAX) for what is no name under bit, NamingError as
+        `resolver_of` does.
+        """
+        resolver = self.resolver_of(client)
+        resolution = resolver.lookup_cached(name, key, want)
+        if resolution is None:
+            began = time.monotonic()
+            resolution = await resolver.resolve(name, key, want)
+            if not resolution.cached:
+                self._seconds.observe(time.monotonic() - began)
+        self._count(resolution)
+        return resolution
+
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
+        """Where a stream to `target`, a host under bit, is to go: the front end's question.
+
+        Raises:
+            NamingError: there is no answer; its kind is the reason.
+        """
+        try:
+            resolution = await self.resolve(target.host, key, want, client)
+        except PolicyRefusal as refusal:
+            raise NamingError(kind=refusal.kind) from None
+        if resolution.target is None:
+            raise NamingError(kind=resolution.reason)
+        return target.with_host(resolution.target)
+
+    async def close(self) -> None:
+        """End every look-up under way, and the backends."""
+        await asyncio.gather(*(resolver.close() for resolver in self._resolvers))
+
+    def _count(self, resolution: Resolution) -> None:
+        metrics = self._metrics
+        (metrics.name_cache_hits if resolution.cached else metrics.name_cache_misses).value += 1
+        if resolution.status is Status.OK:
+            outcome = "cached" if resolution.cached else "ok"
+        else:
+            assert resolution.reason is not None
+            outcome = resolution.reason.value
+        metrics.names.of(backend=self.backend, outcome=outcome).value += 1

@@ -1,0 +1,389 @@
+"""A `d/` value as a tree of names: maps, imports, what hides what.
+
+Theory of operation
+    A value is a JSON object; the objects in its `map` stand for the labels below it
+    (IFA-0001, "Abstract Constructs").  Other values may be imported anywhere.  So the
+    contents of one name are a stack of objects in falling precedence: the object itself,
+    what it imports (the first import before the second, each with what it imports in
+    turn), then the entries of the empty label.  For each item the first object that has
+    it counts, even if what it has is null or wrong: so an importer overrides, or hides,
+    what it imports.  Their maps are merged label by label in the same way.  `delegate`
+    replaces the object by what it imports.
+
+    Imports need values that only a backend has.  `Domain` does no I/O: its methods are
+    generators that yield the name of a value they need and are sent the value, or None
+    where there is none.  An import that does not exist, or is no JSON object, is
+    skipped; what else goes wrong is the driver's to raise.
+
+    On the way down to a name, the first `ns` or `translate` hides all DNS records below:
+    `ns` > `translate` > `alias` > the rest (IFA-0001, "Item Suppression Rules").  Items
+    outside the DNS (`tor`, `i2p`) are never hidden.
+
+Invariants
+    One Domain asks for at most MAX_NAMES values and looks at no more than MAX_OBJECTS
+    objects in its life, whatever the values say; beyond that NamingError(NAME_BUDGET).
+    Each value is asked for once.  No answer depends on the order of asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from dns.rdatatype import RdataType
+from dns.rdtypes.nsbase import NSBase
+
+from isoproxy.errors import ErrorKind, NamingError
+from isoproxy.namecoin.backend import MAX_NAME_BYTES
+from isoproxy.namecoin.value.json import Json, parse_json
+from isoproxy.namecoin.value.name import BitName
+from isoproxy.namecoin.value.records import Position, Records, mail_exchangers, read_records
+from isoproxy.net.host_name import MAX_DOTTED_LENGTH, is_label
+
+MAX_NAMES: Final = 8
+"""Values one name may be put together from, its own included."""
+MAX_OBJECTS: Final = 512
+"""JSON objects looked at for one name."""
+MAX_IMPORT_DEPTH: Final = 8
+MAX_ZONE_DEPTH: Final = 16
+"""Labels below the base name that a listing of the whole zone descends to."""
+
+_T = TypeVar("_T")
+Inquiry = Generator[bytes, bytes | None, _T]
+"""Yields names whose values are needed, is sent each value or None, returns the result."""
+
+_Object = dict[str, Json]
+_Chain = tuple[tuple[bytes, str], ...]
+
+_STRUCTURE: Final = frozenset({"map", "import", "delegate"})
+_AT_A_CUT: Final = frozenset({RdataType.NS, RdataType.DS})
+_TRANSLATION: Final = frozenset({RdataType.DNAME})
+_ALIAS: Final = frozenset({RdataType.CNAME})
+_GLUE: Final = frozenset({RdataType.A, RdataType.AAAA})
+_NOTHING: Final[frozenset[RdataType]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a value says about one name.
+
+    `owner` is the name in DNS form without a last dot.  `exists` is False where DNS would
+    say NXDOMAIN.  `redirect` is the host name (no last dot) that an alias, or a
+    `translate` further up, points to.  `delegated` tells that name servers outside this
+    value have the DNS records of this name; those in `records` are then NS, DS and glue.
+    `cut` is the number of labels of the name further up whose `ns` or `translate` hides
+    what is said here; None if there is none.
+    """
+
+    owner: str
+    exists: bool
+    records: Records
+    redirect: str | None = None
+    delegated: bool = False
+    cut: int | None = None
+
+
+@dataclass(slots=True)
+class _Node:
+    """One name's objects in falling precedence, merged."""
+
+    items: _Object
+    maps: list[_Object]
+
+
+@dataclass(slots=True)
+class _Cut:
+    """What an ancestor hides: a delegation with its servers, or a `translate` target."""
+
+    depth: int
+    servers: frozenset[str] = field(default_factory=frozenset)
+    target: str | None = None
+
+
+class Domain:
+    """The value of one `d/` name, put together on demand."""
+
+    def __init__(self, base: str, value: bytes) -> None:
+        """`base` as in `BitName.base`; raises NamingError(NAME_INVALID_VALUE)."""
+        self._base: Final = base
+        self._root: Final = _root_object(value)
+        self._values: Final[dict[bytes, _Object | None]] = {BitName(base).key: self._root}
+        self._nodes: Final[dict[tuple[str, ...], _Node | None]] = {}
+        self._records: Final[dict[tuple[str, ...], Records]] = {}
+        self._objects = 0
+
+    def at(self, labels: tuple[str, ...], *, mail: bool = False) -> Inquiry[Place]:
+        """What the value says about the name with `labels` left of the base name.
+
+        With `mail` also the MX records that follow from SRV records at `_smtp._tcp`.
+        """
+        cut: _Cut | None = None
+        path: tuple[str, ...] = ()
+        node = yield from self._node_at(path, None)
+        while node is not None and len(path) < len(labels):
+            cut = cut or self._cut(node, path)
+            path = labels[len(labels) - len(path) - 1 :]
+            node = yield from self._node_at(path, node)
+        place = self._place(labels, node, cut)
+        if mail and node is not None and cut is None:
+            place = yield from self._with_mail(labels, node, place)
+        return place
+
+    def zone(self) -> Inquiry[list[Place]]:
+        """Every name the value speaks of, parents first, wildcards as `*`."""
+        places: list[Place] = []
+        root = yield from self._node_at((), None)
+        pending: list[tuple[tuple[str, ...], _Node | None, _Cut | None]] = [((), root, None)]
+        while pending:
+            path, node, cut = pending.pop()
+            if node is None:
+                continue
+            place = self._place(path, node, cut)
+            if cut is None:
+                place = yield from self._with_mail(path, node, place)
+            places.append(place)
+            cut = cut or self._cut(node, path)
+            labels = [label for label in _labels(node) if label == "*" or is_label(label)]
+            if labels and len(path) >= MAX_ZONE_DEPTH:
+                raise NamingError(kind=ErrorKind.NAME_BUDGET)
+            for label in reversed(labels):
+                below = (label, *path)
+                pending.append((below, (yield from self._node_at(below, node)), cut))
+        return places
+
+    def _place(self, path: tuple[str, ...], node: _Node | None, cut: _Cut | None) -> Place:
+        """What is left of what `node` says, below `cut` and beside its own items."""
+        said = self._said(path, node) if node is not None else Records()
+        owner = Position(self._base, path).owner
+        redirect: str | None
+        if cut is not None and cut.target is not None:
+            redirect = ".".join((*path[: len(path) - cut.depth], cut.target))
+            fits = len(redirect) <= MAX_DOTTED_LENGTH
+            hidden = said.only(_NOTHING)
+            return Place(owner, True, hidden, redirect if fits else None, cut=cut.depth)
+        if cut is not None:
+            kept = said.only(_GLUE if owner in cut.servers else _NOTHING)
+            return Place(owner, True, kept, delegated=True, cut=cut.depth)
+        if RdataType.NS in said.rdatas:
+            glue = _GLUE if owner in _hosts(said, RdataType.NS) else _NOTHING
+            return Place(owner, True, said.only(_AT_A_CUT | glue), delegated=True)
+        if RdataType.DNAME in said.rdatas:
+            return Place(owner, True, said.only(_TRANSLATION))
+        if RdataType.CNAME in said.rdatas:
+            (redirect,) = _hosts(said, RdataType.CNAME)
+            return Place(owner, True, said.only(_ALIAS), redirect)
+        return Place(owner, node is not None, said)
+
+    def _said(self, path: tuple[str, ...], node: _Node) -> Records:
+        """All that `node` says, suppressed or not."""
+        records = self._records.get(path)
+        if records is None:
+            records = read_records(node.items, Position(self._base, path))
+            self._records[path] = records
+        return records
+
+    def _cut(self, node: _Node, path: tuple[str, ...]) -> _Cut | None:
+        """What `node` hides below itself."""
+        if "ns" not in node.items and "translate" not in node.items:
+            return None
+        said = self._said(path, node)
+        if RdataType.NS in said.rdatas:
+            return _Cut(len(path), servers=frozenset(_hosts(said, RdataType.NS)))
+        if RdataType.DNAME in said.rdatas:
+            (target,) = _hosts(said, RdataType.DNAME)
+            return _Cut(len(path), target=target)
+        return None
+
+    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Place) -> Inquiry[Place]:
+        """`place` with the MX records that IFA-0001 derives from `_smtp._tcp`."""
+        own = place.records.rdatas.keys()
+        if place.delegated or own & {RdataType.MX, RdataType.DNAME, RdataType.CNAME}:
+            return place
+        if "_tcp" not in _labels(node):
+            return place
+        protocol = yield from self._node_at(("_tcp", *path), node)
+        if protocol is None or "_smtp" not in _labels(protocol):
+            return place
+        service = yield from self.at(("_smtp", "_tcp", *path))
+        mail = list(mail_exchangers(service.records.rdatas.get(RdataType.SRV, ())))
+        if not mail:
+            return place
+        rdatas = place.records.rdatas | {RdataType.MX: mail}
+        return replace(place, records=replace(place.records, rdatas=rdatas))
+
+    def _node_at(self, path: tuple[str, ...], parent: _Node | None) -> Inquiry[_Node | None]:
+        """The node at `path`, whose parent is known; `()` has none."""
+        if path in self._nodes:
+            return self._nodes[path]
+        node: _Node | None
+        if parent is None:
+            own = (BitName(self._base).key, "")
+            node = yield from self._node([self._root], (own,))
+        else:
+            node = yield from self._child(parent, path[0], ())
+        self._nodes[path] = node
+        return node
+
+    def _child(self, parent: _Node, label: str, chain: _Chain) -> Inquiry[_Node | None]:
+        if not parent.maps:
+            return None
+        objects = _entries(parent.maps, label) or _entries(parent.maps, "*")
+        return (yield from self._node(objects, chain)) if objects else None
+
+    def _node(self, objects: list[_Object], chain: _Chain) -> Inquiry[_Node]:
+        """Merge `objects`, what they import, and the empty label below them."""
+        items: _Object = {}
+        maps: list[_Object] = []
+        hidden = False
+        while objects:
+            added: list[_Object] = []
+            for entry in objects:
+                layers = yield from self._layers(entry, chain)
+                for layer in layers:
+                    _merge(items, layer)
+                    if hidden or "map" not in layer:
+                        continue
+                    below = layer["map"]
+                    hidden = below is None
+                    if isinstance(below, dict):
+                        added.append(below)
+            maps += added
+            objects = _entries(added, "")
+        return _Node(items, maps)
+
+    def _layers(self, entry: _Object, chain: _Chain) -> Inquiry[list[_Object]]:
+        """One object and what it imports, in falling precedence."""
+        self._objects += 1
+        if self._objects > MAX_OBJECTS:
+            raise NamingError(kind=ErrorKind.NAME_BUDGET)
+        delegate = entry.get("delegate")
+        if delegate is not None:
+            return (yield from self._imported(delegate, chain))
+        imports = entry.get("import")
+        if imports is None:
+            return [entry]
+        return [entry, *(yield from self._imported(imports, chain))]
+
+    def _imported(self, statements: Json, chain: _Chain) -> Inquiry[list[_Object]]:
+        layers: list[_Object] = []
+        for name, selector in dict.fromkeys(_import_statements(statements)):
+            if (name, selector) in chain:
+                continue
+            if len(chain) > MAX_IMPORT_DEPTH:
+                raise NamingError(kind=ErrorKind.NAME_BUDGET)
+            imported = yield from self._value(name)
+            if imported is not None:
+                inner = (*chain, (name, selector))
+                layers += yield from self._select(imported, selector, inner)
+        return layers
+
+    def _select(self, imported: _Object, selector: str, chain: _Chain) -> Inquiry[list[_Object]]:
+        """The layers at `selector` (DNS order, "" for all) inside an imported object."""
+        if not selector:
+            return (yield from self._layers(imported, chain))
+        node: _Node | None = yield from self._node([imported], chain)
+        for label in reversed(selector.split(".")):
+            if node is None:
+                return []
+            node = yield from self._child(node, label, chain)
+        if node is None:
+            return []
+        return [node.items | {"map": below} for below in node.maps] or [node.items]
+
+    def _value(self, name: bytes) -> Inquiry[_Object | None]:
+        if name not in self._values:
+            if len(self._values) >= MAX_NAMES:
+                raise NamingError(kind=ErrorKind.NAME_BUDGET)
+            raw = yield name
+            try:
+                value = None if raw is None else parse_json(raw)
+            except NamingError:
+                value = None
+            self._values[name] = value if isinstance(value, dict) else None
+        return self._values[name]
+
+
+def _root_object(value: bytes) -> _Object:
+    """A value that is empty or JSON of another kind is a name without records."""
+    if not value:
+        return {}
+    root = parse_json(value)
+    return root if isinstance(root, dict) else {}
+
+
+def _merge(items: _Object, layer: Mapping[str, Json]) -> None:
+    """Add the items of `layer` that no layer above it has; `dns` wins over `ns`."""
+    if "dns" in layer:
+        layer = dict(layer)
+        servers = layer.pop("dns")
+        if servers is not None or "ns" not in layer:
+            layer["ns"] = servers
+    for item, value in layer.items():
+        if item not in items and item not in _STRUCTURE:
+            items[item] = value
+
+
+def _entries(maps: list[_Object], label: str) -> list[_Object]:
+    """What the merged maps have at exactly `label`; a null hides what is below it."""
+    found: list[_Object] = []
+    for below in maps:
+        if label not in below:
+            continue
+        entry = below[label]
+        if entry is None:
+            break
+        if isinstance(entry, dict):
+            found.append(entry)
+        elif isinstance(entry, str):
+            found.append({"ip": entry})
+    return found
+
+
+def _labels(node: _Node) -> dict[str, None]:
+    return dict.fromkeys(label for below in node.maps for label in below)
+
+
+def _hosts(records: Records, kind: RdataType) -> list[str]:
+    """The host names that the NS, CNAME or DNAME records in `records` point to."""
+    return [
+        b".".join(rdata.target.labels[:-1]).decode()
+        for rdata in records.rdatas.get(kind, ())
+        if isinstance(rdata, NSBase)
+    ]
+
+
+def _import_statements(written: Json) -> Iterator[tuple[bytes, str]]:
+    """The (name, selector) pairs of an `import` or `delegate`, in order; bad ones left out.
+
+    `["dd/x", "sub"]` is read as one import with a selector where the second string has no
+    slash and so is no name, as ncdns reads it; all other lists are those of IFA-0001.
+    """
+    statements: list[Json]
+    if isinstance(written, str):
+        statements = [[written]]
+    elif not isinstance(written, list):
+        return
+    else:
+        match written:
+            case [str(), str(selector)] if "/" not in selector:
+                statements = [written]
+            case _:
+                statements = [[entry] if isinstance(entry, str) else entry for entry in written]
+    for statement in statements:
+        match statement:
+            case [str(name)]:
+                selector = ""
+            case [str(name), str(selector), *_]:
+                pass
+            case _:
+                continue
+        try:
+            key = name.encode()
+        except UnicodeEncodeError:
+            continue
+        labels = selector.split(".") if selector else []
+        if 1 <= len(key) <= MAX_NAME_BYTES and all(
+            label == "*" or is_label(label) for label in labels
+        ):
+            yield key, selector

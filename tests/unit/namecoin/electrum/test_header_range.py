@@ -1,0 +1,33 @@
+"""HeaderRanges: how many headers a server is asked for.  How they are fetched and read is in
+test_header_sync."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from isoproxy.namecoin.electrum.session import ElectrumSession
+from isoproxy.namecoin.electrum.header_range import HeaderRanges, SyncSettings
+from isoproxy.namecoin.electrum.servers import parse_server
+
+
+class Answering:
+    """A session that has as many headers as it is asked for."""
+
+    async def call(self, method: str, start: int, count: int) -> Any:
+        return {"count": count, "hex": "00" * 80 * count, "max": 2016}
+
+
+async def test_who_refuses_is_asked_for_fewer_and_after_each_answer_for_more() -> None:
+    ranges = HeaderRanges(SyncSettings(cost_capacity=1e9))
+    server, session = parse_server("a.example:1:t"), cast("ElectrumSession", Answering())
+    sizes = [ranges.chunk(server.label)]
+    for _ in range(4):
+        ranges.ask_less(server.label)
+        sizes.append(ranges.chunk(server.label))
+    assert sizes == [504, 63, 7, 1, 1]
+    assert ranges.chunk("b.example") == 504
+    grown = []
+    for _ in range(10):
+        await ranges.fetch(server, session, 1, ranges.chunk(server.label))
+        grown.append(ranges.chunk(server.label))
+    assert grown == [2, 4, 8, 16, 32, 64, 128, 256, 504, 504]

@@ -1,0 +1,219 @@
+"""One resolution: the order of answers, redirections, policy, budgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isoproxy.errors import ErrorKind, NamingError
+from isoproxy.isolation import Isolator
+from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, TargetType, Want
+from isoproxy.namecoin.backend import Absent
+from isoproxy.namecoin.value.name import BitName
+from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, MAX_FETCHES, Fetched, Walk
+from tests.unit.namecoin.kit import ONION, ONION_2, found, key_of
+
+KEY = key_of(Isolator(), "a")
+SELF = "d/example"
+
+
+async def walk(
+    values: dict[str, Any],
+    name: str = "example.bit",
+    policy: Policy | None = None,
+    want: Want = Want.STREAM,
+) -> tuple[Resolution, list[str]]:
+    asked: list[str] = []
+
+    async def fetch(wanted: bytes) -> Fetched:
+        asked.append(wanted.decode())
+        value = values.get(wanted.decode(), ErrorKind.NAME_ABSENT)
+        if isinstance(value, Exception):
+            raise value
+        outcome = Absent(value) if isinstance(value, ErrorKind) else found(value)
+        return Fetched(outcome, 10.0, False)
+
+    one = Walk(fetch, KEY, policy or Policy())
+    return await one.resolve(BitName.parse(name), want), asked
+
+
+ALL: dict[str, Any] = {
+    "ip": "192.0.2.1",
+    "ip6": "2001:db8::1",
+    "tor": ONION_2,
+    "map": {"_tor": {"txt": ONION}},
+}
+
+
+def without(*items: str) -> dict[str, Any]:
+    return {item: value for item, value in ALL.items() if item not in items}
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "kind"),
+    [
+        (ALL, ONION, "onion"),
+        (without("map"), ONION_2, "onion"),
+        (without("map", "tor"), "192.0.2.1", "ip4"),
+        (without("map", "tor", "ip"), "2001:db8::1", "ip6"),
+        ({"alias": "a", "map": {"a": "192.0.2.7"}}, "192.0.2.7", "ip4"),
+        ({"alias": "a", "map": {"_tor": {"txt": ONION}}}, ONION, "onion"),
+        ({"alias": ONION + "."}, ONION, "onion"),
+        (ALL | {"map": {"_tor": {"txt": "expyuzz4wqqyqhjn.onion"}}}, ONION_2, "onion"),
+        ({"ip": "192.0.2.1", "map": {"_tor": {"txt": "nonsense"}}}, "192.0.2.1", "ip4"),
+        ({"ns": "ns.example.com.", "tor": ONION}, ONION, "onion"),
+        ({"translate": "other.bit.", "tor": ONION}, ONION, "onion"),
+    ],
+)
+async def test_the_order_of_answers(value: Any, target: str, kind: str) -> None:
+    resolution, asked = await walk({SELF: value})
+    assert (resolution.target, resolution.type) == (target, TargetType(kind))
+    assert resolution.status is Status.OK
+    assert resolution.reason is None
+    assert resolution.height == 100
+    assert resolution.expires_in == 35_000
+    assert resolution.servers == ("server",)
+    assert asked[0] == SELF
+    assert len(asked) == len(set(asked))
+
+
+async def test_a_subdomain_has_an_onion_of_its_own() -> None:
+    value = {"map": {"www": {"ip": "192.0.2.1", "map": {"_tor": {"txt": ONION}}}}}
+    assert (await walk({SELF: value}, "www.example.bit"))[0].target == ONION
+    assert (await walk({SELF: value}))[0].reason is ErrorKind.NAME_NO_ADDRESS
+    missing = await walk({SELF: value}, "ftp.example.bit")
+    assert missing[0].reason is ErrorKind.NAME_ABSENT
+    assert missing[0].height == 100
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", ErrorKind.NAME_NO_ADDRESS),
+        (b"5", ErrorKind.NAME_NO_ADDRESS),
+        (b"{", ErrorKind.NAME_INVALID_VALUE),
+        ({"map": {"a": "192.0.2.1"}}, ErrorKind.NAME_NO_ADDRESS),
+        ({"ip": "300.1.2.3"}, ErrorKind.NAME_NO_ADDRESS),
+        ({"ip": "192.168.1.1"}, ErrorKind.ADDRESS_REFUSED),
+        ({"ns": "ns.example.com.", "ip": "192.0.2.1"}, ErrorKind.NAME_NO_ADDRESS),
+        ({"ns": "@", "ip": "192.0.2.1"}, ErrorKind.NAME_NO_ADDRESS),
+        ({"ns": "a.", "map": {"_tor": {"txt": ONION}}}, ErrorKind.NAME_NO_ADDRESS),
+        ({"translate": "other.bit.", "ip": "192.0.2.1"}, ErrorKind.NAME_NO_ADDRESS),
+        ({"alias": "example.com."}, ErrorKind.NOT_ALLOWED),
+        ({"alias": "192.0.2.1."}, ErrorKind.NAME_NO_ADDRESS),
+        ({"alias": "127.1."}, ErrorKind.NAME_NO_ADDRESS),
+        ({"alias": "router.local."}, ErrorKind.NAME_NO_ADDRESS),
+        ({"alias": "x.onion."}, ErrorKind.NAME_NO_ADDRESS),
+        ({"alias": "123.bit."}, ErrorKind.NAME_ABSENT),
+        ({"alias": "bit."}, ErrorKind.NAME_NO_ADDRESS),
+        ({"alias": "gone.bit."}, ErrorKind.NAME_ABSENT),
+        ({"alias": "old.bit."}, ErrorKind.NAME_EXPIRED),
+        (ErrorKind.NAME_UNCONFIRMED, ErrorKind.NAME_UNCONFIRMED),
+        (NamingError(kind=ErrorKind.NAME_BACKEND_DOWN), ErrorKind.NAME_BACKEND_DOWN),
+    ],
+)
+async def test_every_way_to_have_no_answer(value: Any, reason: ErrorKind) -> None:
+    resolution, _ = await walk({SELF: value, "d/old": ErrorKind.NAME_EXPIRED})
+    assert resolution.reason is reason
+    assert resolution.target is None
+    assert resolution.type is None
+
+
+async def test_onion_only_by_name_and_by_policy() -> None:
+    values = {
+        SELF: without("map", "tor"),
+        "d/alias": {"alias": "example.bit."},
+        "d/only": {"alias": "onion.bit."},
+        "d/onion": {"tor": ONION},
+        "d/out": {"alias": "example.com."},
+    }
+    only = Policy(only_onion=True, allow_clearnet_alias=True)
+    for name in ("example.bit", "alias.bit", "out.bit"):
+        for resolution, _ in (await walk(values, name + ".onion"), await walk(values, name, only)):
+            assert resolution.reason is ErrorKind.NAME_NO_ADDRESS
+    assert (await walk(values, "only.bit.onion"))[0].target == ONION
+    assert (await walk(values, "only.bit", only))[0].target == ONION
+
+
+async def test_an_alias_out_of_namecoin_where_policy_allows() -> None:
+    allowed = Policy(allow_clearnet_alias=True)
+    resolution, _ = await walk({SELF: {"alias": "www.example.com."}}, policy=allowed)
+    assert (resolution.target, resolution.type) == ("www.example.com", TargetType.ALIAS)
+    translated = {SELF: {"translate": "example.com."}}
+    assert (await walk(translated, "a.b.example.bit", allowed))[0].target == "a.b.example.com"
+
+
+async def test_aliases_and_translations_are_chased() -> None:
+    values = {
+        SELF: {"alias": "www.two.bit."},
+        "d/two": {"translate": "three.bit."},
+        "d/three": {"map": {"www": {"import": "dd/data"}}},
+        "dd/data": {"map": {"_tor": {"txt": ONION}}},
+        "d/owner": {"translate": "three.bit.", "map": {"_tor": {"txt": ONION_2}}},
+    }
+    resolution, asked = await walk(values)
+    assert resolution.target == ONION
+    assert asked == [SELF, "d/two", "d/three", "dd/data"]
+    assert (await walk(values, "www.owner.bit"))[0].target == ONION
+    values["d/three"] = {"map": {"_tor": {"txt": ONION}}}
+    assert (await walk(values, "owner.bit"))[0].target == ONION
+
+
+async def test_a_translation_that_leads_nowhere_leaves_the_tor_item() -> None:
+    values = {SELF: {"translate": "gone.bit.", "tor": ONION}}
+    assert (await walk(values))[0].target == ONION
+    values["d/gone"] = NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)  # type: ignore[assignment] # raised by fetch
+    assert (await walk(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
+
+
+async def test_a_wildcard_that_catches_tor_does_not_hide_the_address() -> None:
+    value: Any = {"ip": "192.0.2.1", "map": {"*": {"alias": "www"}}}
+    assert (await walk({SELF: value}))[0].target == "192.0.2.1"
+    value = {"ip": "192.0.2.1", "map": {"*": {"alias": ""}}}
+    assert (await walk({SELF: value}))[0].target == "192.0.2.1"
+    assert (await walk({SELF: value}, "any.example.bit"))[0].target == "192.0.2.1"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+async def test_loops_of_aliases_end(length: int) -> None:
+    values = {f"d/n{n}": {"alias": f"n{(n + 1) % length}.bit."} for n in range(length)}
+    resolution, asked = await walk(values, "n0.bit")
+    assert resolution.reason is ErrorKind.NAME_BUDGET
+    assert len(asked) == length
+
+
+async def test_at_most_so_many_aliases() -> None:
+    chain: dict[str, Any] = {f"d/n{n}": {"alias": f"n{n + 1}.bit."} for n in range(MAX_ALIASES)}
+    chain[f"d/n{MAX_ALIASES}"] = {"ip": "192.0.2.1"}
+    assert (await walk(chain, "n0.bit"))[0].target == "192.0.2.1"
+    chain["d/first"] = {"alias": "n0.bit."}
+    assert (await walk(chain, "first.bit"))[0].reason is ErrorKind.NAME_BUDGET
+
+
+async def test_at_most_so_many_fetches() -> None:
+    values: dict[str, Any] = {}
+    for n in range(4):
+        imports = [[f"dd/{n}-{m}"] for m in range(7)]
+        values[f"d/n{n}"] = {"alias": f"n{n + 1}.bit.", "import": imports}
+    resolution, asked = await walk(values, "n0.bit")
+    assert resolution.reason is ErrorKind.NAME_BUDGET
+    assert len(asked) == MAX_FETCHES
+
+
+async def test_an_import_that_cannot_be_had_now_fails_the_whole() -> None:
+    values = {
+        SELF: {"ip": "192.0.2.1", "import": "dd/x"},
+        "dd/x": NamingError(kind=ErrorKind.NAME_BACKEND_DOWN),
+    }
+    assert (await walk(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
+    values["dd/x"] = ErrorKind.NAME_EXPIRED
+    assert (await walk(values))[0].target == "192.0.2.1"
+
+
+async def test_addresses_for_resolve() -> None:
+    resolution, _ = await walk({SELF: ALL}, want=Want.ADDRESS)
+    assert resolution.target == "192.0.2.1"
+    for value in ({"tor": ONION}, {"alias": ONION + "."}):
+        resolution, _ = await walk({SELF: value}, want=Want.ADDRESS)
+        assert resolution.reason is ErrorKind.NAME_NO_ADDRESS
