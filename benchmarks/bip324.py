@@ -31,7 +31,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from isoproxy.bitcoin.bip324 import State, Transport
+from isoproxy.bitcoin.bip324.transport import State, Transport
 from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.messages import MAINNET, padded
 from isoproxy.bitcoin.options import Deadlines, TransportOptions

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from isoproxy.bitcoin.messages import Network, Networks
-from isoproxy.bitcoin.opening import read_opening
+from isoproxy.bitcoin.sniff import read_opening
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.pump import part, pump
 from isoproxy.bitcoin.translator import Ending, Relay, Translator

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from isoproxy.bitcoin.cipher import OVERHEAD
+from isoproxy.bitcoin.bip324.cipher import OVERHEAD
 from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, ShortIds
 
 OTHER: Final = b"(other)"

@@ -18,9 +18,9 @@ import os
 import socket
 from collections.abc import Hashable, Iterator, Mapping
 
-from isoproxy.bitcoin.bip324 import self_test
-from isoproxy.bitcoin.gateway import Gateway
-from isoproxy.bitcoin.ledger import Ledger
+from isoproxy.bitcoin.bip324.transport import self_test
+from isoproxy.bitcoin.proxy import Gateway
+from isoproxy.bitcoin.flows import Ledger
 from isoproxy.config import Config, GatewayConfig
 from isoproxy.daemon.bitcoin_settings import (
     bridge_settings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.gateway import GatewaySettings
+from isoproxy.bitcoin.proxy import GatewaySettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Networks, custom_signet
 from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.v1 import VersionRewrite

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isoproxy.bitcoin.bridge import Flow
-from isoproxy.bitcoin.ledger import Sums, Totals
+from isoproxy.bitcoin.flows import Sums, Totals
 from isoproxy.bitcoin.messages import KNOWN_TYPES
 from isoproxy.bitcoin.traffic import OTHER, Direction
 from isoproxy.daemon.bitcoin import Bitcoin, Door

@@ -21,9 +21,9 @@ import socket
 from typing import Final
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
-from isoproxy.bitcoin.ledger import Ledger
+from isoproxy.bitcoin.flows import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
-from isoproxy.bitcoin.opening import read_late_opening, read_opening
+from isoproxy.bitcoin.sniff import read_late_opening, read_opening
 from isoproxy.bitcoin.translator import Ending
 from isoproxy.bitcoin.v1 import Detected
 from isoproxy.isolation import P2P, Isolator

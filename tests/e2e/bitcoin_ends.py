@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Final
 
-from isoproxy.bitcoin.bip324 import State, Transport
+from isoproxy.bitcoin.bip324.transport import State, Transport
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
 from isoproxy.bitcoin.messages import REGTEST, padded
 from isoproxy.bitcoin.options import TransportOptions

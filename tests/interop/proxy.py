@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
 from isoproxy.bitcoin.inbound import Inbound
 from isoproxy.bitcoin.messages import Network
-from isoproxy.bitcoin.opening import read_opening
+from isoproxy.bitcoin.sniff import read_opening
 from isoproxy.isolation import (
     ClientProtocol,
     IsolationKey,

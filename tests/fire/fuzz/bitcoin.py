@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from isoproxy.bitcoin.bip324 import State, Transport
-from isoproxy.bitcoin.ellswift import KeyPair
+from isoproxy.bitcoin.bip324.transport import State, Transport
+from isoproxy.bitcoin.bip324.ellswift import KeyPair
 from isoproxy.bitcoin.messages import REGTEST
 from isoproxy.bitcoin.options import TransportOptions
 from isoproxy.bitcoin.translator import Relay, Side, Translator

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.bitcoin import bip324, ellswift
+from isoproxy.bitcoin.bip324.transport import transport as bip324
+
+from isoproxy.bitcoin.bip324.transport import ellswift
 from isoproxy.config import Config, load
 from isoproxy.daemon.bitcoin import Bitcoin
 from isoproxy.daemon.settings import dialer_settings

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from isoproxy.bitcoin.bridge import Flow
-from isoproxy.bitcoin.ledger import Ledger
+from isoproxy.bitcoin.flows import Ledger
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.bitcoin import Bitcoin
 from isoproxy.daemon.bitcoin_status import MESSAGE_TYPES, bitcoin_status, collect_bitcoin
@@ -16,8 +16,8 @@ from isoproxy.isolation import P2P
 from isoproxy.net.target import Target
 from isoproxy.observe.log import SCRUBBED
 from isoproxy.observe.metrics import Metrics
-from tests.isoproxy.bitcoin.ends import key
-from tests.isoproxy.bitcoin.peers import established, v1
+from tests.unit.bitcoin.ends import key
+from tests.unit.bitcoin.peers import established, v1
 
 
 def test_metrics_count_by_known_types_alone() -> None:

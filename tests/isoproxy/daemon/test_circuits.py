@@ -12,7 +12,7 @@ from isoproxy.isolation import APP, P2P, CredentialForm, IsolationKey, upstream_
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.wire import Circuit
-from tests.isoproxy.bitcoin.ends import key
+from tests.unit.bitcoin.ends import key
 
 PLAIN, PROP351 = CredentialForm.PLAIN, CredentialForm.PROP351
 

@@ -24,9 +24,9 @@ from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Formatter
 from isoproxy.tor.control.connection import Control
-from tests.isoproxy.bitcoin.ends import V1End, V2End, send
-from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
-from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.unit.bitcoin.ends import V1End, V2End, send
+from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.unit.bitcoin.test_v1 import version_payload
 from tests.isoproxy.cli.test_publish import publishing
 from tests.unit.namecoin.kit import CountingBackend
 from tests.unit.tor.scripted import ScriptedTor

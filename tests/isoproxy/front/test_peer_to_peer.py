@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.ledger import Outcome
+from isoproxy.bitcoin.flows import Outcome
 from isoproxy.bitcoin.options import Deadlines, Fallback
 from isoproxy.front.frontend import FrontEnd, Names
 from isoproxy.front.listener import ListenerSettings

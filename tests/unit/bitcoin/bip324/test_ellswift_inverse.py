@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin import ellswift_inverse
-from isoproxy.bitcoin.ellswift_inverse import CASES, P
-from tests.isoproxy.bitcoin import reference
-from tests.isoproxy.bitcoin.vectors import OURS, official, rows
+from isoproxy.bitcoin.bip324.transport import ellswift_inverse
+from isoproxy.bitcoin.bip324.ellswift_inverse import CASES, P
+from tests.unit.bitcoin import reference
+from tests.unit.bitcoin.vectors import OURS, official, rows
 
 numbers = st.integers(1, P - 1)
 

@@ -3,8 +3,8 @@
 Everything here is textbook arithmetic on Python's integers.  Run as a program it prints
 the vectors of tests/data/bip324:
 
-    python -m tests.isoproxy.bitcoin.reference packets > tests/data/bip324/packets.csv
-    python -m tests.isoproxy.bitcoin.reference keys > tests/data/bip324/keys.csv
+    python -m tests.unit.bitcoin.reference packets > tests/data/bip324/packets.csv
+    python -m tests.unit.bitcoin.reference keys > tests/data/bip324/keys.csv
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.bip324 import State
+from isoproxy.bitcoin.bip324.transport import State
 from isoproxy.bitcoin.messages import MAINNET, NAMECOIN, REGTEST, padded
 from isoproxy.bitcoin.options import Deadlines, DecoyPolicy, TransportOptions
 from isoproxy.bitcoin.translator import Ending, Relay
 from isoproxy.bitcoin.v1 import HEADER, VERSION, VersionRewrite, encode, parse_version
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, Session, established, long, short, v1
-from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, Session, established, long, short, v1
+from tests.unit.bitcoin.test_v1 import version_payload
 
 NAMES = ["tx", "inv", "verack", "sendheaders", "block", "addrv2", "unheardof"]
 messages = st.lists(st.tuples(st.sampled_from(NAMES), st.binary(max_size=200)), max_size=15)

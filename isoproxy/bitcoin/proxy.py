@@ -33,9 +33,9 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
-from isoproxy.bitcoin.ledger import Ledger
+from isoproxy.bitcoin.flows import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
-from isoproxy.bitcoin.opening import read_late_opening, read_opening, read_version
+from isoproxy.bitcoin.sniff import read_late_opening, read_opening, read_version
 from isoproxy.bitcoin.redirect import original_destination
 from isoproxy.bitcoin.translator import Ending
 from isoproxy.bitcoin.v1 import Detected

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin import ellswift
+from isoproxy.bitcoin.bip324.transport import ellswift
 from isoproxy.bitcoin.buffer import ByteQueue
-from isoproxy.bitcoin.cipher import (
+from isoproxy.bitcoin.bip324.cipher import (
     IGNORE,
     LENGTH_SIZE,
     OVERHEAD,
@@ -19,8 +19,8 @@ from isoproxy.bitcoin.cipher import (
     SessionKeys,
 )
 from isoproxy.errors import LocalProtocolError, RemoteProtocolError
-from tests.isoproxy.bitcoin import reference
-from tests.isoproxy.bitcoin.vectors import OURS, official, rows
+from tests.unit.bitcoin import reference
+from tests.unit.bitcoin.vectors import OURS, official, rows
 
 
 def opened(opener: PacketOpener, packet: bytes) -> tuple[int, bytes]:

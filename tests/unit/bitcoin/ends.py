@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from isoproxy.bitcoin.bip324 import State, Transport
+from isoproxy.bitcoin.bip324.transport import State, Transport
 from isoproxy.bitcoin.messages import MAINNET, Network
 from isoproxy.bitcoin.options import TransportOptions
 from isoproxy.bitcoin.v1 import HEADER_LENGTH, V1Receiver

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from isoproxy.bitcoin.bip324 import Transport
+from isoproxy.bitcoin.bip324.transport import Transport
 from isoproxy.bitcoin.messages import MAINNET, Network, padded
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.translator import Side, Translator
 from isoproxy.bitcoin.v1 import HEADER_LENGTH, VERSION, V1Receiver, encode
-from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.unit.bitcoin.test_v1 import version_payload
 
 HELLO = encode(MAINNET, VERSION, version_payload())
 LONG_VERSION = b"\x00" + VERSION + version_payload()

@@ -32,9 +32,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from isoproxy.bitcoin import ellswift
+from isoproxy.bitcoin.bip324.transport import ellswift
 from isoproxy.bitcoin.buffer import ByteQueue
-from isoproxy.bitcoin.cipher import (
+from isoproxy.bitcoin.bip324.cipher import (
     HEADER_SIZE,
     IGNORE,
     LENGTH_SIZE,
@@ -43,7 +43,7 @@ from isoproxy.bitcoin.cipher import (
     PacketSealer,
     SessionKeys,
 )
-from isoproxy.bitcoin.ellswift import ENCODED_LENGTH, KeyPair
+from isoproxy.bitcoin.bip324.ellswift import ENCODED_LENGTH, KeyPair
 from isoproxy.bitcoin.messages import MAINNET, Network
 from isoproxy.bitcoin.v1 import PREFIX_LENGTH, VERSION
 from isoproxy.errors import (

@@ -8,25 +8,25 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from isoproxy.bitcoin import gateway as module
+from isoproxy.bitcoin import proxy as module
 from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.gateway import (
+from isoproxy.bitcoin.proxy import (
     GATEWAY_ISOLATION,
     Gateway,
     GatewaySettings,
     check_learned,
     client_field,
 )
-from isoproxy.bitcoin.ledger import Ledger, Outcome
+from isoproxy.bitcoin.flows import Ledger, Outcome
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
 from isoproxy.net.target import Target
-from tests.isoproxy.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
-from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
-from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.unit.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
+from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.unit.bitcoin.test_v1 import version_payload
 
 ONION = Target.parse("b" * 56 + ".onion", 8333)
 

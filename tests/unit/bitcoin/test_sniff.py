@@ -8,7 +8,7 @@ import time
 import pytest
 
 from isoproxy.bitcoin.messages import MAINNET
-from isoproxy.bitcoin.opening import (
+from isoproxy.bitcoin.sniff import (
     MAX_VERSION,
     read_late_opening,
     read_opening,
@@ -16,8 +16,8 @@ from isoproxy.bitcoin.opening import (
 )
 from isoproxy.bitcoin.v1 import Detected, encode
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from tests.isoproxy.bitcoin.ends import pair, send
-from tests.isoproxy.bitcoin.peers import HELLO, v1
+from tests.unit.bitcoin.ends import pair, send
+from tests.unit.bitcoin.peers import HELLO, v1
 
 
 async def test_v1_is_found_and_no_more_is_read() -> None:

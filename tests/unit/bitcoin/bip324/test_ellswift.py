@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin import ellswift
-from isoproxy.bitcoin.ellswift import KeyPair
+from isoproxy.bitcoin.bip324.transport import ellswift
+from isoproxy.bitcoin.bip324.ellswift import KeyPair
 from isoproxy.errors import LocalProtocolError, OperationError
-from tests.isoproxy.bitcoin import reference
-from tests.isoproxy.bitcoin.vectors import OURS, official, rows
+from tests.unit.bitcoin import reference
+from tests.unit.bitcoin.vectors import OURS, official, rows
 
 
 def test_self_test_passes() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from isoproxy.bitcoin.pump import no_delay, pump
 from isoproxy.bitcoin.translator import Ending, Relay
-from tests.isoproxy.bitcoin.ends import pair, receive_exactly, send
+from tests.unit.bitcoin.ends import pair, receive_exactly, send
 
 
 def relay() -> Relay:

@@ -18,7 +18,7 @@ from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
 from isoproxy.net.target import Target
-from tests.isoproxy.bitcoin.ends import (
+from tests.unit.bitcoin.ends import (
     V1End,
     V2End,
     key,
@@ -28,8 +28,8 @@ from tests.isoproxy.bitcoin.ends import (
     send,
     speak_then_read,
 )
-from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
-from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.unit.bitcoin.test_v1 import version_payload
 from tests.kit.garbage import no_collector
 from tests.kit.waiting import until
 

@@ -11,7 +11,7 @@ from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
 from isoproxy.bitcoin.messages import MAINNET, REGTEST, padded
 from isoproxy.bitcoin.translator import Ending
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, encode, parse_version
-from tests.isoproxy.bitcoin.ends import (
+from tests.unit.bitcoin.ends import (
     V1End,
     V2End,
     narrow_tcp_pair,
@@ -20,8 +20,8 @@ from tests.isoproxy.bitcoin.ends import (
     send,
     speak_then_read,
 )
-from tests.isoproxy.bitcoin.peers import HELLO, LONG_VERSION, short, v1
-from tests.isoproxy.bitcoin.test_v1 import version_payload
+from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.unit.bitcoin.test_v1 import version_payload
 
 
 class World:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from isoproxy.bitcoin.bridge import Flow
-from isoproxy.bitcoin.ledger import Ledger, Outcome
+from isoproxy.bitcoin.flows import Ledger, Outcome
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.translator import Ending, Relay
 from isoproxy.net.target import Target
-from tests.isoproxy.bitcoin.ends import key
-from tests.isoproxy.bitcoin.peers import established, short, v1
+from tests.unit.bitcoin.ends import key
+from tests.unit.bitcoin.peers import established, short, v1
 
 PEER = Target.parse("peer.example", 8333)
 
