@@ -59,8 +59,8 @@ from isoproxy.daemon.upstream import Upstream
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
-from isoproxy.front.orders import Settings, rest_of
-from isoproxy.front.workers import Workers
+from isoproxy.workers.messages import Settings, rest_of
+from isoproxy.workers.supervisor import Workers
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.reactor import Reactor

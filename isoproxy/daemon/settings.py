@@ -8,7 +8,7 @@ from typing import Final
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.orders import Settings, fitting, share_of
+from isoproxy.workers.messages import Settings, fitting, share_of
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,

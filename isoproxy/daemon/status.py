@@ -19,7 +19,7 @@ from isoproxy.daemon.circuits import Circuits, circuits_of
 from isoproxy.daemon.settings import flag_names
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FlowView, FrontEnd
-from isoproxy.front.report import Report, merged, report_of
+from isoproxy.workers.report import Report, merged, report_of
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import reveal
 from isoproxy.observe.metrics import Metrics

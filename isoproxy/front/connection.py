@@ -26,7 +26,7 @@ from isoproxy.front.direction import Direction
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Relay
 from isoproxy.front.session import Answer, Session, Wish
-from isoproxy.front.tail import Tail
+from isoproxy.front.half_close import Tail
 from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.lingering_close import Farewell

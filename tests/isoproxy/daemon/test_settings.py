@@ -6,8 +6,8 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.daemon.settings import dialer_settings, worker_settings
-from isoproxy.front.channel import MAX_MESSAGE, MAX_SOCKETS
-from isoproxy.front.orders import Begin, Settings, encode
+from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
+from isoproxy.workers.messages import Begin, Settings, encode
 from isoproxy.isolation import Isolator
 from isoproxy.net.endpoint import Endpoint
 

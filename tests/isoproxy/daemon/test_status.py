@@ -19,7 +19,7 @@ from isoproxy.daemon.status import (
 )
 from isoproxy.daemon.upstream import Upstream
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.report import report_of
+from isoproxy.workers.report import report_of
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.observe.log import SCRUBBED

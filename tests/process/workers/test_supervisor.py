@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, socks_reply_code
-from isoproxy.front import workers as module
+from isoproxy.workers import supervisor as module
 from isoproxy.front.frontend import FrontEnd, Limits
-from isoproxy.front.orders import Settings, rest_of, share_of
-from isoproxy.front.workers import Workers
+from isoproxy.workers.messages import Settings, rest_of, share_of
+from isoproxy.workers.supervisor import Workers
 from isoproxy.isolation import (
     APP,
     ClientProtocol,
@@ -39,7 +39,7 @@ from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from isoproxy.socks5 import encode_reply
-from tests.isoproxy.front.test_frontend import CONNECT, OK, client_of, front_end, say
+from tests.unit.front.test_frontend import CONNECT, OK, client_of, front_end, say
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as soon
 

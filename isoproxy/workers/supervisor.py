@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import isoproxy
-from isoproxy.front import orders
-from isoproxy.front.channel import Channel, pair
+from isoproxy.workers import messages as orders
+from isoproxy.workers.channel import Channel, pair
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.orders import Begin, Configure, Drain, Epoch, Settings, Tell
-from isoproxy.front.report import Report, decode, merged
+from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings, Tell
+from isoproxy.workers.report import Report, decode, merged
 from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
 
@@ -193,7 +193,7 @@ class _Process:
                     sys.executable,
                     "-P",  # the folder that we are started in may be anybody's
                     "-m",
-                    "isoproxy.front.worker",
+                    "isoproxy.workers.worker",
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.front.channel import MAX_MESSAGE
+from isoproxy.workers.channel import MAX_MESSAGE
 from isoproxy.front.frontend import Counters, FlowView
-from isoproxy.front.report import FLOWS_PER_MESSAGE, Report, decode, encode, merged
+from isoproxy.workers.report import FLOWS_PER_MESSAGE, Report, decode, encode, merged
 from isoproxy.isolation import (
     APP,
     ClientProtocol,

@@ -11,7 +11,7 @@ import pytest
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Sensitive
-from tests.isoproxy.front.test_frontend import CONNECT, OK, front_end, say
+from tests.unit.front.test_frontend import CONNECT, OK, front_end, say
 from tests.kit.socks_port import SocksPort
 
 REFUSED = b"\x05\x01\x00\x05\x01\x00\x03\x06a.test\x00\x00"

@@ -1,4 +1,4 @@
-"""A process that serves clients beside the main one: `python -m isoproxy.front.worker FD`.
+"""A process that serves clients beside the main one: `python -m isoproxy.workers.worker FD`.
 
 Theory of operation
     A worker accepts on the same listening sockets as the main process and knows the same
@@ -24,11 +24,13 @@ import socket
 import sys
 from typing import Final
 
-from isoproxy.front import orders, report
-from isoproxy.front.channel import Channel
+from isoproxy.workers import messages as orders
+
+from isoproxy.workers import report
+from isoproxy.workers.channel import Channel
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.orders import Begin, Configure, Drain, Epoch, Settings
+from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings
 from isoproxy.front.session import Wish
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, OperationError
-from isoproxy.front import tail
+from isoproxy.front import half_close as tail
 from isoproxy.front.connection import Connection
 from isoproxy.front.frontend import FrontEnd, Limits, Names
 from isoproxy.front.listener import ListenerSettings

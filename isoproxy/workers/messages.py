@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, replace
 
-from isoproxy.front.channel import MAX_MESSAGE, MAX_SOCKETS
+from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.tor.dialer import DialerSettings

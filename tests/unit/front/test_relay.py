@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.front import tail
+from isoproxy.front import half_close as tail
 from isoproxy.front.direction import COPY_LIMIT, Direction
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.relay import Relay
-from isoproxy.front.tail import Tail
+from isoproxy.front.half_close import Tail
 from isoproxy.net.reactor import Deadlines, Handler, Reactor
 
 
