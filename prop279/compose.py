@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isoproxy.config import Config, LoginAt, private_directory
-from isoproxy.daemon.names import NO_NAMES, electrum_settings, names_directory, rpc_client
-from isoproxy.daemon.settings import dialer_settings
+from isoproxy.daemon.compose.names import NO_NAMES, electrum_settings, names_directory, rpc_client
+from isoproxy.daemon.settings.front import dialer_settings
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.answer import Policy

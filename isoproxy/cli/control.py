@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from isoproxy.admin import ask
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
-from isoproxy.cli.private import STANDARD_INPUT, WARNING, input_line
+from isoproxy.cli.secret_input import STANDARD_INPUT, WARNING, input_line
 from isoproxy.cli.status_text import fitting_text, status_text
 from isoproxy.errors import ConfigError
 

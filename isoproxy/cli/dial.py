@@ -11,7 +11,7 @@ import threading
 from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded, seconds
-from isoproxy.cli.private import WARNING, add_isolation, isolation_id, word
+from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
 from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolate

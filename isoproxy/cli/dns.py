@@ -18,9 +18,9 @@ import dns.rcode
 import dns.rdatatype
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
-from isoproxy.cli.private import WARNING, add_isolation, isolation_id, word
+from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
 from isoproxy.config import Address, Config, LoginAt
-from isoproxy.daemon.names import rpc_client
+from isoproxy.daemon.compose.names import rpc_client
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.dns.query import ISOLATION_OPTION, MAX_ISOLATION_ID

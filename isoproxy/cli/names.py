@@ -8,10 +8,10 @@ import sys
 
 from isoproxy.admin import Answer, NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
-from isoproxy.cli.private import WARNING, add_isolation, isolation_id, word
+from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
 from isoproxy.config import Config, LoginAt, admin_address, state_directory
 from isoproxy.daemon import configure_log
-from isoproxy.daemon.names import names_directory, rpc_client
+from isoproxy.daemon.compose.names import names_directory, rpc_client
 from isoproxy.daemon.resolve import Questions, alone, resolve_for
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.namecoin.chain.anchor import anchor_from_core, best_anchor, write_anchor

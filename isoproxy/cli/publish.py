@@ -13,8 +13,8 @@ from pathlib import Path
 from isoproxy.admin import NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Config, admin_address, state_directory
-from isoproxy.daemon.bitcoin_settings import networks
-from isoproxy.daemon.onions import PublishedService, ServicePlan
+from isoproxy.daemon.settings.bitcoin import networks
+from isoproxy.daemon.compose.onions import PublishedService, ServicePlan
 from isoproxy.doctor.environment import environment_of
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint

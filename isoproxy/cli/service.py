@@ -11,7 +11,7 @@ from typing import Final
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
 from isoproxy.daemon import Daemon, configure_log
-from isoproxy.daemon.names import check_names
+from isoproxy.daemon.compose.names import check_names
 from isoproxy.net.reactor import ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 

@@ -20,9 +20,9 @@ from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
 from isoproxy.config.build import build
 from isoproxy.config.check import check, check_reload
-from isoproxy.config.difference import changed_keys
+from isoproxy.config.diff import changed_keys
 from isoproxy.config.option import LoginAt
-from isoproxy.config.places import (
+from isoproxy.config.paths import (
     LOCAL_DROP_INS,
     SYSTEM_DIRECTORY,
     private_directory,

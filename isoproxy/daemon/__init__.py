@@ -34,18 +34,18 @@ from isoproxy.config import (
     private_directory,
     state_directory,
 )
-from isoproxy.daemon.bitcoin import Bitcoin, Door
-from isoproxy.daemon.bitcoin_status import (
+from isoproxy.daemon.compose.bitcoin import Bitcoin, Door
+from isoproxy.daemon.status.bitcoin import (
     MESSAGE_TYPES,
     collect_bitcoin,
 )
-from isoproxy.daemon.dashboard import MAX_FLOWS, open_dashboard
-from isoproxy.daemon.listeners import open_listeners, switch_listeners
-from isoproxy.daemon.names import DaemonNames
+from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
+from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.compose.names import DaemonNames
 from isoproxy.daemon.requests import answers
-from isoproxy.daemon.say import say
-from isoproxy.daemon.services import Services
-from isoproxy.daemon.settings import (
+from isoproxy.daemon.announce import say
+from isoproxy.daemon.compose.services import Services
+from isoproxy.daemon.settings.front import (
     describe_listener,
     dialer_settings,
     flag_names,
@@ -54,8 +54,8 @@ from isoproxy.daemon.settings import (
     processes_of,
     worker_settings,
 )
-from isoproxy.daemon.status import collect, current_status
-from isoproxy.daemon.upstream import Upstream
+from isoproxy.daemon.status.snapshot import collect, current_status
+from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener

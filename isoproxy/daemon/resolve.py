@@ -12,9 +12,9 @@ from typing import Any, Final, TextIO, TypedDict
 
 from isoproxy.admin import Answer
 from isoproxy.config import Config, private_directory
-from isoproxy.daemon.names import NO_NAMES, DaemonNames
-from isoproxy.daemon.settings import dialer_settings
-from isoproxy.daemon.upstream import Upstream
+from isoproxy.daemon.compose.names import NO_NAMES, DaemonNames
+from isoproxy.daemon.settings.front import dialer_settings
+from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.errors import OperationError
 from isoproxy.isolation import (
     ClientProtocol,

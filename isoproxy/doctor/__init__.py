@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from isoproxy.admin import NotRunning, ask
 from isoproxy.config import Address, Config, Loaded, admin_address, state_directory
-from isoproxy.doctor import environment, isolation, reach, torside
+from isoproxy.doctor import environment, isolation, reach
+from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
 from isoproxy.doctor.names import examine_names
 from isoproxy.errors import OperationError

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import socks
 
 from isoproxy.config import Address
-from isoproxy.doctor import torside
+from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.net.target import Target
 from isoproxy.tor.control.connection import Control

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from isoproxy.config import NamesConfig
-from isoproxy.daemon.names import rpc_backends
+from isoproxy.daemon.compose.names import rpc_backends
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, NamingError
 from isoproxy.namecoin.rpc.backends import RpcBackend

@@ -9,7 +9,7 @@ import pwd
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
-from isoproxy.daemon.upstream import probe_socks
+from isoproxy.daemon.compose.upstream import probe_socks
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint

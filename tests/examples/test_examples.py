@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.isoproxy.cli.test_publish import through
+from tests.process.cli.test_publish import through
 from tests.kit.repository import ROOT
 from tests.kit.service import Outcome, environment, running
 from tests.kit.socks_port import SocksPort, refusing

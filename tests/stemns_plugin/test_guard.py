@@ -15,7 +15,7 @@ from isoproxy.net.target import Target
 from isoproxy.sharing import StreamFields, mask_of
 from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.grammar import StreamEvent, parse_event
-from stemns_plugin.guard import (
+from stemns_plugin.control_filter import (
     MAX_CLIENTS_OF_ONE,
     Attached,
     Closed,

@@ -11,7 +11,7 @@ import pytest
 
 from isoproxy.net.endpoint import Endpoint
 from stemns_plugin.controller import Controller, ControllerSettings
-from stemns_plugin.guard import Guard, GuardSettings
+from stemns_plugin.control_filter import Guard, GuardSettings
 from stemns_plugin.services import Services
 from tests.kit.servers import WebServer
 from tests.kit.tornet import Node, TorNetwork

@@ -1,0 +1,183 @@
+"""The doors to Bitcoin peers: the front end's ports, and the gateways.
+
+Theory of operation
+    All doors share one ledger.  Where v2 is on, nothing starts with libraries that do not
+    compute it.  A gateway has an `Entrance` of the front end beside it: its isolation rule
+    holds for the gateway's own connections as well as for its clients that speak SOCKS,
+    which are handed to the front end with nothing read.
+
+    A reload keeps a gateway whose address did not change, with its connections, and gives
+    it its new settings; one that is gone ends its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Hashable, Iterator, Mapping
+
+from isoproxy.bitcoin.bip324.transport import self_test
+from isoproxy.bitcoin.proxy import Gateway
+from isoproxy.bitcoin.flows import Ledger
+from isoproxy.config import Config, GatewayConfig
+from isoproxy.daemon.settings.bitcoin import (
+    bridge_settings,
+    claimed_ports,
+    gateway_entrance,
+    gateway_settings,
+    networks,
+)
+from isoproxy.daemon.compose.listeners import place_of
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.listener import (
+    Entrance,
+    ListenerSettings,
+    open_listening_socket,
+    switch_mode,
+)
+from isoproxy.front.peer_to_peer import PeerToPeer
+from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.value.name import Route
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
+from isoproxy.observe.log import logger
+from isoproxy.tor.dialer import Dialer
+
+_log = logger("bitcoin")
+
+
+class Door:
+    """One gateway that is open."""
+
+    def __init__(
+        self, front: FrontEnd, ledger: Ledger, settings: ListenerSettings, listener: socket.socket
+    ) -> None:
+        self._front = front
+        self._listener = listener
+        self.entrance = Entrance(front, settings, unix=listener.family == socket.AF_UNIX)
+        self.gateway = Gateway(
+            self._key_for, self._connect, ledger, resolve=self._resolve, socks=self._hand_over
+        )
+        serving = self.gateway.serve(listener)
+        self._task = front.loop.create_task(serving, name="bitcoin gateway")
+        self._task.add_done_callback(self._closed)
+
+    def address(self) -> str:
+        """Where it listens: `host:port` or `unix:path`."""
+        endpoint = self.entrance.settings.endpoint
+        if endpoint.path is not None or self._listener.fileno() < 0:
+            return str(endpoint)
+        return str(Endpoint.tcp(*self._listener.getsockname()[:2]))
+
+    def configure(self, config: Config, gateway: GatewayConfig) -> None:
+        """Follow the configuration, for connections to come."""
+        settings = gateway_entrance(config, gateway)
+        self.entrance.settings, self.entrance.rule = settings, settings.rule
+        self.gateway.settings = gateway_settings(config.bitcoin, gateway)
+        self.gateway.bridging = bridge_settings(config.bitcoin)
+
+    def close(self) -> asyncio.Task[None]:
+        """Stop; the task ends with the last connection."""
+        self._task.cancel()
+        return self._task
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        path = self.entrance.settings.endpoint.path
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self._listener.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.err("gateway_defect", gateway=self.entrance.settings.name, error=error)
+
+    def _key_for(self, stream: IsolationTuple) -> IsolationKey:
+        return self._front.isolator.key_for(self.entrance.rule.listener, stream)
+
+    async def _resolve(self, target: Target, key: IsolationKey, client: bytes) -> Target:
+        if target.is_ip or self.entrance.rule.top_levels.route(target.host) is not Route.NAMECOIN:
+            return target
+        assert self._front.names is not None, "who routes names to Namecoin has a resolver"
+        return await self._front.names.address_of(target, key, Want.STREAM, client)
+
+    async def _connect(self, key: IsolationKey, target: Target, client: bytes) -> socket.socket:
+        return await self._front.dialer.connect(key, P2P, target, client=client)
+
+    async def _hand_over(self, client: socket.socket) -> None:
+        """Make a SOCKS client the front end's."""
+        sock = socket.socket(fileno=client.detach())
+        sock.setblocking(False)
+        peer = None if sock.family == socket.AF_UNIX else sock.getpeername()
+        self.entrance.admit(sock, peer)
+
+
+class Bitcoin:
+    """The Bitcoin side of a daemon: `p2p` for the front end, and the gateways.
+
+    Raises OperationError if v2 is on and the libraries do not compute it.
+    """
+
+    def __init__(self, config: Config, dialer: Dialer, isolator: Isolator) -> None:
+        if config.bitcoin.v2 == "on":
+            self_test()
+        self.ledger = Ledger()
+        self.p2p = PeerToPeer(dialer, isolator, ports=frozenset(), ledger=self.ledger)
+        self.doors: dict[str, Door] = {}
+        self._follow(config)
+
+    @contextlib.contextmanager
+    def reserved(self, config: Config) -> Iterator[Mapping[str, socket.socket]]:
+        """Sockets, by name, for the gateways of `config` that are not open yet.
+
+        Those that are open get their new modes.  Raises OperationError where a socket or a
+        mode cannot be had.  An exception within the context undoes it all: nothing has
+        changed then.
+        """
+        with contextlib.ExitStack() as undo:
+            sockets = {}
+            doors = self._by_place()
+            for gateway in config.bitcoin.gateway:
+                settings = gateway_entrance(config, gateway)
+                door = doors.get(place_of(settings))
+                if door is None:
+                    sock = open_listening_socket(settings.endpoint, settings.mode)
+                    sockets[gateway.name] = undo.enter_context(contextlib.closing(sock))
+                else:
+                    switch_mode(door.entrance.settings, settings.mode, undo)
+            yield sockets
+            undo.pop_all()
+
+    def apply(
+        self, front: FrontEnd, config: Config, sockets: Mapping[str, socket.socket]
+    ) -> list[Door]:
+        """Follow the configuration; returns the gateways opened, on `reserved` sockets."""
+        self._follow(config)
+        before, self.doors, opened = self._by_place(), {}, []
+        for gateway in config.bitcoin.gateway:
+            settings = gateway_entrance(config, gateway)
+            if gateway.name in sockets:
+                door = Door(front, self.ledger, settings, sockets[gateway.name])
+                opened.append(door)
+            else:
+                door = before.pop(place_of(settings))
+            door.configure(config, gateway)
+            self.doors[gateway.name] = door
+        for gone in before.values():
+            gone.close()
+        return opened
+
+    async def close(self) -> None:
+        """Close all gateways and end their connections."""
+        tasks = [door.close() for door in self.doors.values()]
+        self.doors.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _follow(self, config: Config) -> None:
+        self.p2p.ports = claimed_ports(config.bitcoin)
+        self.p2p.settings = bridge_settings(config.bitcoin)
+        self.p2p.networks = networks(config.bitcoin)
+
+    def _by_place(self) -> dict[Hashable, Door]:
+        return {place_of(door.entrance.settings): door for door in self.doors.values()}

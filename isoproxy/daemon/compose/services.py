@@ -1,0 +1,88 @@
+"""What isoproxy serves beside its listeners: DNS for bit, onion services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TextIO
+
+from isoproxy.config import Config
+from isoproxy.daemon.settings.bitcoin import networks
+from isoproxy.daemon.compose.dns import dns_policy, dns_server
+from isoproxy.daemon.compose.onions import PublishedService, service_plan
+from isoproxy.daemon.announce import say
+from isoproxy.isolation import Isolator
+from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.observe.log import goes_to_the_journal, logger
+from isoproxy.tor.control.connection import Control
+from isoproxy.tor.onion import OnionStage, OnionState
+
+_log = logger("daemon")
+
+
+class Services:
+    """The DNS server and the onion services of `config`; raises ConfigError.
+
+    `resolver_of` gives a client's resolver; `out` gets a line for each service, which does
+    not say where it is if the line ends up in the journal.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        isolator: Isolator,
+        control: Control,
+        resolver_of: Callable[[bytes | None], Resolver],
+        out: TextIO,
+    ) -> None:
+        self._out: Final = out
+        self._discreet: Final = config.observe.safe_logging and goes_to_the_journal(out)
+        self.dns: Final = dns_server(config, resolver_of, isolator)
+        self.onions: Final = [
+            PublishedService(service_plan(service, networks(config.bitcoin)), control)
+            for service in config.onion_service
+        ]
+        self._announcing: Final[set[asyncio.Task[None]]] = set()
+
+    async def start(self) -> None:
+        """Listen, and publish as soon as Tor allows; raises OperationError."""
+        if self.dns is not None:
+            await self.dns.open()
+            say(f"listening dns {self.dns.endpoint}", self._out)
+            _log.notice("listening", listener="dns", address=str(self.dns.endpoint))
+        for published in self.onions:
+            published.service.on_state(partial(_tell, published.plan.name))
+            published.start()
+            self._announcing.add(asyncio.create_task(self._announce(published)))
+
+    def follow(self, config: Config) -> None:
+        """Answer as `config` has it, once its names are resolved; all else waits for a restart."""
+        if self.dns is not None:
+            self.dns.responder.follow(dns_policy(config))
+
+    async def close(self) -> None:
+        """Withdraw and stop everything."""
+        for task in self._announcing:
+            task.cancel()
+        await asyncio.gather(*self._announcing, return_exceptions=True)
+        for published in self.onions:
+            await published.stop()
+        if self.dns is not None:
+            await self.dns.close()
+
+    async def _announce(self, published: PublishedService) -> None:
+        """Say where an onion service is once Tor has taken it."""
+        lines = await published.wait_published()
+        if self._discreet:
+            lines = ["(its address is not for the journal; it is shown by: isoproxy onions)"]
+        for line in lines:
+            say(f"published {published.plan.name} {line}", self._out)
+
+
+def _tell(name: str, state: OnionState) -> None:
+    """Say in the log how the service called `name` stands now."""
+    if state.stage is OnionStage.REFUSED:
+        _log.warn("onion_service_refused", service=name, problem=state.problem)
+    else:
+        _log.notice("onion_service", service=name, stage=state.stage)

@@ -1,0 +1,74 @@
+"""From the configuration to what the Bitcoin side is built with; nothing is decided here."""
+
+from __future__ import annotations
+
+from isoproxy.bitcoin.bridge import BridgeSettings
+from isoproxy.bitcoin.proxy import GatewaySettings
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Networks, custom_signet
+from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
+from isoproxy.bitcoin.v1 import VersionRewrite
+from isoproxy.config import BitcoinConfig, Config, GatewayConfig
+from isoproxy.daemon.settings.front import endpoint_of, top_levels
+from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.session import SessionRule
+from isoproxy.isolation import ListenerRule, own_group
+from isoproxy.net.target import Target
+
+
+def networks(config: BitcoinConfig) -> Networks:
+    """All networks that are recognised."""
+    signets = (custom_signet(bytes.fromhex(challenge)) for challenge in config.signet_challenges)
+    return KNOWN_NETWORKS.with_networks(signets)
+
+
+def transport_options(config: BitcoinConfig) -> TransportOptions:
+    least, most = config.decoy_sizes
+    plain = TransportOptions()
+    return TransportOptions(
+        garbage=plain.garbage if config.garbage == "random" else (0, 0),
+        prefix=bytes.fromhex(config.ellswift_prefix),
+        decoys=DecoyPolicy(
+            config.decoys_per_minute,
+            least,
+            most,
+            logarithmic=config.decoy_distribution == "logarithmic",
+            before_version=config.decoys_before_version,
+        ),
+        version=VersionRewrite(config.scrub_version, config.user_agent_suffix.encode("ascii")),
+    )
+
+
+def bridge_settings(config: BitcoinConfig) -> BridgeSettings:
+    return BridgeSettings(Fallback(config.v1_fallback), transport_options(config))
+
+
+def claimed_ports(config: BitcoinConfig) -> frozenset[int]:
+    """The destination ports whose streams are looked at; none where v2 is off."""
+    return frozenset(config.ports if config.v2 == "on" else ())
+
+
+def gateway_settings(config: BitcoinConfig, gateway: GatewayConfig) -> GatewaySettings:
+    known = networks(config)
+    return GatewaySettings(
+        peer=None if gateway.peer is None else target_of(gateway.peer),
+        peers={target_of(asked): target_of(peer) for asked, peer in gateway.peers.items()},
+        networks=known if gateway.network is None else Networks([known.named(gateway.network)]),
+        allow_private=gateway.allow_private_addresses,
+        max_connections=gateway.max_connections,
+    )
+
+
+def gateway_entrance(config: Config, gateway: GatewayConfig) -> ListenerSettings:
+    """The gateway as a listener for the clients among its own that speak SOCKS."""
+    rule = SessionRule(
+        ListenerRule(own_group(f"gateway {gateway.name} {gateway.address}"), gateway.isolate),
+        unix=gateway.address.is_unix,
+        top_levels=top_levels(config.names),
+    )
+    return ListenerSettings(gateway.name, endpoint_of(gateway.address), rule, int(gateway.mode))
+
+
+def target_of(text: str) -> Target:
+    """`host:port`, as the configuration has checked it, as a target."""
+    host, _, port = text.rpartition(":")
+    return Target.parse(host.strip("[]"), int(port))

@@ -1,0 +1,156 @@
+"""`isoproxy run` with worker processes, as a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isoproxy.admin import ask
+from tests.process.cli.test_service import connect, system_tor
+from tests.kit.service import Service, running
+from tests.kit.socks_port import SocksPort
+from tests.kit.waiting import until
+
+pytestmark = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="there are workers only where there are cores"
+)
+
+AT_A_TIME = 40
+STREAM = b"\x05\x01\x02\x01\x01u\x01p\x05\x01\x00\x03\x0bexample.com\x00\x50"
+
+
+async def status_of(service: Service) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads((await service.ask("status", "--json")).out)
+    return answer
+
+
+async def workers_of(service: Service) -> list[int]:
+    """The workers' process IDs, once they serve."""
+    async with asyncio.timeout(60):
+        while True:
+            workers = (await status_of(service))["workers"]
+            if workers and all(worker["serving"] for worker in workers):
+                return [worker["pid"] for worker in workers]
+
+
+async def served(service: Service) -> tuple[int, int]:
+    """How many clients the main process has accepted, and how many its workers."""
+    status = await asyncio.to_thread(ask, service.directory / "run" / "admin", "status")
+    workers = sum(worker["accepted"] for worker in status["workers"])
+    return status["listeners"][0]["accepted"] - workers, workers
+
+
+async def visit_all(service: Service, visit: Callable[[socket.socket], Awaitable[None]]) -> int:
+    """Have clients come until the main process and a worker have served some; how many came.
+
+    They come at one moment, as fast as the kernel takes them: who is awake then gets one.
+    """
+    before, came = await served(service), 0
+    async with asyncio.timeout(60):
+        while True:
+            clients = []
+            for _ in range(AT_A_TIME):
+                clients.append(socket.socket())
+                clients[-1].setblocking(False)
+                clients[-1].connect_ex(("127.0.0.1", service.port()))
+            await asyncio.gather(*map(visit, clients))
+            came += AT_A_TIME
+            if all(now > then for now, then in zip(await served(service), before, strict=True)):
+                return came
+
+
+async def echo(client: socket.socket) -> None:
+    """Open a stream by SOCKS, as always the same user, and have a byte echoed."""
+    reader, writer = await asyncio.open_connection(sock=client)
+    try:
+        writer.write(STREAM + b"!")
+        assert await reader.readexactly(15) == b"\x05\x02\x01\x00\x05\x00\x00\x01" + bytes(6) + b"!"
+    finally:
+        writer.close()
+
+
+async def be_refused(client: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=client)
+    writer.write(b"\x05\x01\x00")
+    assert await reader.read(2) == b"\x05\xff"
+    writer.close()
+
+
+def runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_status_and_metrics_are_those_of_all_processes(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        await workers_of(service)
+        came = await visit_all(service, echo)
+        status = await status_of(service)
+        assert status["listeners"][0]["accepted"] == came
+        assert status["counters"]["opened"] == came
+        metrics = (await asyncio.to_thread(ask, tmp_path / "run" / "admin", "metrics"))[
+            "exposition"
+        ]
+        (line,) = (
+            line
+            for line in metrics.splitlines()
+            if line.startswith("isoproxy_requests_total") and 'command="connect"' in line
+        )
+        assert line.split()[-1] == str(came)
+        assert await service.stop() == 0
+
+
+async def test_all_processes_use_the_new_epoch_once_newnym_has_answered(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        await workers_of(service)
+        used: list[set[bytes | None]] = []
+        for _ in range(3):
+            tor.requests.clear()
+            await visit_all(service, echo)
+            used.append({r.password for r in tor.requests if r.host == b"example.com"})
+            assert (await service.ask("newnym")).code == 0
+        assert [len(passwords) for passwords in used] == [1, 1, 1]
+        assert len(set.union(*used)) == 3
+        assert await service.stop() == 0
+
+
+async def test_workers_end_with_the_main_process_even_if_it_is_killed(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        workers = await workers_of(service)
+        service.process.send_signal(signal.SIGKILL)
+        await service.process.wait()
+        await until(lambda: not any(map(runs, workers)), 30)
+
+
+async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:
+    file = tmp_path / "isoproxy.toml"
+    listener = '[[listener]]\naddress = "127.0.0.1:0"\n'
+    file.write_text(listener)
+    async with SocksPort() as tor:
+        settings = ["tor.mode=system", f"tor.socks={tor.endpoint}", "tor.control=none"]
+        words = ["-c", str(file), *(w for setting in settings for w in ("--set", setting))]
+        async with running(tmp_path, *words) as service:
+            await workers_of(service)
+            file.write_text(listener + "require_auth = true\n")
+            service.process.send_signal(signal.SIGHUP)
+            await service.logged("event=reloaded")
+            await visit_all(service, be_refused)
+            assert await service.stop() == 0
+
+
+async def test_one_process_is_enough_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with SocksPort() as tor:
+        arguments = system_tor(tor, "limits.workers=1")
+        async with running(tmp_path, *arguments) as service:
+            reader, writer = await connect(service.port())
+            await reader.readexactly(10)
+            assert (await status_of(service))["workers"] == []
+            writer.close()
+            assert await service.stop() == 0

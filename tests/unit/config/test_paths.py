@@ -1,0 +1,44 @@
+"""Directories by convention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from isoproxy.config.paths import private_directory, runtime_directory, state_directory
+from isoproxy.errors import OperationError
+
+
+def test_systemd_comes_before_the_session_before_the_home() -> None:
+    home = {"HOME": "/home/a"}
+    session = {**home, "XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/r"}
+    service = {**session, "STATE_DIRECTORY": "/var/lib/isoproxy:/x", "RUNTIME_DIRECTORY": "/run/i"}
+    assert state_directory(home) == Path("/home/a/.local/state/isoproxy")
+    assert state_directory(session) == Path("/s/isoproxy")
+    assert state_directory(service) == Path("/var/lib/isoproxy")
+    assert runtime_directory(home) == Path("/home/a/.local/state/isoproxy")
+    assert runtime_directory(session) == Path("/r/isoproxy")
+    assert runtime_directory(service) == Path("/run/i")
+    assert state_directory({**home, "XDG_STATE_HOME": "relative"}).is_absolute()
+
+
+@pytest.mark.parametrize("environment", [{}, {"HOME": ""}, {"HOME": "here"}])
+def test_without_a_home_nothing_is_made(environment: dict[str, str]) -> None:
+    """Root could make the directory that stands for none."""
+    for place in (state_directory(environment), runtime_directory(environment)):
+        with pytest.raises(OperationError, match="HOME"):
+            private_directory(place)
+        assert not Path("/nonexistent").exists()
+
+
+def test_directories_are_private(tmp_path: Path) -> None:
+    made = private_directory(tmp_path / "a" / "b")
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_cannot_be_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "state"):
+        with pytest.raises(OperationError, match="STATE_DIRECTORY"):
+            private_directory(path)
