@@ -39,7 +39,7 @@ unit: $(STAMP)
 	$(BIN)/coverage report
 
 interop: packages-test $(STAMP) ## Bitcoin programs of others: btcd, bcoin, neutrino, kyoto, where Go, npm and cargo are
-	$(BIN)/pytest -ra tests/interop tests/e2e/test_bitcoin_programs.py
+	$(BIN)/pytest -ra tests/interop tests/network/test_bitcoin_programs.py
 
 fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linkability (2 h; root for all of it)
 	$(BIN)/python -m tests.fire.fuzz --all --seconds 60

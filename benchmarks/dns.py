@@ -31,16 +31,16 @@ from pathlib import Path
 import dns.message
 
 from benchmarks.running import cpu_seconds
-from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.backend import Absent, Evidence, Found
 from isoproxy.dns.answer import Apex
 from isoproxy.dns.responder import Responder
 from isoproxy.dns.server import DnsServer, DnsSettings
 from isoproxy.dns.sign import Signer, ZoneKey
+from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.namecoin.backend import Absent, Evidence, Found
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.endpoint import Endpoint
-from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 from tests.kit.ports import free_port
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 
 TARGET_PER_S = 5_000
 WINDOW = 32

@@ -32,16 +32,16 @@ from typing import Any, Final
 
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import Found
+from isoproxy.namecoin.chain.params import REGTEST
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.chain.params import REGTEST
 from isoproxy.namecoin.electrum.servers import Server, parse_server
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.tor.dialer import Dialer, DialerSettings
-from tests.e2e.name_world import CONFIRMATIONS, NameWorld, name_world
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.tornet import TorNetwork
+from tests.network.name_world import CONFIRMATIONS, NameWorld, name_world
 
 MOST_WARM: Final = 1.3
 NAME: Final = b"d/bench"

@@ -25,10 +25,10 @@ from isoproxy.daemon.compose.names import NO_NAMES, electrum_settings, names_dir
 from isoproxy.daemon.settings.front import dialer_settings
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.backend import Backend
-from isoproxy.namecoin.resolve.cache import PER_KEY
 from isoproxy.namecoin.electrum.backend import ElectrumBackend
+from isoproxy.namecoin.resolve.answer import Policy
+from isoproxy.namecoin.resolve.cache import PER_KEY
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.rpc.backends import ElectrumNmcBackend, NamecoinCoreBackend
 from isoproxy.net.reactor import Reactor

@@ -19,8 +19,8 @@ from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
 from prop279.host import PluginHost
 from prop279.protocol import Environment
-from stemns_plugin.controller import Controller
 from stemns_plugin.control_filter import Guard
+from stemns_plugin.controller import Controller
 from stemns_plugin.services import External, Services
 from stemns_plugin.settings import Settings, read_settings
 

@@ -33,8 +33,8 @@ from typing import Any, Final, TypeVar
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint
-from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.control_filter import GuardSettings
+from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.services import ALWAYS_OURS, RESOLVE_S
 from stemns_plugin.stemns_directory import StemnsDirectory, read_directory
 

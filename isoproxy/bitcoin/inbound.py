@@ -26,9 +26,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from isoproxy.bitcoin.messages import Network, Networks
-from isoproxy.bitcoin.sniff import read_opening
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.pump import part, pump
+from isoproxy.bitcoin.sniff import read_opening
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
 from isoproxy.bitcoin.v1 import Detected
 from isoproxy.net.accept_loop import Connections

@@ -12,8 +12,8 @@ from enum import Enum
 from random import SystemRandom
 from typing import Final
 
-from isoproxy.bitcoin.bip324.transport import MAX_SENT_GARBAGE, Transport
 from isoproxy.bitcoin.bip324.ellswift import MAX_PREFIX, KeyPair
+from isoproxy.bitcoin.bip324.transport import MAX_SENT_GARBAGE, Transport
 from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.v1 import VERSION, VersionRewrite
 

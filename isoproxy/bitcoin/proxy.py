@@ -35,8 +35,8 @@ from typing import Final
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
 from isoproxy.bitcoin.flows import Ledger
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
-from isoproxy.bitcoin.sniff import read_late_opening, read_opening, read_version
 from isoproxy.bitcoin.redirect import original_destination
+from isoproxy.bitcoin.sniff import read_late_opening, read_opening, read_version
 from isoproxy.bitcoin.translator import Ending
 from isoproxy.bitcoin.v1 import Detected
 from isoproxy.errors import ErrorKind, IsoproxyError, PolicyRefusal

@@ -31,9 +31,9 @@ from enum import Enum
 from hashlib import sha256
 from typing import Final, Protocol
 
+from isoproxy.bitcoin.bip324.cipher import HEADER_SIZE, OVERHEAD
 from isoproxy.bitcoin.bip324.transport import State
 from isoproxy.bitcoin.buffer import READ, ByteQueue
-from isoproxy.bitcoin.bip324.cipher import HEADER_SIZE, OVERHEAD
 from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, Networks, is_type
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.traffic import Direction

@@ -21,15 +21,15 @@ from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
 from isoproxy.config import Address, Config, LoginAt
 from isoproxy.daemon.compose.names import rpc_client
-from isoproxy.errors import ConfigError, OperationError
-from isoproxy.isolation import Isolator
+from isoproxy.dns.dump import dump
 from isoproxy.dns.query import ISOLATION_OPTION, MAX_ISOLATION_ID
 from isoproxy.dns.sign import ZoneKey
-from isoproxy.dns.dump import dump
-from isoproxy.namecoin.value.json import Json
+from isoproxy.errors import ConfigError, OperationError
+from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.rpc.backends import NamecoinCoreBackend
 from isoproxy.namecoin.rpc.client import RpcError
+from isoproxy.namecoin.value.json import Json
 
 _TIMEOUT_S: Final = 70.0
 """A little more than the resolver's own deadline."""

@@ -15,11 +15,11 @@ from isoproxy.daemon.compose.names import names_directory, rpc_client
 from isoproxy.daemon.resolve import Questions, alone, resolve_for
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.namecoin.chain.anchor import anchor_from_core, best_anchor, write_anchor
-from isoproxy.namecoin.resolve.command import refusal, report
-from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.chain.params import NETWORKS, Anchor
+from isoproxy.namecoin.resolve.command import refusal, report
 from isoproxy.namecoin.resolve.resolver import DEADLINE_S
 from isoproxy.namecoin.rpc.client import RpcError
+from isoproxy.namecoin.value.json import Json
 from isoproxy.net.reactor import ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 

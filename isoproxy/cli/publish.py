@@ -13,14 +13,14 @@ from pathlib import Path
 from isoproxy.admin import NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Config, admin_address, state_directory
-from isoproxy.daemon.settings.bitcoin import networks
 from isoproxy.daemon.compose.onions import PublishedService, ServicePlan
+from isoproxy.daemon.settings.bitcoin import networks
 from isoproxy.doctor.environment import environment_of
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
-from isoproxy.tor.onion import OnionStage, OnionState
 from isoproxy.tor.managed.torrc import socket_in
+from isoproxy.tor.onion import OnionStage, OnionState
 
 
 def register(commands: Commands) -> None:

@@ -34,17 +34,14 @@ from isoproxy.config import (
     private_directory,
     state_directory,
 )
+from isoproxy.daemon.announce import say
 from isoproxy.daemon.compose.bitcoin import Bitcoin, Door
-from isoproxy.daemon.status.bitcoin import (
-    MESSAGE_TYPES,
-    collect_bitcoin,
-)
 from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
 from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.compose.names import DaemonNames
-from isoproxy.daemon.requests import answers
-from isoproxy.daemon.announce import say
 from isoproxy.daemon.compose.services import Services
+from isoproxy.daemon.compose.upstream import Upstream
+from isoproxy.daemon.requests import answers
 from isoproxy.daemon.settings.front import (
     describe_listener,
     dialer_settings,
@@ -54,13 +51,14 @@ from isoproxy.daemon.settings.front import (
     processes_of,
     worker_settings,
 )
+from isoproxy.daemon.status.bitcoin import (
+    MESSAGE_TYPES,
+    collect_bitcoin,
+)
 from isoproxy.daemon.status.snapshot import collect, current_status
-from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
-from isoproxy.workers.messages import Settings, rest_of
-from isoproxy.workers.supervisor import Workers
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.reactor import Reactor
@@ -70,6 +68,8 @@ from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.managed.progress import BootstrapProgress
+from isoproxy.workers.messages import Settings, rest_of
+from isoproxy.workers.supervisor import Workers
 
 HEALTH_S: Final = 10.0
 _LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoproxy.admin import Answer, Handler
-from isoproxy.daemon.status.explain import arguments_of
-from isoproxy.daemon.status.explain import explain as explained
 from isoproxy.daemon.compose.names import NO_NAMES
 from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.status.explain import arguments_of
+from isoproxy.daemon.status.explain import explain as explained
 from isoproxy.daemon.status.snapshot import current_status
 from isoproxy.errors import OperationError
 

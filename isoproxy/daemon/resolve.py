@@ -13,8 +13,8 @@ from typing import Any, Final, TextIO, TypedDict
 from isoproxy.admin import Answer
 from isoproxy.config import Config, private_directory
 from isoproxy.daemon.compose.names import NO_NAMES, DaemonNames
-from isoproxy.daemon.settings.front import dialer_settings
 from isoproxy.daemon.compose.upstream import Upstream
+from isoproxy.daemon.settings.front import dialer_settings
 from isoproxy.errors import OperationError
 from isoproxy.isolation import (
     ClientProtocol,

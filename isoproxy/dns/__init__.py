@@ -1,1 +1,1 @@
-"""dns"""
+"""The DNS server for names under bit (RFC 1035): question, answer, rendering, signing, sockets."""

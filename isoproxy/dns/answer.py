@@ -46,8 +46,8 @@ from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.nsbase import NSBase
 from dns.rdtypes.svcbbase import ParamKey, SVCBBase
 
-from isoproxy.namecoin.resolve.answer import Policy, is_public
 from isoproxy.dns.query import NOERROR, NXDOMAIN, YXDOMAIN
+from isoproxy.namecoin.resolve.answer import Policy, is_public
 from isoproxy.namecoin.value.domain import Domain, Inquiry, Place
 from isoproxy.namecoin.value.name import BitName, is_registrable
 from isoproxy.net.host_name import is_label

@@ -19,9 +19,9 @@ from typing import Final, TextIO
 from isoproxy.errors import NamingError, OperationError
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.resolve.command import problems, zone_lines
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.value.name import is_registrable
-from isoproxy.namecoin.resolve.resolver import Resolver
 
 PAGE: Final = 200
 """Names a call; the longest values fit a response of the client's bounded size."""

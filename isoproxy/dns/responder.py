@@ -24,18 +24,6 @@ from typing import Final
 import dns.name
 from dns.rdatatype import RdataType
 
-from isoproxy.errors import OUTCOMES, IsoproxyError
-from isoproxy.isolation import (
-    DEFAULT_ISOLATION,
-    ClientProtocol,
-    IsolationKey,
-    IsolationTuple,
-    Isolator,
-    ListenerRule,
-    own_group,
-)
-from isoproxy.namecoin.resolve.answer import Policy
-from isoproxy.namecoin.resolve.cache import KeyedCache
 from isoproxy.dns.answer import ORIGIN, Answer, Apex, answer_steps, bit_name
 from isoproxy.dns.query import (
     BADVERS,
@@ -50,8 +38,20 @@ from isoproxy.dns.query import (
 )
 from isoproxy.dns.render import render
 from isoproxy.dns.sign import Signer
-from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.errors import OUTCOMES, IsoproxyError
+from isoproxy.isolation import (
+    DEFAULT_ISOLATION,
+    ClientProtocol,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    own_group,
+)
+from isoproxy.namecoin.resolve.answer import Policy
+from isoproxy.namecoin.resolve.cache import KeyedCache
 from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, Walk
+from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.observe.log import logger
 
 PACKET_S: Final = 30.0

@@ -34,9 +34,6 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 
-from isoproxy.errors import OperationError
-from isoproxy.isolation import IsolationKey, client_of_address, client_of_uid
-from isoproxy.dns.rate_limit import RateLimit
 from isoproxy.dns.query import (
     MAX_MESSAGE,
     REFUSED,
@@ -46,7 +43,10 @@ from isoproxy.dns.query import (
     bare_response,
     parse_query,
 )
+from isoproxy.dns.rate_limit import RateLimit
 from isoproxy.dns.responder import Responder
+from isoproxy.errors import OperationError
+from isoproxy.isolation import IsolationKey, client_of_address, client_of_uid
 from isoproxy.net.endpoint import Endpoint
 
 MAX_PENDING: Final = 1024

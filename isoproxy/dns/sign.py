@@ -40,9 +40,9 @@ from dns.rdtypes.ANY.NSEC import NSEC
 from dns.rdtypes.dnskeybase import Flag
 from dns.rdtypes.util import Bitmap
 
-from isoproxy.errors import ConfigError, OperationError
 from isoproxy.dns.answer import NEGATIVE_TTL, ORIGIN, Denial
 from isoproxy.dns.query import NXNAME
+from isoproxy.errors import ConfigError, OperationError
 
 _HOUR_S: Final = 3600
 _LIFETIME_S: Final = 24 * _HOUR_S

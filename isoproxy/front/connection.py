@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Final
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.front.direction import Direction
+from isoproxy.front.half_close import Tail
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Relay
 from isoproxy.front.session import Answer, Session, Wish
-from isoproxy.front.half_close import Tail
 from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.lingering_close import Farewell
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Address, Command
+from isoproxy.socks import Address, Command
 from isoproxy.tor.dial import Dial
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from isoproxy.net.reactor import Deadlines, Handler, Reactor
 from isoproxy.net.target import Target
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.observe.metrics import Histogram
-from isoproxy.socks5 import Command
+from isoproxy.socks import Command
 from isoproxy.tor.dialer import Dialer
 
 _log: Final = logger("front")

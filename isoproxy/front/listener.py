@@ -32,7 +32,7 @@ from isoproxy.front.session import Session, SessionRule, Wish
 from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Sensitive, logger
-from isoproxy.socks5 import Command
+from isoproxy.socks import Command
 from isoproxy.tor.dial import OUT_OF_RESOURCES
 
 if TYPE_CHECKING:

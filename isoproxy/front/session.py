@@ -20,7 +20,6 @@ from ipaddress import ip_address
 from typing import Final
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal, RemoteProtocolError
-from isoproxy.socks.http_connect import HttpConnect
 from isoproxy.isolation import (
     ClientProtocol,
     IsolationKey,
@@ -31,7 +30,8 @@ from isoproxy.isolation import (
 )
 from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Address, Command, Request, Server, Version
+from isoproxy.socks import Address, Command, Request, Server, Version
+from isoproxy.socks.http_connect import HttpConnect
 
 _TLS_HANDSHAKE: Final = 0x16
 _TLS_ALERT: Final = bytes.fromhex("15030100020228")

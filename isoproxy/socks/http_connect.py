@@ -23,7 +23,7 @@ from typing import Final
 import h11
 
 from isoproxy.errors import OUTCOMES, ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.socks5 import Command
+from isoproxy.socks import Command
 
 MAX_HEAD: Final = 8192
 """Bytes of request line and headers."""

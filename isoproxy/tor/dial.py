@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError
 from isoproxy.isolation import IsolationKey, Purpose
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE
-from isoproxy.socks5 import Client, Reply
+from isoproxy.socks import Client, Reply
 from isoproxy.tor.circuits import Slot
 
 if TYPE_CHECKING:

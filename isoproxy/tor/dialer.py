@@ -40,7 +40,7 @@ from isoproxy.isolation import (
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Deadlines, Reactor
 from isoproxy.net.target import NEVER_SENT_TO_TOR, Target
-from isoproxy.socks5 import Address, Client, Command, Reply
+from isoproxy.socks import Address, Client, Command, Reply
 from isoproxy.tor.circuits import CircuitBudget
 from isoproxy.tor.dial import Dial
 

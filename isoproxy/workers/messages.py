@@ -10,10 +10,10 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, replace
 
-from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.tor.dialer import DialerSettings
+from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 
 _BESIDE_SETTINGS = 1024
 """Bytes of an order that are not its settings, and more."""

@@ -23,7 +23,7 @@ from isoproxy.isolation import (
     upstream_credentials,
 )
 from isoproxy.observe.log import Sensitive, reveal
-from isoproxy.socks5 import Command
+from isoproxy.socks import Command
 
 FLOWS_PER_MESSAGE: Final = 100
 """So many fit whatever is told of them: applications' own credentials may be shown to Tor."""

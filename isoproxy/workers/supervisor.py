@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import isoproxy
-from isoproxy.workers import messages as orders
-from isoproxy.workers.channel import Channel, pair
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings, Tell
-from isoproxy.workers.report import Report, decode, merged
 from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
+from isoproxy.workers import messages as orders
+from isoproxy.workers.channel import Channel, pair
+from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings, Tell
+from isoproxy.workers.report import Report, decode, merged
 
 ANSWER_S: Final = 10.0
 """Seconds in which a worker must have answered an order."""

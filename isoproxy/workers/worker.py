@@ -24,20 +24,19 @@ import socket
 import sys
 from typing import Final
 
-from isoproxy.workers import messages as orders
-
-from isoproxy.workers import report
-from isoproxy.workers.channel import Channel
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings
 from isoproxy.front.session import Wish
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
-from isoproxy.socks5 import Command
+from isoproxy.socks import Command
 from isoproxy.tor.dialer import Dialer
+from isoproxy.workers import messages as orders
+from isoproxy.workers import report
+from isoproxy.workers.channel import Channel
+from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings
 
 MAX_BACKLOG: Final = 256
 """Clients that wait to be handed over while the main process is busy; more are refused."""

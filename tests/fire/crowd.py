@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import RemoteProtocolError
-from tests.e2e.bitcoin_ends import V1Client
 from tests.kit.dial import Refused, dial
+from tests.network.bitcoin_ends import V1Client
 
 _SOURCES: Final = 4
 """Client addresses; one of them may not have all connections that isoproxy allows."""

@@ -31,11 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.chain.params import REGTEST
-from tests.e2e.bitcoin_ends import V1Client, v2_node
-from tests.e2e.name_world import CONFIRMATIONS, copy_lines
-from tests.e2e.test_endurance import Echo
+from isoproxy.namecoin.chain.store import HeaderStore
 from tests.kit.dial import Refused, dial, receive_exactly
 from tests.kit.electrumx import ElectrumX, ElectrumXServers
 from tests.kit.isoproxy_process import Isoproxy, children, system
@@ -44,6 +41,9 @@ from tests.kit.namecoin.daemon import NamecoinDaemon
 from tests.kit.ports import free_port
 from tests.kit.servers import Server
 from tests.kit.tornet import Node, TorNetwork
+from tests.network.bitcoin_ends import V1Client, v2_node
+from tests.network.name_world import CONFIRMATIONS, copy_lines
+from tests.network.test_endurance import Echo
 
 NAMES: Final = 4
 FAKETIME: Final = next(

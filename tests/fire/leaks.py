@@ -33,15 +33,15 @@ import dns.message
 import dns.query
 
 from isoproxy.dns.sign import ZoneKey
-from tests.e2e.bitcoin_ends import V1Client, V1Node, v2_node, version
-from tests.e2e.name_world import NameWorld, name_world
-from tests.e2e.programs import curl, program
 from tests.fire import packets
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import TCP, Isoproxy
 from tests.kit.ports import free_port
 from tests.kit.servers import WebServer
 from tests.kit.tornet import TorNetwork
+from tests.network.bitcoin_ends import V1Client, V1Node, v2_node, version
+from tests.network.name_world import NameWorld, name_world
+from tests.network.programs import curl, program
 
 CONTROLS: Final = {
     "socket.socket(type=socket.SOCK_DGRAM).sendto(b'?', ('203.0.113.1', 53))": (

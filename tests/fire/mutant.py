@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from isoproxy.namecoin.resolve.cache import KeyedCache
 from isoproxy.namecoin.electrum.pool import ServerPool
+from isoproxy.namecoin.resolve.cache import KeyedCache
 
 
 def _shared_cache() -> None:

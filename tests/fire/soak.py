@@ -35,14 +35,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.admin import ask
-from tests.e2e.bitcoin_ends import v2_node
-from tests.e2e.name_world import NameWorld, name_world
-from tests.e2e.test_endurance import Echo
 from tests.fire.crowd import Crowd, Plan
 from tests.fire.judge import growth
 from tests.fire.sampling import Sampler, memory_kb, read
 from tests.kit.isoproxy_process import Isoproxy, descriptors, many_descriptors, pids, system
 from tests.kit.tornet import TorNetwork
+from tests.network.bitcoin_ends import v2_node
+from tests.network.name_world import NameWorld, name_world
+from tests.network.test_endurance import Echo
 
 NAMES: Final = 10
 TOLERANCE: Final = {"rss_kb": 0.05, "anonymous_kb": 0.05, "descriptors": 0.03, "tasks": 0.05}

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.e2e.name_world import copy_lines
 from tests.kit.servers import Server
+from tests.network.name_world import copy_lines
 
 ABOUT_NAMES: Final = ("get_value_proof", "get_history", "transaction.get", "get_merkle")
 

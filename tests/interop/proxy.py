@@ -27,7 +27,7 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Server
+from isoproxy.socks import Server
 
 
 @dataclass

@@ -179,8 +179,8 @@ class ElectrumXServers:
 
 async def wait_until_height(port: int, height: int, timeout: float = 20.0) -> None:
     """Return once the server at `port` of 127.0.0.1 has indexed `height`."""
-    from isoproxy.namecoin.electrum.session import ElectrumSession
     from isoproxy.namecoin.chain.params import REGTEST
+    from isoproxy.namecoin.electrum.session import ElectrumSession
 
     async with asyncio.timeout(timeout):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,9 +1,11 @@
-"""Fixtures that tests share: one private Tor network for the whole test session."""
+"""Fixtures that tests share: short directories, one private Tor network for the session."""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,13 @@ from tests.kit.tornet import TorNetError, TorNetwork
 
 _log = logging.getLogger(__name__)
 _STARTED = pytest.StashKey[TorNetwork]()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose sockets' paths fit: pytest's own are too long for some test names."""
+    with tempfile.TemporaryDirectory(prefix="iso") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.cli.status_text import status_text
-from tests.e2e.bitcoin_ends import V1Client, v2_node
-from tests.e2e.name_world import name_world
 from tests.kit.chromium import Chromium
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import Isoproxy, system
 from tests.kit.servers import EchoServer, closed_port
 from tests.kit.tornet import Address, TorNetwork
+from tests.network.bitcoin_ends import V1Client, v2_node
+from tests.network.name_world import name_world
 
 SETTLE_S: Final = 45
 """Seconds that the traffic is watched before the pictures are taken."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.socks5 import Request, Server
+from isoproxy.socks import Request, Server
 
 Serve = Callable[[Request, asyncio.StreamReader, asyncio.StreamWriter, Server], Awaitable[None]]
 

@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
-from tests.mutation.registry import EVIDENCE, ROOT, Mutant, mutants
+from tests.kit.repository import ROOT
+from tests.mutation.registry import EVIDENCE, Mutant, mutants
 from tests.mutation.run import Copy, Outcome
 
 _HEAD: Final = """\

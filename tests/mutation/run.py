@@ -26,7 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.mutation.registry import ROOT, Mutant
+from tests.kit.repository import ROOT
+from tests.mutation.registry import Mutant
 
 TEST_S: Final = 120
 """Seconds a single test may take; what takes longer has not noticed anything."""

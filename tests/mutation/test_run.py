@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.registry import ROOT, Mutant
+from tests.kit.repository import ROOT
+from tests.mutation.registry import Mutant
 from tests.mutation.run import Copy
 
 TEST = "tests/test_answer.py::test_it"

@@ -14,7 +14,7 @@ import isoproxy
 from isoproxy.client import create_connection
 from isoproxy.errors import ConfigError, DialError, ErrorKind
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Request, Server
+from isoproxy.socks import Request, Server
 from tests.kit.socks_port import SocksPort, refusing, silent
 
 connect = isoproxy.connect

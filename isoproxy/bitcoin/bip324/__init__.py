@@ -1,1 +1,1 @@
-"""bip324"""
+"""BIP324, version 2 of Bitcoin's P2P transport, without sockets."""

@@ -17,7 +17,7 @@ import functools
 import os
 from typing import Any, Final
 
-from isoproxy.bitcoin.bip324.transport import ellswift_inverse
+from isoproxy.bitcoin.bip324 import ellswift_inverse
 from isoproxy.errors import LocalProtocolError, OperationError
 
 SECRET_LENGTH: Final = 32

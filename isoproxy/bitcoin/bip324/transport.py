@@ -32,8 +32,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from isoproxy.bitcoin.bip324.transport import ellswift
-from isoproxy.bitcoin.buffer import ByteQueue
+from isoproxy.bitcoin.bip324 import ellswift
 from isoproxy.bitcoin.bip324.cipher import (
     HEADER_SIZE,
     IGNORE,
@@ -44,6 +43,7 @@ from isoproxy.bitcoin.bip324.cipher import (
     SessionKeys,
 )
 from isoproxy.bitcoin.bip324.ellswift import ENCODED_LENGTH, KeyPair
+from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.messages import MAINNET, Network
 from isoproxy.bitcoin.v1 import PREFIX_LENGTH, VERSION
 from isoproxy.errors import (

@@ -1,1 +1,1 @@
-"""compose"""
+"""The composition root in parts: builds what the configuration asks for."""

@@ -19,9 +19,10 @@ import socket
 from collections.abc import Hashable, Iterator, Mapping
 
 from isoproxy.bitcoin.bip324.transport import self_test
-from isoproxy.bitcoin.proxy import Gateway
 from isoproxy.bitcoin.flows import Ledger
+from isoproxy.bitcoin.proxy import Gateway
 from isoproxy.config import Config, GatewayConfig
+from isoproxy.daemon.compose.listeners import place_of
 from isoproxy.daemon.settings.bitcoin import (
     bridge_settings,
     claimed_ports,
@@ -29,7 +30,6 @@ from isoproxy.daemon.settings.bitcoin import (
     gateway_settings,
     networks,
 )
-from isoproxy.daemon.compose.listeners import place_of
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
     Entrance,

@@ -9,12 +9,12 @@ from typing import Final
 
 from isoproxy.config import Config
 from isoproxy.daemon.settings.front import endpoint_of
-from isoproxy.isolation import Isolator
-from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.dns.answer import Apex
 from isoproxy.dns.responder import Responder
 from isoproxy.dns.server import DnsServer, DnsSettings
 from isoproxy.dns.sign import Signer, ZoneKey
+from isoproxy.isolation import Isolator
+from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.resolver import Resolver
 
 _NO_ADDRESS: Final = "127.0.0.1"

@@ -16,18 +16,18 @@ from typing import Final
 from isoproxy.config import ElectrumConfig, LoginAt, NamesConfig, RpcConfig, private_directory
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.backend import Backend
+from isoproxy.namecoin.chain.params import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.chain.params import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
+from isoproxy.namecoin.electrum.servers import SHIPPED, parse_servers
+from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.client_views import ByClientNetwork
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.resolve.service import NameService
 from isoproxy.namecoin.rpc.backends import ElectrumNmcBackend, NamecoinCoreBackend, RpcBackend
 from isoproxy.namecoin.rpc.client import JsonRpcClient, Login, cookie_login, fixed_login
-from isoproxy.namecoin.electrum.servers import SHIPPED, parse_servers
-from isoproxy.namecoin.resolve.service import NameService
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
 

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Final, TextIO
 
 from isoproxy.config import Config
-from isoproxy.daemon.settings.bitcoin import networks
+from isoproxy.daemon.announce import say
 from isoproxy.daemon.compose.dns import dns_policy, dns_server
 from isoproxy.daemon.compose.onions import PublishedService, service_plan
-from isoproxy.daemon.announce import say
+from isoproxy.daemon.settings.bitcoin import networks
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.observe.log import goes_to_the_journal, logger

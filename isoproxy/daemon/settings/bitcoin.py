@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.proxy import GatewaySettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Networks, custom_signet
 from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
+from isoproxy.bitcoin.proxy import GatewaySettings
 from isoproxy.bitcoin.v1 import VersionRewrite
 from isoproxy.config import BitcoinConfig, Config, GatewayConfig
 from isoproxy.daemon.settings.front import endpoint_of, top_levels

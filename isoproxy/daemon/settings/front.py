@@ -8,7 +8,6 @@ from typing import Final
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
 from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.workers.messages import Settings, fitting, share_of
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,
@@ -20,6 +19,7 @@ from isoproxy.isolation import (
 from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.dialer import DialerSettings
+from isoproxy.workers.messages import Settings, fitting, share_of
 
 FEWEST_CIRCUITS: Final = 6
 """Pending circuits that a process needs to itself."""

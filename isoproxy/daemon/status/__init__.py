@@ -1,1 +1,1 @@
-"""status"""
+"""What a running isoproxy says of itself: pure functions of what was collected."""

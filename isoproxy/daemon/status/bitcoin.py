@@ -14,8 +14,8 @@ from isoproxy.bitcoin.flows import Sums, Totals
 from isoproxy.bitcoin.messages import KNOWN_TYPES
 from isoproxy.bitcoin.traffic import OTHER, Direction
 from isoproxy.daemon.compose.bitcoin import Bitcoin, Door
-from isoproxy.daemon.status.circuits import Circuits
 from isoproxy.daemon.settings.front import flag_names
+from isoproxy.daemon.status.circuits import Circuits
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import Sensitive, reveal
 from isoproxy.observe.metrics import Metrics

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy import __version__
 from isoproxy.admin import Answer
+from isoproxy.daemon.compose.upstream import Upstream
+from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.bitcoin import bitcoin_status
 from isoproxy.daemon.status.circuits import Circuits, circuits_of
-from isoproxy.daemon.settings.front import flag_names
-from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.front.frontend import FlowView, FrontEnd
-from isoproxy.workers.report import Report, merged, report_of
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import reveal
 from isoproxy.observe.metrics import Metrics
 from isoproxy.tor.control.connection import Phase
+from isoproxy.workers.report import Report, merged, report_of
 
 if TYPE_CHECKING:
     from isoproxy.daemon import Daemon

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import OperationError
-from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.chain.params import Anchor, Network, hash_from_hex
+from isoproxy.namecoin.value.json import Json
 
 ANCHOR_DEPTH: Final = 1008
 """Blocks; a week."""

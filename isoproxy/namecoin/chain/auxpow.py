@@ -37,9 +37,9 @@ from functools import lru_cache
 from typing import Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.namecoin.chain.cooperative import Steps, finish
 from isoproxy.namecoin.chain.merkle import HASH_LENGTH, MAX_BRANCH, fold
 from isoproxy.namecoin.chain.params import CHAIN_ID, Network
-from isoproxy.namecoin.chain.cooperative import Steps, finish
 from isoproxy.namecoin.chain.transaction import (
     MAX_STRIPPED,
     Transaction,

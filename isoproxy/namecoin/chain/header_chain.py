@@ -39,6 +39,7 @@ from isoproxy.namecoin.chain.auxpow import (
     check_proof_of_work,
     target_of,
 )
+from isoproxy.namecoin.chain.cooperative import Steps
 from isoproxy.namecoin.chain.params import (
     RETARGET_INTERVAL,
     TARGET_SPACING_S,
@@ -46,7 +47,6 @@ from isoproxy.namecoin.chain.params import (
     Anchor,
     Network,
 )
-from isoproxy.namecoin.chain.cooperative import Steps
 from isoproxy.namecoin.chain.transaction import double_sha256
 
 MEDIAN_SPAN: Final = 11

@@ -29,11 +29,11 @@ from typing import Final
 
 from isoproxy.errors import ErrorKind, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import Header
+from isoproxy.namecoin.chain.cooperative import Steps
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
 from isoproxy.namecoin.chain.name_script import NameUpdate, name_update
 from isoproxy.namecoin.chain.params import Checkpoint
-from isoproxy.namecoin.chain.cooperative import Steps
 
 DEFAULT_CONFIRMATIONS: Final = 12
 MAX_OPERATIONS: Final = 64

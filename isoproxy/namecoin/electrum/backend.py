@@ -31,23 +31,23 @@ from typing import Final
 
 from isoproxy.errors import ConfigError, DialError, ErrorKind, RemoteProtocolError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.chain.anchor import best_anchor
 from isoproxy.namecoin.backend import MAX_NAME_BYTES, Absent, Evidence, Found, TemporaryFailure
+from isoproxy.namecoin.chain.anchor import best_anchor
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.electrum.scores import KeyScores, Scores
-from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
+from isoproxy.namecoin.chain.merkle import Ambiguous
+from isoproxy.namecoin.chain.params import MAINNET, Anchor, Checkpoint, Network
+from isoproxy.namecoin.chain.spv import DEFAULT_CONFIRMATIONS, Verdict, combine, expires_in
+from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.electrum.connector import Dials
+from isoproxy.namecoin.electrum.header_range import SyncSettings
+from isoproxy.namecoin.electrum.header_sync import HeaderSync, Progress
+from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
+from isoproxy.namecoin.electrum.scores import KeyScores, Scores
+from isoproxy.namecoin.electrum.servers import SHIPPED, Server
 from isoproxy.namecoin.electrum.session import ServerRefused
 from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
-from isoproxy.namecoin.electrum.header_range import SyncSettings
-from isoproxy.namecoin.chain.store import HeaderStore
-from isoproxy.namecoin.electrum.header_sync import HeaderSync, Progress
-from isoproxy.namecoin.chain.merkle import Ambiguous
-from isoproxy.namecoin.chain.params import MAINNET, Anchor, Checkpoint, Network
-from isoproxy.namecoin.electrum.servers import SHIPPED, Server
-from isoproxy.namecoin.chain.spv import DEFAULT_CONFIRMATIONS, Verdict, combine, expires_in
 
 ABSENCE_QUORUM: Final = 2
 _LEAST_HEDGE_S: Final = 0.5

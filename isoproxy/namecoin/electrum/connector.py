@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
-from isoproxy.namecoin.electrum.session import LOOKUP_LINE, ElectrumSession
-from isoproxy.namecoin.electrum.tls import NotVouchedFor, TlsPolicy
 from isoproxy.namecoin.chain.params import Network
 from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.session import LOOKUP_LINE, ElectrumSession
+from isoproxy.namecoin.electrum.tls import NotVouchedFor, TlsPolicy
 from isoproxy.net.target import Target
 
 _MORE_CONNECTIONS: Final = 2

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, RemoteProtocolError
-from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, MinedHeader, series
+from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
-from isoproxy.namecoin.electrum.session import ElectrumSession
 from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.session import ElectrumSession
 
 MAX_BLOB: Final = 10_000_000
 """Bytes of headers in one answer."""

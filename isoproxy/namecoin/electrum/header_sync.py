@@ -33,23 +33,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
-from isoproxy.namecoin.electrum import header_range
 from isoproxy.namecoin.chain.auxpow import Header
+from isoproxy.namecoin.chain.cooperative import in_turns
 from isoproxy.namecoin.chain.header_chain import (
     Branch,
     HeaderChain,
     HeaderFromTheFuture,
     first_height_needed,
 )
-from isoproxy.namecoin.electrum.results import TipClaim
+from isoproxy.namecoin.chain.params import Checkpoint
+from isoproxy.namecoin.chain.store import HeaderStore
+from isoproxy.namecoin.electrum import header_range
+from isoproxy.namecoin.electrum.header_range import HeaderRanges, Miscounted, SyncSettings
 from isoproxy.namecoin.electrum.pool import ServerPool
+from isoproxy.namecoin.electrum.results import TipClaim
+from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
-from isoproxy.namecoin.electrum.header_range import HeaderRanges, Miscounted, SyncSettings
-from isoproxy.namecoin.chain.store import HeaderStore
-from isoproxy.namecoin.chain.params import Checkpoint
-from isoproxy.namecoin.electrum.servers import Server
-from isoproxy.namecoin.chain.cooperative import in_turns
 
 _FIRST_FORK_STEP: Final = 8
 _TOO_MUCH: Final = (ServerRefused, AnswerTooLong)

@@ -26,10 +26,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind
-from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.chain.cooperative import in_turns
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.electrum.session import ElectrumSession, abandon
 from isoproxy.namecoin.chain.name_script import script_hash
 from isoproxy.namecoin.chain.params import Checkpoint
 from isoproxy.namecoin.chain.spv import (
@@ -43,7 +42,8 @@ from isoproxy.namecoin.chain.spv import (
     judge,
     verify,
 )
-from isoproxy.namecoin.chain.cooperative import in_turns
+from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum.session import ElectrumSession, abandon
 
 MAX_LAG: Final = 6
 """Blocks that a server may be behind our tip, or we behind its, before that matters."""

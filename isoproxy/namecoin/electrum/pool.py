@@ -39,14 +39,14 @@ from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.electrum.scores import Scores
+from isoproxy.namecoin.chain.params import Network
 from isoproxy.namecoin.electrum.connector import Dials, Opener
 from isoproxy.namecoin.electrum.rate_limit import OpenRate
+from isoproxy.namecoin.electrum.scores import Scores
+from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import MAX_SYNC_LINE, ElectrumSession, ServerRefused
 from isoproxy.namecoin.electrum.tls import TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
-from isoproxy.namecoin.chain.params import Network
-from isoproxy.namecoin.electrum.servers import Server
 
 _LEAST_LIFE_S: Final = 5.0
 """A bound connection is not closed to make room before it can have been used."""

@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
-from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.chain.auxpow import MAX_HEADER
+from isoproxy.namecoin.chain.params import Network
+from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.electrum.results import TipClaim
 from isoproxy.namecoin.electrum.wire import (
     MAX_LINE,
@@ -32,7 +33,6 @@ from isoproxy.namecoin.electrum.wire import (
     Response,
     Wire,
 )
-from isoproxy.namecoin.chain.params import Network
 
 CLIENT_NAME: Final = "4.0.6"
 """What the Electrum for Namecoin that most people run sends."""

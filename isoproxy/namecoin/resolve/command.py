@@ -9,9 +9,9 @@ from typing import Final, TextIO
 from isoproxy.errors import ErrorKind, IsoproxyError, explanation
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.resolve.answer import Resolution, Status
+from isoproxy.namecoin.resolve.resolver import Resolver, Zone
 from isoproxy.namecoin.value.domain import Place
 from isoproxy.namecoin.value.name import BitName
-from isoproxy.namecoin.resolve.resolver import Resolver, Zone
 
 OK, FAILED, USAGE = 0, 1, 2
 _NO_NAME: Final = (

@@ -26,6 +26,7 @@ from typing import Final, TypeVar
 
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey
+from isoproxy.namecoin.backend import ABSENT_REASONS, Absent, Found
 from isoproxy.namecoin.resolve.answer import (
     Policy,
     Resolution,
@@ -36,7 +37,6 @@ from isoproxy.namecoin.resolve.answer import (
     favourite,
     onions_in_txt,
 )
-from isoproxy.namecoin.backend import ABSENT_REASONS, Absent, Found
 from isoproxy.namecoin.value.domain import Domain, Inquiry, Place
 from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.onion_address import onion_host

@@ -25,12 +25,12 @@ from typing import Any, Final, TypeVar
 
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, Want
 from isoproxy.namecoin.backend import MAX_VALUE_BYTES, Absent, Backend, Found
+from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, Want
 from isoproxy.namecoin.resolve.cache import PER_KEY, TOTAL, KeyedCache
+from isoproxy.namecoin.resolve.resolution import Fetched, Walk
 from isoproxy.namecoin.value.domain import Place
 from isoproxy.namecoin.value.name import BitName
-from isoproxy.namecoin.resolve.resolution import Fetched, Walk
 
 DEADLINE_S: Final = 60.0
 POSITIVE_S: Final = 600.0

@@ -32,8 +32,8 @@ from typing import Final, Protocol
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import IsolationKey, name_purpose, upstream_credentials
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
-from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.rpc.client import RpcError
+from isoproxy.namecoin.value.json import Json
 
 _NAME_NOT_FOUND: Final = -4
 _SYNCHRONISING: Final = frozenset({-10, -28})

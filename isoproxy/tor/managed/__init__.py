@@ -1,1 +1,1 @@
-"""managed"""
+"""A tor of our own: its torrc, its process, its start."""

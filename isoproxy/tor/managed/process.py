@@ -43,11 +43,18 @@ from typing import Final
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
-from isoproxy.tor.managed.child import Child, Spawn, end, spawn_process
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.managed.child import Child, Spawn, end, spawn_process
+from isoproxy.tor.managed.torrc import (
+    NO_VERSION,
+    TorOutput,
+    Version,
+    parse_version,
+    socket_in,
+    torrc,
+)
 from isoproxy.tor.observers import Observers
-from isoproxy.tor.managed.torrc import NO_VERSION, TorOutput, Version, parse_version, socket_in, torrc
 
 _log = logger("tor")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from isoproxy.bitcoin.bip324.transport import State, Transport
 from isoproxy.bitcoin.bip324.ellswift import KeyPair
+from isoproxy.bitcoin.bip324.transport import State, Transport
 from isoproxy.bitcoin.messages import REGTEST
 from isoproxy.bitcoin.options import TransportOptions
 from isoproxy.bitcoin.translator import Relay, Side, Translator
@@ -19,8 +19,8 @@ from isoproxy.bitcoin.v1 import (
     parse_version,
 )
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from tests.e2e.bitcoin_ends import message, version
 from tests.fire.fuzz.target import FuzzTarget, pieces
+from tests.network.bitcoin_ends import message, version
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)
 _V1: Final = version() + message("verack") + message("ping", b"12345678") + message("getaddr")

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.socks.http_connect import MAX_HEAD, HttpConnect
 from isoproxy.front.session import Answer, Session, SessionRule, Wish
 from isoproxy.isolation import Isolator, ListenerRule, own_group
 from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.observe.http_get import Ended, Hosts, HttpGet, Response
-from isoproxy.socks5 import Client, Command, Server
+from isoproxy.socks import Client, Command, Server
+from isoproxy.socks.http_connect import MAX_HEAD, HttpConnect
 from isoproxy.socks.server import MAX_LEFTOVER
 from tests.fire.fuzz.target import FuzzTarget, pieces
 

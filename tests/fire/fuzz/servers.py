@@ -9,17 +9,16 @@ from functools import cache
 from typing import Any, Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.chain.auxpow import HeaderRejected, parse_header, series
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.electrum.wire import MAX_LINE, Wire
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
 from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
 from isoproxy.namecoin.chain.spv import HeaderMissing, NotInBlock, check_order, judge
 from isoproxy.namecoin.chain.transaction import Truncated, is_transaction
+from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum.wire import MAX_LINE, Wire
 from tests.fire.fuzz.target import FuzzTarget, pieces
-from tests.unit.namecoin.electrum.inquiry import encode
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.namecoin.at_once import (
     append,
@@ -31,6 +30,7 @@ from tests.kit.namecoin.at_once import (
     verify,
 )
 from tests.kit.namecoin.chain import RegtestChain
+from tests.unit.namecoin.electrum.inquiry import encode
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)
 _NAME: Final = b"d/plain4"

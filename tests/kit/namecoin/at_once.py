@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from isoproxy.namecoin.chain import auxpow
-
+from isoproxy.namecoin.chain import auxpow, spv, transaction
 from isoproxy.namecoin.chain import name_script as nametx
-
-from isoproxy.namecoin.chain import spv
-
-from isoproxy.namecoin.chain import transaction
-from isoproxy.namecoin.chain.header_chain import Branch
 from isoproxy.namecoin.chain.cooperative import Steps, finish
+from isoproxy.namecoin.chain.header_chain import Branch
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -24,16 +24,16 @@ from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Formatter
 from isoproxy.tor.control.connection import Control
-from tests.unit.bitcoin.ends import V1End, V2End, send
-from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
-from tests.unit.bitcoin.test_v1 import version_payload
-from tests.process.cli.test_publish import publishing
-from tests.unit.namecoin.kit import CountingBackend
-from tests.unit.tor.scripted import ScriptedTor
-from tests.network.tor.test_onion import ADDED, SERVICE
 from tests.kit.dial import Refused, dial
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
+from tests.network.tor.test_onion import ADDED, SERVICE
+from tests.process.cli.test_publish import publishing
+from tests.unit.bitcoin.ends import V1End, V2End, send
+from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
+from tests.unit.bitcoin.test_v1 import version_payload
+from tests.unit.namecoin.kit import CountingBackend
+from tests.unit.tor.scripted import ScriptedTor
 
 NODE = Endpoint.tcp("127.0.0.1", 8333)
 

@@ -18,6 +18,7 @@ from isoproxy.errors import ConfigError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, Phase
+from isoproxy.tor.managed.process import ManagedTor
 from isoproxy.tor.onion import (
     OnionPort,
     OnionService,
@@ -27,12 +28,11 @@ from isoproxy.tor.onion import (
     read_key,
     write_key,
 )
-from isoproxy.tor.managed.process import ManagedTor
-from tests.unit.tor.scripted import ScriptedTor, open_stream
 from tests.kit.onion import ClientKey
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
+from tests.unit.tor.scripted import ScriptedTor, open_stream
 
 WEB = OnionPort(80, Endpoint.tcp("127.0.0.1", 8080))
 KEY = "ED25519-V3:" + base64.b64encode(bytes(range(64))).decode()

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ErrorKind
-from tests.process.cli.test_service import connect, echoes, system_tor
 from tests.kit.service import command, environment, running
 from tests.kit.socks_port import SocksPort, refusing
+from tests.process.cli.test_service import connect, echoes, system_tor
 
 
 async def test_status_tells_of_listeners_and_flows(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 
 from isoproxy.cli.doctor import parse_target
 from isoproxy.errors import ConfigError
-from tests.process.cli.test_service import system_tor
 from tests.kit.service import Outcome, Service, command, environment, running
 from tests.kit.socks_port import SocksPort, refusing, silent
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
+from tests.process.cli.test_service import system_tor
 
 PATIENCE_S = 30.0
 

@@ -16,7 +16,6 @@ from typing import Literal
 import pytest
 
 from isoproxy.cli import main
-from tests.process.cli.test_service import system_tor
 from tests.kit.dial import Refused
 from tests.kit.dial import dial as dial_socks
 from tests.kit.onion import ClientKey
@@ -24,6 +23,7 @@ from tests.kit.servers import EchoServer
 from tests.kit.service import Outcome, Service, environment, running
 from tests.kit.socks_port import SocksPort, refusing
 from tests.kit.tornet import Node, TorNetwork
+from tests.process.cli.test_service import system_tor
 
 PATIENCE_S = 90.0
 

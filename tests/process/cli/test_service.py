@@ -17,10 +17,10 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.net.endpoint import Endpoint
-from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort
+from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 
 HELLO = b"\x05\x01\x02"
 

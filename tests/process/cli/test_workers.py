@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from isoproxy.admin import ask
-from tests.process.cli.test_service import connect, system_tor
 from tests.kit.service import Service, running
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
+from tests.process.cli.test_service import connect, system_tor
 
 pytestmark = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="there are workers only where there are cores"

@@ -27,9 +27,11 @@ import dns.rrset
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.namecoin.resolve.answer import is_public
 from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.resolve.answer import is_public
 from isoproxy.namecoin.value.name import is_registrable
+from tests.kit.ports import free_port
+from tests.kit.repository import ROOT
 from tests.unit.dns.kit import is_authoritative, lines, question, rcode, serving, world
 from tests.unit.dns.table import (
     ABSENT,
@@ -42,8 +44,6 @@ from tests.unit.dns.table import (
     TYPES,
 )
 from tests.unit.namecoin.rpc.server import Failure, RpcServer, core_methods
-from tests.kit.ports import free_port
-from tests.kit.repository import ROOT
 
 DOCUMENT: Final = ROOT / "docs" / "namecoin-values.md"
 NAMES: Final = (*RECORDS, *TRANSLATING, *REDIRECTED, *REFERRED, *ABSENT, *FAILING)

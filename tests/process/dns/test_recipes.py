@@ -16,6 +16,8 @@ import dns.message
 import pytest
 
 from isoproxy.dns.server import DnsServer
+from tests.kit.ports import free_port
+from tests.kit.repository import ROOT
 from tests.unit.dns.kit import KEY, lines, question, rcode, serving, world
 from tests.unit.dns.table import (
     ABSENT,
@@ -28,8 +30,6 @@ from tests.unit.dns.table import (
     TRANSLATING,
     TYPES,
 )
-from tests.kit.ports import free_port
-from tests.kit.repository import ROOT
 
 RECIPES = ROOT / "packaging" / "dns"
 pytestmark = pytest.mark.interop

@@ -23,10 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, socks_reply_code
-from isoproxy.workers import supervisor as module
 from isoproxy.front.frontend import FrontEnd, Limits
-from isoproxy.workers.messages import Settings, rest_of, share_of
-from isoproxy.workers.supervisor import Workers
 from isoproxy.isolation import (
     APP,
     ClientProtocol,
@@ -38,10 +35,13 @@ from isoproxy.isolation import (
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
-from isoproxy.socks5 import encode_reply
-from tests.unit.front.test_frontend import CONNECT, OK, client_of, front_end, say
+from isoproxy.socks import encode_reply
+from isoproxy.workers import supervisor as module
+from isoproxy.workers.messages import Settings, rest_of, share_of
+from isoproxy.workers.supervisor import Workers
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as soon
+from tests.unit.front.test_frontend import CONNECT, OK, client_of, front_end, say
 
 until: Final = partial(soon, seconds=60)
 MAINS_PORT: Final = 8333

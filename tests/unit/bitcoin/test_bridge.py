@@ -18,6 +18,8 @@ from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
 from isoproxy.net.target import Target
+from tests.kit.garbage import no_collector
+from tests.kit.waiting import until
 from tests.unit.bitcoin.ends import (
     V1End,
     V2End,
@@ -30,8 +32,6 @@ from tests.unit.bitcoin.ends import (
 )
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload
-from tests.kit.garbage import no_collector
-from tests.kit.waiting import until
 
 ONION = Target.parse("a" * 56 + ".onion", 8333)
 CLEARNET = Target.parse("peer.example", 8333)

@@ -10,6 +10,9 @@ import pytest
 
 from isoproxy.bitcoin import proxy as module
 from isoproxy.bitcoin.bridge import BridgeSettings
+from isoproxy.bitcoin.flows import Ledger, Outcome
+from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
+from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import (
     GATEWAY_ISOLATION,
     Gateway,
@@ -17,9 +20,6 @@ from isoproxy.bitcoin.proxy import (
     check_learned,
     client_field,
 )
-from isoproxy.bitcoin.flows import Ledger, Outcome
-from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
-from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group

@@ -11,8 +11,8 @@ import pytest
 from isoproxy.cli import main
 from isoproxy.config import load
 from isoproxy.daemon.compose.dns import dns_server
-from isoproxy.errors import ConfigError
 from isoproxy.dns.sign import ZoneKey
+from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint
 from tests.unit.dns.kit import serving, world
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from isoproxy.cli import main
+from tests.kit.service import command, running
+from tests.kit.socks_port import SocksPort
 from tests.process.cli.test_names import VALUES, names_from
 from tests.process.cli.test_service import system_tor
 from tests.unit.dns.kit import serving, world
 from tests.unit.namecoin.kit import ONION
 from tests.unit.namecoin.rpc.server import RpcServer, core_methods
-from tests.kit.service import command, running
-from tests.kit.socks_port import SocksPort
 
 
 def private_file(path: Path, content: bytes, mode: int = 0o600) -> str:

@@ -14,13 +14,13 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from isoproxy.isolation import Isolator, client_of_address
-from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.dns.answer import Apex
 from isoproxy.dns.query import ISOLATION_OPTION, MAX_MESSAGE, Query, parse_query
 from isoproxy.dns.responder import Responder
 from isoproxy.dns.server import DnsServer, DnsSettings
 from isoproxy.dns.sign import Signer, ZoneKey
+from isoproxy.isolation import Isolator, client_of_address
+from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.endpoint import Endpoint
 from tests.unit.dns.table import CHAIN

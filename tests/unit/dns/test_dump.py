@@ -13,13 +13,13 @@ import dns.zonefile
 import pytest
 
 from isoproxy.cli import main
+from isoproxy.dns import dump as module
+from isoproxy.dns.dump import domains, dump
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.isolation import Isolator
-from isoproxy.dns import dump as module
 from isoproxy.namecoin.backend import TemporaryFailure
-from isoproxy.dns.dump import domains, dump
-from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.value.json import Json
 from tests.unit.dns.table import CHAIN, ONION, RECORDS
 from tests.unit.namecoin.kit import CountingBackend
 from tests.unit.namecoin.rpc.server import Method, RpcServer, core_methods

@@ -16,13 +16,13 @@ import dns.message
 import dns.opcode
 import pytest
 
-from isoproxy.errors import OperationError
 from isoproxy.dns import server as dns_server
-from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.dns.server import DnsServer
+from isoproxy.errors import OperationError
+from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.net.endpoint import Endpoint
-from tests.unit.dns.kit import World, lines, question, rcode, serving, world
 from tests.kit.waiting import until
+from tests.unit.dns.kit import World, lines, question, rcode, serving, world
 
 PLAIN = ["plain.bit. A 192.0.2.1", "plain.bit. A 192.0.2.2"]
 

@@ -22,9 +22,9 @@ from dns.rdataclass import IN
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.NSEC import NSEC
 
-from isoproxy.errors import ConfigError, OperationError
 from isoproxy.dns.answer import ORIGIN, Denial
 from isoproxy.dns.sign import ZoneKey, nsec
+from isoproxy.errors import ConfigError, OperationError
 from tests.unit.dns.kit import KEY, NOW, lines, rcode, world
 from tests.unit.dns.table import (
     ABSENT,

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from isoproxy.doctor import reach
-
 from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Verdict
 from isoproxy.net.endpoint import Endpoint

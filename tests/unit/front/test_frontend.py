@@ -41,7 +41,7 @@ from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Command, Request, Server, encode_reply
+from isoproxy.socks import Command, Request, Server, encode_reply
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from tests.kit.garbage import no_collector
 from tests.kit.socks_port import SocksPort, refusing, silent

@@ -11,8 +11,8 @@ import pytest
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Sensitive
-from tests.unit.front.test_frontend import CONNECT, OK, front_end, say
 from tests.kit.socks_port import SocksPort
+from tests.unit.front.test_frontend import CONNECT, OK, front_end, say
 
 REFUSED = b"\x05\x01\x00\x05\x01\x00\x03\x06a.test\x00\x00"
 

@@ -32,7 +32,7 @@ from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Request, Server
+from isoproxy.socks import Request, Server
 from isoproxy.socks.wire import encode_address
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from tests.kit.socks_port import SocksPort, echo

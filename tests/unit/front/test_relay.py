@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from isoproxy.front import half_close as tail
 from isoproxy.front.direction import COPY_LIMIT, Direction
+from isoproxy.front.half_close import Tail
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.relay import Relay
-from isoproxy.front.half_close import Tail
 from isoproxy.net.reactor import Deadlines, Handler, Reactor
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
-from isoproxy.socks5 import Address, Client, Command, Reply, Server, encode_reply
+from isoproxy.socks import Address, Client, Command, Reply, Server, encode_reply
 
 OK = encode_reply(0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
 from isoproxy.isolation import accepts_username
-from isoproxy.socks5 import Command, Request, Server, Version
+from isoproxy.socks import Command, Request, Server, Version
 from isoproxy.socks.server import MAX_LEFTOVER
 from isoproxy.socks.wire import encode_address
 

@@ -25,7 +25,7 @@ from isoproxy.isolation import (
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
-from isoproxy.socks5 import Command, Request, Server, encode_reply
+from isoproxy.socks import Command, Request, Server, encode_reply
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from tests.kit.socks_port import Serve, SocksPort, echo, refusing, silent
 from tests.kit.waiting import until

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from isoproxy.workers.channel import MAX_MESSAGE, MAX_QUEUED, Channel, pair
 from isoproxy.net.reactor import Handler, Reactor
+from isoproxy.workers.channel import MAX_MESSAGE, MAX_QUEUED, Channel, pair
 from tests.kit.waiting import until
 
 

@@ -9,9 +9,7 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.workers.channel import MAX_MESSAGE
 from isoproxy.front.frontend import Counters, FlowView
-from isoproxy.workers.report import FLOWS_PER_MESSAGE, Report, decode, encode, merged
 from isoproxy.isolation import (
     APP,
     ClientProtocol,
@@ -23,7 +21,9 @@ from isoproxy.isolation import (
     upstream_credentials,
 )
 from isoproxy.observe.log import SCRUBBED, Sensitive, reveal
-from isoproxy.socks5 import Command
+from isoproxy.socks import Command
+from isoproxy.workers.channel import MAX_MESSAGE
+from isoproxy.workers.report import FLOWS_PER_MESSAGE, Report, decode, encode, merged
 
 FORM = CredentialForm.PROP351
 KEY = Isolator().key_for(

@@ -20,10 +20,10 @@ from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.wire import Bootstrap
 from isoproxy.tor.managed.process import CONTROL_S, ManagedTor, Stage, TorState
 from isoproxy.tor.managed.torrc import SOCKS_FLAGS
-from tests.unit.tor.scripted import open_stream
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
+from tests.unit.tor.scripted import open_stream
 
 OFFLINE = ["DisableNetwork 1"]
 

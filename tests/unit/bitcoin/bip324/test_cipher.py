@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.bip324.transport import ellswift
-from isoproxy.bitcoin.buffer import ByteQueue
+from isoproxy.bitcoin.bip324 import ellswift
 from isoproxy.bitcoin.bip324.cipher import (
     IGNORE,
     LENGTH_SIZE,
@@ -18,6 +17,7 @@ from isoproxy.bitcoin.bip324.cipher import (
     PacketSealer,
     SessionKeys,
 )
+from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.errors import LocalProtocolError, RemoteProtocolError
 from tests.unit.bitcoin import reference
 from tests.unit.bitcoin.vectors import OURS, official, rows

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.bip324.transport import ellswift
+from isoproxy.bitcoin.bip324 import ellswift
 from isoproxy.bitcoin.bip324.ellswift import KeyPair
 from isoproxy.errors import LocalProtocolError, OperationError
 from tests.unit.bitcoin import reference

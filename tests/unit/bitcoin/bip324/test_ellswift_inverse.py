@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.bip324.transport import ellswift_inverse
+from isoproxy.bitcoin.bip324 import ellswift_inverse
 from isoproxy.bitcoin.bip324.ellswift_inverse import CASES, P
 from tests.unit.bitcoin import reference
 from tests.unit.bitcoin.vectors import OURS, official, rows

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.bip324.transport import MAX_GARBAGE, State, Transport, self_test
-from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.bip324.cipher import SessionKeys
 from isoproxy.bitcoin.bip324.ellswift import KeyPair
+from isoproxy.bitcoin.bip324.transport import MAX_GARBAGE, State, Transport, self_test
+from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.messages import MAINNET, NAMECOIN, REGTEST, Network
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import (

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.bitcoin.bip324.transport import transport as bip324
-
-from isoproxy.bitcoin.bip324.transport import ellswift
+from isoproxy.bitcoin.bip324 import ellswift
+from isoproxy.bitcoin.bip324 import transport as bip324
 from isoproxy.config import Config, load
 from isoproxy.daemon.compose.bitcoin import Bitcoin
 from isoproxy.daemon.settings.front import dialer_settings

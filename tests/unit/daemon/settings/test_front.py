@@ -6,10 +6,10 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.daemon.settings.front import dialer_settings, worker_settings
-from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
-from isoproxy.workers.messages import Begin, Settings, encode
 from isoproxy.isolation import Isolator
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
+from isoproxy.workers.messages import Begin, Settings, encode
 
 
 def told(*settings: str) -> Settings:

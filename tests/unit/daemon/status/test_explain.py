@@ -7,8 +7,8 @@ import os
 import pytest
 
 from isoproxy.config import Config, load
-from isoproxy.daemon.status.explain import arguments_of, explain
 from isoproxy.daemon.settings.front import session_rule
+from isoproxy.daemon.status.explain import arguments_of, explain
 from isoproxy.errors import OperationError
 from isoproxy.front.session import Session, Wish
 from isoproxy.isolation import Isolator, client_of_address, client_of_uid

@@ -9,6 +9,7 @@ from typing import cast
 
 from isoproxy.config import load
 from isoproxy.daemon.compose.listeners import open_listeners
+from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.settings.front import dialer_settings, listener_settings
 from isoproxy.daemon.status.snapshot import (
     collect,
@@ -17,14 +18,13 @@ from isoproxy.daemon.status.snapshot import (
     listeners_status,
     tor_status,
 )
-from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.workers.report import report_of
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.observe.log import SCRUBBED
 from isoproxy.observe.metrics import Metrics
 from isoproxy.tor.dialer import Dialer
+from isoproxy.workers.report import report_of
 from tests.kit.socks_port import SocksPort
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from isoproxy.errors import OperationError
 from isoproxy.namecoin.chain.anchor import anchor_from_core, best_anchor, read_anchor, write_anchor
-from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Anchor
+from isoproxy.namecoin.value.json import Json
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.daemon import answer
 

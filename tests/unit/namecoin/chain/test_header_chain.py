@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import LocalProtocolError, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import Header, HeaderRejected, MinedHeader, bits_of, parse_header
+from isoproxy.namecoin.chain.auxpow import (
+    Header,
+    HeaderRejected,
+    MinedHeader,
+    bits_of,
+    parse_header,
+)
 from isoproxy.namecoin.chain.header_chain import Branch, HeaderChain, first_height_needed, work_of
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, Anchor, Network
 from tests.kit.namecoin.at_once import append

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import RemoteProtocolError
-from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION, NameOp, parse_name_script, push, script_hash
+from isoproxy.namecoin.chain.name_script import (
+    NAME_TX_VERSION,
+    NameOp,
+    parse_name_script,
+    push,
+    script_hash,
+)
 from tests.kit.namecoin.at_once import name_update, parse_transaction
 from tests.kit.namecoin.chain import RegtestChain, name_script, recorded_answers
 from tests.kit.namecoin.mainnet import mainnet_transactions

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.chain.store import RECORD_LENGTH, HeaderStore
 from isoproxy.namecoin.chain.params import REGTEST, TESTNET, Anchor
+from isoproxy.namecoin.chain.store import RECORD_LENGTH, HeaderStore
 from tests.kit.namecoin.chain import RegtestChain
 
 ANCHOR = Anchor(10, b"\x0a" * 32)

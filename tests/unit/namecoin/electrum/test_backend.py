@@ -12,13 +12,13 @@ import pytest
 
 from isoproxy.errors import ConfigError, ErrorKind
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.chain import merkle
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
+from isoproxy.namecoin.chain import merkle
+from isoproxy.namecoin.chain.params import REGTEST, Anchor, Checkpoint, hash_from_hex
+from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.chain.params import REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.namecoin.electrum.servers import Server, parse_server
-from isoproxy.namecoin.chain.transaction import double_sha256
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, merkle_tree, recorded_answers

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from isoproxy.namecoin.electrum.session import ElectrumSession
 from isoproxy.namecoin.electrum.header_range import HeaderRanges, SyncSettings
 from isoproxy.namecoin.electrum.servers import parse_server
+from isoproxy.namecoin.electrum.session import ElectrumSession
 
 
 class Answering:

@@ -11,24 +11,23 @@ from typing import Any
 import pytest
 
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.electrum import scores as electrum_health
-from isoproxy.namecoin.chain import merkle
-from isoproxy.namecoin.chain import transaction
+from isoproxy.namecoin.chain import merkle, transaction
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.electrum.scores import Scores
-from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
-from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
-from isoproxy.namecoin.electrum.header_range import SyncSettings
-from isoproxy.namecoin.chain.store import HeaderStore
-from isoproxy.namecoin.electrum.header_sync import HeaderSync
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, Network, hash_from_hex
-from isoproxy.namecoin.electrum.servers import parse_server
+from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.chain.transaction import double_sha256
-from tests.unit.namecoin.chain.turns import most_per_turn
+from isoproxy.namecoin.electrum import scores as electrum_health
+from isoproxy.namecoin.electrum.header_range import SyncSettings
+from isoproxy.namecoin.electrum.header_sync import HeaderSync
+from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
+from isoproxy.namecoin.electrum.scores import Scores
+from isoproxy.namecoin.electrum.servers import parse_server
+from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
+from tests.unit.namecoin.chain.turns import most_per_turn
 
 SMALL = SyncSettings(chunk=20, answer_timeout=5.0, idle=0.3)
 POOL = PoolSettings(wait=5.0, open_timeout=5.0, opens_per_minute=6000, burst=100)

@@ -11,16 +11,16 @@ from isoproxy.errors import ErrorKind, RemoteProtocolError
 from isoproxy.namecoin.chain import transaction
 from isoproxy.namecoin.chain.auxpow import parse_header
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
-from isoproxy.namecoin.electrum.session import ElectrumSession
 from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
 from isoproxy.namecoin.chain.spv import Verdict
-from tests.unit.namecoin.chain.turns import most_per_turn
+from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
+from isoproxy.namecoin.electrum.session import ElectrumSession
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
 from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
+from tests.unit.namecoin.chain.turns import most_per_turn
 
 PROOF = "blockchain.name.get_value_proof"
 

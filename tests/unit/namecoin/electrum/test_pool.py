@@ -10,12 +10,12 @@ import pytest
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Credentials, Isolator
-from isoproxy.namecoin.electrum.scores import Scores
+from isoproxy.namecoin.chain.params import REGTEST
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
+from isoproxy.namecoin.electrum.scores import Scores
+from isoproxy.namecoin.electrum.servers import Server, parse_server
 from isoproxy.namecoin.electrum.session import ElectrumSession
 from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
-from isoproxy.namecoin.chain.params import REGTEST
-from isoproxy.namecoin.electrum.servers import Server, parse_server
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.namecoin.chain import RegtestChain

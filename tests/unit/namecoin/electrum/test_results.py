@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import RemoteProtocolError
+from isoproxy.namecoin.chain.merkle import MAX_BRANCH
 from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.electrum.results import HistoryItem
-from isoproxy.namecoin.chain.merkle import MAX_BRANCH
 
 HASH = "00" * 31 + "01"
 JSON = st.recursive(

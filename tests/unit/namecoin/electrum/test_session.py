@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Network
 from isoproxy.namecoin.electrum.session import (
     ElectrumSession,
     ServerRefused,
@@ -16,7 +17,6 @@ from isoproxy.namecoin.electrum.session import (
     abandon,
 )
 from isoproxy.namecoin.electrum.wire import MAX_OUTSTANDING
-from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Network
 from tests.kit.electrum_server import Cut, ElectrumServer, Fault, Lie, Silence
 from tests.kit.garbage import no_collector
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain

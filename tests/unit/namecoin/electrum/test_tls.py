@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import DialError
-from isoproxy.namecoin.electrum.tls import CertificateRefused, NotVouchedFor, PinStore, TlsPolicy
 from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.tls import CertificateRefused, NotVouchedFor, PinStore, TlsPolicy
 from tests.kit.electrumx import self_signed
 from tests.kit.garbage import no_collector
 

@@ -8,10 +8,10 @@ import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, TargetType, Want
 from isoproxy.namecoin.backend import Absent
-from isoproxy.namecoin.value.name import BitName
+from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, TargetType, Want
 from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, MAX_FETCHES, Fetched, Walk
+from isoproxy.namecoin.value.name import BitName
 from tests.unit.namecoin.kit import ONION, ONION_2, found, key_of
 
 KEY = key_of(Isolator(), "a")

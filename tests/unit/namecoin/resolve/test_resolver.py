@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.resolve.answer import Resolution, Status, Want
 from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.resolve.answer import Resolution, Status, Want
 from isoproxy.namecoin.resolve.resolver import (
     BLOCK_DELAY_S,
     DEADLINE_S,
@@ -21,8 +21,8 @@ from isoproxy.namecoin.resolve.resolver import (
     POSITIVE_S,
     Resolver,
 )
-from tests.unit.namecoin.kit import ONION, CountingBackend, key_of
 from tests.kit.clock import VirtualClockLoop
+from tests.unit.namecoin.kit import ONION, CountingBackend, key_of
 
 VALUES: dict[str, Any] = {
     "d/example": {"ip": "192.0.2.1", "map": {"www": {"tor": ONION}, "x": {"import": "dd/x"}}},

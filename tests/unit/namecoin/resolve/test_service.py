@@ -10,8 +10,8 @@ import pytest
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.front.frontend import Names
 from isoproxy.isolation import IsolationKey, Isolator, client_of_address, client_of_uid
-from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.resolve.client_views import ByClientNetwork
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService

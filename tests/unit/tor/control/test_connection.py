@@ -15,11 +15,11 @@ import pytest
 from isoproxy.errors import ConfigError, ErrorKind, LocalProtocolError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control.connection import session as control_session
+from isoproxy.tor.control import session as control_session
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.wire import Bootstrap
-from tests.unit.tor.scripted import ScriptedTor
 from tests.kit.waiting import until
+from tests.unit.tor.scripted import ScriptedTor
 
 CIRC = b"650 CIRC %d %s $9CF77A9F7190283AD919645650CE0BD937029630~exit2 PURPOSE=GENERAL\r\n"
 

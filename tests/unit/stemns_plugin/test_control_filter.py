@@ -1,0 +1,403 @@
+"""The guard: its policy as a table, then the four threats between two workstations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.target import Target
+from isoproxy.sharing import StreamFields, mask_of
+from stemns_plugin.control_filter import (
+    MAX_CLIENTS_OF_ONE,
+    Attached,
+    Closed,
+    Effect,
+    Guard,
+    GuardSettings,
+    Left,
+    Offer,
+    Redirected,
+    Subscribed,
+    judge,
+)
+from stemns_plugin.controller import ControllerSettings
+from stemns_plugin.grammar import StreamEvent, parse_event
+from tests.kit.waiting import until
+from tests.unit.stemns_plugin.scripted_tor import ISO, ScriptedTor
+
+FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
+MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
+
+
+def offers() -> dict[int, Offer]:
+    """Stream 5, untouched; stream 6, redirected."""
+
+    def event(number: int) -> StreamEvent:
+        return StreamEvent(number, b"NEW", b"a.bit", 80, FIELDS, MASK, b"127.0.0.2", b"USER")
+
+    return {5: Offer(event(5)), 6: Offer(event(6), Target.parse("x.onion", 0))}
+
+
+@pytest.mark.parametrize(
+    ("line", "reply", "effect"),
+    [
+        # what a controller of names needs
+        (b"PROTOCOLINFO 1", b"250-PROTOCOLINFO 1", None),
+        (b"AUTHENTICATE", b"250 OK", None),
+        (b"authenticate 00ff", b"250 OK", None),
+        (b"USEFEATURE VERBOSE_NAMES", b"250 OK", None),
+        (b"GETINFO version", b"250-version=0.4.9", None),
+        (b"GETINFO status/bootstrap-phase", b"250-status/bootstrap-phase=NOTICE", None),
+        (b"GETINFO stream-status", b"250+stream-status=\r\n5 NEW 0 a.bit:80\r\n6 NEW", None),
+        (b"GETINFO 0123456789abcdef", b'552 Unrecognized key "0123456789abcdef"', None),
+        (b"GETCONF __LeaveStreamsUnattached", b"250 __LeaveStreamsUnattached=1", None),
+        (b"GETCONF __owningcontrollerprocess", b"552 ", None),
+        (b"SETEVENTS STREAM", b"250 OK", Subscribed(True)),
+        (b"setevents stream signal", b"250 OK", Subscribed(True)),
+        (b"SETEVENTS", b"250 OK", Subscribed(False)),
+        (b"REDIRECTSTREAM 5 x.onion", b"250 OK", Redirected(5, Target.parse("x.onion", 0))),
+        (b"REDIRECTSTREAM 5 192.0.2.1", b"250 OK", Redirected(5, Target.parse("192.0.2.1", 0))),
+        (b"ATTACHSTREAM 6 0", b"250 OK", Attached(6)),
+        (b"CLOSESTREAM 5 2", b"250 OK", Closed(5)),
+        (b"CLOSESTREAM 5 2 IfUnused", b"250 OK", Closed(5)),
+        (b"QUIT", b"250 closing", Left()),
+        # streams of others, and streams that are not there, look the same
+        (b"REDIRECTSTREAM 7 evil.test", b'552 Unknown stream "7"', None),
+        (b"ATTACHSTREAM 7 0", b'552 Unknown stream "7"', None),
+        (b"CLOSESTREAM 7 1", b'552 Unknown stream "7"', None),
+        # circuits, hops and ports are nobody's to choose
+        (b"ATTACHSTREAM 6 12", b"552 ", None),
+        (b"ATTACHSTREAM 6 00", b"552 ", None),
+        (b"ATTACHSTREAM 6 0 HOP=1", b"512 ", None),
+        (b"REDIRECTSTREAM 5 x.onion 22", b"512 ", None),
+        # nothing is attached unresolved, nothing is redirected to what is no host
+        (b"ATTACHSTREAM 5 0", b"555 ", None),
+        (b"REDIRECTSTREAM 5 a/b", b"512 ", None),
+        (b"REDIRECTSTREAM 5 " + b"a" * 300, b"512 ", None),
+        (b"REDIRECTSTREAM 5 caf\xe9.test", b"512 ", None),
+        (b"REDIRECTSTREAM 5", b"512 ", None),
+        (b"REDIRECTSTREAM x y", b"512 ", None),
+        # the rest of the control port
+        (b"SIGNAL NEWNYM", b"510 ", None),
+        (b"SETCONF __LeaveStreamsUnattached=0", b"510 ", None),
+        (b"RESETCONF SocksPort", b"510 ", None),
+        (b"LOADCONF", b"510 ", None),
+        (b"+LOADCONF", b"510 ", None),
+        (b"MAPADDRESS a.bit=evil.test", b"510 ", None),
+        (b"EXTENDCIRCUIT 0", b"510 ", None),
+        (b"CLOSECIRCUIT 1", b"510 ", None),
+        (b"ADD_ONION NEW:BEST Port=80", b"510 ", None),
+        (b"TAKEOWNERSHIP", b"510 ", None),
+        (b"RESOLVE a.bit", b"510 ", None),
+        (b"AUTHCHALLENGE SAFECOOKIE 00", b"510 ", None),
+        (b"GETCONF SocksPort", b"552 ", None),
+        (b"GETCONF __LeaveStreamsUnattached SocksPort", b"552 ", None),
+        (b"GETCONF", b"552 ", None),
+        (b"GETINFO address", b"552 ", None),
+        (b"GETINFO version circuit-status", b"552 ", None),
+        (b"GETINFO" + b" stream-status" * 9, b"512 ", None),
+        (b"GETINFO \xff\r", b'552 Unrecognized key "?"', None),
+        (b"SETEVENTS STREAM CIRC", b"552 ", None),
+        (b"", b"510 ", None),
+        (b"   ", b"510 ", None),
+    ],
+)
+def test_policy(line: bytes, reply: bytes, effect: Effect | None) -> None:
+    verdict = judge(line, offers())
+    assert verdict.reply.startswith(reply)
+    assert verdict.effect == effect
+
+
+def test_without_offers_there_are_no_streams() -> None:
+    for verb in (b"REDIRECTSTREAM 5 x.onion", b"ATTACHSTREAM 5 0", b"CLOSESTREAM 5 1"):
+        assert judge(verb, {}).reply.startswith(b"552 ")
+
+
+# -- between two workstations
+
+ONE, TWO = "127.0.0.2", "127.0.0.3"
+
+
+class _Workstation:
+    """A control client at an address; `lines` is all it was told."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.lines: list[bytes] = []
+        self._writer = writer
+        self._task = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                self.lines.append(line.rstrip(b"\r\n"))
+
+    async def ask(self, line: bytes) -> bytes:
+        """The last line of the reply."""
+        before = len(self.lines)
+        self._writer.write(line + b"\r\n")
+
+        def replied() -> bool:
+            return any(re.match(rb"(?!650)\d{3} ", one) for one in self.lines[before:])
+
+        await until(replied)
+        return next(one for one in self.lines[before:] if re.match(rb"(?!650)\d{3} ", one))
+
+    def events(self) -> list[StreamEvent]:
+        parsed = [parse_event(line) for line in self.lines if line.startswith(b"650")]
+        assert None not in parsed
+        return [event for event in parsed if event is not None]
+
+    def offered(self) -> list[int]:
+        """The numbers of the streams that were offered."""
+        return [event.id for event in self.events() if event.status == b"NEW"]
+
+    async def close(self) -> None:
+        self._writer.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+class _Gateway:
+    """A scripted Tor, the guard, and what connects to it."""
+
+    def __init__(self, tor: ScriptedTor, guard: Guard, port: int) -> None:
+        self.tor = tor
+        self.guard = guard
+        self._port = port
+        self._stations: list[_Workstation] = []
+
+    async def workstation(self, address: str, *, follow: bool = True) -> _Workstation:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(address, 0)
+        )
+        station = _Workstation(reader, writer)
+        self._stations.append(station)
+        if follow:
+            assert await station.ask(b"SETEVENTS STREAM") == b"250 OK"
+        return station
+
+    async def close(self) -> None:
+        for station in self._stations:
+            await station.close()
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    path: Path, *, username: bytes | None = None, suffixes: tuple[str, ...] = ()
+) -> AsyncIterator[_Gateway]:
+    with contextlib.closing(__import__("socket").socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with ScriptedTor(path / "c").listening() as tor:
+        pattern = None if username is None else re.compile(username)
+        settings = GuardSettings(
+            ControllerSettings(tor.endpoint), (Endpoint.tcp("127.0.0.1", port),), suffixes, pattern
+        )
+        guard = Guard(settings)
+        task = asyncio.create_task(guard.run())
+        await until(lambda: guard.is_ready or task.done())
+        place = _Gateway(tor, guard, port)
+        try:
+            yield place
+        finally:
+            await place.close()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_a_workstation_brings_names_to_its_own_streams(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        assert [(e.status, e.host) for e in one.events()] == [
+            (b"NEW", b"a.bit"),
+            (b"CONTROLLER_WAIT", b"a.bit"),
+        ]
+        (number,) = one.offered()
+        assert await one.ask(b"REDIRECTSTREAM %d dest.test" % number) == b"250 OK"
+        assert place.tor.attached == {}
+        assert await one.ask(b"ATTACHSTREAM %d 0" % number) == b"250 OK"
+        await until(lambda: place.tor.attached == {5: b"dest.test:80"})
+
+
+async def test_other_streams_pass_without_anybody_and_unseen(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        for number, source in ((5, ONE), (6, TWO), (7, "127.0.0.9")):
+            place.tor.new(number, b"plain.test:80", source=source.encode())
+        await until(lambda: len(place.tor.attached) == 3)
+        assert one.events() == []
+
+
+async def test_threat_redirecting_the_streams_of_another_workstation(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"a.bit:80", source=TWO.encode())
+        place.tor.new(6, b"bank.test:443", source=TWO.encode())
+        await until(lambda: len(two.events()) == 2)
+        (offered,) = two.offered()
+        for number in (5, 6, offered):
+            for line in (b"REDIRECTSTREAM %d evil.test", b"ATTACHSTREAM %d 0", b"CLOSESTREAM %d 1"):
+                assert (await one.ask(line % number)).startswith(b"552 ")
+        assert await two.ask(b"REDIRECTSTREAM %d good.test" % offered) == b"250 OK"
+        assert await two.ask(b"ATTACHSTREAM %d 0" % offered) == b"250 OK"
+        await until(lambda: place.tor.attached == {6: b"bank.test:443", 5: b"good.test:80"})
+        assert place.tor.closed == {}
+
+
+async def test_threat_redirecting_what_is_not_under_a_suffix(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"bank.test:443", source=ONE.encode())
+        assert (await one.ask(b"REDIRECTSTREAM 5 evil.test")).startswith(b"552 ")
+        await until(lambda: place.tor.attached == {5: b"bank.test:443"})
+        assert not any(line.startswith(b"REDIRECT") for line in place.tor.log)
+
+
+async def test_threat_choosing_circuits(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        (number,) = one.offered()
+        await one.ask(b"REDIRECTSTREAM %d dest.test" % number)
+        for line in (b"ATTACHSTREAM %d 12", b"ATTACHSTREAM %d 0 HOP=1"):
+            assert not (await one.ask(line % number)).startswith(b"250")
+        assert not (await one.ask(b"EXTENDCIRCUIT 0 a,b")).startswith(b"250")
+        assert place.tor.attached == {}
+
+
+async def test_threat_watching_who_goes_where(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"secret.bit:80", source=TWO.encode())
+        place.tor.new(6, b"secret.test:80", source=TWO.encode())
+        await until(lambda: len(two.events()) == 2)
+        await one.ask(b"GETINFO stream-status")
+        for event in (b"CIRC", b"CIRC_MINOR", b"ADDRMAP", b"STREAM_BW", b"ORCONN", b"INFO"):
+            assert (await one.ask(b"SETEVENTS STREAM " + event)).startswith(b"552")
+        assert (await one.ask(b"GETINFO circuit-status")).startswith(b"552")
+        assert b"secret" not in b"".join(one.lines)
+        assert not {5, 6} & set(two.offered())  # Tor's numbers tell how many others there are
+
+
+@pytest.mark.parametrize("follow", [False, True])
+async def test_without_a_controller_names_are_closed_and_never_attached(
+    tmp_path: Path, follow: bool
+) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE, follow=follow)
+        if follow:
+            place.tor.new(5, b"a.bit:80", source=ONE.encode())
+            await until(lambda: len(one.events()) == 2)
+            await one.close()
+        else:
+            place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert place.tor.attached == {}
+
+
+async def test_a_stream_of_uncertain_origin_is_offered_to_nobody(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        line = b"650 STREAM 5 NEW 0 a.bit:80 SOURCE_ADDR=%s:5 PURPOSE=USER" % ONE.encode()
+        tail = (
+            b" CLIENT_PROTOCOL=SOCKS5 NYM_EPOCH=0 SESSION_GROUP=-6"
+            b" ISO_FIELDS=SOCKS_USERNAME,SOCKS_PASSWORD,CLIENTADDR,SESSION_GROUP,NYM_EPOCH"
+        )
+        place.tor.emit(line + tail)  # forged by workstation one
+        place.tor.new(5, b"a.bit:80", source=TWO.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == two.events() == []
+
+
+async def test_a_stream_is_not_offered_to_who_announced_it_before_tor_did(tmp_path: Path) -> None:
+    """Tor lists a stream before it writes the event that tells where it came from."""
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        place.tor.unwritten.append(
+            b"650 STREAM 5 NEW 0 a.bit:80 SOURCE_ADDR=%s:5 PURPOSE=USER" % TWO.encode() + ISO
+        )
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == two.events() == []
+
+
+async def test_streams_of_other_users_are_closed_without_being_offered(tmp_path: Path) -> None:
+    async with gateway(tmp_path, username=b"namecoin:.*") as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: 5 in place.tor.closed)
+        assert one.events() == []
+
+
+async def test_a_redirect_to_a_name_of_ours_or_inside_is_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        for number in (5, 6, 7):
+            place.tor.new(number, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 6)
+        targets = (b"b.bit", b"127.0.0.1", b"B.BIT.")
+        for number, target in zip(one.offered(), targets, strict=True):
+            await one.ask(b"REDIRECTSTREAM %d %s" % (number, target))
+            await one.ask(b"ATTACHSTREAM %d 0" % number)
+        await until(lambda: set(place.tor.closed) == {5, 6, 7})
+        assert place.tor.attached == {}
+
+
+async def test_closing_and_the_end_of_a_stream(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        place.tor.new(6, b"b.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 4)
+        first, second = one.offered()
+        await one.ask(b"CLOSESTREAM %d 2" % first)
+        await until(lambda: 5 in place.tor.closed)
+        place.tor.end(6)
+        await until(lambda: one.events()[-1].status == b"CLOSED")
+        assert one.events()[-1].id == second
+        assert (await one.ask(b"ATTACHSTREAM %d 0" % second)).startswith(b"552 ")
+
+
+async def test_other_suffixes_may_be_served(tmp_path: Path) -> None:
+    async with gateway(tmp_path, suffixes=("pet.onion",)) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.pet.onion:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+
+
+async def test_a_client_that_floods_is_cut_off_and_others_are_not(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        one._writer.write(b"A" * 100_000)
+        await until(one._task.done)
+        two = await place.workstation(TWO)
+        assert await two.ask(b"GETINFO version") == b"250 OK"
+
+
+async def test_a_flood_of_commands_delays_no_other_workstation(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        one._writer.write(b"\r\n" * 20_000)
+        await until(lambda: b"510 Command filtered" in one.lines)
+        assert await two.ask(b"GETCONF __LeaveStreamsUnattached")
+        assert len(one.lines) < 10_000
+
+
+async def test_one_workstation_cannot_take_all_connections(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        for _ in range(MAX_CLIENTS_OF_ONE):
+            await place.workstation(ONE)
+        one_more = await place.workstation(ONE, follow=False)
+        await asyncio.wait_for(one_more._task, 10)  # hung up
+        await place.workstation(TWO)
