@@ -26,7 +26,7 @@ from isoproxy.front.direction import Direction
 from isoproxy.front.half_close import Tail
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Relay
-from isoproxy.front.session import Answer, Session, Wish
+from isoproxy.front.session import Answer, ProxyRequest, Session
 from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.lingering_close import Farewell
@@ -72,9 +72,9 @@ class Connection:
         "flow",
         "listener",
         "relay",
+        "request",
         "since",
         "stage",
-        "wish",
     )
 
     def __init__(self, listener: Entrance, sock: socket.socket, client: bytes | None) -> None:
@@ -83,7 +83,7 @@ class Connection:
         self.client = client
         self.stage = Stage.HANDSHAKE
         self.since = front.loop.time()
-        self.wish: Wish | None = None
+        self.request: ProxyRequest | None = None
         self.relay: Relay | None = None
         self.flow: Flow | None = None
         self._sock = sock
@@ -128,13 +128,13 @@ class Connection:
         """Go on where a worker stopped, which has answered all but the request itself."""
         session = self._session
         assert session is not None
-        wish = session.replay(heard)
-        if wish is None:
+        request = session.replay(heard)
+        if request is None:
             self._close()
             return
         self._early = session.leftover
         self._spoke = bool(self._early)
-        self._open(wish)
+        self._open(request)
 
     def on_events(self, fd: int, events: int) -> None:
         if self.stage is Stage.HANDSHAKE:
@@ -233,32 +233,32 @@ class Connection:
         except OSError:
             return True
 
-    def _open(self, wish: Wish) -> None:
+    def _open(self, request: ProxyRequest) -> None:
         front = self.listener.front
-        self.wish = wish
+        self.request = request
         self.stage = Stage.OPENING
-        self.listener.requested(wish)
+        self.listener.requested(request)
         front.deadlines.clear(self)
-        if wish.resolve_first:
-            self._start(self._resolve_and_dial(wish))
+        if request.resolve_first:
+            self._start(self._resolve_and_dial(request))
         else:
-            self._start_dial(wish, wish.target)
+            self._start_dial(request, request.target)
 
-    def _start_dial(self, wish: Wish, target: Target) -> None:
-        """Dial for a wish; what is for a Bitcoin peer waits until it is known how to say it."""
+    def _start_dial(self, request: ProxyRequest, target: Target) -> None:
+        """Dial for a request; what is for a Bitcoin peer waits until it is known how to say it."""
         front = self.listener.front
-        self._p2p = wish.command is Command.CONNECT and target.port in front.p2p_ports
+        self._p2p = request.command is Command.CONNECT and target.port in front.p2p_ports
         optimistic = b"" if self._p2p else self._early
         if not self._p2p:
             self._early = b""
         self._target = target
         try:
             dial = front.dialer.start(
-                wish.key,
+                request.key,
                 self.purpose,
                 target,
                 self._dialled,
-                command=wish.command,
+                command=request.command,
                 client=self.client or b"",
                 optimistic_data=optimistic,
                 read_ahead=not self._p2p,
@@ -269,16 +269,16 @@ class Connection:
         if self.stage is Stage.OPENING:
             self._dial = dial
 
-    async def _resolve_and_dial(self, wish: Wish) -> None:
+    async def _resolve_and_dial(self, request: ProxyRequest) -> None:
         front = self.listener.front
         if front.names is None:  # a reload took them away since the rule of this client was made
             self._refuse(ErrorKind.NAME_NEVER_SENT_TO_TOR)
             return
         try:
             target = await front.names.address_of(
-                wish.target,
-                wish.key,
-                Want.ADDRESS if wish.command is Command.RESOLVE else Want.STREAM,
+                request.target,
+                request.key,
+                Want.ADDRESS if request.command is Command.RESOLVE else Want.STREAM,
                 self.client,
             )
         except IsoproxyError as error:
@@ -286,35 +286,35 @@ class Connection:
             return
         if self.stage is not Stage.OPENING:
             return
-        if wish.command is Command.RESOLVE:
+        if request.command is Command.RESOLVE:
             if target.is_ip:
                 self._answer_resolve(ip_address(target.host))
             elif target.is_onion:
                 self._refuse(ErrorKind.NAME_NO_ADDRESS)
             else:
-                self._start_dial(wish, target)
+                self._start_dial(request, target)
             return
-        self._start_dial(wish, target)
+        self._start_dial(request, target)
 
     def _dialled(self, dial: Dial) -> None:
         self._dial = None
         if self.stage is not Stage.OPENING:
             return
-        session, wish = self._session, self.wish
+        session, request = self._session, self.request
         self.listener.front.counters.dials.observe(dial.age_s)
         assert session is not None
-        assert wish is not None
+        assert request is not None
         if dial.error is not None or dial.reply is None:
             kind = dial.error.kind if dial.error is not None else ErrorKind.INTERNAL
             self._refuse(kind)
-        elif wish.command is Command.RESOLVE_PTR:
+        elif request.command is Command.RESOLVE_PTR:
             name = dial.reply.host
             if isinstance(name, bytes) and name:
-                self.listener.answered(wish.command, None)
+                self.listener.answered(request.command, None)
                 self._say_and_close(session.resolved_name(name))
             else:
                 self._refuse(ErrorKind.TOR_PROTOCOL)
-        elif wish.command is Command.RESOLVE:
+        elif request.command is Command.RESOLVE:
             if isinstance(dial.reply.host, bytes):
                 self._refuse(ErrorKind.TOR_PROTOCOL)
             else:
@@ -357,12 +357,12 @@ class Connection:
 
     def _carry(self, p2p: PeerToPeer, upstream: socket.socket, early: bytes) -> None:
         """Hand both sockets to the Bitcoin side, which ends with them."""
-        reactor, wish, target = self.listener.front.reactor, self.wish, self._target
-        assert wish is not None
+        reactor, request, target = self.listener.front.reactor, self.request, self._target
+        assert request is not None
         assert target is not None
         reactor.unregister(self._sock.fileno())
         reactor.unregister(upstream.fileno())
-        flow = self.flow = Flow(wish.key, target)
+        flow = self.flow = Flow(request.key, target)
         self._start(p2p.carry(self._sock, early, upstream, flow, self.client or b""))
 
     def _left_by_tor(self) -> None:
@@ -385,10 +385,10 @@ class Connection:
     def _refuse(self, kind: ErrorKind) -> None:
         if self.stage in (Stage.CLOSING, Stage.CLOSED):
             return
-        if self.wish is None:
+        if self.request is None:
             self.listener.greeted(None, kind)
         else:
-            self.listener.answered(self.wish.command, kind)
+            self.listener.answered(self.request.command, kind)
         self._say_and_close(self._session.refuse(kind) if self._session is not None else b"")
 
     def _say(self, data: bytes) -> bool:

@@ -19,7 +19,7 @@ from isoproxy.front.connection import Connection, Stage
 from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
-from isoproxy.front.session import Wish
+from isoproxy.front.session import ProxyRequest
 from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Isolator, Purpose
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.reactor import Deadlines, Handler, Reactor
@@ -50,8 +50,8 @@ class Names(Protocol):
 class MainProcess(Protocol):
     """Where a worker hands over what it does not carry itself."""
 
-    def takes(self, wish: Wish) -> bool:
-        """Whether a wish is for the main process."""
+    def takes(self, request: ProxyRequest) -> bool:
+        """Whether a request is for the main process."""
         ...
 
     def take(self, listener: ListenerSettings, heard: bytes, client: socket.socket) -> None:
@@ -92,7 +92,7 @@ class Counters:
     requests: Counter[tuple[str, Command, ErrorKind | None]] = field(default_factory=Counter)
     """By listener, command and refusal (None: fulfilled)."""
     dials: Histogram = field(default_factory=Histogram)
-    """Seconds from a wish to Tor's answer."""
+    """Seconds from a request to Tor's answer."""
 
     def refused(self, kind: ErrorKind) -> None:
         self.refusals[kind] += 1
@@ -213,17 +213,17 @@ class FrontEnd:
         """A view of every connection."""
         now = self.loop.time()
         for connection in list(self.connections):
-            wish = connection.wish
+            request = connection.request
             yield FlowView(
                 connection.listener.settings.name,
                 connection.stage.value,
-                wish.key.label if wish is not None else "",
+                request.key.label if request is not None else "",
                 now - connection.since,
                 connection.bytes_up,
                 connection.bytes_down,
                 connection.bytes_spliced,
-                (wish.key, connection.purpose) if wish is not None else None,
-                Sensitive(wish.target) if wish is not None else None,
+                (request.key, connection.purpose) if request is not None else None,
+                Sensitive(request.target) if request is not None else None,
             )
 
     # What listeners and connections ask of their front end.

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from isoproxy.errors import ErrorKind, OperationError
 from isoproxy.front.connection import Connection
-from isoproxy.front.session import Session, SessionRule, Wish
+from isoproxy.front.session import ProxyRequest, Session, SessionRule
 from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Sensitive, logger
@@ -183,19 +183,19 @@ class Entrance:
         if refusal is not None:
             self.refused(refusal)
 
-    def requested(self, wish: Wish) -> None:
-        """Count a handshake that became a wish; say in the log, to those who debug, which."""
-        stream = wish.stream
+    def requested(self, request: ProxyRequest) -> None:
+        """Count a handshake that became a request; say in the log, to those who debug, which."""
+        stream = request.stream
         self.front.counters.handshakes[self.settings.name, stream.protocol, None] += 1
         if _log.debugging:
             _log.debug(
                 "request",
                 listener=self.settings.name,
                 protocol=stream.protocol.name,
-                command=wish.command.name,
-                key=wish.key.label,
-                target=Sensitive(wish.target.host),
-                port=Sensitive(wish.target.port),
+                command=request.command.name,
+                key=request.key.label,
+                target=Sensitive(request.target.host),
+                port=Sensitive(request.target.port),
                 username=Sensitive(stream.username),
                 password=Sensitive(stream.password),
             )

@@ -4,10 +4,10 @@ Theory of operation
     The first byte tells the protocol: 05 and 04 are SOCKS, a letter is HTTP, 16 (hex) is
     a TLS hello that somebody sent to the wrong port.  Once the request is complete the
     session judges it: it derives the isolation key, validates the target, answers what
-    can be answered here (RESOLVE of a literal address), and returns a `Wish` for the rest.
+    can be answered here (RESOLVE of a literal address), and returns a `ProxyRequest` for the rest.
 
 Invariants
-    A wish always carries a key.  A wish never carries a name that may not be sent to
+    A request always carries a key.  A request never carries a name that may not be sent to
     Tor, unless it is a name that Namecoin resolves (`resolve_first`).  A request that is refused
     becomes an `Answer`, a broken protocol a RemoteProtocolError; both hold the bytes that
     tell the client in its own protocol.
@@ -51,7 +51,7 @@ class SessionRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ProxyRequest:
     """A judged request: what to do, under which key.
 
     `stream` is the tuple the key was derived from, kept for a later epoch.
@@ -79,7 +79,7 @@ class Answer:
 class Session:
     """The handshake of one client; `client` is its field of the isolation tuple.
 
-    Call `receive`, write `data_to_send()`, and once there is a wish fulfil it and answer
+    Call `receive`, write `data_to_send()`, and once there is a request fulfil it and answer
     with one of `succeed`, `resolved`, `resolved_name`, `refuse`.
     """
 
@@ -108,8 +108,8 @@ class Session:
             out += self._socks.data_to_send()
         return out
 
-    def receive(self, data: bytes) -> Wish | Answer | None:
-        """Take bytes; returns the wish, or the answer, once the request is complete.
+    def receive(self, data: bytes) -> ProxyRequest | Answer | None:
+        """Take bytes; returns the request, or the answer, once the request is complete.
 
         Raises RemoteProtocolError: write its `reply` and close.
         """
@@ -131,17 +131,17 @@ class Session:
             request.command, request.host, request.port, request.username, request.password
         )
 
-    def replay(self, heard: bytes) -> Wish | None:
+    def replay(self, heard: bytes) -> ProxyRequest | None:
         """Take what a worker has heard, and has answered but for the request.
 
-        None when it is no wish here: the listener's rule has changed meanwhile.
+        None when it is no request here: the listener's rule has changed meanwhile.
         """
         try:
             outcome = self.receive(heard)
         except RemoteProtocolError:
             return None
         self.data_to_send()
-        return outcome if isinstance(outcome, Wish) else None
+        return outcome if isinstance(outcome, ProxyRequest) else None
 
     def succeed(self) -> bytes:
         """The answer to a CONNECT whose stream is open."""
@@ -158,7 +158,7 @@ class Session:
         return self._expect_socks().resolved_name(name)
 
     def refuse(self, kind: ErrorKind) -> bytes:
-        """The answer to a wish that was not fulfilled, or to a handshake that took too long."""
+        """The answer to a request that was not fulfilled, or to a handshake that took too long."""
         if self._http is not None:
             return self._http.refuse(kind)
         return self._socks.refuse(kind) if self._socks is not None else b""
@@ -188,7 +188,7 @@ class Session:
         port: int,
         username: bytes | None,
         password: bytes | None,
-    ) -> Wish | Answer:
+    ) -> ProxyRequest | Answer:
         try:
             target = Target.parse(host, port)
         except PolicyRefusal as error:
@@ -204,7 +204,7 @@ class Session:
         assert self.protocol is not None
         stream = IsolationTuple(self._client, self.protocol, username, password, host.lower(), port)
         key = self._isolator.key_for(self._rule.listener, stream)
-        return Wish(command, target, key, stream, route is Route.NAMECOIN)
+        return ProxyRequest(command, target, key, stream, route is Route.NAMECOIN)
 
     def _refusal(self, command: Command, kind: ErrorKind) -> Answer:
         return Answer(self.data_to_send() + self.refuse(kind), command, kind)

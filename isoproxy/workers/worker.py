@@ -4,7 +4,7 @@ Theory of operation
     A worker accepts on the same listening sockets as the main process and knows the same
     epoch secret, so it derives the same keys, and carries plain streams by itself: from
     the handshake to the last byte.  What is not plain (a name of ours, a Bitcoin peer)
-    it hands over as soon as it knows the wish: the client's socket and all bytes the
+    it hands over as soon as it knows the request: the client's socket and all bytes the
     client has said.  It obeys orders (`orders`) in the order they come.
 
 Invariants
@@ -26,7 +26,7 @@ from typing import Final
 
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.session import Wish
+from isoproxy.front.session import ProxyRequest
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
@@ -57,11 +57,11 @@ class Worker:
 
     # What the front end asks of the main process.
 
-    def takes(self, wish: Wish) -> bool:
-        """Whether a wish is for the main process to fulfil."""
-        if wish.resolve_first:
+    def takes(self, request: ProxyRequest) -> bool:
+        """Whether a request is for the main process to fulfil."""
+        if request.resolve_first:
             return True
-        return wish.command is Command.CONNECT and wish.target.port in self._ports_of_main
+        return request.command is Command.CONNECT and request.target.port in self._ports_of_main
 
     def take(self, listener: ListenerSettings, heard: bytes, client: socket.socket) -> None:
         """Hand a client over; `heard` is all it has said."""

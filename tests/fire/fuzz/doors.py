@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.front.session import Answer, Session, SessionRule, Wish
+from isoproxy.front.session import Answer, ProxyRequest, Session, SessionRule
 from isoproxy.isolation import Isolator, ListenerRule, own_group
 from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.observe.http_get import Ended, Hosts, HttpGet, Response
@@ -95,10 +95,10 @@ def _http(data: bytes) -> None:
 
 def _session(data: bytes) -> None:
     def judged(found: object) -> object:
-        """A wish without its key's object; an answer by its bytes."""
+        """A request without its key's object; an answer by its bytes."""
         if isinstance(found, Answer):
             return found.reply
-        if isinstance(found, Wish):
+        if isinstance(found, ProxyRequest):
             name = found.target.host.rstrip(".")
             assert found.resolve_first or found.target.is_ip or not name.endswith(".bit")
             return found.command, found.target, found.key, found.resolve_first

@@ -476,7 +476,7 @@ async def test_nothing_identifying_is_logged_or_counted(caplog: pytest.LogCaptur
         front.counters.defects = 0
         shown += caplog.text + repr(front.counters) + repr(list(front.flows()))
         for connection in front.connections:
-            shown += repr(connection) + repr(connection.wish)
+            shown += repr(connection) + repr(connection.request)
         assert "defect_ended_one_connection" in caplog.text
     for secret in secrets:
         assert secret.decode() not in shown

@@ -111,8 +111,8 @@ async def test_the_streams_purpose_is_p2p_and_not_the_applications() -> None:
     async with SocksPort() as port, front_end(port, Fallback.NEVER) as front:
         _, writer = await ask(front, REQUEST + b"not bitcoin")
         (connection,) = front.connections
-        assert connection.wish is not None
-        key = connection.wish.key
+        assert connection.request is not None
+        key = connection.request.key
         assert port.requests[0].password == upstream_credentials(key, P2P).password
         assert port.requests[0].password != upstream_credentials(key, APP).password
         await leave(writer)

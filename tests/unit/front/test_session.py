@@ -1,4 +1,4 @@
-"""What a client gets for what it says: wishes with keys, answers, refusals."""
+"""What a client gets for what it says: requests with keys, answers, refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
-from isoproxy.front.session import Answer, Session, SessionRule, Wish
+from isoproxy.front.session import Answer, ProxyRequest, Session, SessionRule
 from isoproxy.isolation import (
     ClientProtocol,
     Isolate,
@@ -36,20 +36,22 @@ def socks5(host: bytes, *, user: bytes | None = None, command: int = 1, port: in
     return greeting + bytes((5, command, 0)) + encode_address(host, port)
 
 
-def ask(data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT) -> Wish | Answer:
+def ask(
+    data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT
+) -> ProxyRequest | Answer:
     outcome = Session(rule, ISOLATOR, client).receive(data)
     assert outcome is not None
     return outcome
 
 
-def wish(data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT) -> Wish:
+def request(data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT) -> ProxyRequest:
     outcome = ask(data, rule, client)
-    assert isinstance(outcome, Wish)
+    assert isinstance(outcome, ProxyRequest)
     return outcome
 
 
 def test_the_same_tuple_gets_the_same_key_whatever_the_destination() -> None:
-    assert wish(socks5(b"a.test", user=b"u")).key == wish(socks5(b"b.test", user=b"u")).key
+    assert request(socks5(b"a.test", user=b"u")).key == request(socks5(b"b.test", user=b"u")).key
 
 
 @pytest.mark.parametrize(
@@ -66,15 +68,15 @@ def test_each_flag_separates_what_it_names_and_nothing_else(
 ) -> None:
     with_flag = replace(RULE, listener=ListenerRule(own_group("a"), flag))
     without = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.NOTHING))
-    assert wish(one, with_flag).key != wish(two, with_flag).key
-    assert wish(one, without).key == wish(two, without).key
+    assert request(one, with_flag).key != request(two, with_flag).key
+    assert request(one, without).key == request(two, without).key
 
 
 def test_client_addresses_separate() -> None:
     other = client_of_address("127.0.0.2")
-    assert wish(socks5(b"a.test")).key != wish(socks5(b"a.test"), client=other).key
+    assert request(socks5(b"a.test")).key != request(socks5(b"a.test"), client=other).key
     loose = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.SOCKS_AUTH))
-    assert wish(socks5(b"a.test"), loose).key == wish(socks5(b"a.test"), loose, other).key
+    assert request(socks5(b"a.test"), loose).key == request(socks5(b"a.test"), loose, other).key
 
 
 def test_one_port_speaks_every_protocol() -> None:
@@ -84,7 +86,7 @@ def test_one_port_speaks_every_protocol() -> None:
         b"C": (HTTP, ClientProtocol.HTTP_CONNECT),
     }
     for data, protocol in protocols.values():
-        found = wish(data)
+        found = request(data)
         assert found.stream.protocol is protocol
         assert found.target == Target("a.test", 80)
         assert not found.resolve_first
@@ -94,7 +96,7 @@ def test_one_port_speaks_every_protocol() -> None:
 def test_any_pieces_give_the_same_wish(size: int, data: bytes) -> None:
     session = Session(RULE, ISOLATOR, CLIENT)
     outcomes = [session.receive(data[at : at + size]) for at in range(0, len(data), size)]
-    assert outcomes[-1] == wish(data)
+    assert outcomes[-1] == request(data)
     assert not any(outcomes[:-1])
 
 
@@ -138,10 +140,10 @@ def test_refusals_come_with_their_kind_and_a_reply(
 def test_a_resolver_takes_the_names_it_claims() -> None:
     rule = replace(RULE, top_levels=TopLevels())
     for host in (b"x.bit", b"X.Bit.", b"WWW.x.bit", b"x.bit.onion", b"X.BIT.ONION."):
-        assert wish(socks5(host), rule).resolve_first
-        assert wish(socks5(host, command=0xF0), rule).resolve_first
+        assert request(socks5(host), rule).resolve_first
+        assert request(socks5(host, command=0xF0), rule).resolve_first
     for host in (b"a.test", b"bit.test", b"xbit", b"a" * 56 + b".onion", b"192.0.2.1"):
-        assert not wish(socks5(host), rule).resolve_first
+        assert not request(socks5(host), rule).resolve_first
 
 
 def test_the_table_of_top_levels_is_the_configurations() -> None:
@@ -149,7 +151,7 @@ def test_the_table_of_top_levels_is_the_configurations() -> None:
     refused = ask(socks5(b"printer.lan"), rule)
     assert isinstance(refused, Answer)
     assert refused.kind is ErrorKind.NAME_NEVER_SENT_TO_TOR
-    assert not wish(socks5(b"printer.local"), rule).resolve_first
+    assert not request(socks5(b"printer.local"), rule).resolve_first
 
 
 @pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\x00", b"\xff", b"\x06", b"\n"])

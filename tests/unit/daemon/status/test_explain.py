@@ -10,7 +10,7 @@ from isoproxy.config import Config, load
 from isoproxy.daemon.settings.front import session_rule
 from isoproxy.daemon.status.explain import arguments_of, explain
 from isoproxy.errors import OperationError
-from isoproxy.front.session import Session, Wish
+from isoproxy.front.session import ProxyRequest, Session
 from isoproxy.isolation import Isolator, client_of_address, client_of_uid
 
 
@@ -26,10 +26,10 @@ def test_the_key_is_the_one_that_a_session_gets(isolate: str) -> None:
     isolator = Isolator()
     client = client_of_address("10.0.0.7")
     session = Session(session_rule(config, config.listener[0]), isolator, client)
-    wish = session.receive(
+    request = session.receive(
         b"\x05\x01\x02\x01\x05alice\x06secret\x05\x01\x00\x03\x09a.example\x00\x50"
     )
-    assert isinstance(wish, Wish)
+    assert isinstance(request, ProxyRequest)
     answer = explain(
         config,
         isolator,
@@ -37,9 +37,9 @@ def test_the_key_is_the_one_that_a_session_gets(isolate: str) -> None:
         password=b"secret",
         target="A.example:80",
         client="10.0.0.7",
-        live_keys=[wish.key.label, "000000"],
+        live_keys=[request.key.label, "000000"],
     )
-    assert answer["key"] == wish.key.label
+    assert answer["key"] == request.key.label
     assert answer["live_flows"] == 1
 
 
@@ -49,9 +49,9 @@ def test_the_key_at_a_unix_listener_is_that_of_a_user() -> None:
 
     def key(uid: int) -> str:
         session = Session(session_rule(config, config.listener[0]), isolator, client_of_uid(uid))
-        wish = session.receive(b"\x05\x01\x00\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50")
-        assert isinstance(wish, Wish)
-        return wish.key.label
+        request = session.receive(b"\x05\x01\x00\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50")
+        assert isinstance(request, ProxyRequest)
+        return request.key.label
 
     assert explain(config, isolator)["key"] == key(os.geteuid())
     assert explain(config, isolator, client="1234")["key"] == key(1234)
