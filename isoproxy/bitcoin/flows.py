@@ -1,6 +1,6 @@
 """The Bitcoin flows of a process: those under way, and the sums of those that ended.
 
-All doors to Bitcoin peers share one ledger, and with it the memory of who spoke v2.
+All doors to Bitcoin peers share one registry, and with it the memory of who spoke v2.
 
 Invariants
     A flow that ended is counted once and let go of: what stays are numbers, none of which
@@ -83,7 +83,7 @@ class Totals:
             self.corrupt += flow.translator.corrupt
 
 
-class Ledger:
+class FlowRegistry:
     """Flows under way (`flows`), and who has `proven` to speak v2."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
-from isoproxy.bitcoin.flows import Ledger
+from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.redirect import original_destination
 from isoproxy.bitcoin.sniff import read_late_opening, read_opening, read_version
@@ -133,7 +133,7 @@ class Gateway:
         self,
         key_for: Callable[[IsolationTuple], IsolationKey],
         connect: Callable[[IsolationKey, Target, bytes], Awaitable[socket.socket]],
-        ledger: Ledger,
+        registry: FlowRegistry,
         *,
         resolve: Callable[[Target, IsolationKey, bytes], Awaitable[Target]] | None = None,
         bridging: BridgeSettings | None = None,
@@ -143,7 +143,7 @@ class Gateway:
         self._key_for = key_for
         self._resolve = resolve
         self._connect = connect
-        self._ledger = ledger
+        self._registry = registry
         self.bridging = bridging or BridgeSettings()
         self.settings = settings or GatewaySettings()
         self._socks = socks
@@ -228,14 +228,14 @@ class Gateway:
 
         flow = Flow(key, found)
         peer, deadlines = await dial(), bridging.deadlines
-        with contextlib.closing(peer), self._ledger.entry(flow):
+        with contextlib.closing(peer), self._registry.entry(flow):
             if not first:
                 first, network = await read_late_opening(
                     client, peer, networks, patience=settings.patience, idle=deadlines.idle
                 )
             if isinstance(network, Network):
                 flow.network = network
-                await bridge(client, first, peer, dial, flow, bridging, self._ledger.proven)
+                await bridge(client, first, peer, dial, flow, bridging, self._registry.proven)
             elif network is Detected.FOREIGN:
                 flow.ended = Ending.V2_REQUIRED
             else:

@@ -35,7 +35,7 @@ from isoproxy.config import (
     state_directory,
 )
 from isoproxy.daemon.announce import say
-from isoproxy.daemon.compose.bitcoin import Bitcoin, Door
+from isoproxy.daemon.compose.bitcoin import Bitcoin, ProxyListener
 from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
 from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners
 from isoproxy.daemon.compose.names import DaemonNames
@@ -270,12 +270,12 @@ class Daemon:
             isolate=flag_names(isolate),
         )
 
-    def _announce_gateway(self, door: Door) -> None:
-        isolate = door.entrance.rule.listener.isolate
+    def _announce_gateway(self, door: ProxyListener) -> None:
+        isolate = door.context.rule.listener.isolate
         say(describe_listener(door.address(), isolate, "bitcoin"), self._out)
         _log.notice(
             "listening",
-            gateway=door.entrance.settings.name,
+            gateway=door.context.settings.name,
             address=door.address(),
             isolate=flag_names(isolate),
         )
@@ -414,7 +414,7 @@ class Daemon:
             workers=await self.workers.report(),
         )
         self.metrics.name_cache_entries.value = self.names.service.cached if self.names else 0
-        collect_bitcoin(self.metrics, self.bitcoin.ledger.totals())
+        collect_bitcoin(self.metrics, self.bitcoin.registry.totals())
         return self.metrics.exposition()
 
 

@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, Final
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.front.direction import Direction
-from isoproxy.front.half_close import Tail
+from isoproxy.front.half_close import HalfCloseTimeout
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Relay
 from isoproxy.front.session import Answer, ProxyRequest, Session
 from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.namecoin.resolve.answer import Want
-from isoproxy.net.lingering_close import Farewell
+from isoproxy.net.lingering_close import LingeringClose
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE
 from isoproxy.net.target import Target
 from isoproxy.socks import Address, Command
 from isoproxy.tor.dial import Dial
 
 if TYPE_CHECKING:
-    from isoproxy.front.listener import Entrance
+    from isoproxy.front.listener import ListenerContext
 
 _CHUNK: Final = 1 << 14
 
@@ -77,7 +77,9 @@ class Connection:
         "stage",
     )
 
-    def __init__(self, listener: Entrance, sock: socket.socket, client: bytes | None) -> None:
+    def __init__(
+        self, listener: ListenerContext, sock: socket.socket, client: bytes | None
+    ) -> None:
         front = listener.front
         self.listener = listener
         self.client = client
@@ -98,8 +100,8 @@ class Connection:
         self._spoke = False
         self._readable = True
         self._ending = False
-        self._farewell: Farewell | None = None
-        self._tail: Tail | None = None
+        self._farewell: LingeringClose | None = None
+        self._tail: HalfCloseTimeout | None = None
         front.deadlines.set(self, front.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
 
@@ -367,7 +369,7 @@ class Connection:
 
     def _left_by_tor(self) -> None:
         assert self.relay is not None
-        self._tail = Tail(self.listener.front.deadlines, self.relay)
+        self._tail = HalfCloseTimeout(self.listener.front.deadlines, self.relay)
 
     def _relayed(self) -> None:
         if self._tail is not None:
@@ -403,7 +405,9 @@ class Connection:
         self.stage = Stage.CLOSING
         self._session = None
         front.deadlines.clear(self)
-        self._farewell = Farewell(front.reactor, front.deadlines, self._sock, words, self._forget)
+        self._farewell = LingeringClose(
+            front.reactor, front.deadlines, self._sock, words, self._forget
+        )
 
     def _close(self) -> None:
         if self.stage is Stage.CLOSED:

@@ -27,7 +27,7 @@ LOOK_AGAIN_S: Final = 1.0
 """Seconds between looks at whether a client has taken all that came before a break."""
 
 
-class Tail:
+class HalfCloseTimeout:
     """Watches over a relay that Tor has left, until `close` or the relay's end."""
 
     __slots__ = ("_deadlines", "_moved", "_relay")

@@ -161,7 +161,7 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
 
 
-class Entrance:
+class ListenerContext:
     """Where clients come in: the rule they follow, and how many there are.
 
     `unix` says that they come over a unix socket, and are told apart by user id.
@@ -261,7 +261,7 @@ class Entrance:
         return _client_of_address(peer[0], *peer[3:])
 
 
-class Listener(Entrance):
+class Listener(ListenerContext):
     """A listening socket of a front end and the connections that came in on it.
 
     `sock` is inherited from a service manager, or opened here when None.

@@ -21,7 +21,7 @@ import socket
 from typing import Final
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
-from isoproxy.bitcoin.flows import Ledger
+from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.sniff import read_late_opening, read_opening
 from isoproxy.bitcoin.translator import Ending
@@ -38,7 +38,7 @@ PATIENCE_S: Final = 60.0
 class PeerToPeer:
     """The Bitcoin side of a front end.
 
-    `ports` are the destination ports it claims; `ledger` is shared with other doors to
+    `ports` are the destination ports it claims; `registry` is shared with other doors to
     the same peers (the gateways).
     """
 
@@ -49,7 +49,7 @@ class PeerToPeer:
         *,
         ports: frozenset[int],
         settings: BridgeSettings | None = None,
-        ledger: Ledger | None = None,
+        registry: FlowRegistry | None = None,
         networks: Networks = KNOWN_NETWORKS,
         silence_s: float = SILENCE_S,
     ) -> None:
@@ -58,8 +58,8 @@ class PeerToPeer:
         self._silence_s = silence_s
         self.ports = ports
         self.settings = settings if settings is not None else BridgeSettings()
-        self.ledger = ledger if ledger is not None else Ledger()
-        isolator.on_new_epoch(self.ledger.proven.forget)
+        self.registry = registry if registry is not None else FlowRegistry()
+        isolator.on_new_epoch(self.registry.proven.forget)
 
     async def carry(
         self, client: socket.socket, early: bytes, peer: socket.socket, flow: Flow, whose: bytes
@@ -79,7 +79,7 @@ class PeerToPeer:
                 first=early,
             )
             deadlines = self.settings.deadlines
-            with self.ledger.entry(flow):
+            with self.registry.entry(flow):
                 if not first:
                     first, network = await read_late_opening(
                         client, peer, networks, patience=PATIENCE_S, idle=deadlines.idle
@@ -98,4 +98,4 @@ class PeerToPeer:
         async def dial() -> socket.socket:
             return await self._dialer.connect(flow.key, P2P, flow.peer, client=whose)
 
-        await bridge(client, first, peer, dial, flow, self.settings, self.ledger.proven)
+        await bridge(client, first, peer, dial, flow, self.settings, self.registry.proven)

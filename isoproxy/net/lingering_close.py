@@ -21,7 +21,7 @@ MAX_DISCARDED: Final = 1 << 18
 _CHUNK: Final = 1 << 14
 
 
-class Farewell:
+class LingeringClose:
     """Takes over a registered socket, says `words` and closes it; then calls `ended` once."""
 
     __slots__ = ("_deadlines", "_discarded", "_ended", "_reactor", "_sock")

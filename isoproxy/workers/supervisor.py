@@ -125,8 +125,8 @@ class Workers:
 
         A reload may have given the name to another place, whose clients are others.
         """
-        entrance = self.front.listeners.get(listener)
-        if entrance is None or str(entrance.settings.endpoint) != at:
+        context = self.front.listeners.get(listener)
+        if context is None or str(context.settings.endpoint) != at:
             client.close()
             return
         try:
@@ -134,7 +134,7 @@ class Workers:
         except OSError:
             client.close()
             return
-        entrance.admit(client, peer, heard)
+        context.admit(client, peer, heard)
 
     def _new_epoch(self) -> None:
         state = self.front.isolator.share()

@@ -1,8 +1,8 @@
 """The doors to Bitcoin peers: the front end's ports, and the gateways.
 
 Theory of operation
-    All doors share one ledger.  Where v2 is on, nothing starts with libraries that do not
-    compute it.  A gateway has an `Entrance` of the front end beside it: its isolation rule
+    All doors share one registry.  Where v2 is on, nothing starts with libraries that do not
+    compute it.  A gateway has an `ListenerContext` of the front end beside it: its isolation rule
     holds for the gateway's own connections as well as for its clients that speak SOCKS,
     which are handed to the front end with nothing read.
 
@@ -19,7 +19,7 @@ import socket
 from collections.abc import Hashable, Iterator, Mapping
 
 from isoproxy.bitcoin.bip324.transport import self_test
-from isoproxy.bitcoin.flows import Ledger
+from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.proxy import Gateway
 from isoproxy.config import Config, GatewayConfig
 from isoproxy.daemon.compose.listeners import place_of
@@ -32,7 +32,7 @@ from isoproxy.daemon.settings.bitcoin import (
 )
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
-    Entrance,
+    ListenerContext,
     ListenerSettings,
     open_listening_socket,
     switch_mode,
@@ -49,17 +49,21 @@ from isoproxy.tor.dialer import Dialer
 _log = logger("bitcoin")
 
 
-class Door:
+class ProxyListener:
     """One gateway that is open."""
 
     def __init__(
-        self, front: FrontEnd, ledger: Ledger, settings: ListenerSettings, listener: socket.socket
+        self,
+        front: FrontEnd,
+        registry: FlowRegistry,
+        settings: ListenerSettings,
+        listener: socket.socket,
     ) -> None:
         self._front = front
         self._listener = listener
-        self.entrance = Entrance(front, settings, unix=listener.family == socket.AF_UNIX)
+        self.context = ListenerContext(front, settings, unix=listener.family == socket.AF_UNIX)
         self.gateway = Gateway(
-            self._key_for, self._connect, ledger, resolve=self._resolve, socks=self._hand_over
+            self._key_for, self._connect, registry, resolve=self._resolve, socks=self._hand_over
         )
         serving = self.gateway.serve(listener)
         self._task = front.loop.create_task(serving, name="bitcoin gateway")
@@ -67,7 +71,7 @@ class Door:
 
     def address(self) -> str:
         """Where it listens: `host:port` or `unix:path`."""
-        endpoint = self.entrance.settings.endpoint
+        endpoint = self.context.settings.endpoint
         if endpoint.path is not None or self._listener.fileno() < 0:
             return str(endpoint)
         return str(Endpoint.tcp(*self._listener.getsockname()[:2]))
@@ -75,7 +79,7 @@ class Door:
     def configure(self, config: Config, gateway: GatewayConfig) -> None:
         """Follow the configuration, for connections to come."""
         settings = gateway_entrance(config, gateway)
-        self.entrance.settings, self.entrance.rule = settings, settings.rule
+        self.context.settings, self.context.rule = settings, settings.rule
         self.gateway.settings = gateway_settings(config.bitcoin, gateway)
         self.gateway.bridging = bridge_settings(config.bitcoin)
 
@@ -85,19 +89,19 @@ class Door:
         return self._task
 
     def _closed(self, task: asyncio.Task[None]) -> None:
-        path = self.entrance.settings.endpoint.path
+        path = self.context.settings.endpoint.path
         if path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         self._listener.close()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.err("gateway_defect", gateway=self.entrance.settings.name, error=error)
+            _log.err("gateway_defect", gateway=self.context.settings.name, error=error)
 
     def _key_for(self, stream: IsolationTuple) -> IsolationKey:
-        return self._front.isolator.key_for(self.entrance.rule.listener, stream)
+        return self._front.isolator.key_for(self.context.rule.listener, stream)
 
     async def _resolve(self, target: Target, key: IsolationKey, client: bytes) -> Target:
-        if target.is_ip or self.entrance.rule.top_levels.route(target.host) is not Route.NAMECOIN:
+        if target.is_ip or self.context.rule.top_levels.route(target.host) is not Route.NAMECOIN:
             return target
         assert self._front.names is not None, "who routes names to Namecoin has a resolver"
         return await self._front.names.address_of(target, key, Want.STREAM, client)
@@ -110,7 +114,7 @@ class Door:
         sock = socket.socket(fileno=client.detach())
         sock.setblocking(False)
         peer = None if sock.family == socket.AF_UNIX else sock.getpeername()
-        self.entrance.admit(sock, peer)
+        self.context.admit(sock, peer)
 
 
 class Bitcoin:
@@ -122,9 +126,9 @@ class Bitcoin:
     def __init__(self, config: Config, dialer: Dialer, isolator: Isolator) -> None:
         if config.bitcoin.v2 == "on":
             self_test()
-        self.ledger = Ledger()
-        self.p2p = PeerToPeer(dialer, isolator, ports=frozenset(), ledger=self.ledger)
-        self.doors: dict[str, Door] = {}
+        self.registry = FlowRegistry()
+        self.p2p = PeerToPeer(dialer, isolator, ports=frozenset(), registry=self.registry)
+        self.doors: dict[str, ProxyListener] = {}
         self._follow(config)
 
     @contextlib.contextmanager
@@ -145,20 +149,20 @@ class Bitcoin:
                     sock = open_listening_socket(settings.endpoint, settings.mode)
                     sockets[gateway.name] = undo.enter_context(contextlib.closing(sock))
                 else:
-                    switch_mode(door.entrance.settings, settings.mode, undo)
+                    switch_mode(door.context.settings, settings.mode, undo)
             yield sockets
             undo.pop_all()
 
     def apply(
         self, front: FrontEnd, config: Config, sockets: Mapping[str, socket.socket]
-    ) -> list[Door]:
+    ) -> list[ProxyListener]:
         """Follow the configuration; returns the gateways opened, on `reserved` sockets."""
         self._follow(config)
         before, self.doors, opened = self._by_place(), {}, []
         for gateway in config.bitcoin.gateway:
             settings = gateway_entrance(config, gateway)
             if gateway.name in sockets:
-                door = Door(front, self.ledger, settings, sockets[gateway.name])
+                door = ProxyListener(front, self.registry, settings, sockets[gateway.name])
                 opened.append(door)
             else:
                 door = before.pop(place_of(settings))
@@ -179,5 +183,5 @@ class Bitcoin:
         self.p2p.settings = bridge_settings(config.bitcoin)
         self.p2p.networks = networks(config.bitcoin)
 
-    def _by_place(self) -> dict[Hashable, Door]:
-        return {place_of(door.entrance.settings): door for door in self.doors.values()}
+    def _by_place(self) -> dict[Hashable, ProxyListener]:
+        return {place_of(door.context.settings): door for door in self.doors.values()}

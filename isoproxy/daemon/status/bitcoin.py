@@ -13,7 +13,7 @@ from isoproxy.bitcoin.bridge import Flow
 from isoproxy.bitcoin.flows import Sums, Totals
 from isoproxy.bitcoin.messages import KNOWN_TYPES
 from isoproxy.bitcoin.traffic import OTHER, Direction
-from isoproxy.daemon.compose.bitcoin import Bitcoin, Door
+from isoproxy.daemon.compose.bitcoin import Bitcoin, ProxyListener
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.circuits import Circuits
 from isoproxy.isolation import P2P
@@ -31,11 +31,11 @@ def bitcoin_status(
 
     Who the peers are is scrubbed where logging is `safe`.
     """
-    totals = bitcoin.ledger.totals()
+    totals = bitcoin.registry.totals()
     return {
         "gateways": [_gateway(name, door) for name, door in bitcoin.doors.items()],
         "flows": [_flow(flow, circuits.get((flow.key, P2P), ()), safe) for flow in shown],
-        "open": len(bitcoin.ledger.flows),
+        "open": len(bitcoin.registry.flows),
         "totals": {
             "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
             "to_peer": _sums(totals.to_peer),
@@ -56,13 +56,13 @@ def collect_bitcoin(metrics: Metrics, totals: Totals) -> None:
             metrics.p2p_messages.of(direction=direction, type=kind).value = count
 
 
-def _gateway(name: str, door: Door) -> dict[str, object]:
+def _gateway(name: str, door: ProxyListener) -> dict[str, object]:
     gateway = door.gateway
     return {
         "name": name,
         "address": door.address(),
-        "isolate": flag_names(door.entrance.rule.listener.isolate),
-        "open": len(gateway.connections) + door.entrance.open,
+        "isolate": flag_names(door.context.rule.listener.isolate),
+        "open": len(gateway.connections) + door.context.open,
         "accepted": gateway.accepted,
         "refusals": {kind.value: count for kind, count in gateway.refused.most_common()},
     }

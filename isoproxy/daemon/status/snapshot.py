@@ -39,7 +39,7 @@ async def current_status(daemon: Daemon, *, max_flows: int | None = None) -> Ans
     others = await daemon.workers.report()
     total = merged([report_of(daemon.front, daemon.guard.refused), others])
     flows = sorted(total.flows, key=lambda flow: (not flow.key, flow.key, -flow.age_s))
-    peers = daemon.bitcoin.ledger.sorted_flows()
+    peers = daemon.bitcoin.registry.sorted_flows()
     shown, shown_peers = flows[:max_flows], peers[:max_flows]
     carriers = {flow.carrier for flow in shown if flow.carrier is not None}
     carriers |= {(flow.key, P2P) for flow in shown_peers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from isoproxy.bitcoin.bridge import Flow
-from isoproxy.bitcoin.flows import Ledger, Outcome
+from isoproxy.bitcoin.flows import FlowRegistry, Outcome
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.translator import Ending, Relay
 from isoproxy.net.target import Target
@@ -25,13 +25,13 @@ def translated() -> Flow:
 
 
 def test_flows_under_way_and_flows_that_ended_count_alike() -> None:
-    ledger = Ledger()
+    registry = FlowRegistry()
     flow = translated()
-    with ledger.entry(flow):
-        before = ledger.totals()
-        assert ledger.flows == {flow}
-    after = ledger.totals()
-    assert not ledger.flows
+    with registry.entry(flow):
+        before = registry.totals()
+        assert registry.flows == {flow}
+    after = registry.totals()
+    assert not registry.flows
     assert after.to_peer == before.to_peer
     assert after.to_client == before.to_client
     assert after.to_peer.messages == {"version": 1, "ping": 1}
@@ -40,19 +40,19 @@ def test_flows_under_way_and_flows_that_ended_count_alike() -> None:
     assert after.to_client.v1 - after.to_client.v2 == 3  # a short id saves three bytes
     assert after.to_peer.wire == flow.bytes_up
     assert (before.outcomes, after.outcomes) == ({}, {Outcome.V2: 1})
-    with ledger.entry(translated()):
+    with registry.entry(translated()):
         pass
-    assert ledger.totals().to_peer.messages["ping"] == 2
+    assert registry.totals().to_peer.messages["ping"] == 2
 
 
 def test_what_is_not_translated_counts_in_bytes_alone() -> None:
-    ledger = Ledger()
+    registry = FlowRegistry()
     flow = Flow(key(), PEER, transport="untouched", plain=Relay(now=0))
     assert flow.plain is not None
-    with ledger.entry(flow):
+    with registry.entry(flow):
         flow.plain.client.inbox.reserve(5)[:] = b"SSH-2"
         flow.plain.received(flow.plain.client, 5, 0)
-    totals = ledger.totals()
+    totals = registry.totals()
     assert (totals.to_peer.wire, totals.to_peer.v1) == (5, 0)
     assert totals.outcomes == {Outcome.UNTOUCHED: 1}
 
@@ -72,7 +72,7 @@ def test_outcomes(flow: Flow, outcome: Outcome) -> None:
 
 
 def test_a_defect_is_counted_too() -> None:
-    ledger = Ledger()
-    with pytest.raises(RuntimeError), ledger.entry(Flow(key(), PEER, MAINNET)):
+    registry = FlowRegistry()
+    with pytest.raises(RuntimeError), registry.entry(Flow(key(), PEER, MAINNET)):
         raise RuntimeError
-    assert ledger.totals().outcomes == {Outcome.FAILED: 1}
+    assert registry.totals().outcomes == {Outcome.FAILED: 1}

@@ -10,7 +10,7 @@ import pytest
 
 from isoproxy.bitcoin import proxy as module
 from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.flows import Ledger, Outcome
+from isoproxy.bitcoin.flows import FlowRegistry, Outcome
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import (
@@ -38,7 +38,7 @@ class World:
         self, settings: GatewaySettings | None = None, *, refuse: ErrorKind | None = None
     ) -> None:
         self.isolator = Isolator()
-        self.ledger = Ledger()
+        self.registry = FlowRegistry()
         self.rule = ListenerRule(own_group("gateway"), GATEWAY_ISOLATION)
         self.dialled: list[tuple[IsolationKey, Target]] = []
         self.peers: asyncio.Queue[socket.socket] = asyncio.Queue()
@@ -47,7 +47,7 @@ class World:
         self.gateway = Gateway(
             lambda stream: self.isolator.key_for(self.rule, stream),
             self.connect,
-            self.ledger,
+            self.registry,
             settings=settings,
             socks=self.socks,
         )
@@ -82,13 +82,13 @@ async def test_the_destination_comes_from_version() -> None:
     assert (await V1End(client).message())[1] == bytes(8)
     ((key, target),) = world.dialled
     assert target == Target.parse("1.2.3.4", 8333)
-    (flow,) = world.ledger.flows
+    (flow,) = world.registry.flows
     assert flow.key == key
     assert flow.transport == "v2"
     client.close()
     await task
     peer.sock.close()
-    assert not world.ledger.flows
+    assert not world.registry.flows
 
 
 async def test_each_destination_has_a_key_of_its_own() -> None:
@@ -243,7 +243,7 @@ async def test_v1_of_an_unknown_network_is_relayed_only_where_plaintext_may_leav
         assert got == passed
         client.close()
         await task
-        assert world.ledger.totals().outcomes[Outcome.REFUSED] == (not passed)
+        assert world.registry.totals().outcomes[Outcome.REFUSED] == (not passed)
         peer.close()
 
 

@@ -79,7 +79,7 @@ async def front_end(
         await front.drain(0)
         dialer.close()
         assert (len(front.connections), len(front.tasks), len(reactor)) == (0, 0, 0)
-        assert not p2p.ledger.flows
+        assert not p2p.registry.flows
         reactor.close()
 
 
@@ -177,7 +177,7 @@ async def test_v1_of_an_unknown_network_never_leaves_either(hesitation: float, p
         await until(lambda: bool(received))
         assert received == [b""]
         assert front.p2p is not None
-        assert front.p2p.ledger.totals().outcomes == {Outcome.REFUSED: 1}
+        assert front.p2p.registry.totals().outcomes == {Outcome.REFUSED: 1}
 
 
 async def test_v1_of_an_unknown_network_passes_where_plaintext_may() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isoproxy.front import half_close as tail
 from isoproxy.front.direction import COPY_LIMIT, Direction
-from isoproxy.front.half_close import Tail
+from isoproxy.front.half_close import HalfCloseTimeout
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.relay import Relay
 from isoproxy.net.reactor import Deadlines, Handler, Reactor
@@ -54,7 +54,7 @@ class Bench:
         self.reactor.register(inner.fileno(), nothing)
         self.reactor.register(outer.fileno(), nothing)
         self.deadlines = Deadlines(loop, 0.01)
-        self.tail: Tail | None = None
+        self.tail: HalfCloseTimeout | None = None
         self.finished = asyncio.Event()
         self.relay = Relay(
             self.reactor,
@@ -68,7 +68,7 @@ class Bench:
 
     def left(self) -> None:
         assert self.tail is None
-        self.tail = Tail(self.deadlines, self.relay)
+        self.tail = HalfCloseTimeout(self.deadlines, self.relay)
 
     async def close(self) -> None:
         """After both ends are gone the relay has ended and holds nothing."""
