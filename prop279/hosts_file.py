@@ -16,7 +16,7 @@ from pathlib import Path
 
 from isoproxy.errors import ConfigError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import IsolationKey
-from isoproxy.namecoin.resolve.answer import Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
 from isoproxy.net.target import Target
 
 
@@ -49,16 +49,16 @@ class HostsFile:
         """Whether the file has something to say about names like `name`."""
         return name.lower().rstrip(".") in self._table
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
+    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
         """What the file says about `name`, whatever the key."""
         return self.lookup_cached(name, key, want)
 
-    def lookup_cached(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
+    def lookup_cached(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
         """The same, at once."""
         target = self._table.get(name.lower().rstrip("."))
         if target is None or (want is Want.ADDRESS and target.is_onion):
-            return Resolution.failure(name, ErrorKind.NAME_ABSENT)
-        return Resolution(name, Status.OK, target.host, _type_of(target))
+            return NameAnswer.failure(name, ErrorKind.NAME_ABSENT)
+        return NameAnswer(name, Status.OK, target.host, _type_of(target))
 
 
 def _type_of(target: Target) -> TargetType:

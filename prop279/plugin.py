@@ -41,7 +41,7 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
-from isoproxy.namecoin.resolve.answer import Resolution, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Want
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from prop279.protocol import (
@@ -72,11 +72,11 @@ _SUFFIXES: Final = (".bit", ".bit.onion")
 class Resolver(Protocol):
     """Finds what a name stands for; `isoproxy.namecoin.resolve.resolver.Resolver` is one."""
 
-    def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
+    def lookup_cached(self, name: str, key: IsolationKey) -> NameAnswer | None:
         """The answer, if it is there at once."""
         ...
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
+    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
         """Resolve `name` (`example.bit`, or `example.bit.onion`: onion only) under `key`.
 
         A failure is an answer too; IsoproxyError is raised where even that is impossible.
@@ -236,7 +236,7 @@ def is_ours(name: str) -> bool:
     return name.lower().rstrip(".").endswith(_SUFFIXES)
 
 
-def _answer(query: int, resolution: Resolution) -> Resolved:
+def _answer(query: int, resolution: NameAnswer) -> Resolved:
     """What a resolution is in the protocol's words; a result is checked once more."""
     if resolution.target is None:
         return _failure(query, resolution.reason or ErrorKind.NAME_UNVERIFIABLE)

@@ -105,7 +105,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolution:
+class NameAnswer:
     """The outcome for one name under one key.
 
     `target` is an onion host name, the canonical text of an IP address or a host name,
@@ -126,12 +126,12 @@ class Resolution:
     reason: ErrorKind | None = None
 
     @classmethod
-    def failure(cls, name: str, reason: ErrorKind) -> Resolution:
+    def failure(cls, name: str, reason: ErrorKind) -> NameAnswer:
         """A resolution that ended without an answer because of `reason`."""
         certain = OUTCOMES[reason].prop279 == _DOES_NOT_EXIST
         return cls(name, Status.ABSENT if certain else Status.FAILED, reason=reason)
 
-    def from_cache(self) -> Resolution:
+    def from_cache(self) -> NameAnswer:
         return replace(self, cached=True)
 
     def as_json(self) -> dict[str, Any]:

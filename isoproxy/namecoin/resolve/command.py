@@ -8,7 +8,7 @@ from typing import Final, TextIO
 
 from isoproxy.errors import ErrorKind, IsoproxyError, explanation
 from isoproxy.isolation import IsolationKey
-from isoproxy.namecoin.resolve.answer import Resolution, Status
+from isoproxy.namecoin.resolve.answer import NameAnswer, Status
 from isoproxy.namecoin.resolve.resolver import Resolver, Zone
 from isoproxy.namecoin.value.domain import Place
 from isoproxy.namecoin.value.name import BitName
@@ -72,7 +72,7 @@ def report(
 ) -> int:
     """Print why there is no answer; returns the exit code."""
     if as_json:
-        _print([json.dumps(Resolution.failure(name, error.kind).as_json())], out)
+        _print([json.dumps(NameAnswer.failure(name, error.kind).as_json())], out)
     if error.kind is ErrorKind.NAME_SYNTAX:
         _print([f"isoproxy resolve: {_NO_NAME}"], err)
         return USAGE

@@ -28,8 +28,8 @@ from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import ABSENT_REASONS, Absent, Found
 from isoproxy.namecoin.resolve.answer import (
+    NameAnswer,
     Policy,
-    Resolution,
     Status,
     TargetType,
     Want,
@@ -74,13 +74,13 @@ class Walk:
         self._domains: Final[dict[str, Domain]] = {}
         self._redirections = 0
 
-    async def resolve(self, wanted: BitName, want: Want) -> Resolution:
+    async def resolve(self, wanted: BitName, want: Want) -> NameAnswer:
         """The answer for `wanted`; a failure is an answer too."""
         try:
             target, kind = await self._target(wanted, want)
-            resolution = Resolution(str(wanted), Status.OK, target, kind)
+            resolution = NameAnswer(str(wanted), Status.OK, target, kind)
         except IsoproxyError as error:
-            resolution = Resolution.failure(str(wanted), error.kind)
+            resolution = NameAnswer.failure(str(wanted), error.kind)
         servers = [server for known in self._fetched.values() for server in known.outcome.servers]
         resolution = replace(
             resolution,

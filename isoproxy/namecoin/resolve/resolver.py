@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import MAX_VALUE_BYTES, Absent, Backend, Found
-from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Policy, Status, Want
 from isoproxy.namecoin.resolve.cache import PER_KEY, TOTAL, KeyedCache
 from isoproxy.namecoin.resolve.resolution import Fetched, Walk
 from isoproxy.namecoin.value.domain import Place
@@ -95,7 +95,7 @@ class Resolver:
         self._values: Final[KeyedCache[bytes, Found | Absent]] = KeyedCache(
             per_key=per_key, total=total, on_evicted=on_evicted
         )
-        self._answers: Final[KeyedCache[tuple[BitName, Want], Resolution]] = KeyedCache(
+        self._answers: Final[KeyedCache[tuple[BitName, Want], NameAnswer]] = KeyedCache(
             per_key=per_key, total=total, on_evicted=on_evicted
         )
         self._flights: Final[dict[IsolationKey, dict[bytes, _Flight]]] = {}
@@ -110,7 +110,7 @@ class Resolver:
 
     def lookup_cached(
         self, name: bytes | str, key: IsolationKey, want: Want = Want.STREAM
-    ) -> Resolution | None:
+    ) -> NameAnswer | None:
         """A finished answer of this key's that still counts, at once; else None."""
         try:
             subject = (BitName.parse(name), want)
@@ -121,7 +121,7 @@ class Resolver:
 
     async def resolve(
         self, name: bytes | str, key: IsolationKey, want: Want = Want.STREAM
-    ) -> Resolution:
+    ) -> NameAnswer:
         """The answer for `name` under `key`; failures are answers too.
 
         Raises:
@@ -131,7 +131,7 @@ class Resolver:
             wanted = BitName.parse(name)
         except NamingError as error:
             written = name if isinstance(name, str) else name.decode("ascii", "replace")
-            return Resolution.failure(written, error.kind)
+            return NameAnswer.failure(written, error.kind)
         entry = self._answers.get(key, (wanted, want), self._clock())
         if entry is not None:
             return entry.value
@@ -140,7 +140,7 @@ class Resolver:
             async with asyncio.timeout(self._deadline_s):
                 resolution = await walk.resolve(wanted, want)
         except TimeoutError:
-            return Resolution.failure(str(wanted), ErrorKind.NAME_TIMEOUT)
+            return NameAnswer.failure(str(wanted), ErrorKind.NAME_TIMEOUT)
         if resolution.status is not Status.FAILED and self._isolator.is_current(key):
             self._answers.put(key, (wanted, want), resolution.from_cache(), walk.ends)
         return resolution

@@ -19,7 +19,7 @@ from typing import Final
 
 from isoproxy.errors import NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, describe_client
-from isoproxy.namecoin.resolve.answer import Resolution, Status, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
 from isoproxy.namecoin.resolve.client_views import ByClientNetwork
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.target import Target
@@ -67,7 +67,7 @@ class NameService:
         key: IsolationKey,
         want: Want = Want.STREAM,
         client: bytes | None = None,
-    ) -> Resolution:
+    ) -> NameAnswer:
         """The answer for `name` under `key`; failures are answers too.
 
         Raises PolicyRefusal (NAME_SYNTAX) for what is no name under bit, NamingError as
@@ -103,7 +103,7 @@ class NameService:
         """End every look-up under way, and the backends."""
         await asyncio.gather(*(resolver.close() for resolver in self._resolvers))
 
-    def _count(self, resolution: Resolution) -> None:
+    def _count(self, resolution: NameAnswer) -> None:
         metrics = self._metrics
         (metrics.name_cache_hits if resolution.cached else metrics.name_cache_misses).value += 1
         if resolution.status is Status.OK:

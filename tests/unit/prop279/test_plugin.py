@@ -15,7 +15,7 @@ import pytest
 
 from isoproxy.errors import OUTCOMES, DialError, ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.resolve.answer import Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
 from prop279.plugin import Plugin, is_ours, serve
 from prop279.protocol import Answer, Canceled, Init, Resolved, parse_answer
 from tests.kit.waiting import until
@@ -30,19 +30,19 @@ class _Resolver:
         self._find = find
         self.asked: list[tuple[str, IsolationKey]] = []
         self.cancelled = 0
-        self.known: dict[tuple[str, IsolationKey], Resolution] = {}
+        self.known: dict[tuple[str, IsolationKey], NameAnswer] = {}
 
-    def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
+    def lookup_cached(self, name: str, key: IsolationKey) -> NameAnswer | None:
         return self.known.get((name, key))
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
+    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
         self.asked.append((name, key))
         try:
             found = await self._find(name)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return Resolution(name, Status.OK, found, TargetType.ALIAS)
+        return NameAnswer(name, Status.OK, found, TargetType.ALIAS)
 
 
 def fixed(target: str | BaseException) -> _Resolver:
@@ -123,8 +123,8 @@ async def test_a_resolution_without_an_answer_has_its_status(kind: ErrorKind) ->
     class Failing(_Resolver):
         async def resolve(
             self, name: str, key: IsolationKey, want: Want = Want.STREAM
-        ) -> Resolution:
-            return Resolution.failure(name, kind)
+        ) -> NameAnswer:
+            return NameAnswer.failure(name, kind)
 
     talk = _Talk(Failing(never))
     await talk.say(b"RESOLVE 1 example.bit i")
@@ -257,7 +257,7 @@ async def test_what_is_known_under_the_key_is_answered_at_once_and_under_no_othe
     talk = _Talk(_Resolver(never))
     await talk.say(b"RESOLVE 1 a.bit x")
     ((name, key),) = talk.resolver.asked
-    talk.resolver.known[name, key] = Resolution(name, Status.OK, ONION, TargetType.ONION)
+    talk.resolver.known[name, key] = NameAnswer(name, Status.OK, ONION, TargetType.ONION)
     await talk.say(b"RESOLVE 2 a.bit x", b"RESOLVE 3 a.bit y")
     assert talk.statuses == {2: 0}
     assert talk.plugin.running == 2

@@ -8,7 +8,7 @@ import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.resolve.answer import Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
 from isoproxy.net.target import Target
 from stemns_plugin.services import MAX_ALIASES, Embedded, External, NameService, Services, kind_of
 from stemns_plugin.streams import LookUp
@@ -133,20 +133,20 @@ async def test_absence_is_not_tried_again() -> None:
 
 
 class _Resolver:
-    def __init__(self, resolution: Resolution) -> None:
+    def __init__(self, resolution: NameAnswer) -> None:
         self.resolution = resolution
         self.asked: list[tuple[str, IsolationKey, Want]] = []
 
-    def lookup_cached(self, name: str, key: IsolationKey) -> Resolution | None:
+    def lookup_cached(self, name: str, key: IsolationKey) -> NameAnswer | None:
         return None
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> Resolution:
+    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
         self.asked.append((name, key, want))
         return self.resolution
 
 
 async def test_the_resolver_of_this_process_gets_a_key_per_id() -> None:
-    resolver = _Resolver(Resolution("a.bit", Status.OK, "x.onion", TargetType.ONION))
+    resolver = _Resolver(NameAnswer("a.bit", Status.OK, "x.onion", TargetType.ONION))
     service = Embedded(resolver, Isolator())
     for isolation, wants_address in ((b"1", False), (b"1", True), (b"2", False)):
         target = await service.resolve("a.bit", isolation, wants_address=wants_address)
@@ -157,7 +157,7 @@ async def test_the_resolver_of_this_process_gets_a_key_per_id() -> None:
 
 
 async def test_a_resolution_without_an_answer_is_its_reason() -> None:
-    service = Embedded(_Resolver(Resolution.failure("a.bit", ErrorKind.NAME_EXPIRED)), Isolator())
+    service = Embedded(_Resolver(NameAnswer.failure("a.bit", ErrorKind.NAME_EXPIRED)), Isolator())
     with pytest.raises(NamingError) as caught:
         await service.resolve("a.bit", b"1", wants_address=False)
     assert caught.value.kind is ErrorKind.NAME_EXPIRED

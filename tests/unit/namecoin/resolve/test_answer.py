@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.answer import (
+    NameAnswer,
     Policy,
-    Resolution,
     Status,
     TargetType,
     address_answer,
@@ -150,7 +150,7 @@ def test_each_key_has_one_favourite_and_all_are_somebodys() -> None:
     ],
 )
 def test_failures_are_absent_or_failed(reason: ErrorKind, status: Status) -> None:
-    resolution = Resolution.failure("example.bit", reason)
+    resolution = NameAnswer.failure("example.bit", reason)
     assert resolution.status is status
     assert resolution.target is None
     assert "example" not in repr(resolution)

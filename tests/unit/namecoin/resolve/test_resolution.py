@@ -9,7 +9,7 @@ import pytest
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import Absent
-from isoproxy.namecoin.resolve.answer import Policy, Resolution, Status, TargetType, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Policy, Status, TargetType, Want
 from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, MAX_FETCHES, Fetched, Walk
 from isoproxy.namecoin.value.name import BitName
 from tests.unit.namecoin.kit import ONION, ONION_2, found, key_of
@@ -23,7 +23,7 @@ async def walk(
     name: str = "example.bit",
     policy: Policy | None = None,
     want: Want = Want.STREAM,
-) -> tuple[Resolution, list[str]]:
+) -> tuple[NameAnswer, list[str]]:
     asked: list[str] = []
 
     async def fetch(wanted: bytes) -> Fetched:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import TemporaryFailure
-from isoproxy.namecoin.resolve.answer import Resolution, Status, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
 from isoproxy.namecoin.resolve.resolver import (
     BLOCK_DELAY_S,
     DEADLINE_S,
@@ -293,10 +293,10 @@ MOVES = st.lists(
 def test_what_a_key_sees_and_how_long_it_waits_is_as_if_it_were_alone(
     moves: list[tuple[str, str, float]],
 ) -> None:
-    async def run(owners: str) -> list[tuple[Resolution, float]]:
+    async def run(owners: str) -> list[tuple[NameAnswer, float]]:
         bench = Bench(delay=3.0)
         clock = asyncio.get_running_loop().time
-        seen: list[tuple[Resolution, float]] = []
+        seen: list[tuple[NameAnswer, float]] = []
         for at, (owner, name, _) in enumerate(moves):
             start = sum(pause for _, _, pause in moves[:at]) + 20.0 * at
             await asyncio.sleep(start - clock())
