@@ -48,7 +48,7 @@ from dns.rdtypes.svcbbase import ParamKey, SVCBBase
 
 from isoproxy.dns.query import NOERROR, NXDOMAIN, YXDOMAIN
 from isoproxy.namecoin.resolve.answer import Policy, is_public
-from isoproxy.namecoin.value.domain import Domain, Inquiry, Place
+from isoproxy.namecoin.value.domain import Domain, Inquiry, Node
 from isoproxy.namecoin.value.name import BitName, is_registrable
 from isoproxy.net.host_name import is_label
 from isoproxy.net.target import NEVER_SENT_TO_TOR
@@ -142,11 +142,11 @@ class Apex:
         absent = Denial(name, frozenset(), exists=False)
         return Answer(rcode=NXDOMAIN, authority=[self.soa()], denial=absent)
 
-    def records(self, name: dns.name.Name, rdtype: RdataType, place: Place) -> Answer:
-        """What `place`, where nothing is cut or redirected, says about `name`."""
-        if not place.exists:
+    def records(self, name: dns.name.Name, rdtype: RdataType, node: Node) -> Answer:
+        """What `node`, where nothing is cut or redirected, says about `name`."""
+        if not node.exists:
             return self.nothing(name)
-        return self._records(name, rdtype, place.records.rdatas, TTL)
+        return self._records(name, rdtype, node.records.rdatas, TTL)
 
     def _records(
         self,
@@ -183,33 +183,31 @@ def answer_steps(
     policy: Policy,
 ) -> Inquiry[Answer]:
     """What `domain` says to `rdtype` at `name`, which has `labels` left of the base name."""
-    place = _visible((yield from domain.at(labels, mail=True)), policy)
-    rdatas = place.records.rdatas
-    if place.cut is not None:
-        above = _visible((yield from domain.at(labels[len(labels) - place.cut :])), policy)
-        owner = dns.name.Name(name.labels[len(labels) - place.cut :])
+    node = _visible((yield from domain.at(labels, mail=True)), policy)
+    rdatas = node.records.rdatas
+    if node.cut is not None:
+        above = _visible((yield from domain.at(labels[len(labels) - node.cut :])), policy)
+        owner = dns.name.Name(name.labels[len(labels) - node.cut :])
         if RdataType.NS in above.records.rdatas:
             return (yield from _referral(domain, owner, above, policy))
         if RdataType.DNAME in above.records.rdatas:
             return _translated(name, owner, above.records.rdatas[RdataType.DNAME], rdtype)
     if RdataType.NS in rdatas and rdtype is not RdataType.DS:
-        return (yield from _referral(domain, name, place, policy))
+        return (yield from _referral(domain, name, node, policy))
     if RdataType.NS in rdatas:
-        return apex.records(name, rdtype, _at_the_cut(place))
+        return apex.records(name, rdtype, _at_the_cut(node))
     if RdataType.CNAME in rdatas and rdtype is not RdataType.NSEC:  # RFC 4035 §2.5
         alias = rdatas[RdataType.CNAME]
         stays = rdtype in (RdataType.CNAME, RdataType.ANY)
         return Answer(
             answer=[Entry(_rrset(name, TTL, alias))], follow=None if stays else _target(alias)
         )
-    return apex.records(name, rdtype, place)
+    return apex.records(name, rdtype, node)
 
 
-def _referral(
-    domain: Domain, owner: dns.name.Name, place: Place, policy: Policy
-) -> Inquiry[Answer]:
+def _referral(domain: Domain, owner: dns.name.Name, node: Node, policy: Policy) -> Inquiry[Answer]:
     """The delegation at `owner`: servers, proof of how it is signed, addresses."""
-    rdatas = place.records.rdatas
+    rdatas = node.records.rdatas
     servers = _rrset(owner, TTL, rdatas[RdataType.NS])
     answer = Answer(authoritative=False, authority=[Entry(servers, signed=False)])
     if RdataType.DS in rdatas:
@@ -251,23 +249,23 @@ def _translated(
     return answer
 
 
-def _at_the_cut(place: Place) -> Place:
+def _at_the_cut(node: Node) -> Node:
     """What the parent zone answers for at a delegation: how the child is signed."""
-    return replace(place, records=place.records.only(frozenset({RdataType.NS, RdataType.DS})))
+    return replace(node, records=node.records.only(frozenset({RdataType.NS, RdataType.DS})))
 
 
-def _visible(place: Place, policy: Policy) -> Place:
-    """`place` without the addresses that `policy` does not allow."""
+def _visible(node: Node, policy: Policy) -> Node:
+    """`node` without the addresses that `policy` does not allow."""
     if all(
-        _is_allowed(rdata, policy) for rdatas in place.records.rdatas.values() for rdata in rdatas
+        _is_allowed(rdata, policy) for rdatas in node.records.rdatas.values() for rdata in rdatas
     ):
-        return place
+        return node
     shown: dict[RdataType, list[dns.rdata.Rdata]] = {}
-    for kind, rdatas in place.records.rdatas.items():
+    for kind, rdatas in node.records.rdatas.items():
         kept = [rdata for rdata in rdatas if _is_allowed(rdata, policy)]
         if kept:
             shown[kind] = kept
-    return replace(place, records=replace(place.records, rdatas=shown))
+    return replace(node, records=replace(node.records, rdatas=shown))
 
 
 def _is_allowed(rdata: dns.rdata.Rdata, policy: Policy) -> bool:

@@ -48,7 +48,7 @@ async def dump(
             continue
         found += 1
         out.writelines(line + "\n" for line in zone_lines(zone))
-        err.writelines(line + "\n" for line in problems(zone.places))
+        err.writelines(line + "\n" for line in problems(zone.nodes))
     return found
 
 

@@ -9,7 +9,7 @@ Theory of operation
 
 Invariants
     No key, no answer: what is refused before a key exists says nothing about any name.
-    One query is one walk with the resolver's budget and deadline, however many aliases
+    One query is one resolution with the resolver's budget and deadline, however many aliases
     it follows.  What was not found out is SERVFAIL, or missing behind an alias, and is
     not kept.
     A kept answer outlives the value it was made from by at most PACKET_S.
@@ -50,7 +50,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.cache import KeyedCache
-from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, Walk
+from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, Resolution
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.observe.log import logger
 
@@ -123,7 +123,7 @@ class Responder:
         policy = self._policy
         try:
             resolver = self._resolver_of(client)
-            answer = await resolver.explore(key, lambda walk: self._answer(query, walk))
+            answer = await resolver.explore(key, lambda resolution: self._answer(query, resolution))
             may_be_kept = answer.whole and self._policy is policy
             return render(query, answer, self._signer, limit), may_be_kept
         except IsoproxyError as error:
@@ -138,7 +138,7 @@ class Responder:
             subject = (limit, packet[2:])
             self._kept.put(key, subject, response[2:], self._clock() + PACKET_S)
 
-    async def _answer(self, query: Query, walk: Walk) -> Answer:
+    async def _answer(self, query: Query, resolution: Resolution) -> Answer:
         """The whole answer: the first link and those that redirections inside `bit` add.
 
         A DNAME that would be passed twice ends it: a message has a record once (RFC 2181
@@ -146,7 +146,7 @@ class Responder:
         """
         rdtype = RdataType.make(query.rdtype)
         name = dns.name.Name((*query.labels, b""))
-        answer = await self._link(name, rdtype, walk)
+        answer = await self._link(name, rdtype, resolution)
         seen = {name}
         while answer.follow is not None and len(seen) <= MAX_ALIASES:
             name, answer.follow = answer.follow, None
@@ -154,7 +154,7 @@ class Responder:
                 break
             seen.add(name)
             try:
-                link = await self._link(name, rdtype, walk)
+                link = await self._link(name, rdtype, resolution)
             except IsoproxyError:
                 answer.whole = False  # the alias is sure; the client may ask for its target
                 break
@@ -165,7 +165,7 @@ class Responder:
             answer.authority = link.authority
         return answer
 
-    async def _link(self, name: dns.name.Name, rdtype: RdataType, walk: Walk) -> Answer:
+    async def _link(self, name: dns.name.Name, rdtype: RdataType, resolution: Resolution) -> Answer:
         """What the zone says at `name` alone."""
         own = self._apex.answer(name, rdtype)
         if own is not None:
@@ -174,7 +174,7 @@ class Responder:
         if bit is None:
             return self._apex.nothing(name)
         try:
-            return await walk.explore(
+            return await resolution.explore(
                 bit,
                 lambda domain: answer_steps(
                     domain, name, bit.labels, rdtype, self._apex, self._policy

@@ -6,9 +6,9 @@ import textwrap
 
 import pytest
 
+from tests.kit.repository import ROOT
 from tests.mutation.registry import (
     EVIDENCE,
-    ROOT,
     THREAT_MODEL,
     Mutant,
     claims,

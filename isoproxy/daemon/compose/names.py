@@ -23,7 +23,7 @@ from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import SHIPPED, parse_servers
 from isoproxy.namecoin.resolve.answer import Policy
-from isoproxy.namecoin.resolve.client_views import ByClientNetwork
+from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
 from isoproxy.namecoin.rpc.backends import ElectrumNmcBackend, NamecoinCoreBackend, RpcBackend
@@ -182,7 +182,7 @@ class DaemonNames:
         self.service: Final = NameService(
             config.backend,
             tuple(resolvers.values()),
-            ByClientNetwork(
+            ClientViews(
                 {network: resolvers[id(backend)] for network, backend in own.items()},
                 resolvers[id(default)],
             ),

@@ -25,7 +25,7 @@ Theory of operation
 Invariants
     A header of a few hundred bytes costs 50 µs; one with millions of items in its proof,
     which the rules of Namecoin allow, half a second.  So what a stranger decides
-    the cost of is done in `Steps`.  No byte is read twice.
+    the cost of is done in `Cooperative`.  No byte is read twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from functools import lru_cache
 from typing import Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.namecoin.chain.cooperative import Steps, finish
+from isoproxy.namecoin.chain.cooperative import Cooperative, finish
 from isoproxy.namecoin.chain.merkle import HASH_LENGTH, MAX_BRANCH, fold
 from isoproxy.namecoin.chain.params import CHAIN_ID, Network
 from isoproxy.namecoin.chain.transaction import (
@@ -155,7 +155,7 @@ def _read_auxpow(data: bytes, coinbase: Transaction) -> tuple[AuxPow, int]:
     return proof, end
 
 
-def read_header(data: bytes, offset: int = 0) -> Steps[tuple[MinedHeader, int]]:
+def read_header(data: bytes, offset: int = 0) -> Cooperative[tuple[MinedHeader, int]]:
     """The header at `offset` of `data` and the offset behind it.
 
     Raises `Truncated` if it ends too early, RemoteProtocolError if it is malformed.
@@ -286,7 +286,7 @@ def _check_commitment(auxpow: AuxPow, block_hash: bytes) -> None:
         raise HeaderRejected(14, "the block is not in its slot of the merged-mining tree")
 
 
-def check_proof_of_work(mined: MinedHeader, height: int, network: Network) -> Steps[None]:
+def check_proof_of_work(mined: MinedHeader, height: int, network: Network) -> Cooperative[None]:
     """All that can be said of a header at `height` without its neighbours.
 
     Whether its `bits` are the right ones is for `chain`.  Raises HeaderRejected.

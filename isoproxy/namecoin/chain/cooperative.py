@@ -2,7 +2,7 @@
 
 Theory of operation
     A function with such work is a generator.  It yields wherever others may have their
-    turn, and returns its result.  `in_turns` awaits the result on an event loop, `finish`
+    turn, and returns its result.  `run_cooperatively` awaits the result on an event loop, `finish`
     has it at once.
 
 Invariants
@@ -16,11 +16,11 @@ from collections.abc import Generator
 from typing import TypeVar
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
+Cooperative = Generator[None, None, T]
 """Work whose result is a T, each step of it a few milliseconds at most."""
 
 
-def finish(steps: Steps[T]) -> T:
+def finish(steps: Cooperative[T]) -> T:
     """The result, without a pause."""
     while True:
         try:
@@ -31,6 +31,6 @@ def finish(steps: Steps[T]) -> T:
 
 
 @types.coroutine
-def in_turns(steps: Steps[T]) -> Steps[T]:
+def run_cooperatively(steps: Cooperative[T]) -> Cooperative[T]:
     """Await the result; after each step the event loop's other work has its turn."""
     return (yield from steps)

@@ -39,7 +39,7 @@ from isoproxy.namecoin.chain.auxpow import (
     check_proof_of_work,
     target_of,
 )
-from isoproxy.namecoin.chain.cooperative import Steps
+from isoproxy.namecoin.chain.cooperative import Cooperative
 from isoproxy.namecoin.chain.params import (
     RETARGET_INTERVAL,
     TARGET_SPACING_S,
@@ -298,7 +298,7 @@ class Branch(_Context):
             return self.chain._locate(height)
         return self.raw, (height - self.fork_height - 1) * HEADER_LENGTH
 
-    def append(self, mined: MinedHeader, now: int | None = None) -> Steps[None]:
+    def append(self, mined: MinedHeader, now: int | None = None) -> Cooperative[None]:
         """Check the next header fully and take it.  `now` is in s since 1970.
 
         Raises HeaderRejected, leaving the branch as it was.  What costs little is checked

@@ -23,7 +23,7 @@ from typing import Final
 
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.namecoin.backend import MAX_NAME_BYTES, MAX_VALUE_BYTES
-from isoproxy.namecoin.chain.cooperative import Steps
+from isoproxy.namecoin.chain.cooperative import Cooperative
 from isoproxy.namecoin.chain.transaction import Transaction, parse_transaction
 
 NAME_TX_VERSION: Final = 0x7100
@@ -126,7 +126,7 @@ def parse_name_script(script: bytes) -> NameScript | None:
     return NameScript(op, arguments[0], arguments[-1])
 
 
-def _only_name_output(transaction: Transaction) -> Steps[tuple[int, NameScript]]:
+def _only_name_output(transaction: Transaction) -> Cooperative[tuple[int, NameScript]]:
     found = []
     for index, output in enumerate(transaction.outputs):
         script = parse_name_script(output.script)
@@ -139,7 +139,7 @@ def _only_name_output(transaction: Transaction) -> Steps[tuple[int, NameScript]]
     return found[0]
 
 
-def name_update(raw: bytes, name: bytes) -> Steps[NameUpdate]:
+def name_update(raw: bytes, name: bytes) -> Cooperative[NameUpdate]:
     """The update of `name` that the transaction `raw` makes.
 
     Raises RemoteProtocolError if it makes none, makes several, or is no transaction that

@@ -29,7 +29,7 @@ from typing import Final
 
 from isoproxy.errors import ErrorKind, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import Header
-from isoproxy.namecoin.chain.cooperative import Steps
+from isoproxy.namecoin.chain.cooperative import Cooperative
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
 from isoproxy.namecoin.chain.name_script import NameUpdate, name_update
@@ -140,7 +140,7 @@ def proven_merkle_root(
 
 def verify(
     chain: HeaderChain, name: bytes, proof: NameProof, checkpoint: Checkpoint | None = None
-) -> Steps[Operation]:
+) -> Cooperative[Operation]:
     """The operation on `name` that `proof` proves.
 
     Raises HeaderMissing if the block is above our tip or below what we hold, and

@@ -6,7 +6,7 @@ Theory of operation
     empty input list announces the segregated-witness form (BIP144), an unknown flag or a
     superfluous witness is an error.  The transaction id covers the form without witness.
 
-    A transaction has a hundred bytes or four million: it is read in `Steps`.
+    A transaction has a hundred bytes or four million: it is read in `Cooperative`.
 
 Invariants
     * Nothing is allocated on the word of a count: each item is read before the next.
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.namecoin.chain.cooperative import Steps, finish
+from isoproxy.namecoin.chain.cooperative import Cooperative, finish
 
 MAX_COMPACT_SIZE: Final = 0x02000000
 """Bitcoin Core's MAX_SIZE: no count or length on the wire is larger."""
@@ -140,7 +140,7 @@ def _read_output(data: bytes, offset: int) -> tuple[TxOutput, int]:
 
 def _read_list(
     data: bytes, offset: int, item: Callable[[bytes, int], tuple[T, int]], limit: int
-) -> Steps[tuple[tuple[T, ...], int]]:
+) -> Cooperative[tuple[tuple[T, ...], int]]:
     count, offset = read_compact_size(data, offset)
     items: list[T] = []
     while True:
@@ -166,7 +166,7 @@ def _skip_items(data: bytes, offset: int, count: int) -> int:
     return offset
 
 
-def _skip_witness(data: bytes, offset: int, inputs: int) -> Steps[int]:
+def _skip_witness(data: bytes, offset: int, inputs: int) -> Cooperative[int]:
     empty, seen = True, 0
     for _ in range(inputs):
         count, offset = read_compact_size(data, offset)
@@ -185,7 +185,7 @@ def _skip_witness(data: bytes, offset: int, inputs: int) -> Steps[int]:
     return offset
 
 
-def read_transaction(data: bytes, offset: int = 0) -> Steps[Transaction]:
+def read_transaction(data: bytes, offset: int = 0) -> Cooperative[Transaction]:
     """The transaction at `offset` of `data`; what follows it is not looked at."""
     if offset + 5 > len(data):
         raise Truncated(offset + 10)
@@ -215,7 +215,7 @@ def read_transaction(data: bytes, offset: int = 0) -> Steps[Transaction]:
     return Transaction(version, inputs, outputs, double_sha256(core), end)
 
 
-def parse_transaction(raw: bytes) -> Steps[Transaction]:
+def parse_transaction(raw: bytes) -> Cooperative[Transaction]:
     """The transaction that `raw` is, with nothing behind it."""
     transaction = yield from read_transaction(raw)
     if transaction.end != len(raw):

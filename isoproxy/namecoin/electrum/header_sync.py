@@ -34,7 +34,7 @@ from typing import Final
 
 from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import Header
-from isoproxy.namecoin.chain.cooperative import in_turns
+from isoproxy.namecoin.chain.cooperative import run_cooperatively
 from isoproxy.namecoin.chain.header_chain import (
     Branch,
     HeaderChain,
@@ -324,7 +324,7 @@ class HeaderSync:
         """Put what `blob` holds, which must be `count` headers, on top of `branch`."""
         now, end = int(self._wall_clock()), branch.tip_height + count
         async for mined in header_range.read(blob):
-            await in_turns(branch.append(mined, now))
+            await run_cooperatively(branch.append(mined, now))
         if branch.tip_height != end:
             raise Miscounted
 

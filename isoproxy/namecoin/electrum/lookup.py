@@ -27,7 +27,7 @@ from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.namecoin.backend import TemporaryFailure
-from isoproxy.namecoin.chain.cooperative import in_turns
+from isoproxy.namecoin.chain.cooperative import run_cooperatively
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.name_script import script_hash
 from isoproxy.namecoin.chain.params import Checkpoint
@@ -148,7 +148,7 @@ class NameQuestion:
 
     async def _verify(self, session: ElectrumSession, proof: NameProof) -> Operation:
         try:
-            return await in_turns(verify(self._chain, self.name, proof))
+            return await run_cooperatively(verify(self._chain, self.name, proof))
         except HeaderMissing as missing:
             checkpoint = self._checkpoint
             if checkpoint is None or missing.height > checkpoint.height:
@@ -156,4 +156,4 @@ class NameQuestion:
         answer = await session.call("blockchain.block.header", proof.height, checkpoint.height)
         header = answers.checkpoint_proof(answer)
         below = proof.below(header)
-        return await in_turns(verify(self._chain, self.name, below, checkpoint))
+        return await run_cooperatively(verify(self._chain, self.name, below, checkpoint))

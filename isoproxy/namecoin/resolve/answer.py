@@ -29,7 +29,7 @@ from dns.rdtypes.IN.AAAA import AAAA
 from isoproxy.errors import OUTCOMES, ErrorKind
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import Evidence
-from isoproxy.namecoin.value.domain import Place
+from isoproxy.namecoin.value.domain import Node
 from isoproxy.namecoin.value.records import Records
 from isoproxy.net.onion_address import onion_host
 
@@ -170,14 +170,14 @@ def onions_in_txt(records: Records) -> list[str]:
 
 
 def address_answer(
-    place: Place, key: IsolationKey, policy: Policy
+    node: Node, key: IsolationKey, policy: Policy
 ) -> tuple[str, TargetType] | ErrorKind | None:
     """The A or else AAAA record to use; ADDRESS_REFUSED if all are refused; None if none."""
-    if place.delegated:
+    if node.delegated:
         return None
     refused = False
     for kind, target_type in ((RdataType.A, TargetType.IP4), (RdataType.AAAA, TargetType.IP6)):
-        found = [_address(rdata) for rdata in place.records.rdatas.get(kind, ())]
+        found = [_address(rdata) for rdata in node.records.rdatas.get(kind, ())]
         usable = [
             address for address in found if policy.allow_private_addresses or is_public(address)
         ]

@@ -23,7 +23,7 @@ from isoproxy.namecoin.backend import TemporaryFailure
 T = TypeVar("T")
 
 
-class ByClientNetwork(Generic[T]):
+class ClientViews(Generic[T]):
     """A choice by client address; `default` is for those in none of the networks."""
 
     def __init__(

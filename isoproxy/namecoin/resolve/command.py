@@ -10,7 +10,7 @@ from isoproxy.errors import ErrorKind, IsoproxyError, explanation
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status
 from isoproxy.namecoin.resolve.resolver import Resolver, Zone
-from isoproxy.namecoin.value.domain import Place
+from isoproxy.namecoin.value.domain import Node
 from isoproxy.namecoin.value.name import BitName
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -42,7 +42,7 @@ async def resolve_command(
             lines = [json.dumps(_zone_json(zone))] if as_json else zone_lines(zone)
             _print(lines, out)
             if not as_json:
-                _print(problems(zone.places), err)
+                _print(problems(zone.nodes), err)
             return OK
         resolution = await resolver.resolve(name, key)
     except IsoproxyError as error:
@@ -89,13 +89,13 @@ def zone_lines(zone: Zone) -> Iterator[str]:
     """The zone in the form of a zone file; what DNS has no record for is a comment."""
     found = zone.found
     yield f"; height {found.height}, expires in {found.expires_in} blocks, {found.evidence.value}"
-    for place in zone.places:
-        for rdatas in place.records.rdatas.values():
+    for node in zone.nodes:
+        for rdatas in node.records.rdatas.values():
             for rdata in rdatas:
-                yield f"{place.owner}. IN {rdata.rdtype.name} {rdata.to_text()}"
+                yield f"{node.owner}. IN {rdata.rdtype.name} {rdata.to_text()}"
         for item in ("tor", "i2p"):
-            for address in getattr(place.records, item):
-                yield f"; {place.owner}. {item} {address}"
+            for address in getattr(node.records, item):
+                yield f"; {node.owner}. {item} {address}"
 
 
 def _zone_json(zone: Zone) -> dict[str, object]:
@@ -108,24 +108,24 @@ def _zone_json(zone: Zone) -> dict[str, object]:
         "servers": list(zone.found.servers),
         "names": [
             {
-                "name": place.owner,
+                "name": node.owner,
                 "records": [
                     {"type": rdata.rdtype.name, "data": rdata.to_text()}
-                    for rdatas in place.records.rdatas.values()
+                    for rdatas in node.records.rdatas.values()
                     for rdata in rdatas
                 ],
-                "tor": place.records.tor,
-                "i2p": place.records.i2p,
-                "problems": place.records.problems,
+                "tor": node.records.tor,
+                "i2p": node.records.i2p,
+                "problems": node.records.problems,
             }
-            for place in zone.places
-            if not place.records.is_empty or place.records.problems
+            for node in zone.nodes
+            if not node.records.is_empty or node.records.problems
         ],
     }
 
 
-def problems(places: list[Place]) -> Iterator[str]:
+def problems(nodes: list[Node]) -> Iterator[str]:
     """Each entry that was left out, and why, as comments."""
-    for place in places:
-        for problem in place.records.problems:
-            yield f"; {place.owner}. {problem}"
+    for node in nodes:
+        for problem in node.records.problems:
+            yield f"; {node.owner}. {problem}"

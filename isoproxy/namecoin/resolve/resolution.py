@@ -12,8 +12,8 @@ Theory of operation
 
 Invariants
     At most MAX_FETCHES values are asked for and MAX_ALIASES redirections followed in one
-    walk; beyond that NamingError(NAME_BUDGET).  A value is asked for once.
-    A value that cannot be had for now ends the walk, even where it is only imported: the
+    resolution; beyond that NamingError(NAME_BUDGET).  A value is asked for once.
+    A value that cannot be had for now ends the resolution, even where it is only imported: the
     answer could be another with it.
 """
 
@@ -37,7 +37,7 @@ from isoproxy.namecoin.resolve.answer import (
     favourite,
     onions_in_txt,
 )
-from isoproxy.namecoin.value.domain import Domain, Inquiry, Place
+from isoproxy.namecoin.value.domain import Domain, Inquiry, Node
 from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.onion_address import onion_host
 from isoproxy.net.target import Target
@@ -57,10 +57,10 @@ class Fetched:
     cached: bool
 
 
-class Walk:
+class Resolution:
     """One resolution under `key`, with `fetch` to get values.
 
-    `ends` is the moment (s) from which on what the walk learned no longer counts.
+    `ends` is the moment (s) from which on what the resolution learned no longer counts.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Walk:
             evidence=found.evidence,
         )
 
-    async def look_at(self, name: BitName) -> Place:
+    async def look_at(self, name: BitName) -> Node:
         """What the value of `name` says about exactly this name."""
         domain = await self._domain(name)
         return await self._run(domain.at(name.labels))
 
-    async def zone(self, name: BitName) -> list[Place]:
+    async def zone(self, name: BitName) -> list[Node]:
         """All that the value of `name`'s base name says."""
         domain = await self._domain(name)
         return await self._run(domain.zone())
@@ -126,17 +126,17 @@ class Walk:
             onions = await self._onions(name) if want is Want.STREAM else []
             if onions:
                 return favourite(onions, self._key), TargetType.ONION
-            place = await self.look_at(name)
-            address = None if only_onion else address_answer(place, self._key, self._policy)
+            node = await self.look_at(name)
+            address = None if only_onion else address_answer(node, self._key, self._policy)
             if isinstance(address, tuple):
                 return address
-            if place.redirect is None:
-                nothing = ErrorKind.NAME_NO_ADDRESS if place.exists else ErrorKind.NAME_ABSENT
+            if node.redirect is None:
+                nothing = ErrorKind.NAME_NO_ADDRESS if node.exists else ErrorKind.NAME_ABSENT
                 raise NamingError(kind=address or nothing)
             self._follow()
-            if not _is_under_bit(place.redirect):
-                return self._outside(place.redirect, want, only_onion)
-            name = BitName.parse(place.redirect)
+            if not _is_under_bit(node.redirect):
+                return self._outside(node.redirect, want, only_onion)
+            name = BitName.parse(node.redirect)
 
     def _outside(self, host: str, want: Want, only_onion: bool) -> tuple[str, TargetType]:
         """The target of an alias that leads out of Namecoin, if it may be an answer."""
@@ -155,22 +155,20 @@ class Walk:
 
     async def _onions(self, name: BitName) -> list[str]:
         """The v3 onion services of `name`."""
-        place = await self.look_at(BitName(name.base, ("_tor", *name.labels)))
-        seen = {place.owner}
+        node = await self.look_at(BitName(name.base, ("_tor", *name.labels)))
+        seen = {node.owner}
         while (
-            place.redirect is not None
-            and place.redirect not in seen
-            and _is_under_bit(place.redirect)
+            node.redirect is not None and node.redirect not in seen and _is_under_bit(node.redirect)
         ):
-            seen.add(place.redirect)
+            seen.add(node.redirect)
             self._follow()
             try:
-                place = await self.look_at(BitName.parse(place.redirect))
+                node = await self.look_at(BitName.parse(node.redirect))
             except NamingError as error:
                 if error.kind not in ABSENT_REASONS:
                     raise
                 break
-        onions = [] if place.delegated else onions_in_txt(place.records)
+        onions = [] if node.delegated else onions_in_txt(node.records)
         return onions or (await self.look_at(name)).records.tor
 
     def _follow(self) -> None:

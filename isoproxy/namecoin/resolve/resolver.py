@@ -28,8 +28,8 @@ from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import MAX_VALUE_BYTES, Absent, Backend, Found
 from isoproxy.namecoin.resolve.answer import NameAnswer, Policy, Status, Want
 from isoproxy.namecoin.resolve.cache import PER_KEY, TOTAL, KeyedCache
-from isoproxy.namecoin.resolve.resolution import Fetched, Walk
-from isoproxy.namecoin.value.domain import Place
+from isoproxy.namecoin.resolve.resolution import Fetched, Resolution
+from isoproxy.namecoin.value.domain import Node
 from isoproxy.namecoin.value.name import BitName
 
 DEADLINE_S: Final = 60.0
@@ -48,7 +48,7 @@ class Zone:
     """Every name that a value speaks of, parents first, and where the value came from."""
 
     found: Found
-    places: list[Place]
+    nodes: list[Node]
 
 
 class _Flight:
@@ -135,17 +135,17 @@ class Resolver:
         entry = self._answers.get(key, (wanted, want), self._clock())
         if entry is not None:
             return entry.value
-        walk = self._walk(key)
+        resolution = self._resolution(key)
         try:
             async with asyncio.timeout(self._deadline_s):
-                resolution = await walk.resolve(wanted, want)
+                answer = await resolution.resolve(wanted, want)
         except TimeoutError:
             return NameAnswer.failure(str(wanted), ErrorKind.NAME_TIMEOUT)
-        if resolution.status is not Status.FAILED and self._isolator.is_current(key):
-            self._answers.put(key, (wanted, want), resolution.from_cache(), walk.ends)
-        return resolution
+        if answer.status is not Status.FAILED and self._isolator.is_current(key):
+            self._answers.put(key, (wanted, want), answer.from_cache(), resolution.ends)
+        return answer
 
-    async def look_at(self, name: bytes | str, key: IsolationKey) -> tuple[Place, Found]:
+    async def look_at(self, name: bytes | str, key: IsolationKey) -> tuple[Node, Found]:
         """What the value says about exactly `name`; aliases are not followed.
 
         Raises:
@@ -153,25 +153,25 @@ class Resolver:
             NamingError: the value cannot be had, does not exist or cannot be read.
         """
         wanted = BitName.parse(name)
-        walk = self._walk(key)
-        place = await self._in_time(walk.look_at(wanted))
-        return place, await walk.found(wanted)
+        resolution = self._resolution(key)
+        node = await self._in_time(resolution.look_at(wanted))
+        return node, await resolution.found(wanted)
 
     async def zone(self, name: bytes | str, key: IsolationKey) -> Zone:
         """All that the value of `name`'s base name says; raises as `look_at`."""
         wanted = BitName.parse(name)
-        walk = self._walk(key)
-        places = await self._in_time(walk.zone(wanted))
-        return Zone(await walk.found(wanted), places)
+        resolution = self._resolution(key)
+        nodes = await self._in_time(resolution.zone(wanted))
+        return Zone(await resolution.found(wanted), nodes)
 
     async def explore(
-        self, key: IsolationKey, visit: Callable[[Walk], Coroutine[Any, Any, _T]]
+        self, key: IsolationKey, visit: Callable[[Resolution], Coroutine[Any, Any, _T]]
     ) -> _T:
-        """What `visit` finds on one walk under `key`: one budget, one deadline.
+        """What `visit` finds on one resolution under `key`: one budget, one deadline.
 
         Raises NamingError as `look_at`.
         """
-        return await self._in_time(visit(self._walk(key)))
+        return await self._in_time(visit(self._resolution(key)))
 
     def block_arrived(self) -> None:
         """The backend's chain has a new block: what is cached may soon be out of date."""
@@ -191,8 +191,8 @@ class Resolver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._backend.close()
 
-    def _walk(self, key: IsolationKey) -> Walk:
-        return Walk(lambda name: self._fetch(name, key), key, self._policy)
+    def _resolution(self, key: IsolationKey) -> Resolution:
+        return Resolution(lambda name: self._fetch(name, key), key, self._policy)
 
     async def _in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
         try:

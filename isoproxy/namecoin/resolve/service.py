@@ -20,7 +20,7 @@ from typing import Final
 from isoproxy.errors import NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, describe_client
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
-from isoproxy.namecoin.resolve.client_views import ByClientNetwork
+from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.target import Target
 from isoproxy.observe.metrics import Metrics
@@ -39,7 +39,7 @@ class NameService:
         self,
         backend: str,
         resolvers: Sequence[Resolver],
-        by_client: ByClientNetwork[Resolver],
+        by_client: ClientViews[Resolver],
         metrics: Metrics,
     ) -> None:
         self.backend: Final = backend

@@ -65,7 +65,7 @@ _NOTHING: Final[frozenset[RdataType]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Node:
     """What a value says about one name.
 
     `owner` is the name in DNS form without a last dot.  `exists` is False where DNS would
@@ -113,7 +113,7 @@ class Domain:
         self._records: Final[dict[tuple[str, ...], Records]] = {}
         self._objects = 0
 
-    def at(self, labels: tuple[str, ...], *, mail: bool = False) -> Inquiry[Place]:
+    def at(self, labels: tuple[str, ...], *, mail: bool = False) -> Inquiry[Node]:
         """What the value says about the name with `labels` left of the base name.
 
         With `mail` also the MX records that follow from SRV records at `_smtp._tcp`.
@@ -130,9 +130,9 @@ class Domain:
             place = yield from self._with_mail(labels, node, place)
         return place
 
-    def zone(self) -> Inquiry[list[Place]]:
+    def zone(self) -> Inquiry[list[Node]]:
         """Every name the value speaks of, parents first, wildcards as `*`."""
-        places: list[Place] = []
+        places: list[Node] = []
         root = yield from self._node_at((), None)
         pending: list[tuple[tuple[str, ...], _Node | None, _Cut | None]] = [((), root, None)]
         while pending:
@@ -152,7 +152,7 @@ class Domain:
                 pending.append((below, (yield from self._node_at(below, node)), cut))
         return places
 
-    def _place(self, path: tuple[str, ...], node: _Node | None, cut: _Cut | None) -> Place:
+    def _place(self, path: tuple[str, ...], node: _Node | None, cut: _Cut | None) -> Node:
         """What is left of what `node` says, below `cut` and beside its own items."""
         said = self._said(path, node) if node is not None else Records()
         owner = Position(self._base, path).owner
@@ -161,19 +161,19 @@ class Domain:
             redirect = ".".join((*path[: len(path) - cut.depth], cut.target))
             fits = len(redirect) <= MAX_DOTTED_LENGTH
             hidden = said.only(_NOTHING)
-            return Place(owner, True, hidden, redirect if fits else None, cut=cut.depth)
+            return Node(owner, True, hidden, redirect if fits else None, cut=cut.depth)
         if cut is not None:
             kept = said.only(_GLUE if owner in cut.servers else _NOTHING)
-            return Place(owner, True, kept, delegated=True, cut=cut.depth)
+            return Node(owner, True, kept, delegated=True, cut=cut.depth)
         if RdataType.NS in said.rdatas:
             glue = _GLUE if owner in _hosts(said, RdataType.NS) else _NOTHING
-            return Place(owner, True, said.only(_AT_A_CUT | glue), delegated=True)
+            return Node(owner, True, said.only(_AT_A_CUT | glue), delegated=True)
         if RdataType.DNAME in said.rdatas:
-            return Place(owner, True, said.only(_TRANSLATION))
+            return Node(owner, True, said.only(_TRANSLATION))
         if RdataType.CNAME in said.rdatas:
             (redirect,) = _hosts(said, RdataType.CNAME)
-            return Place(owner, True, said.only(_ALIAS), redirect)
-        return Place(owner, node is not None, said)
+            return Node(owner, True, said.only(_ALIAS), redirect)
+        return Node(owner, node is not None, said)
 
     def _said(self, path: tuple[str, ...], node: _Node) -> Records:
         """All that `node` says, suppressed or not."""
@@ -195,7 +195,7 @@ class Domain:
             return _Cut(len(path), target=target)
         return None
 
-    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Place) -> Inquiry[Place]:
+    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Node) -> Inquiry[Node]:
         """`place` with the MX records that IFA-0001 derives from `_smtp._tcp`."""
         own = place.records.rdatas.keys()
         if place.delegated or own & {RdataType.MX, RdataType.DNAME, RdataType.CNAME}:

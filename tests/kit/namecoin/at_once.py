@@ -7,14 +7,14 @@ from typing import Final, ParamSpec, TypeVar
 
 from isoproxy.namecoin.chain import auxpow, spv, transaction
 from isoproxy.namecoin.chain import name_script as nametx
-from isoproxy.namecoin.chain.cooperative import Steps, finish
+from isoproxy.namecoin.chain.cooperative import Cooperative, finish
 from isoproxy.namecoin.chain.header_chain import Branch
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def at_once(work: Callable[P, Steps[T]]) -> Callable[P, T]:
+def at_once(work: Callable[P, Cooperative[T]]) -> Callable[P, T]:
     """`work` as a function that returns its result."""
 
     def finished(*args: P.args, **kwargs: P.kwargs) -> T:

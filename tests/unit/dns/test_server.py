@@ -312,8 +312,8 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(3 if number < 5 else 1):
                 opened.append(await asyncio.open_connection(host, port, local_addr=client))
                 await asyncio.sleep(0.02)
-        for place, (reader, _) in enumerate(opened):
-            if place in (0, 2, 5, 8, 11):  # the first made room for the last
+        for node, (reader, _) in enumerate(opened):
+            if node in (0, 2, 5, 8, 11):  # the first made room for the last
                 assert await reader.read() == b""
             else:
                 assert not reader.at_eof()
@@ -327,10 +327,10 @@ async def test_only_silent_connections_make_room(monkeypatch: pytest.MonkeyPatch
     async with serving(here) as server:
         host, port = server.endpoint.host, server.endpoint.port
         opened = []
-        for place in range(8):
-            local = (f"127.0.0.{2 + place // 2}", 0)
+        for node in range(8):
+            local = (f"127.0.0.{2 + node // 2}", 0)
             opened.append(await asyncio.open_connection(host, port, local_addr=local))
-            if place < 7:
+            if node < 7:
                 opened[-1][1].write(framed(question("plain.bit", "A")))
         await until(lambda: here.backend.under_way == 4)
         await asyncio.sleep(0.05)

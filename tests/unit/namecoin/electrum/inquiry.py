@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from isoproxy.namecoin.value.domain import Domain, Inquiry, Place
+from isoproxy.namecoin.value.domain import Domain, Inquiry, Node
 
 T = TypeVar("T")
 
@@ -31,13 +31,13 @@ def drive(steps: Inquiry[T], values: Mapping[str, Any] = NO_VALUES) -> tuple[T, 
         return stop.value, asked
 
 
-def at(value: Any, labels: str = "", values: Mapping[str, Any] = NO_VALUES) -> Place:
+def at(value: Any, labels: str = "", values: Mapping[str, Any] = NO_VALUES) -> Node:
     """What `value`, as that of d/example, says at `labels` left of example.bit."""
     domain = Domain("example", encode(value))
     return drive(domain.at(tuple(labels.split(".")) if labels else ()), values)[0]
 
 
-def texts(place: Place) -> dict[str, list[str]]:
+def texts(place: Node) -> dict[str, list[str]]:
     """The DNS records of `place` as text, by type."""
     return {
         rdtype.name: [rdata.to_text() for rdata in rdatas]

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.namecoin.resolve.client_views import ByClientNetwork
+from isoproxy.namecoin.resolve.client_views import ClientViews
 
 NETWORKS = {
     ip_network("10.152.152.0/24"): "any workstation",
@@ -30,12 +30,12 @@ NETWORKS = {
     ],
 )
 def test_the_longest_network_decides(client: str | None, expected: str) -> None:
-    assert ByClientNetwork(NETWORKS, "default").choose(client) == expected
+    assert ClientViews(NETWORKS, "default").choose(client) == expected
 
 
 @pytest.mark.parametrize("client", ["10.152.153.11", "127.0.0.1", None])
 def test_without_a_default_a_stranger_gets_nothing(client: str | None) -> None:
     with pytest.raises(NamingError) as caught:
-        ByClientNetwork(NETWORKS).choose(client)
+        ClientViews(NETWORKS).choose(client)
     assert caught.value.kind is ErrorKind.NAME_BACKEND_DOWN
     assert "153" not in str(caught.value)

@@ -253,11 +253,11 @@ async def test_a_defect_of_the_backend_is_not_hidden_and_not_cached() -> None:
 
 async def test_places_and_zones() -> None:
     bench = Bench()
-    place, found = await bench.resolver.look_at("www.example.bit", bench.key())
-    assert place.records.tor == [ONION]
+    node, found = await bench.resolver.look_at("www.example.bit", bench.key())
+    assert node.records.tor == [ONION]
     assert found.height == 100
     zone = await bench.resolver.zone("any.example.bit", bench.key())
-    assert [place.owner for place in zone.places] == [
+    assert [node.owner for node in zone.nodes] == [
         "example.bit",
         "www.example.bit",
         "x.example.bit",

@@ -12,7 +12,7 @@ from isoproxy.front.frontend import Names
 from isoproxy.isolation import IsolationKey, Isolator, client_of_address, client_of_uid
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.answer import Want
-from isoproxy.namecoin.resolve.client_views import ByClientNetwork
+from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
 from isoproxy.net.target import Target
@@ -35,7 +35,7 @@ class Bench:
         self.metrics = Metrics()
         self.general, self.workstation = CountingBackend(VALUES), CountingBackend(VALUES)
         resolvers = [Resolver(b, self.isolator) for b in (self.general, self.workstation)]
-        by_client = ByClientNetwork(
+        by_client = ClientViews(
             {ip_network("10.152.152.11/32"): resolvers[1]}, resolvers[0] if default else None
         )
         self.service = NameService("electrum-nmc", resolvers, by_client, self.metrics)
