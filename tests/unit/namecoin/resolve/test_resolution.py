@@ -18,7 +18,7 @@ KEY = key_of(Isolator(), "a")
 SELF = "d/example"
 
 
-async def resolution(
+async def resolved(
     values: dict[str, Any],
     name: str = "example.bit",
     policy: Policy | None = None,
@@ -67,7 +67,7 @@ def without(*items: str) -> dict[str, Any]:
     ],
 )
 async def test_the_order_of_answers(value: Any, target: str, kind: str) -> None:
-    resolution, asked = await resolution({SELF: value})
+    resolution, asked = await resolved({SELF: value})
     assert (resolution.target, resolution.type) == (target, TargetType(kind))
     assert resolution.status is Status.OK
     assert resolution.reason is None
@@ -80,9 +80,9 @@ async def test_the_order_of_answers(value: Any, target: str, kind: str) -> None:
 
 async def test_a_subdomain_has_an_onion_of_its_own() -> None:
     value = {"map": {"www": {"ip": "192.0.2.1", "map": {"_tor": {"txt": ONION}}}}}
-    assert (await resolution({SELF: value}, "www.example.bit"))[0].target == ONION
-    assert (await resolution({SELF: value}))[0].reason is ErrorKind.NAME_NO_ADDRESS
-    missing = await resolution({SELF: value}, "ftp.example.bit")
+    assert (await resolved({SELF: value}, "www.example.bit"))[0].target == ONION
+    assert (await resolved({SELF: value}))[0].reason is ErrorKind.NAME_NO_ADDRESS
+    missing = await resolved({SELF: value}, "ftp.example.bit")
     assert missing[0].reason is ErrorKind.NAME_ABSENT
     assert missing[0].height == 100
 
@@ -114,7 +114,7 @@ async def test_a_subdomain_has_an_onion_of_its_own() -> None:
     ],
 )
 async def test_every_way_to_have_no_answer(value: Any, reason: ErrorKind) -> None:
-    resolution, _ = await resolution({SELF: value, "d/old": ErrorKind.NAME_EXPIRED})
+    resolution, _ = await resolved({SELF: value, "d/old": ErrorKind.NAME_EXPIRED})
     assert resolution.reason is reason
     assert resolution.target is None
     assert resolution.type is None
@@ -131,20 +131,20 @@ async def test_onion_only_by_name_and_by_policy() -> None:
     only = Policy(only_onion=True, allow_clearnet_alias=True)
     for name in ("example.bit", "alias.bit", "out.bit"):
         for resolution, _ in (
-            await resolution(values, name + ".onion"),
-            await resolution(values, name, only),
+            await resolved(values, name + ".onion"),
+            await resolved(values, name, only),
         ):
             assert resolution.reason is ErrorKind.NAME_NO_ADDRESS
-    assert (await resolution(values, "only.bit.onion"))[0].target == ONION
-    assert (await resolution(values, "only.bit", only))[0].target == ONION
+    assert (await resolved(values, "only.bit.onion"))[0].target == ONION
+    assert (await resolved(values, "only.bit", only))[0].target == ONION
 
 
 async def test_an_alias_out_of_namecoin_where_policy_allows() -> None:
     allowed = Policy(allow_clearnet_alias=True)
-    resolution, _ = await resolution({SELF: {"alias": "www.example.com."}}, policy=allowed)
+    resolution, _ = await resolved({SELF: {"alias": "www.example.com."}}, policy=allowed)
     assert (resolution.target, resolution.type) == ("www.example.com", TargetType.ALIAS)
     translated = {SELF: {"translate": "example.com."}}
-    assert (await resolution(translated, "a.b.example.bit", allowed))[0].target == "a.b.example.com"
+    assert (await resolved(translated, "a.b.example.bit", allowed))[0].target == "a.b.example.com"
 
 
 async def test_aliases_and_translations_are_chased() -> None:
@@ -155,33 +155,33 @@ async def test_aliases_and_translations_are_chased() -> None:
         "dd/data": {"map": {"_tor": {"txt": ONION}}},
         "d/owner": {"translate": "three.bit.", "map": {"_tor": {"txt": ONION_2}}},
     }
-    resolution, asked = await resolution(values)
+    resolution, asked = await resolved(values)
     assert resolution.target == ONION
     assert asked == [SELF, "d/two", "d/three", "dd/data"]
-    assert (await resolution(values, "www.owner.bit"))[0].target == ONION
+    assert (await resolved(values, "www.owner.bit"))[0].target == ONION
     values["d/three"] = {"map": {"_tor": {"txt": ONION}}}
-    assert (await resolution(values, "owner.bit"))[0].target == ONION
+    assert (await resolved(values, "owner.bit"))[0].target == ONION
 
 
 async def test_a_translation_that_leads_nowhere_leaves_the_tor_item() -> None:
     values = {SELF: {"translate": "gone.bit.", "tor": ONION}}
-    assert (await resolution(values))[0].target == ONION
+    assert (await resolved(values))[0].target == ONION
     values["d/gone"] = NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)  # type: ignore[assignment] # raised by fetch
-    assert (await resolution(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
+    assert (await resolved(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
 
 
 async def test_a_wildcard_that_catches_tor_does_not_hide_the_address() -> None:
     value: Any = {"ip": "192.0.2.1", "map": {"*": {"alias": "www"}}}
-    assert (await resolution({SELF: value}))[0].target == "192.0.2.1"
+    assert (await resolved({SELF: value}))[0].target == "192.0.2.1"
     value = {"ip": "192.0.2.1", "map": {"*": {"alias": ""}}}
-    assert (await resolution({SELF: value}))[0].target == "192.0.2.1"
-    assert (await resolution({SELF: value}, "any.example.bit"))[0].target == "192.0.2.1"
+    assert (await resolved({SELF: value}))[0].target == "192.0.2.1"
+    assert (await resolved({SELF: value}, "any.example.bit"))[0].target == "192.0.2.1"
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 async def test_loops_of_aliases_end(length: int) -> None:
     values = {f"d/n{n}": {"alias": f"n{(n + 1) % length}.bit."} for n in range(length)}
-    resolution, asked = await resolution(values, "n0.bit")
+    resolution, asked = await resolved(values, "n0.bit")
     assert resolution.reason is ErrorKind.NAME_BUDGET
     assert len(asked) == length
 
@@ -189,9 +189,9 @@ async def test_loops_of_aliases_end(length: int) -> None:
 async def test_at_most_so_many_aliases() -> None:
     chain: dict[str, Any] = {f"d/n{n}": {"alias": f"n{n + 1}.bit."} for n in range(MAX_ALIASES)}
     chain[f"d/n{MAX_ALIASES}"] = {"ip": "192.0.2.1"}
-    assert (await resolution(chain, "n0.bit"))[0].target == "192.0.2.1"
+    assert (await resolved(chain, "n0.bit"))[0].target == "192.0.2.1"
     chain["d/first"] = {"alias": "n0.bit."}
-    assert (await resolution(chain, "first.bit"))[0].reason is ErrorKind.NAME_BUDGET
+    assert (await resolved(chain, "first.bit"))[0].reason is ErrorKind.NAME_BUDGET
 
 
 async def test_at_most_so_many_fetches() -> None:
@@ -199,7 +199,7 @@ async def test_at_most_so_many_fetches() -> None:
     for n in range(4):
         imports = [[f"dd/{n}-{m}"] for m in range(7)]
         values[f"d/n{n}"] = {"alias": f"n{n + 1}.bit.", "import": imports}
-    resolution, asked = await resolution(values, "n0.bit")
+    resolution, asked = await resolved(values, "n0.bit")
     assert resolution.reason is ErrorKind.NAME_BUDGET
     assert len(asked) == MAX_FETCHES
 
@@ -209,14 +209,14 @@ async def test_an_import_that_cannot_be_had_now_fails_the_whole() -> None:
         SELF: {"ip": "192.0.2.1", "import": "dd/x"},
         "dd/x": NamingError(kind=ErrorKind.NAME_BACKEND_DOWN),
     }
-    assert (await resolution(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
+    assert (await resolved(values))[0].reason is ErrorKind.NAME_BACKEND_DOWN
     values["dd/x"] = ErrorKind.NAME_EXPIRED
-    assert (await resolution(values))[0].target == "192.0.2.1"
+    assert (await resolved(values))[0].target == "192.0.2.1"
 
 
 async def test_addresses_for_resolve() -> None:
-    resolution, _ = await resolution({SELF: ALL}, want=Want.ADDRESS)
+    resolution, _ = await resolved({SELF: ALL}, want=Want.ADDRESS)
     assert resolution.target == "192.0.2.1"
     for value in ({"tor": ONION}, {"alias": ONION + "."}):
-        resolution, _ = await resolution({SELF: value}, want=Want.ADDRESS)
+        resolution, _ = await resolved({SELF: value}, want=Want.ADDRESS)
         assert resolution.reason is ErrorKind.NAME_NO_ADDRESS
