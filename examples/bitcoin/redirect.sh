@@ -1,10 +1,10 @@
 #!/bin/sh
-# Run a program so that its Bitcoin connections go through isoproxy's gateway, by nftables.
+# Run a program so that its Bitcoin connections go through isoproxy's proxy, by nftables.
 #
 #     sudo ./redirect.sh GROUP PROGRAM [ARGUMENT...]
 #
 # GROUP is a system group made for this; the program runs as the user who called sudo, in
-# that group alone.  The gateway must listen on 127.0.0.1:1324 and on [::1]:1324.
+# that group alone.  The proxy must listen on 127.0.0.1:1324 and on [::1]:1324.
 #
 # The rules stay when the program ends, for others may run in the same group, and what the
 # program started may live on.  Once nothing does:

@@ -3,16 +3,16 @@
 Theory of operation
     The destination of a connection is, in this order: what a SOCKS client asks for (it begins
     with a greeting, or a request of SOCKS4; the front end's session takes over, untouched),
-    the one peer this gateway is configured for, where the kernel says the connection was
+    the one peer this proxy is configured for, where the kernel says the connection was
     going before nftables redirected it, or the address the client's VERSION message is
     addressed to.  A map of the configuration can turn such an address into another
     destination, an onion service for instance.
 
     VERSION holds what the client believes, and some clients put nonsense there (their own
     address, 127.0.0.1); so an address that was learned is refused unless it is global
-    unicast: a gateway must not be talked into reaching the machine it runs on.
+    unicast: a proxy must not be talked into reaching the machine it runs on.
 
-    Each connection is given its own isolation key by this gateway's rule; by default
+    Each connection is given its own isolation key by this proxy's rule; by default
     that separates clients and destinations, so every peer gets a circuit of its own.
 
 Invariants
@@ -67,8 +67,8 @@ _PEERCRED: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """One gateway.  `peer` is its only destination if set; `peers` maps addresses learned
+class ProxySettings:
+    """One proxy.  `peer` is its only destination if set; `peers` maps addresses learned
     to destinations; `allow_private` lifts the guard, for test networks alone; `silence`
     is how many seconds a client whose destination is known may wait before the peer is
     dialled, which may be the one to speak first; `patience` how long one may take to say where to.
@@ -119,10 +119,10 @@ def client_field(client: socket.socket) -> bytes:
     return client_of_address(peer[0], *peer[3:])
 
 
-class Gateway:
+class BitcoinProxy:
     """Serves clients on a listening socket.
 
-    `key_for` applies this gateway's isolation rule; `resolve` turns a name that Tor must
+    `key_for` applies this proxy's isolation rule; `resolve` turns a name that Tor must
     not see into a target; `connect` opens a P2P stream; both do it under a key and on
     behalf of a client field; `socks` serves a SOCKS client on a socket from which nothing has
     been read.  `settings` and `bridging` may be replaced at any time, for connections to
@@ -137,7 +137,7 @@ class Gateway:
         *,
         resolve: Callable[[Target, IsolationKey, bytes], Awaitable[Target]] | None = None,
         bridging: BridgeSettings | None = None,
-        settings: GatewaySettings | None = None,
+        settings: ProxySettings | None = None,
         socks: Callable[[socket.socket], Awaitable[None]] | None = None,
     ) -> None:
         self._key_for = key_for
@@ -145,7 +145,7 @@ class Gateway:
         self._connect = connect
         self._registry = registry
         self.bridging = bridging or BridgeSettings()
-        self.settings = settings or GatewaySettings()
+        self.settings = settings or ProxySettings()
         self._socks = socks
         self.accepted = 0
         self.refused: Counter[ErrorKind] = Counter()

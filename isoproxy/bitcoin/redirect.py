@@ -1,9 +1,9 @@
-"""Sending an unmodified client's connections to the gateway: nftables, SO_ORIGINAL_DST.
+"""Sending an unmodified client's connections to the proxy: nftables, SO_ORIGINAL_DST.
 
 Theory of operation
     Programs of one system group have their connections to Bitcoin's ports redirected to
-    the gateway on this machine; the kernel remembers where they were going, and the
-    gateway asks it (`original_destination`).  Whatever else that group tries to send is
+    the proxy on this machine; the kernel remembers where they were going, and the
+    proxy asks it (`original_destination`).  Whatever else that group tries to send is
     rejected, so a client that ignores its settings leaks nothing, its DNS included, also
     where a resolver on this machine would ask on its behalf.  Each group has a table of its
     own: to load or to undo the rules of one leaves those of another alone.
@@ -29,15 +29,15 @@ _GROUP: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}|[0-9]{1,10}", re.ASCII)
 
 _RULES: Final = """\
 # Connections that programs of group {group} make to Bitcoin's ports go to isoproxy's
-# gateway; all else they send, DNS included, is rejected.
+# proxy; all else they send, DNS included, is rejected.
 # Load: nft -f FILE        Undo: nft delete table inet {table}
 # Loading again replaces these rules, in one step and of this group alone.
 table inet {table}
 delete table inet {table}
 table inet {table} {{
-    chain to_gateway {{
+    chain to_proxy {{
         type nat hook output priority -100; policy accept;
-        meta skgid {skgid} oifname != "lo" tcp dport {{ {ports} }} redirect to :{gateway}
+        meta skgid {skgid} oifname != "lo" tcp dport {{ {ports} }} redirect to :{proxy}
     }}
     chain confine {{
         type filter hook output priority 0; policy accept;
@@ -50,7 +50,7 @@ table inet {table} {{
 """
 
 
-def nft_rules(group: str, *, gateway_port: int = 1324, ports: Iterable[int] = ()) -> str:
+def nft_rules(group: str, *, proxy_port: int = 1324, ports: Iterable[int] = ()) -> str:
     """The nftables rules for the system group `group` (a name or a number).
 
     `ports` are the destination ports to redirect, by default those of the known networks.
@@ -59,14 +59,14 @@ def nft_rules(group: str, *, gateway_port: int = 1324, ports: Iterable[int] = ()
     chosen = sorted(set(ports)) or list(DEFAULT_PORTS)
     if _GROUP.fullmatch(group) is None:
         raise OperationError("this is not the name or number of a system group")
-    if not all(0 < port <= 0xFFFF for port in (gateway_port, *chosen)):
+    if not all(0 < port <= 0xFFFF for port in (proxy_port, *chosen)):
         raise OperationError("a TCP port lies between 1 and 65535")
     return _RULES.format(
         group=group,
         table=f"isoproxy_bitcoin_{group}",
         skgid=group if group.isdigit() else f'"{group}"',
         ports=", ".join(map(str, chosen)),
-        gateway=gateway_port,
+        proxy=proxy_port,
     )
 
 

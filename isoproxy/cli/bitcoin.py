@@ -1,4 +1,4 @@
-"""`isoproxy bitcoin redirect`: rules that send a group's Bitcoin connections to the gateway."""
+"""`isoproxy bitcoin redirect`: rules that send a group's Bitcoin connections to the proxy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def register(commands: Commands) -> None:
     inner = bitcoin.add_subparsers(metavar="COMMAND", required=True)
     redirect = inner.add_parser(
         "redirect",
-        help="send a system group's Bitcoin connections to the gateway",
+        help="send a system group's Bitcoin connections to the proxy",
         description="Prints nftables rules that send the Bitcoin connections of a system group's "
-        "programs to the first gateway of the configuration, and reject all else they send.",
+        "programs to the first proxy of the configuration, and reject all else they send.",
     )
     add_configuration(redirect)
     redirect.add_argument(
@@ -34,11 +34,11 @@ def register(commands: Commands) -> None:
 
 def print_rules(options: argparse.Namespace) -> int:
     bitcoin = loaded(options).config.bitcoin
-    ports = [gateway.address.port for gateway in bitcoin.gateway if gateway.address.port]
+    ports = [proxy.address.port for proxy in bitcoin.proxy if proxy.address.port]
     if not ports:
         raise ConfigError(
-            "the configuration has no gateway that connections could be sent to; add "
-            '[[bitcoin.gateway]] with address = "127.0.0.1:1324"'
+            "the configuration has no proxy that connections could be sent to; add "
+            '[[bitcoin.proxy]] with address = "127.0.0.1:1324"'
         )
-    print(nft_rules(options.group, gateway_port=ports[0], ports=bitcoin.ports), end="")
+    print(nft_rules(options.group, proxy_port=ports[0], ports=bitcoin.ports), end="")
     return 0

@@ -49,8 +49,8 @@ def status_text(
         lines += [sentence] if columns is None else _wrapped(sentence, columns)
     listeners = [_listener(one) for one in answer["listeners"]]
     lines += _table(("LISTENER", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), listeners, columns)
-    gateways = [_listener(one) for one in answer["bitcoin"]["gateways"]]
-    lines += _table(("GATEWAY", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), gateways, columns)
+    proxies = [_listener(one) for one in answer["bitcoin"]["proxies"]]
+    lines += _table(("GATEWAY", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), proxies, columns)
     lines += _flows(answer, columns, max_flows)
     lines += _peers(answer, columns, max_flows)
     lines += _savings(answer["bitcoin"]["totals"])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isoproxy.config.address import Address
-from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
+from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import build
 from isoproxy.config.check import check, check_reload
 from isoproxy.config.diff import changed_keys
@@ -51,7 +51,6 @@ __all__ = [
     "Config",
     "DnsConfig",
     "ElectrumConfig",
-    "GatewayConfig",
     "LimitsConfig",
     "ListenerConfig",
     "Loaded",
@@ -59,6 +58,7 @@ __all__ = [
     "NamesConfig",
     "ObserveConfig",
     "OnionServiceConfig",
+    "ProxyConfig",
     "RpcConfig",
     "TorConfig",
     "admin_address",

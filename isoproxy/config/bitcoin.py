@@ -1,4 +1,4 @@
-"""The settings of Bitcoin streams and gateways."""
+"""The settings of Bitcoin streams and proxies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _no_peers: Mapping[str, str] = FrozenMapping()
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayConfig:
+class ProxyConfig:
     address: Address = option(
         Address("127.0.0.1", 1324),
         "Where to accept Bitcoin peers' connections without SOCKS.",
@@ -45,7 +45,7 @@ class GatewayConfig:
     )
     name: str = option(
         "",
-        "Name of the gateway in logs and metrics.",
+        "Name of the proxy in logs and metrics.",
         matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
     )
     isolate: Isolate = option(
@@ -137,6 +137,6 @@ class BitcoinConfig:
         "Appended to the client's user agent; a fingerprint by purpose.",
         matching(r"[\x20-\x7e]{0,200}", "at most 200 printable ASCII characters"),
     )
-    gateway: tuple[GatewayConfig, ...] = sections(
-        GatewayConfig, "A port for Bitcoin programs that know no proxy."
+    proxy: tuple[ProxyConfig, ...] = sections(
+        ProxyConfig, "A port for Bitcoin programs that know no proxy."
     )

@@ -6,14 +6,14 @@ import difflib
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from isoproxy.config.bitcoin import GatewayConfig
+from isoproxy.config.bitcoin import ProxyConfig
 from isoproxy.config.option import Option, options_of
 from isoproxy.config.schema import DEFAULT_NAME, Config, ListenerConfig
 from isoproxy.config.sources import Leaf, Node, Table, Tables, plain
 from isoproxy.config.torline import parse_tor_line
 
 T = TypeVar("T")
-Named = TypeVar("Named", ListenerConfig, GatewayConfig)
+Named = TypeVar("Named", ListenerConfig, ProxyConfig)
 Places = dict[str, str]
 
 
@@ -27,9 +27,7 @@ def build(tree: Table, problems: list[str]) -> tuple[Config, Places]:
     config = replace(
         config,
         listener=_named(config.listener, DEFAULT_NAME, "listener"),
-        bitcoin=replace(
-            config.bitcoin, gateway=_named(config.bitcoin.gateway, "gateway", "gateway")
-        ),
+        bitcoin=replace(config.bitcoin, proxy=_named(config.bitcoin.proxy, "proxy", "proxy")),
     )
     return config, places
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from ipaddress import ip_address
 
 from isoproxy.config.address import Address
-from isoproxy.config.bitcoin import BitcoinConfig, GatewayConfig
+from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
 from isoproxy.errors import ConfigError
@@ -20,7 +20,7 @@ _V1_VERSION = b"version".ljust(12, b"\0")
 _MERGED = (
     '"verbatim" shows Tor the application\'s user and password alone, so it would merge '
     "listeners, client addresses and destinations that are kept apart here; use "
-    '"derived", or exactly one listener with isolate = ["SOCKSAuth"] and no gateway'
+    '"derived", or exactly one listener with isolate = ["SOCKSAuth"] and no proxy'
 )
 
 
@@ -64,8 +64,8 @@ def _tor(config: Config) -> Iterator[Finding]:
 
 def would_merge(config: Config) -> bool:
     """Whether Tor, shown nothing but the applications' own credentials, would merge streams
-    that `config` keeps apart; clients of a gateway that speak SOCKS5 have credentials too."""
-    if len(config.listener) != 1 or config.bitcoin.gateway:
+    that `config` keeps apart; clients of a proxy that speak SOCKS5 have credentials too."""
+    if len(config.listener) != 1 or config.bitcoin.proxy:
         return True
     return config.listener[0].isolate != Isolate.SOCKS_AUTH
 
@@ -97,16 +97,16 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f"{key}.isolate",
                 "a listener that other machines reach must keep them apart; add ClientAddr",
             )
-    served = (config.listener, config.bitcoin.gateway, config.dns.address, config.onion_service)
+    served = (config.listener, config.bitcoin.proxy, config.dns.address, config.onion_service)
     if not any(served):
-        yield "listener", "nothing to do: no listener, gateway, DNS server or onion service"
+        yield "listener", "nothing to do: no listener, proxy, DNS server or onion service"
 
 
 def _listening(config: Config) -> Iterator[tuple[str, Address]]:
     for index, listener in enumerate(config.listener):
         yield f"listener.{index}.address", listener.address
-    for index, gateway in enumerate(config.bitcoin.gateway):
-        yield f"bitcoin.gateway.{index}.address", gateway.address
+    for index, proxy in enumerate(config.bitcoin.proxy):
+        yield f"bitcoin.proxy.{index}.address", proxy.address
     if config.observe.dashboard is not None:
         yield "observe.dashboard", config.observe.dashboard
     if config.observe.admin is not None:
@@ -157,26 +157,26 @@ def _bitcoin(config: Config) -> Iterator[Finding]:
         )
     known = _signets(bitcoin)
     names: dict[str, str] = {}
-    for index, gateway in enumerate(bitcoin.gateway):
-        key = f"bitcoin.gateway.{index}"
+    for index, proxy in enumerate(bitcoin.proxy):
+        key = f"bitcoin.proxy.{index}"
         if bitcoin.v2 == "off":
-            yield key, 'a gateway speaks BIP324; set bitcoin.v2 = "on", or remove it'
-        if gateway.name in names:
-            yield f"{key}.name", f"the same name as {names[gateway.name]}; give each its own"
-        names.setdefault(gateway.name, key)
-        yield from _gateway_peers(key, gateway)
-        yield from _known_signet(f"{key}.network", gateway.network, known)
-        if not gateway.address.is_loopback and Isolate.CLIENT_ADDR not in gateway.isolate:
+            yield key, 'a proxy speaks BIP324; set bitcoin.v2 = "on", or remove it'
+        if proxy.name in names:
+            yield f"{key}.name", f"the same name as {names[proxy.name]}; give each its own"
+        names.setdefault(proxy.name, key)
+        yield from _proxy_peers(key, proxy)
+        yield from _known_signet(f"{key}.network", proxy.network, known)
+        if not proxy.address.is_loopback and Isolate.CLIENT_ADDR not in proxy.isolate:
             yield (
                 f"{key}.isolate",
-                "a gateway that other machines reach must keep them apart; add ClientAddr",
+                "a proxy that other machines reach must keep them apart; add ClientAddr",
             )
 
 
-def _gateway_peers(key: str, gateway: GatewayConfig) -> Iterator[Finding]:
-    if gateway.peer is not None and gateway.peers:
+def _proxy_peers(key: str, proxy: ProxyConfig) -> Iterator[Finding]:
+    if proxy.peer is not None and proxy.peers:
         yield f"{key}.peers", "of no effect beside peer, which all clients reach; keep one of them"
-    for asked in gateway.peers:
+    for asked in proxy.peers:
         try:
             ip_address(asked.rpartition(":")[0].strip("[]"))
         except ValueError:
@@ -249,9 +249,9 @@ def _warnings(config: Config) -> Iterator[Finding]:
         yield "dns.address", "other machines can reach this; a firewall must say which may"
     if config.bitcoin.v1_fallback == "always":
         yield "bitcoin.v1_fallback", "an exit that cuts a stream gets to read the next one"
-    for index, gateway in enumerate(config.bitcoin.gateway):
-        if gateway.allow_private_addresses:
-            key = f"bitcoin.gateway.{index}.allow_private_addresses"
+    for index, proxy in enumerate(config.bitcoin.proxy):
+        if proxy.allow_private_addresses:
+            key = f"bitcoin.proxy.{index}.allow_private_addresses"
             yield key, "clients can have private networks dialled; for test networks only"
     if not config.observe.safe_logging:
         yield "observe.safe_logging", "names and targets will be in the log; for debugging only"

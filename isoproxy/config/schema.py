@@ -72,7 +72,7 @@ class TorConfig:
         "derived",
         'What Tor sees as SOCKS credentials: "derived" from the isolation key, or the '
         "application's own, \"verbatim\", for Tor Browser's circuit display; the latter needs "
-        'exactly one listener with isolate = ["SOCKSAuth"], and no gateway.',
+        'exactly one listener with isolate = ["SOCKSAuth"], and no proxy.',
         choice("derived", "verbatim"),
     )
     socks: Endpoint = option(

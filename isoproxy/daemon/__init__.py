@@ -240,7 +240,7 @@ class Daemon:
             self._announce(listener)
         with self.bitcoin.reserved(self.config) as sockets:
             for door in self.bitcoin.apply(self.front, self.config, sockets):
-                self._announce_gateway(door)
+                self._announce_proxy(door)
         self.workers.start()
         self._tasks.add(asyncio.create_task(self._watch_tor(), name="tor's health"))
         self._resources.push_async_callback(self.services.close)
@@ -270,12 +270,12 @@ class Daemon:
             isolate=flag_names(isolate),
         )
 
-    def _announce_gateway(self, door: ProxyListener) -> None:
+    def _announce_proxy(self, door: ProxyListener) -> None:
         isolate = door.context.rule.listener.isolate
         say(describe_listener(door.address(), isolate, "bitcoin"), self._out)
         _log.notice(
             "listening",
-            gateway=door.context.settings.name,
+            proxy=door.context.settings.name,
             address=door.address(),
             isolate=flag_names(isolate),
         )
@@ -286,7 +286,7 @@ class Daemon:
         for listener in listeners:
             self._announce(listener)
         for door in self.bitcoin.apply(self.front, loaded.config, sockets):
-            self._announce_gateway(door)
+            self._announce_proxy(door)
         config = self.config = loaded.config
         self._warnings = loaded.warnings
         self.front.limits = rest_of(front_limits(config), self.processes)

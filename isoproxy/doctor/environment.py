@@ -34,8 +34,8 @@ def _listening(config: Config) -> Iterator[tuple[str, str, Address, socket.Socke
     tcp = socket.SOCK_STREAM
     for listener in config.listener:
         yield f"listener {listener.name}", "[[listener]]", listener.address, tcp
-    for gateway in config.bitcoin.gateway:
-        yield f"gateway {gateway.name}", "[[bitcoin.gateway]]", gateway.address, tcp
+    for proxy in config.bitcoin.proxy:
+        yield f"proxy {proxy.name}", "[[bitcoin.proxy]]", proxy.address, tcp
     if config.dns.address is not None:
         yield "DNS server", "[dns]", config.dns.address, socket.SOCK_DGRAM
         yield "DNS server, TCP", "[dns]", config.dns.address, tcp

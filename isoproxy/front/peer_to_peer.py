@@ -39,7 +39,7 @@ class PeerToPeer:
     """The Bitcoin side of a front end.
 
     `ports` are the destination ports it claims; `registry` is shared with other doors to
-    the same peers (the gateways).
+    the same peers (the proxies).
     """
 
     def __init__(

@@ -120,8 +120,8 @@ class Lab:
             peer = V1Client(s)
             peer.hello()
             peer.ping()
-        gateway = self.proxy.addresses[1]
-        with contextlib.closing(dial(gateway, "p.test", self.peer_port, user=user)) as s:
+        proxy = self.proxy.addresses[1]
+        with contextlib.closing(dial(proxy, "p.test", self.peer_port, user=user)) as s:
             V1Client(s).hello()
 
     def visit_the_onion(self) -> None:
@@ -179,7 +179,7 @@ def lab(directory: Path, chance: random.Random) -> Iterator[Lab]:
                 directory,
                 settings,
                 listeners=[TCP],
-                gateways=['address = "127.0.0.1:0"\nnetwork = "regtest"'],
+                proxies=['address = "127.0.0.1:0"\nnetwork = "regtest"'],
                 wrapper=packets.wrapper(),
                 develop=False,
             )

@@ -72,7 +72,7 @@ class Isoproxy:
 
     settings   `key=value`, as for `--set`; without names unless they set names.backend
     listeners  the text of each [[listener]], in TOML
-    gateways   the text of each [[bitcoin.gateway]]; their addresses follow the listeners'
+    proxies   the text of each [[bitcoin.proxy]]; their addresses follow the listeners'
     wrapper    a command to run it under, such as strace; it must become isoproxy itself
     develop    run it in Python's development mode: slower, and nothing goes unseen
     expected   beginnings of the events at level err that the test provokes
@@ -84,7 +84,7 @@ class Isoproxy:
         settings: Sequence[str],
         *,
         listeners: Sequence[str] = (TCP,),
-        gateways: Sequence[str] = (),
+        proxies: Sequence[str] = (),
         wrapper: Sequence[str] = (),
         develop: bool = True,
         expected: Sequence[str] = (),
@@ -96,7 +96,7 @@ class Isoproxy:
         """Of the listeners, in their order: (host, port), or a unix socket's path."""
         self._out = directory / "out"
         self._listeners = list(listeners)
-        self._gateways = list(gateways)
+        self._proxies = list(proxies)
         all_settings = ["names.backend=none", *settings]
         self._settings = [word for setting in all_settings for word in ("--set", setting)]
         self._wrapper = list(wrapper)
@@ -209,7 +209,7 @@ class Isoproxy:
 
     def __enter__(self) -> Self:
         sections = [("listener", one) for one in self._listeners]
-        sections += [("bitcoin.gateway", one) for one in self._gateways]
+        sections += [("bitcoin.proxy", one) for one in self._proxies]
         self.config.write_text("".join(f"[[{kind}]]\n{one}\n" for kind, one in sections))
         command = [*self._wrapper, sys.executable, "-m", "isoproxy", "run", *self.options]
         with self._out.open("wb") as out, self.log.open("wb") as log:
@@ -250,7 +250,7 @@ class Isoproxy:
             said = self._out.read_text().splitlines(keepends=True)
             ours = ("listening socks ", "listening bitcoin ")
             lines = [line for line in said if line.startswith(ours)]
-            if len(lines) == len(self._listeners + self._gateways) and lines[-1].endswith("\n"):
+            if len(lines) == len(self._listeners + self._proxies) and lines[-1].endswith("\n"):
                 break
             if self._running.poll() is not None or time.monotonic() > deadline:
                 raise NotStarted(self.text())

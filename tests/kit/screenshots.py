@@ -91,9 +91,9 @@ def at_work(directory: Path) -> Iterator[Isoproxy]:
             '["ClientAddr", "SOCKSAuth", "DestAddr"]',
             f'name = "local"\naddress = "unix:{directory}/socks"',
         ]
-        gateways = ['name = "node"\naddress = "127.0.0.1:0"']
+        proxies = ['name = "node"\naddress = "127.0.0.1:0"']
         proxy = stack.enter_context(
-            Isoproxy(directory, settings, listeners=listeners, gateways=gateways, develop=False)
+            Isoproxy(directory, settings, listeners=listeners, proxies=proxies, develop=False)
         )
         proxy.wait_ready()
         proxy.wait_for("names", lambda: proxy.status()["names"]["ready"], 60)

@@ -23,7 +23,7 @@ from tests.kit.dial import dial, receive_exactly
 from tests.kit.onion import publish
 from tests.kit.servers import EchoServer, WebServer
 from tests.kit.tornet import StubDNS, TorNetError, TorNetwork
-from tests.kit.tornet.place import Node
+from tests.kit.tornet.place import Place
 from tests.kit.waiting import wait_until
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -154,13 +154,13 @@ def test_no_tor_and_no_directory_outlives_its_process(
         assert _ended(pid, within=10)
     assert Path(said["dir"]).exists() is (number == signal.SIGKILL)
     # what SIGKILL left is swept by whoever starts next
-    Node(str(tmp_path)).release()
+    Place(str(tmp_path)).release()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_in_use_is_not_swept(tmp_path: Path) -> None:
-    first = Node(str(tmp_path))
-    second = Node(str(tmp_path))
+    first = Place(str(tmp_path))
+    second = Place(str(tmp_path))
     assert first.dir.exists()
     assert first.subnet != second.subnet
     first.release()
@@ -169,9 +169,9 @@ def test_a_directory_in_use_is_not_swept(tmp_path: Path) -> None:
 
 
 def test_a_kept_directory_is_kept(tmp_path: Path) -> None:
-    kept = Node(str(tmp_path), keep=True)
+    kept = Place(str(tmp_path), keep=True)
     kept.release()
-    Node(str(tmp_path)).release()
+    Place(str(tmp_path)).release()
     assert list(tmp_path.iterdir()) == [kept.dir]
 
 

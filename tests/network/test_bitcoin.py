@@ -49,12 +49,12 @@ def isoproxy(
     net: TorNetwork,
     ports: list[int],
     *settings: str,
-    gateways: tuple[str, ...] = (),
+    proxies: tuple[str, ...] = (),
     develop: bool = True,
 ) -> Iterator[Isoproxy]:
     """isoproxy that takes `ports` for Bitcoin's."""
     more = [*system(net.client), f"bitcoin.ports={ports}", *settings]
-    with Isoproxy(directory, more, gateways=gateways, develop=develop) as proxy:
+    with Isoproxy(directory, more, proxies=proxies, develop=develop) as proxy:
         proxy.wait_ready()
         yield proxy
 
@@ -243,11 +243,11 @@ def test_a_program_that_knows_no_proxy_is_redirected_in_user_space(
         assert proxy.status()["bitcoin"]["totals"]["outcomes"] == {"v2": 1}
 
 
-def test_the_gateway(tmp_path: Path, tor_network: TorNetwork) -> None:
+def test_the_proxy(tmp_path: Path, tor_network: TorNetwork) -> None:
     ip = tor_network.server_ip
     with (
         v2_node(ip) as (service, port),
-        isoproxy(tmp_path, tor_network, [port], gateways=(GATEWAY,)) as proxy,
+        isoproxy(tmp_path, tor_network, [port], proxies=(GATEWAY,)) as proxy,
         Witness(tor_network.client) as witness,
         contextlib.ExitStack() as stack,
     ):
@@ -265,22 +265,22 @@ def test_the_gateway(tmp_path: Path, tor_network: TorNetwork) -> None:
             one = V1Client(dial(address, "peer.test", port, user=user, timeout=30))
             stack.callback(one.sock.close)
             one.hello()
-        (gateway,) = proxy.status()["bitcoin"]["gateways"]
-        assert (gateway["name"], gateway["open"], gateway["accepted"]) == ("gateway", 3, 3)
+        (proxy,) = proxy.status()["bitcoin"]["proxies"]
+        assert (proxy["name"], proxy["open"], proxy["accepted"]) == ("proxy", 3, 3)
         shown = flows(proxy)
         assert {flow["session_id"] for flow in shown} == {f.session_id for f in service.flows}
         assert len({flow["key"] for flow in shown}) == 3
         witness.settle()
         witness.assert_isolated(witness.streams(after=start))
-        # a reload without the gateway closes it, and what came by SOCKS lives on
+        # a reload without the proxy closes it, and what came by SOCKS lives on
         text = proxy.config.read_text()
-        proxy.config.write_text(text[: text.index("[[bitcoin.gateway]]")])
-        assert "bitcoin.gateway" in proxy.command("reload").stdout
+        proxy.config.write_text(text[: text.index("[[bitcoin.proxy]]")])
+        assert "bitcoin.proxy" in proxy.command("reload").stdout
         assert direct.ended()
         one.ping()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, timeout=5).close()
-        assert proxy.status()["bitcoin"]["gateways"] == []
+        assert proxy.status()["bitcoin"]["proxies"] == []
 
 
 def _one_byte(sock: socket.socket) -> None:

@@ -158,15 +158,15 @@ def test_kyoto_syncs_from_btcd_in_v2(
 
 
 @pytest.mark.parametrize("own_v2", [False, True])
-def test_kyoto_without_a_proxy_syncs_through_a_gateway(
+def test_kyoto_without_a_proxy_syncs_through_a_proxy(
     stack: ExitStack, tmp_path: Path, tor_network: TorNetwork, own_v2: bool
 ) -> None:
-    """Its VERSION is addressed to 127.0.0.1, so the gateway is told the peer."""
+    """Its VERSION is addressed to 127.0.0.1, so the proxy is told the peer."""
     server = node(stack, tmp_path / "server", tor_network, v2=True)
     peer = f"{tor_network.server_ip}:{server.port}"
-    gateway = f'address = "127.0.0.1:0"\npeer = "{peer}"'
+    settings = f'address = "127.0.0.1:0"\npeer = "{peer}"'
     proxy = stack.enter_context(
-        isoproxy(tmp_path, tor_network, [], "bitcoin.v1_fallback=never", gateways=(gateway,))
+        isoproxy(tmp_path, tor_network, [], "bitcoin.v1_fallback=never", proxies=(settings,))
     )
     light = Kyoto(tmp_path / "kyoto", "{}:{}".format(*proxy.addresses[1]), v2=own_v2)
     stack.callback(light.stop)

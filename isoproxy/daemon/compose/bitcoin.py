@@ -1,12 +1,12 @@
-"""The doors to Bitcoin peers: the front end's ports, and the gateways.
+"""The doors to Bitcoin peers: the front end's ports, and the proxies.
 
 Theory of operation
     All doors share one registry.  Where v2 is on, nothing starts with libraries that do not
-    compute it.  A gateway has an `ListenerContext` of the front end beside it: its isolation rule
-    holds for the gateway's own connections as well as for its clients that speak SOCKS,
+    compute it.  A proxy has an `ListenerContext` of the front end beside it: its isolation rule
+    holds for the proxy's own connections as well as for its clients that speak SOCKS,
     which are handed to the front end with nothing read.
 
-    A reload keeps a gateway whose address did not change, with its connections, and gives
+    A reload keeps a proxy whose address did not change, with its connections, and gives
     it its new settings; one that is gone ends its connections.
 """
 
@@ -20,15 +20,15 @@ from collections.abc import Hashable, Iterator, Mapping
 
 from isoproxy.bitcoin.bip324.transport import self_test
 from isoproxy.bitcoin.flows import FlowRegistry
-from isoproxy.bitcoin.proxy import Gateway
-from isoproxy.config import Config, GatewayConfig
+from isoproxy.bitcoin.proxy import BitcoinProxy
+from isoproxy.config import Config, ProxyConfig
 from isoproxy.daemon.compose.listeners import place_of
 from isoproxy.daemon.settings.bitcoin import (
     bridge_settings,
     claimed_ports,
-    gateway_entrance,
-    gateway_settings,
     networks,
+    proxy_listener,
+    proxy_settings,
 )
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
@@ -50,7 +50,7 @@ _log = logger("bitcoin")
 
 
 class ProxyListener:
-    """One gateway that is open."""
+    """One proxy that is open."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class ProxyListener:
         self._front = front
         self._listener = listener
         self.context = ListenerContext(front, settings, unix=listener.family == socket.AF_UNIX)
-        self.gateway = Gateway(
+        self.proxy = BitcoinProxy(
             self._key_for, self._connect, registry, resolve=self._resolve, socks=self._hand_over
         )
-        serving = self.gateway.serve(listener)
-        self._task = front.loop.create_task(serving, name="bitcoin gateway")
+        serving = self.proxy.serve(listener)
+        self._task = front.loop.create_task(serving, name="bitcoin proxy")
         self._task.add_done_callback(self._closed)
 
     def address(self) -> str:
@@ -76,12 +76,12 @@ class ProxyListener:
             return str(endpoint)
         return str(Endpoint.tcp(*self._listener.getsockname()[:2]))
 
-    def configure(self, config: Config, gateway: GatewayConfig) -> None:
+    def configure(self, config: Config, proxy: ProxyConfig) -> None:
         """Follow the configuration, for connections to come."""
-        settings = gateway_entrance(config, gateway)
+        settings = proxy_listener(config, proxy)
         self.context.settings, self.context.rule = settings, settings.rule
-        self.gateway.settings = gateway_settings(config.bitcoin, gateway)
-        self.gateway.bridging = bridge_settings(config.bitcoin)
+        self.proxy.settings = proxy_settings(config.bitcoin, proxy)
+        self.proxy.bridging = bridge_settings(config.bitcoin)
 
     def close(self) -> asyncio.Task[None]:
         """Stop; the task ends with the last connection."""
@@ -95,7 +95,7 @@ class ProxyListener:
                 os.unlink(path)
         self._listener.close()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.err("gateway_defect", gateway=self.context.settings.name, error=error)
+            _log.err("proxy_defect", proxy=self.context.settings.name, error=error)
 
     def _key_for(self, stream: IsolationTuple) -> IsolationKey:
         return self._front.isolator.key_for(self.context.rule.listener, stream)
@@ -118,7 +118,7 @@ class ProxyListener:
 
 
 class Bitcoin:
-    """The Bitcoin side of a daemon: `p2p` for the front end, and the gateways.
+    """The Bitcoin side of a daemon: `p2p` for the front end, and the proxies.
 
     Raises OperationError if v2 is on and the libraries do not compute it.
     """
@@ -133,7 +133,7 @@ class Bitcoin:
 
     @contextlib.contextmanager
     def reserved(self, config: Config) -> Iterator[Mapping[str, socket.socket]]:
-        """Sockets, by name, for the gateways of `config` that are not open yet.
+        """Sockets, by name, for the proxies of `config` that are not open yet.
 
         Those that are open get their new modes.  Raises OperationError where a socket or a
         mode cannot be had.  An exception within the context undoes it all: nothing has
@@ -142,12 +142,12 @@ class Bitcoin:
         with contextlib.ExitStack() as undo:
             sockets = {}
             doors = self._by_place()
-            for gateway in config.bitcoin.gateway:
-                settings = gateway_entrance(config, gateway)
+            for proxy in config.bitcoin.proxy:
+                settings = proxy_listener(config, proxy)
                 door = doors.get(place_of(settings))
                 if door is None:
                     sock = open_listening_socket(settings.endpoint, settings.mode)
-                    sockets[gateway.name] = undo.enter_context(contextlib.closing(sock))
+                    sockets[proxy.name] = undo.enter_context(contextlib.closing(sock))
                 else:
                     switch_mode(door.context.settings, settings.mode, undo)
             yield sockets
@@ -156,24 +156,24 @@ class Bitcoin:
     def apply(
         self, front: FrontEnd, config: Config, sockets: Mapping[str, socket.socket]
     ) -> list[ProxyListener]:
-        """Follow the configuration; returns the gateways opened, on `reserved` sockets."""
+        """Follow the configuration; returns the proxies opened, on `reserved` sockets."""
         self._follow(config)
         before, self.doors, opened = self._by_place(), {}, []
-        for gateway in config.bitcoin.gateway:
-            settings = gateway_entrance(config, gateway)
-            if gateway.name in sockets:
-                door = ProxyListener(front, self.registry, settings, sockets[gateway.name])
+        for proxy in config.bitcoin.proxy:
+            settings = proxy_listener(config, proxy)
+            if proxy.name in sockets:
+                door = ProxyListener(front, self.registry, settings, sockets[proxy.name])
                 opened.append(door)
             else:
                 door = before.pop(place_of(settings))
-            door.configure(config, gateway)
-            self.doors[gateway.name] = door
+            door.configure(config, proxy)
+            self.doors[proxy.name] = door
         for gone in before.values():
             gone.close()
         return opened
 
     async def close(self) -> None:
-        """Close all gateways and end their connections."""
+        """Close all proxies and end their connections."""
         tasks = [door.close() for door in self.doors.values()]
         self.doors.clear()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -197,7 +197,7 @@ class DaemonNames:
             self.electrum.start()
             self._watch = asyncio.create_task(_tell_progress(self.electrum), name="names")
         else:
-            self.electrum.forgive()
+            self.electrum.reset_backoff()
 
     async def close(self) -> None:
         """End look-ups, connections and background work."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Networks, custom_signet
 from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
-from isoproxy.bitcoin.proxy import GatewaySettings
+from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.bitcoin.v1 import VersionRewrite
-from isoproxy.config import BitcoinConfig, Config, GatewayConfig
+from isoproxy.config import BitcoinConfig, Config, ProxyConfig
 from isoproxy.daemon.settings.front import endpoint_of, top_levels
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.session import SessionRule
@@ -47,25 +47,25 @@ def claimed_ports(config: BitcoinConfig) -> frozenset[int]:
     return frozenset(config.ports if config.v2 == "on" else ())
 
 
-def gateway_settings(config: BitcoinConfig, gateway: GatewayConfig) -> GatewaySettings:
+def proxy_settings(config: BitcoinConfig, proxy: ProxyConfig) -> ProxySettings:
     known = networks(config)
-    return GatewaySettings(
-        peer=None if gateway.peer is None else target_of(gateway.peer),
-        peers={target_of(asked): target_of(peer) for asked, peer in gateway.peers.items()},
-        networks=known if gateway.network is None else Networks([known.named(gateway.network)]),
-        allow_private=gateway.allow_private_addresses,
-        max_connections=gateway.max_connections,
+    return ProxySettings(
+        peer=None if proxy.peer is None else target_of(proxy.peer),
+        peers={target_of(asked): target_of(peer) for asked, peer in proxy.peers.items()},
+        networks=known if proxy.network is None else Networks([known.named(proxy.network)]),
+        allow_private=proxy.allow_private_addresses,
+        max_connections=proxy.max_connections,
     )
 
 
-def gateway_entrance(config: Config, gateway: GatewayConfig) -> ListenerSettings:
-    """The gateway as a listener for the clients among its own that speak SOCKS."""
+def proxy_listener(config: Config, proxy: ProxyConfig) -> ListenerSettings:
+    """The proxy as a listener for the clients among its own that speak SOCKS."""
     rule = SessionRule(
-        ListenerRule(own_group(f"gateway {gateway.name} {gateway.address}"), gateway.isolate),
-        unix=gateway.address.is_unix,
+        ListenerRule(own_group(f"proxy {proxy.name} {proxy.address}"), proxy.isolate),
+        unix=proxy.address.is_unix,
         top_levels=top_levels(config.names),
     )
-    return ListenerSettings(gateway.name, endpoint_of(gateway.address), rule, int(gateway.mode))
+    return ListenerSettings(proxy.name, endpoint_of(proxy.address), rule, int(proxy.mode))
 
 
 def target_of(text: str) -> Target:

@@ -123,5 +123,5 @@ def flag_names(isolate: Isolate) -> list[str]:
 
 
 def describe_listener(address: str, isolate: Isolate, protocol: str = "socks") -> str:
-    """The line that `isoproxy run` prints for each listener and gateway."""
+    """The line that `isoproxy run` prints for each listener and proxy."""
     return f"listening {protocol} {address} isolate={','.join(flag_names(isolate)) or 'nothing'}"

@@ -33,7 +33,7 @@ def bitcoin_status(
     """
     totals = bitcoin.registry.totals()
     return {
-        "gateways": [_gateway(name, door) for name, door in bitcoin.doors.items()],
+        "proxies": [_proxy(name, door) for name, door in bitcoin.doors.items()],
         "flows": [_flow(flow, circuits.get((flow.key, P2P), ()), safe) for flow in shown],
         "open": len(bitcoin.registry.flows),
         "totals": {
@@ -56,15 +56,15 @@ def collect_bitcoin(metrics: Metrics, totals: Totals) -> None:
             metrics.p2p_messages.of(direction=direction, type=kind).value = count
 
 
-def _gateway(name: str, door: ProxyListener) -> dict[str, object]:
-    gateway = door.gateway
+def _proxy(name: str, door: ProxyListener) -> dict[str, object]:
+    proxy = door.proxy
     return {
         "name": name,
         "address": door.address(),
         "isolate": flag_names(door.context.rule.listener.isolate),
-        "open": len(gateway.connections) + door.context.open,
-        "accepted": gateway.accepted,
-        "refusals": {kind.value: count for kind, count in gateway.refused.most_common()},
+        "open": len(proxy.connections) + door.context.open,
+        "accepted": proxy.accepted,
+        "refusals": {kind.value: count for kind, count in proxy.refused.most_common()},
     }
 
 

@@ -167,10 +167,10 @@ class ElectrumBackend:
             demoted=sum(now < max(one.liar_until, one.suspect_until) for one in health),
         )
 
-    def forgive(self) -> None:
+    def reset_backoff(self) -> None:
         """Tor is back: try every server that could not be reached, now."""
         for scores in (self._scores, *self._key_scores):
-            scores.forgive()
+            scores.reset_backoff()
         self.pool.nudge()
         self.sync.nudge()
 
@@ -232,7 +232,7 @@ class ElectrumBackend:
         for answer in answers:
             known = answer.verdict.operation
             if known is None or known.height < best.operation.height:
-                scores.is_suspect(answer.server, now)
+                scores.mark_lagging(answer.server, now)
 
     # -- one server --------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class ElectrumBackend:
             async with asyncio.timeout(self.settings.answer_timeout):
                 verdict = await question.ask(session)
         except ServerLags:
-            scores.is_suspect(server, loop.time())
+            scores.mark_lagging(server, loop.time())
             self.sync.nudge()
             raise
         except TimeoutError:
@@ -258,11 +258,11 @@ class ElectrumBackend:
             scores.failed(server, loop.time())
             raise DialError(kind=refusal.kind) from None
         except (AnswerTooLong, Ambiguous) as neither:
-            self._scores.is_suspect(server, loop.time())
+            self._scores.mark_lagging(server, loop.time())
             self.pool.drop(key, server)
             raise DialError(kind=neither.kind) from None
         except RemoteProtocolError as lie:
-            scores.lied(server, loop.time())
+            scores.record_invalid_proof(server, loop.time())
             self.pool.drop(key, server)
             raise DialError(kind=lie.kind) from None
         scores.answered(server, loop.time() - began)
@@ -331,9 +331,9 @@ class _Quorum:
         return needed - len(self._answers)
 
     def _is_enough(self) -> bool:
-        voices = {answer.server.voice for answer in self._answers}
-        others = {server.voice for server in self._asked.values()} - voices
-        repeated = len(self._answers) - len(voices)
+        operators = {answer.server.operator for answer in self._answers}
+        others = {server.operator for server in self._asked.values()} - operators
+        repeated = len(self._answers) - len(operators)
         return self._missing() + (repeated if others else 0) <= 0
 
     def _ask_next(self) -> bool:

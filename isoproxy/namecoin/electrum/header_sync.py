@@ -185,7 +185,7 @@ class HeaderSync:
             self._ranges.ask_less(label)
         now = asyncio.get_running_loop().time()
         if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
-            self._pool.scores.lied(server, now)
+            self._pool.scores.record_invalid_proof(server, now)
         else:
             self._pool.scores.failed(server, now)
         self._close(label)

@@ -362,11 +362,13 @@ class ServerPool:
         except IsoproxyError as error:
             if error.kind is ErrorKind.STALE_KEY:
                 return  # the epoch changed meanwhile: no fault of the server's
-            lied = isinstance(error, RemoteProtocolError) and not isinstance(
+            is_breach = isinstance(error, RemoteProtocolError) and not isinstance(
                 error, ServerRefused | AnswerTooLong
             )
-            (self.scores.lied if lied else self.scores.failed)(slot.server, loop.time())
-            _fail(slot, error, len(slot.queue) if lied or slot.opening == 1 else 1)
+            (self.scores.record_invalid_proof if is_breach else self.scores.failed)(
+                slot.server, loop.time()
+            )
+            _fail(slot, error, len(slot.queue) if is_breach or slot.opening == 1 else 1)
         else:
             self.scores.answered(slot.server, min(loop.time() - began, 2.0))
             self._ping_at[session] = loop.time() + self._rng.uniform(*self.settings.ping_after)

@@ -92,18 +92,18 @@ class Scores:
             wait = min(FIRST_RETRY_S * 2 ** (health.failures - 1), LAST_RETRY_S)
             health.retry_at = now + wait * self.rng.uniform(0.75, 1.25)
 
-    def lied(self, server: Server, now: float) -> None:
+    def record_invalid_proof(self, server: Server, now: float) -> None:
         """It said something that was proven wrong."""
         for health in self._noted(server):
             health.lies += 1
             health.liar_until = now + LIE_S
 
-    def is_suspect(self, server: Server, now: float) -> None:
+    def mark_lagging(self, server: Server, now: float) -> None:
         """It knew less than another server proved; it lags, or it withholds."""
         for health in self._noted(server):
             health.suspect_until = now + SUSPICION_S
 
-    def forgive(self) -> None:
+    def reset_backoff(self) -> None:
         """Forget failures, which were not the servers' own; lies stay."""
         for health in self._health.values():
             health.failures, health.retry_at = 0, 0.0
@@ -143,8 +143,8 @@ class Scores:
         later: list[Server] = []
         for server in self.ranked(now, bound):
             useful = self._seen(server, bound).is_due(now)
-            (later if not useful or server.voice in heard else first).append(server)
-            heard.add(server.voice)
+            (later if not useful or server.operator in heard else first).append(server)
+            heard.add(server.operator)
         return first + later
 
 

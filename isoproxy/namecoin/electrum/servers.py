@@ -31,13 +31,13 @@ _FORM: Final = re.compile(
 class Server:
     """One server; `pin` is the SHA-256 of its certificate's DER form, if known.
 
-    Servers of one `operator` count as one voice where others can be had.
+    Servers of one `operator` count once where others can be had.
     """
 
     target: Target
     tls: bool
     pin: bytes | None = None
-    operator: str = ""
+    declared_operator: str = ""
 
     @property
     def label(self) -> str:
@@ -45,8 +45,9 @@ class Server:
         return f"{self.target.host}:{self.target.port}"
 
     @property
-    def voice(self) -> str:
-        return self.operator or self.target.host
+    def operator(self) -> str:
+        """Who runs it, as far as the list of servers says; else its host stands for them."""
+        return self.declared_operator or self.target.host
 
 
 def parse_server(text: str, operator: str = "") -> Server:

@@ -153,7 +153,7 @@ class NameAnswer:
         return f"<Resolution {self.status.value}>"
 
 
-def favourite(candidates: list[str], key: IsolationKey) -> str:
+def pick(candidates: list[str], key: IsolationKey) -> str:
     """The candidate that `key` uses: a fixed one for each key, any of them over all keys."""
     return min(candidates, key=lambda candidate: key.derive(b"choice:" + candidate.encode()))
 
@@ -182,7 +182,7 @@ def address_answer(
             address for address in found if policy.allow_private_addresses or is_public(address)
         ]
         if usable:
-            return favourite(usable, key), target_type
+            return pick(usable, key), target_type
         refused = refused or bool(found)
     return ErrorKind.ADDRESS_REFUSED if refused else None
 

@@ -34,8 +34,8 @@ from isoproxy.namecoin.resolve.answer import (
     TargetType,
     Want,
     address_answer,
-    favourite,
     onions_in_txt,
+    pick,
 )
 from isoproxy.namecoin.value.domain import Domain, Inquiry, Node
 from isoproxy.namecoin.value.name import BitName
@@ -125,7 +125,7 @@ class Resolution:
             only_onion = only_onion or name.onion_only
             onions = await self._onions(name) if want is Want.STREAM else []
             if onions:
-                return favourite(onions, self._key), TargetType.ONION
+                return pick(onions, self._key), TargetType.ONION
             node = await self.look_at(name)
             address = None if only_onion else address_answer(node, self._key, self._policy)
             if isinstance(address, tuple):

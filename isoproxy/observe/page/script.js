@@ -237,7 +237,7 @@ const showAll = (status, now) => {
   showTraffic(status, now);
   fill(at("listeners"), [
     ...status.listeners.map(listenerRow("")),
-    ...status.bitcoin.gateways.map(listenerRow("bitcoin")),
+    ...status.bitcoin.proxies.map(listenerRow("bitcoin")),
   ]);
   say(at("flows-count"), count(status.counters.open, status.flows.length));
   fill(at("flows"), status.flows.map(flowRow));

@@ -23,8 +23,8 @@ from isoproxy.errors import OperationError
 from tests.kit.repository import ROOT
 
 
-def test_rules_name_the_group_the_ports_and_the_gateway() -> None:
-    rules = nft_rules("bitcoin", gateway_port=1325, ports=[8333, 18444, 8333])
+def test_rules_name_the_group_the_ports_and_the_proxy() -> None:
+    rules = nft_rules("bitcoin", proxy_port=1325, ports=[8333, 18444, 8333])
     assert 'meta skgid "bitcoin" oifname != "lo" tcp dport { 8333, 18444 } redirect' in rules
     assert "redirect to :1325" in rules
     assert 'meta skgid "bitcoin" reject' in rules
@@ -43,7 +43,7 @@ def test_what_is_no_port_never_becomes_a_rule(port: int) -> None:
     with pytest.raises(OperationError, match="port"):
         nft_rules("0", ports=[port])
     with pytest.raises(OperationError, match="port"):
-        nft_rules("0", gateway_port=port)
+        nft_rules("0", proxy_port=port)
 
 
 def test_nft_accepts_the_rules() -> None:
@@ -80,7 +80,7 @@ def test_a_program_that_ends_leaves_the_others_confined(tmp_path: Path) -> None:
         if shutil.which(name) is None:
             pytest.skip(f"{name} is not installed")
     settings = tmp_path / "isoproxy.toml"
-    settings.write_text('[[bitcoin.gateway]]\naddress = "127.0.0.1:1324"\n')
+    settings.write_text('[[bitcoin.proxy]]\naddress = "127.0.0.1:1324"\n')
     program = tmp_path / "isoproxy"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" -c {settings}\n')
     program.chmod(0o755)
@@ -139,7 +139,7 @@ run("ip", "route", "add", "default", "dev", "out")
 run("ip", "-6", "route", "add", "default", "dev", "out")
 """
 _REDIRECTED = """
-run("nft", "-f", "-", input=nft_rules("4242", gateway_port=1324), text=True)
+run("nft", "-f", "-", input=nft_rules("4242", proxy_port=1324), text=True)
 for family, here, there in (
     (socket.AF_INET, "127.0.0.1", "203.0.113.9"),
     (socket.AF_INET6, "::1", "2001:db8:1::9"),
@@ -223,9 +223,9 @@ def test_redirected_connections_are_asked_back_from_the_kernel() -> None:
 
 
 def test_the_example_leaves_no_way_out_to_what_its_program_leaves_behind(tmp_path: Path) -> None:
-    gateway = "--set bitcoin.gateway.0.address=127.0.0.1:1324"
+    proxy = "--set bitcoin.proxy.0.address=127.0.0.1:1324"
     isoproxy = tmp_path / "isoproxy"
-    isoproxy.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" {gateway}\n')
+    isoproxy.write_text(f'#!/bin/sh\nexec {sys.executable} -m isoproxy "$@" {proxy}\n')
     isoproxy.chmod(0o755)
     script = ROOT / "examples" / "bitcoin" / "redirect.sh"
     path = f"{tmp_path}:{os.environ['PATH']}"

@@ -41,7 +41,7 @@ def test_a_free_port_and_a_taken_one(tmp_path: Path) -> None:
 
 
 def test_every_address_is_looked_at(tmp_path: Path) -> None:
-    """Those of gateways, the DNS server (on UDP and TCP) and the dashboard, too."""
+    """Those of proxies, the DNS server (on UDP and TCP) and the dashboard, too."""
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
         socket.create_server(("127.0.0.1", 0)) as two,
@@ -52,14 +52,14 @@ def test_every_address_is_looked_at(tmp_path: Path) -> None:
             None,
             [
                 "listener.0.address=127.0.0.1:0",
-                f"bitcoin.gateway.0.address=127.0.0.1:{one.getsockname()[1]}",
+                f"bitcoin.proxy.0.address=127.0.0.1:{one.getsockname()[1]}",
                 f"dns.address=127.0.0.1:{datagrams.getsockname()[1]}",
                 f"observe.dashboard=127.0.0.1:{two.getsockname()[1]}",
             ],
         ).config
         by_check = {finding.check: finding for finding in ports(config)}
     assert [check for check, it in by_check.items() if it.verdict is Verdict.FAILED] == [
-        f"address of gateway {config.bitcoin.gateway[0].name}",
+        f"address of proxy {config.bitcoin.proxy[0].name}",
         "address of DNS server",
         "address of dashboard",
     ]

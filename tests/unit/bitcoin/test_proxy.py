@@ -15,8 +15,8 @@ from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import (
     GATEWAY_ISOLATION,
-    Gateway,
-    GatewaySettings,
+    BitcoinProxy,
+    ProxySettings,
     check_learned,
     client_field,
 )
@@ -32,19 +32,19 @@ ONION = Target.parse("b" * 56 + ".onion", 8333)
 
 
 class World:
-    """A gateway whose dialler hands out one end of a socket pair."""
+    """A proxy whose dialler hands out one end of a socket pair."""
 
     def __init__(
-        self, settings: GatewaySettings | None = None, *, refuse: ErrorKind | None = None
+        self, settings: ProxySettings | None = None, *, refuse: ErrorKind | None = None
     ) -> None:
         self.isolator = Isolator()
         self.registry = FlowRegistry()
-        self.rule = ListenerRule(own_group("gateway"), GATEWAY_ISOLATION)
+        self.rule = ListenerRule(own_group("proxy"), GATEWAY_ISOLATION)
         self.dialled: list[tuple[IsolationKey, Target]] = []
         self.peers: asyncio.Queue[socket.socket] = asyncio.Queue()
         self.socks_clients: list[socket.socket] = []
         self.refuse = refuse
-        self.gateway = Gateway(
+        self.proxy = BitcoinProxy(
             lambda stream: self.isolator.key_for(self.rule, stream),
             self.connect,
             self.registry,
@@ -66,7 +66,7 @@ class World:
 
     async def serve(self, first: bytes) -> tuple[socket.socket, asyncio.Task[None]]:
         far, near = pair()
-        task = asyncio.create_task(self.gateway.handle(near))
+        task = asyncio.create_task(self.proxy.handle(near))
         if first:
             await asyncio.get_running_loop().sock_sendall(far, first)
         return far, task
@@ -134,7 +134,7 @@ async def test_addresses_that_are_never_learned(host: str) -> None:
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
     await task
     assert not world.dialled
-    assert world.gateway.refused == {ErrorKind.ADDRESS_REFUSED: 1}
+    assert world.proxy.refused == {ErrorKind.ADDRESS_REFUSED: 1}
     client.close()
 
 
@@ -159,7 +159,7 @@ async def test_port_zero_is_never_learned() -> None:
 
 async def test_a_map_turns_an_address_into_an_onion_service() -> None:
     private = Target.parse("10.64.0.1", 8333)
-    world = World(GatewaySettings(peers={private: ONION}))
+    world = World(ProxySettings(peers={private: ONION}))
     payload = version_payload(host=IPv6Address("::ffff:10.64.0.1").packed)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
     peer = await world.peers.get()
@@ -170,7 +170,7 @@ async def test_a_map_turns_an_address_into_an_onion_service() -> None:
 
 
 async def test_a_test_network_may_lift_the_guard() -> None:
-    world = World(GatewaySettings(allow_private=True))
+    world = World(ProxySettings(allow_private=True))
     payload = version_payload(host=IPv6Address("::1").packed, port=18444)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
     peer = await world.peers.get()
@@ -181,7 +181,7 @@ async def test_a_test_network_may_lift_the_guard() -> None:
 
 
 async def test_a_configured_peer_needs_no_version() -> None:
-    world = World(GatewaySettings(peer=ONION))
+    world = World(ProxySettings(peer=ONION))
     client, task = await world.serve(b"\xaa" * 64)
     peer = await world.peers.get()
     assert await receive_exactly(peer, 64) == b"\xaa" * 64
@@ -195,7 +195,7 @@ async def test_a_configured_peer_needs_no_version() -> None:
 
 @pytest.mark.virtual_clock
 async def test_silence_towards_a_known_destination_is_relayed() -> None:
-    world = World(GatewaySettings(peer=ONION))
+    world = World(ProxySettings(peer=ONION))
     client, task = await world.serve(b"")
     peer = await world.peers.get()
     await asyncio.get_running_loop().sock_sendall(peer, b"banner")
@@ -207,7 +207,7 @@ async def test_silence_towards_a_known_destination_is_relayed() -> None:
 
 @pytest.mark.virtual_clock
 async def test_a_client_that_hesitates_is_carried_as_v2_all_the_same() -> None:
-    world = World(GatewaySettings(peer=ONION))
+    world = World(ProxySettings(peer=ONION))
     client, task = await world.serve(b"")
     peer = await world.peers.get()
     await asyncio.sleep(60)
@@ -222,8 +222,8 @@ async def test_a_client_that_hesitates_is_carried_as_v2_all_the_same() -> None:
     peer.close()
 
 
-async def test_v1_of_another_network_than_the_gateways_is_not_relayed() -> None:
-    world = World(GatewaySettings(peer=ONION, networks=Networks([SIGNET])))
+async def test_v1_of_another_network_than_the_proxys_is_not_relayed() -> None:
+    world = World(ProxySettings(peer=ONION, networks=Networks([SIGNET])))
     client, task = await world.serve(encode(MAINNET, VERSION, version_payload()))
     peer = await world.peers.get()
     assert await receive(peer) == b""
@@ -235,8 +235,8 @@ async def test_v1_of_another_network_than_the_gateways_is_not_relayed() -> None:
 async def test_v1_of_an_unknown_network_is_relayed_only_where_plaintext_may_leave() -> None:
     hello = b"\x01\x02\x03\x04" + HELLO[4:]
     for fallback, passed in ((Fallback.NEVER, b""), (Fallback.ONION_ONLY, hello)):
-        world = World(GatewaySettings(peer=ONION))
-        world.gateway.bridging = BridgeSettings(fallback)
+        world = World(ProxySettings(peer=ONION))
+        world.proxy.bridging = BridgeSettings(fallback)
         client, task = await world.serve(hello)
         peer = await world.peers.get()
         got = await receive_exactly(peer, len(hello)) if passed else await receive(peer)
@@ -295,7 +295,7 @@ async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
     ],
 )
 async def test_a_v2_stream_that_begins_as_socks_does(key: bytes) -> None:
-    world = World(GatewaySettings(peer=ONION))
+    world = World(ProxySettings(peer=ONION))
     client, task = await world.serve(key)
     peer = await world.peers.get()
     assert await receive_exactly(peer, 64) == key
@@ -312,7 +312,7 @@ async def test_what_names_no_destination_is_refused(first: bytes) -> None:
     await task
     assert await receive(client) == b""
     assert not world.dialled
-    assert world.gateway.refused == {ErrorKind.MALFORMED: 1}
+    assert world.proxy.refused == {ErrorKind.MALFORMED: 1}
     client.close()
 
 
@@ -323,7 +323,7 @@ async def test_a_client_that_never_says_where_to(first: bytes) -> None:
     client, task = await world.serve(first)
     await task
     assert 59 <= asyncio.get_running_loop().time() < 70
-    assert world.gateway.refused == {ErrorKind.HANDSHAKE_TIMEOUT: 1}
+    assert world.proxy.refused == {ErrorKind.HANDSHAKE_TIMEOUT: 1}
     client.close()
 
 
@@ -332,15 +332,15 @@ async def test_a_dial_that_fails_closes_the_client() -> None:
     client, task = await world.serve(HELLO)
     await task
     assert await receive(client) == b""
-    assert world.gateway.refused == {ErrorKind.CONNECTION_REFUSED: 1}
+    assert world.proxy.refused == {ErrorKind.CONNECTION_REFUSED: 1}
     client.close()
 
 
-async def test_connections_are_bounded_and_end_with_the_gateway() -> None:
-    world = World(GatewaySettings(max_connections=2))
+async def test_connections_are_bounded_and_end_with_the_proxy() -> None:
+    world = World(ProxySettings(max_connections=2))
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
-    serving = asyncio.create_task(world.gateway.serve(listener))
+    serving = asyncio.create_task(world.proxy.serve(listener))
     clients = []
     for _ in range(3):
         client = socket.socket()
@@ -348,7 +348,7 @@ async def test_connections_are_bounded_and_end_with_the_gateway() -> None:
         await asyncio.get_running_loop().sock_connect(client, listener.getsockname())
         clients.append(client)
     assert await receive(clients[2]) == b""
-    assert world.gateway.refused == {ErrorKind.BUSY: 1}
+    assert world.proxy.refused == {ErrorKind.BUSY: 1}
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving

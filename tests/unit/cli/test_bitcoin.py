@@ -12,7 +12,7 @@ from isoproxy.cli import main
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "isoproxy.toml"
-    path.write_text('[bitcoin]\nports = [8333]\n[[bitcoin.gateway]]\naddress = "[::1]:1399"\n')
+    path.write_text('[bitcoin]\nports = [8333]\n[[bitcoin.proxy]]\naddress = "[::1]:1399"\n')
     return path
 
 
@@ -28,12 +28,12 @@ def test_rules_for_a_group(
     assert "tcp dport { 8333 } redirect to :1399" in rules
 
 
-def test_without_a_gateway_it_says_what_to_add(
+def test_without_a_proxy_it_says_what_to_add(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty.toml").touch()
     assert main(["bitcoin", "redirect", "--print", "-c", str(tmp_path / "empty.toml")]) == 2
-    assert "[[bitcoin.gateway]]" in capsys.readouterr().err
+    assert "[[bitcoin.proxy]]" in capsys.readouterr().err
 
 
 def test_what_is_no_group_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
             "refusals": {"connection_refused": 1, "name_not_found": 2},
         },
         "bitcoin": {
-            "gateways": [LISTENER | {"name": "gateway", "isolate": []}],
+            "proxies": [LISTENER | {"name": "proxy", "isolate": []}],
             "flows": [PEER],
             "open": 1,
             "totals": {
@@ -108,7 +108,7 @@ def test_a_terminal_too_small_for_anything_shows_the_beginning() -> None:
 def test_nothing_to_show_takes_no_lines() -> None:
     none = {"v1_bytes": 0, "v2_bytes": 0}
     totals = {"to_peer": none, "to_client": none}
-    bitcoin = {"gateways": [], "flows": [], "open": 0, "totals": totals}
+    bitcoin = {"proxies": [], "flows": [], "open": 0, "totals": totals}
     text = status_text(status(0, bitcoin=bitcoin))
     assert "BITCOIN" not in text
     assert "GATEWAY" not in text

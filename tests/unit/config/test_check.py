@@ -29,8 +29,8 @@ VERBATIM = "tor.credentials=verbatim"
             "listener.1.address=127.0.0.1:9251",
             'listener.1.isolate=["SOCKSAuth"]',
         ),
-        ("listener=[]", "bitcoin.gateway.0.address=127.0.0.1:1324"),
-        ('listener.0.isolate=["SOCKSAuth"]', "bitcoin.gateway.0.address=127.0.0.1:1324"),
+        ("listener=[]", "bitcoin.proxy.0.address=127.0.0.1:1324"),
+        ('listener.0.isolate=["SOCKSAuth"]', "bitcoin.proxy.0.address=127.0.0.1:1324"),
     ],
 )
 def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[str, ...]) -> None:
@@ -75,8 +75,8 @@ def test_a_dns_server_alone_is_something_to_do_and_an_admin_socket_is_not() -> N
             "--set listener.1.address: the same address as listener.0.address",
         ),
         (
-            ("listener.0.address=unix:/a", "bitcoin.gateway.0.address=unix:/a"),
-            "--set bitcoin.gateway.0.address: the same address as listener.0.address",
+            ("listener.0.address=unix:/a", "bitcoin.proxy.0.address=unix:/a"),
+            "--set bitcoin.proxy.0.address: the same address as listener.0.address",
         ),
         (
             ("listener.0.name=a", "listener.1.address=127.0.0.1:1", "listener.1.name=a"),

@@ -80,7 +80,7 @@ def test_the_design_sample_is_accepted(tmp_path: Path) -> None:
             clients = { "10.152.152.11/32" = "10.152.152.11:8336" }
             [bitcoin]
             v1_fallback = "never"
-            [[bitcoin.gateway]]
+            [[bitcoin.proxy]]
             address = "127.0.0.1:1324"
             isolate = ["DestAddr"]
             network = "regtest"
@@ -110,9 +110,9 @@ def test_the_design_sample_is_accepted(tmp_path: Path) -> None:
     assert config.names.rpc.clients["10.152.152.11/32"] == LoginAt(
         Endpoint.tcp("10.152.152.11", 8336)
     )
-    (gateway,) = config.bitcoin.gateway
-    assert (gateway.name, gateway.network) == ("gateway", "regtest")
-    assert gateway.peers == {"127.0.0.2:8333": "peer.onion:8333"}
+    (proxy,) = config.bitcoin.proxy
+    assert (proxy.name, proxy.network) == ("proxy", "regtest")
+    assert proxy.peers == {"127.0.0.2:8333": "peer.onion:8333"}
     assert config.dns.address == Address("127.0.0.1", 5353)
     assert config.onion_service[0].ports == (80, 443)
     assert str(admin_address(config, {})) == "/run/isoproxy/admin"
@@ -168,7 +168,7 @@ def test_a_setting_deeper_than_any_is_an_unknown_key(tmp_path: Path) -> None:
     [
         ("[tor]\nextra_tor = []", "tor.extra_torrc"),
         ("log_level = 'info'", "observe.log_level"),
-        ("[[bitcoin.gateway]]\npers = {}", "bitcoin.gateway.peers"),
+        ("[[bitcoin.proxy]]\npers = {}", "bitcoin.proxy.peers"),
         ("[names.electrum]\nsever = []", "names.electrum.servers"),
         ("[[listener]]\nsock = ''", "listener.socks"),
         ("[limits]\nzzz = 1", "limits."),
@@ -298,8 +298,8 @@ def test_a_sample_of_a_configuration_says_what_it_says(tmp_path: Path) -> None:
         "listener.0.require_auth=true",
         'listener.1.address="127.0.0.1:9251"',
         'listener.1.isolate=["ClientAddr","DestAddr"]',
-        'bitcoin.gateway.0.address="127.0.0.1:1324"',
-        'bitcoin.gateway.0.peer="node.test:8333"',
+        'bitcoin.proxy.0.address="127.0.0.1:1324"',
+        'bitcoin.proxy.0.peer="node.test:8333"',
         'names.top_levels={ lan = "refuse" }',
         'names.electrum.servers=["a.test:50002:s", "b.test:50002:s"]',
         "limits.idle_timeout_s=0.5e2",

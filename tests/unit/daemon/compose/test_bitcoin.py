@@ -1,4 +1,4 @@
-"""A gateway in the daemon: names resolved under its key, all or nothing on a reload."""
+"""A proxy in the daemon: names resolved under its key, all or nothing on a reload."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Table:
 
 
 def configured(*settings: str) -> Config:
-    return load(None, ["bitcoin.gateway.0.address=127.0.0.1:0", *settings]).config
+    return load(None, ["bitcoin.proxy.0.address=127.0.0.1:0", *settings]).config
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ async def test_without_libraries_that_compute_it_nothing_starts_but_with_v2_off(
 
 
 async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
-    config = configured("bitcoin.gateway.0.peer=never.example:8333")
+    config = configured("bitcoin.proxy.0.peer=never.example:8333")
     async with SocksPort() as port, world(port, config) as (bitcoin, _, _):
         (door,) = bitcoin.doors.values()
         reader, writer = await asyncio.open_connection(*door.address().rsplit(":", 1))
@@ -93,9 +93,9 @@ async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
 
 
 async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
-    config = configured("bitcoin.gateway.0.peer=node.bit:8333")
+    config = configured("bitcoin.proxy.0.peer=node.bit:8333")
     async with SocksPort() as port, world(port, config) as (bitcoin, _, names):
-        host, _, number = bitcoin.doors["gateway"].address().rpartition(":")
+        host, _, number = bitcoin.doors["proxy"].address().rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(number))
         writer.write(b"no bitcoin at all")  # carried untouched, to the one peer
         assert await reader.readexactly(17) == b"no bitcoin at all"
@@ -111,27 +111,27 @@ async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
 async def test_a_reload_keeps_what_stays_and_changes_nothing_if_it_cannot() -> None:
     config = configured()
     async with SocksPort() as port, world(port, config) as (bitcoin, front, _):
-        door = bitcoin.doors["gateway"]
-        changed = configured("bitcoin.gateway.0.max_connections=7", "bitcoin.garbage=none")
+        door = bitcoin.doors["proxy"]
+        changed = configured("bitcoin.proxy.0.max_connections=7", "bitcoin.garbage=none")
         with bitcoin.reserved(changed) as sockets:
             assert sockets == {}
             assert bitcoin.apply(front, changed, sockets) == []
-        assert bitcoin.doors == {"gateway": door}
-        assert door.gateway.settings.max_connections == 7
-        assert door.gateway.bridging.options.garbage == (0, 0)
+        assert bitcoin.doors == {"proxy": door}
+        assert door.proxy.settings.max_connections == 7
+        assert door.proxy.bridging.options.garbage == (0, 0)
 
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            there = f"bitcoin.gateway.2.address=127.0.0.1:{taken.getsockname()[1]}"
-            more = configured("bitcoin.gateway.1.address=127.0.0.1:0", there)
+            there = f"bitcoin.proxy.2.address=127.0.0.1:{taken.getsockname()[1]}"
+            more = configured("bitcoin.proxy.1.address=127.0.0.1:0", there)
             with pytest.raises(OperationError, match="cannot listen"), bitcoin.reserved(more):
                 pass
-        assert bitcoin.doors == {"gateway": door}
+        assert bitcoin.doors == {"proxy": door}
 
 
 async def test_what_fails_after_the_reservation_closes_it() -> None:
     config = configured()
     async with SocksPort() as port, world(port, config) as (bitcoin, _, _names):
-        more = configured("bitcoin.gateway.1.address=127.0.0.1:0")
+        more = configured("bitcoin.proxy.1.address=127.0.0.1:0")
         reserved: list[socket.socket] = []
 
         def follow() -> None:
@@ -145,10 +145,10 @@ async def test_what_fails_after_the_reservation_closes_it() -> None:
 
 
 async def test_a_new_mode_is_given_to_the_socket_that_stays(tmp_path: Path) -> None:
-    file = tmp_path / "gateway"
-    place = f"bitcoin.gateway.0.address=unix:{file}"
+    file = tmp_path / "proxy"
+    place = f"bitcoin.proxy.0.address=unix:{file}"
     config = configured(place)
-    changed = configured(place, "bitcoin.gateway.0.mode=0600")
+    changed = configured(place, "bitcoin.proxy.0.mode=0600")
 
     def mode() -> int:
         return stat.S_IMODE(file.stat().st_mode)

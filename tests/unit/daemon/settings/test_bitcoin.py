@@ -13,9 +13,9 @@ from isoproxy.config import Config, load
 from isoproxy.daemon.settings.bitcoin import (
     bridge_settings,
     claimed_ports,
-    gateway_entrance,
-    gateway_settings,
     networks,
+    proxy_listener,
+    proxy_settings,
     target_of,
 )
 from isoproxy.errors import ConfigError
@@ -62,27 +62,27 @@ def test_v2_can_be_turned_off() -> None:
     assert claimed_ports(configured("bitcoin.v2=off").bitcoin) == frozenset()
 
 
-def test_a_gateway_and_a_custom_signet() -> None:
+def test_a_proxy_and_a_custom_signet() -> None:
     config = configured(
         'bitcoin.signet_challenges=["51"]',
-        "bitcoin.gateway.0.network=signet-54d26fbd",
-        'bitcoin.gateway.0.peers={"10.64.0.1:8333" = "[2001:db8::1]:1"}',
-        "bitcoin.gateway.0.max_connections=7",
-        "bitcoin.gateway.1.address=127.0.0.1:1325",
-        "bitcoin.gateway.1.peer=peer.example:8333",
-        "bitcoin.gateway.1.allow_private_addresses=true",
+        "bitcoin.proxy.0.network=signet-54d26fbd",
+        'bitcoin.proxy.0.peers={"10.64.0.1:8333" = "[2001:db8::1]:1"}',
+        "bitcoin.proxy.0.max_connections=7",
+        "bitcoin.proxy.1.address=127.0.0.1:1325",
+        "bitcoin.proxy.1.peer=peer.example:8333",
+        "bitcoin.proxy.1.allow_private_addresses=true",
     )
-    first, second = (gateway_settings(config.bitcoin, one) for one in config.bitcoin.gateway)
+    first, second = (proxy_settings(config.bitcoin, one) for one in config.bitcoin.proxy)
     assert [network.name for network in first.networks] == ["signet-54d26fbd"]
     assert len(list(networks(config.bitcoin))) == len(list(KNOWN_NETWORKS)) + 1
     assert first.peers == {Target.parse("10.64.0.1", 8333): Target.parse("2001:db8::1", 1)}
     assert (first.max_connections, first.allow_private, second.allow_private) == (7, False, True)
     assert second.peer == target_of("peer.example:8333")
-    rules = [gateway_entrance(config, one).rule.listener for one in config.bitcoin.gateway]
-    assert rules[0].group != rules[1].group != own_group("gateway2")
+    rules = [proxy_listener(config, one).rule.listener for one in config.bitcoin.proxy]
+    assert rules[0].group != rules[1].group != own_group("proxy2")
     assert Isolate.SOCKS_AUTH | Isolate.DEST_ADDR in rules[0].isolate
-    moved = replace(config.bitcoin.gateway[0], address=config.bitcoin.gateway[1].address)
-    assert gateway_entrance(config, moved).rule.listener.group != rules[0].group
+    moved = replace(config.bitcoin.proxy[0], address=config.bitcoin.proxy[1].address)
+    assert proxy_listener(config, moved).rule.listener.group != rules[0].group
 
 
 @pytest.mark.parametrize(
@@ -98,28 +98,28 @@ def test_a_gateway_and_a_custom_signet() -> None:
             ['bitcoin.ellswift_prefix="f9beb4d976657273696f6e0000000000"'],
             "peers would take a key",
         ),
-        (["bitcoin.v2=off", "bitcoin.gateway.0.name=g"], "a gateway speaks BIP324"),
-        (["bitcoin.gateway.0.network=signet-00000000"], "no such signet"),
+        (["bitcoin.v2=off", "bitcoin.proxy.0.name=g"], "a proxy speaks BIP324"),
+        (["bitcoin.proxy.0.network=signet-00000000"], "no such signet"),
         (
             ["onion_service.0.target=127.0.0.1:1", "onion_service.0.network=signet-00000000"],
             "onion_service.0.network: no such signet",
         ),
-        (["bitcoin.gateway.0.network=mainet"], "expected mainnet"),
-        (['bitcoin.gateway.0.peers={"a.onion:1" = "b.onion:1"}'], "write IP:port"),
+        (["bitcoin.proxy.0.network=mainet"], "expected mainnet"),
+        (['bitcoin.proxy.0.peers={"a.onion:1" = "b.onion:1"}'], "write IP:port"),
         (
-            ["bitcoin.gateway.0.peer=a:1", 'bitcoin.gateway.0.peers={"1.1.1.1:1" = "b:1"}'],
+            ["bitcoin.proxy.0.peer=a:1", 'bitcoin.proxy.0.peers={"1.1.1.1:1" = "b:1"}'],
             "of no effect beside peer",
         ),
         (
             [
-                "bitcoin.gateway.0.name=g",
-                "bitcoin.gateway.1.name=g",
-                "bitcoin.gateway.1.address=127.0.0.1:2",
+                "bitcoin.proxy.0.name=g",
+                "bitcoin.proxy.1.name=g",
+                "bitcoin.proxy.1.address=127.0.0.1:2",
             ],
             "the same name as",
         ),
         (
-            ["bitcoin.gateway.0.address=0.0.0.0:1", 'bitcoin.gateway.0.isolate=["DestAddr"]'],
+            ["bitcoin.proxy.0.address=0.0.0.0:1", 'bitcoin.proxy.0.isolate=["DestAddr"]'],
             "add ClientAddr",
         ),
     ],
@@ -132,7 +132,7 @@ def test_what_makes_no_sense_is_said(settings: list[str], problem: str) -> None:
 def test_dangerous_settings_are_warned_of() -> None:
     warnings = load(
         None,
-        ["bitcoin.v1_fallback=always", "bitcoin.gateway.0.allow_private_addresses=true"],
+        ["bitcoin.v1_fallback=always", "bitcoin.proxy.0.allow_private_addresses=true"],
     ).warnings
     assert any("an exit that cuts a stream" in text for text in warnings)
     assert any("for test networks only" in text for text in warnings)

@@ -38,9 +38,9 @@ def test_what_a_key_already_uses_comes_before_its_equals() -> None:
 
 
 FOUND_OUT: list[Callable[[Scores], None]] = [
-    lambda table: table.lied(A, 0.0),
+    lambda table: table.record_invalid_proof(A, 0.0),
     lambda table: table.failed(A, 0.0),
-    lambda table: table.is_suspect(A, 0.0),
+    lambda table: table.mark_lagging(A, 0.0),
     lambda table: table.was_slow(A, 30.0),
 ]
 
@@ -64,8 +64,8 @@ def test_of_keys_only_so_many_are_remembered_and_none_after_a_new_epoch() -> Non
     isolator = Isolator()
     keys = KeyScores(scores(A, B), max_keys=2)
     first, second, third = (isolator.own_key(name) for name in ("one", "two", "three"))
-    keys.of(first).lied(A, 0.0)
-    keys.of(second).lied(B, 0.0)
+    keys.of(first).record_invalid_proof(A, 0.0)
+    keys.of(second).record_invalid_proof(B, 0.0)
     assert keys.of(first).of(A).lies == 1
     keys.of(third)
     assert len(list(keys)) == 2
@@ -92,7 +92,7 @@ def test_failures_wait_longer_each_time_and_success_forgives() -> None:
 
 def test_a_liar_is_left_alone_for_a_day_whatever_it_says_later() -> None:
     table = scores(A, B)
-    table.lied(A, 0.0)
+    table.record_invalid_proof(A, 0.0)
     table.failed(B, 0.0)
     table.answered(A, 0.01)
     assert table.ranked(1.0) == [B, A]
@@ -105,7 +105,7 @@ def test_a_slow_server_and_a_suspect_come_later() -> None:
     for _ in range(20):
         table.answered(A, 9.0)
         table.answered(B, 0.2)
-    table.is_suspect(C, 0.0)
+    table.mark_lagging(C, 0.0)
     assert table.ranked(1.0) == [B, A, C]
     assert table.ranked(SUSPICION_S)[-1] is A
 
@@ -124,7 +124,7 @@ def test_different_operators_are_heard_first() -> None:
     table = scores(B, B2, C)
     for _ in range(20):
         order = table.choose(0)
-        assert order[0].voice != order[1].voice
+        assert order[0].operator != order[1].operator
         assert len(order) == 3
 
 

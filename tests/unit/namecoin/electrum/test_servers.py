@@ -14,8 +14,8 @@ def test_the_forms_of_a_server() -> None:
     assert (server.label, server.tls, server.pin) == ("example.org:50002", True, None)
     assert parse_server(f"1.2.3.4:1:s:{PIN}").pin == bytes.fromhex(PIN)
     assert parse_server("[2001:db8::1]:50002:s").target.host == "2001:db8::1"
-    assert parse_server("example.org:1:s").voice == "example.org"
-    assert parse_server("example.org:1:s", "somebody").voice == "somebody"
+    assert parse_server("example.org:1:s").operator == "example.org"
+    assert parse_server("example.org:1:s", "somebody").operator == "somebody"
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_duplicates_are_dropped() -> None:
 
 def test_most_shipped_addresses_are_those_of_two_operators_and_never_a_quorum() -> None:
     """As they said when they proposed them to Electrum-NMC."""
-    assert {server.voice for server in SHIPPED if server.target.is_onion} == {"s7r", "testls"}
-    assert sum(server.voice in {"s7r", "testls"} for server in SHIPPED) == 9
+    assert {server.operator for server in SHIPPED if server.target.is_onion} == {"s7r", "testls"}
+    assert sum(server.operator in {"s7r", "testls"} for server in SHIPPED) == 9
     for _ in range(50):
         first, second = Scores(SHIPPED).choose(0.0)[:2]
         assert first.operator
@@ -52,6 +52,6 @@ def test_most_shipped_addresses_are_those_of_two_operators_and_never_a_quorum() 
 
 def test_the_shipped_servers_form_a_quorum_of_different_voices() -> None:
     assert len({server.label for server in SHIPPED}) == len(SHIPPED)
-    assert len({server.voice for server in SHIPPED}) >= 3
+    assert len({server.operator for server in SHIPPED}) >= 3
     assert all(server.tls or server.target.is_onion for server in SHIPPED)
     assert all(server.target.may_be_sent_to_tor() for server in SHIPPED)

@@ -16,9 +16,9 @@ from isoproxy.namecoin.resolve.answer import (
     Status,
     TargetType,
     address_answer,
-    favourite,
     is_public,
     onions_in_txt,
+    pick,
 )
 from tests.unit.namecoin.electrum.inquiry import at
 from tests.unit.namecoin.kit import ONION, ONION_2, key_of
@@ -129,8 +129,8 @@ def test_each_key_has_one_favourite_and_all_are_somebodys() -> None:
     chosen: Counter[str] = Counter()
     for number in range(600):
         key = key_of(isolator, str(number))
-        favoured = favourite(candidates, key)
-        assert favourite(candidates[::-1], key) == favoured
+        favoured = pick(candidates, key)
+        assert pick(candidates[::-1], key) == favoured
         chosen[favoured] += 1
     assert all(130 < count < 270 for count in chosen.values())
     assert len(chosen) == 3
