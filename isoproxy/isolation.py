@@ -391,14 +391,14 @@ class Isolator:
         """Whether an application's own credentials are passed on to Tor."""
         return self._verbatim
 
-    def share(self) -> bytes:
-        """What another process of ours needs, to `adopt`, for the same keys and labels.
+    def export_state(self) -> bytes:
+        """What another process of ours needs, to `import_state`, for the same keys and labels.
 
         Secret: it may go over a socket that nobody else has, and nowhere else.
         """
         return self._epoch.to_bytes(8) + self._epoch_secret + self._label_secret
 
-    def adopt(self, state: bytes) -> None:
+    def import_state(self, state: bytes) -> None:
         """Be in the epoch of another Isolator from now on; raises LocalProtocolError."""
         if len(state) != 8 + 2 * _SECRET_LENGTH:
             raise LocalProtocolError("not the state of an Isolator", kind=ErrorKind.INTERNAL)

@@ -412,7 +412,7 @@ class Connection:
     def _close(self) -> None:
         if self.stage is Stage.CLOSED:
             return
-        self.listener.front.reactor.closing(self._sock.fileno())
+        self.listener.front.reactor.forget(self._sock.fileno())
         self._sock.close()
         self._forget()
 

@@ -77,8 +77,8 @@ class Relay:
         self.up = up
         self.down = down
         self._up_fd = up.source.fileno()
-        reactor.hand_over(self._up_fd, self)
-        reactor.hand_over(down.source.fileno(), self)
+        reactor.set_handler(self._up_fd, self)
+        reactor.set_handler(down.source.fileno(), self)
 
     @property
     def bytes_up(self) -> int:
@@ -136,10 +136,10 @@ class Relay:
         for direction in (up, down):
             if not direction.writable and not direction.watched:
                 direction.watched = True
-                self._reactor.await_room(direction.sink.fileno())
+                self._reactor.watch_writable(direction.sink.fileno())
         if not self._queued and not (up.idle and down.idle):
             self._queued = True
-            self._reactor.again(self, self._up_fd)
+            self._reactor.reschedule(self, self._up_fd)
 
     def _source_broke(self, direction: Direction) -> None:
         """Pass a break on: Tor's when the client has all that came before it."""
@@ -188,7 +188,7 @@ class Relay:
         for direction in (self.up, self.down):
             direction.release(self._pipes)
         for sock in (self.up.source, self.up.sink):
-            self._reactor.closing(sock.fileno())
+            self._reactor.forget(sock.fileno())
             sock.close()
         if finished is not None:
             finished()

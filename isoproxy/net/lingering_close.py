@@ -39,7 +39,7 @@ class LingeringClose:
         self._sock = sock
         self._discarded = 0
         self._ended: Callable[[], None] | None = ended
-        reactor.hand_over(sock.fileno(), self)
+        reactor.set_handler(sock.fileno(), self)
         deadlines.set(self, LINGER_S)
         try:
             if words:
@@ -61,7 +61,7 @@ class LingeringClose:
         ended, self._ended = self._ended, None
         if ended is not None:
             self._deadlines.clear(self)
-            self._reactor.closing(self._sock.fileno())
+            self._reactor.forget(self._sock.fileno())
             self._sock.close()
             ended()
 

@@ -5,7 +5,7 @@ Theory of operation
     interest and a handle, a context and a turn of the loop for each event.  A relay of
     many short connections spends more on that than on its work.  Here each socket is
     registered once, edge-triggered, and its events go straight to a bound method.  Room
-    for sending is reported only of sockets that had none once (`await_room`): most never
+    for sending is reported only of sockets that had none once (`watch_writable`): most never
     do, and of a unix socket each read of its peer would be an event.
 
     On a `ReactorLoop` the sockets of its first reactor live in the very epoll descriptor
@@ -262,7 +262,7 @@ class Reactor:
         if self._shared is not None:
             self._shared.lingers = True
 
-    def await_room(self, fd: int) -> None:
+    def watch_writable(self, fd: int) -> None:
         """Report from now on, and at once if it is so, that registered `fd` takes bytes."""
         self._epoll.modify(fd, _EVERYTHING)
 
@@ -274,11 +274,11 @@ class Reactor:
         self._epoll.register(fd, READABLE | select.EPOLLEXCLUSIVE)
         self._handlers[fd] = handler
 
-    def hand_over(self, fd: int, handler: Handler) -> None:
+    def set_handler(self, fd: int, handler: Handler) -> None:
         """Give a registered descriptor to another handler, without a system call."""
         self._handlers[fd] = handler
 
-    def closing(self, fd: int) -> None:
+    def forget(self, fd: int) -> None:
         """Forget `fd`, whose only descriptor is closed next: the kernel forgets it too."""
         self._handlers.pop(fd, None)
 
@@ -287,7 +287,7 @@ class Reactor:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def again(self, handler: Handler, fd: int) -> None:
+    def reschedule(self, handler: Handler, fd: int) -> None:
         """Call `handler.on_events(fd, 0)` after the others had their turn."""
         self._again.append((handler, fd))
         if not self._again_scheduled:

@@ -173,7 +173,7 @@ class Dial:
             sent = 0  # not connected yet
         self._unsent = self._unsent[sent:]
         if self._unsent:
-            self._dialer.reactor.await_room(sock.fileno())
+            self._dialer.reactor.watch_writable(sock.fileno())
         return not self._unsent
 
     def _receive(self, sock: socket.socket) -> None:
@@ -211,6 +211,6 @@ class Dial:
                 done(self)
         finally:
             if self._sock is not None:
-                self._dialer.reactor.closing(self._sock.fileno())
+                self._dialer.reactor.forget(self._sock.fileno())
                 self._sock.close()
                 self._sock = None

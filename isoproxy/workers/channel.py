@@ -105,7 +105,7 @@ class Channel:
         ended, self._on_end = self._on_end, None
         if ended is None:
             return
-        self._reactor.closing(self._sock.fileno())
+        self._reactor.forget(self._sock.fileno())
         self._sock.close()
         while self._queue:
             _, sockets, give = self._queue.popleft()

@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Begin:
-    """The first order.  `epoch` comes from `Isolator.share`; `workers` counts all processes."""
+    """The first order.  `epoch` comes from `Isolator.export_state`; `workers` counts all processes."""
 
     ticket: int
     epoch: bytes

@@ -137,7 +137,7 @@ class Workers:
         context.admit(client, peer, heard)
 
     def _new_epoch(self) -> None:
-        state = self.front.isolator.share()
+        state = self.front.isolator.export_state()
         for process in tuple(self.running):
             self._follow(process.order(lambda ticket: Epoch(ticket, state)))
 
@@ -260,7 +260,7 @@ class _Process:
         settings = workers.settings()
         self.order(
             lambda ticket: Begin(
-                ticket, isolator.share(), isolator.verbatim, workers.count + 1, settings
+                ticket, isolator.export_state(), isolator.verbatim, workers.count + 1, settings
             ),
             workers.sockets(settings),
         )

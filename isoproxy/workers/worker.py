@@ -83,7 +83,7 @@ class Worker:
         if isinstance(order, Configure):
             self._serve(front, order.settings, sockets)
         elif isinstance(order, Epoch):
-            front.isolator.adopt(order.epoch)
+            front.isolator.import_state(order.epoch)
         elif isinstance(order, Drain):
             for name in list(front.listeners):  # before the answer, which says so
                 front.close(name)
@@ -94,7 +94,7 @@ class Worker:
 
     def _begin(self, order: Begin) -> FrontEnd:
         isolator = Isolator(verbatim=order.verbatim)
-        isolator.adopt(order.epoch)
+        isolator.import_state(order.epoch)
         dialer = Dialer(self._reactor, isolator, order.settings.dialer)
         return FrontEnd(self._reactor, isolator, dialer, main=self, processes=order.workers)
 

@@ -94,7 +94,7 @@ async def _a_descriptor_changes_hands_without_losing_events() -> None:
         reactor.register(near.fileno(), first)
         far.send(b"x")
         await asyncio.sleep(0.01)
-        reactor.hand_over(near.fileno(), second)
+        reactor.set_handler(near.fileno(), second)
         far.send(b"x")
         await asyncio.sleep(0.01)
         assert len(first.events) == 1
@@ -111,7 +111,7 @@ async def _one_handlers_defect_leaves_the_others_alone() -> None:
     reactor.register(pairs[1][0].fileno(), good)
     for _, far in pairs:
         far.send(b"x")
-    reactor.again(bad, pairs[0][0].fileno())
+    reactor.reschedule(bad, pairs[0][0].fileno())
     await asyncio.sleep(0.01)
     assert good.events
     assert {handler for handler, _ in defects} == {bad}
@@ -125,8 +125,8 @@ async def _one_handlers_defect_leaves_the_others_alone() -> None:
 async def _another_turn_comes_after_the_others() -> None:
     reactor = reactor_with([])
     first, second = Recorder(), Recorder()
-    reactor.again(first, 1)
-    reactor.again(second, 2)
+    reactor.reschedule(first, 1)
+    reactor.reschedule(second, 2)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (first.events, second.events) == ([(1, 0)], [(2, 0)])
@@ -144,7 +144,7 @@ async def _room_is_reported_of_those_who_wait_for_it() -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 filled += near.send(bytes(1 << 16))
-        reactor.await_room(near.fileno())
+        reactor.watch_writable(near.fileno())
         await asyncio.sleep(0.01)
         assert not any(events & WRITABLE for _, events in handler.events)
         while filled > 0:
@@ -153,7 +153,7 @@ async def _room_is_reported_of_those_who_wait_for_it() -> None:
         assert handler.events[-1] == (near.fileno(), WRITABLE)
         # and at once where there is room already: the moment between refusal and request
         handler.events.clear()
-        reactor.await_room(near.fileno())
+        reactor.watch_writable(near.fileno())
         await asyncio.sleep(0.01)
         assert handler.events == [(near.fileno(), WRITABLE)]
         reactor.unregister(near.fileno())
@@ -186,7 +186,7 @@ async def _sockets_of_both_kinds_live_side_by_side() -> None:
         await writer.wait_closed()
         server.close()
         await asyncio.sleep(0.01)
-        reactor.closing(near.fileno())
+        reactor.forget(near.fileno())
         assert len(reactor) == 0
     reactor.close()
 

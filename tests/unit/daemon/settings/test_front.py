@@ -31,5 +31,5 @@ def test_an_order_fits_a_message_and_the_main_process_serves_the_rest(
         f"names.top_levels={{ {table} }}",
     )
     assert len(settings.listeners) == served
-    order = Begin(1, Isolator().share(), False, 64, settings)
+    order = Begin(1, Isolator().export_state(), False, 64, settings)
     assert len(encode(order)) <= MAX_MESSAGE
