@@ -21,7 +21,7 @@ import tracemalloc
 
 from isoproxy.namecoin.chain.auxpow import Header, series
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Anchor, Network
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Anchor, ChainParams
 from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
 
@@ -34,7 +34,7 @@ def hashes(count: int, rng: random.Random) -> list[bytes]:
     return [rng.randbytes(32) for _ in range(count)]
 
 
-def mine(count: int) -> tuple[Network, Anchor, list[Header], bytes]:
+def mine(count: int) -> tuple[ChainParams, Anchor, list[Header], bytes]:
     """Rules, anchor, the headers up to the anchor, and `count` full headers above it."""
     rng = random.Random(1)
     previous, when, below = bytes(32), 1_700_000_000, []
@@ -58,7 +58,7 @@ def mine(count: int) -> tuple[Network, Anchor, list[Header], bytes]:
     return EASY, anchor, below, b"".join(parts)
 
 
-def validate(network: Network, anchor: Anchor, below: list[Header], blob: bytes) -> int:
+def validate(network: ChainParams, anchor: Anchor, below: list[Header], blob: bytes) -> int:
     """Validate the whole of `blob` on top of the anchor; returns how many headers it had."""
     chain = HeaderChain(network, anchor)
     chain.extend_down(below)
@@ -70,7 +70,7 @@ def validate(network: Network, anchor: Anchor, below: list[Header], blob: bytes)
     return chain.tip_height - anchor.height
 
 
-def peak_memory(chain: tuple[Network, Anchor, list[Header], bytes], rounds: int) -> int:
+def peak_memory(chain: tuple[ChainParams, Anchor, list[Header], bytes], rounds: int) -> int:
     """Bytes allocated at most during `rounds` passes over the chain."""
     tracemalloc.start()
     for _ in range(rounds):

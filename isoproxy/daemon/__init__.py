@@ -34,7 +34,7 @@ from isoproxy.config import (
     private_directory,
     state_directory,
 )
-from isoproxy.daemon.announce import say
+from isoproxy.daemon.announce import announce
 from isoproxy.daemon.compose.bitcoin import Bitcoin, ProxyListener
 from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
 from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners
@@ -257,12 +257,12 @@ class Daemon:
         if opened is not None:
             dashboard, self.dashboard_place = opened
             self._resources.push_async_callback(dashboard.close)
-            say(f"listening dashboard {self.dashboard_place}", self._out)
+            announce(f"listening dashboard {self.dashboard_place}", self._out)
             _log.notice("listening", listener="dashboard", address=self.dashboard_place)
 
     def _announce(self, listener: Listener) -> None:
         isolate = listener.rule.listener.isolate
-        say(describe_listener(listener.address(), isolate), self._out)
+        announce(describe_listener(listener.address(), isolate), self._out)
         _log.notice(
             "listening",
             listener=listener.settings.name,
@@ -272,7 +272,7 @@ class Daemon:
 
     def _announce_proxy(self, door: ProxyListener) -> None:
         isolate = door.context.rule.listener.isolate
-        say(describe_listener(door.address(), isolate, "bitcoin"), self._out)
+        announce(describe_listener(door.address(), isolate, "bitcoin"), self._out)
         _log.notice(
             "listening",
             proxy=door.context.settings.name,

@@ -6,7 +6,7 @@ import contextlib
 from typing import TextIO
 
 
-def say(line: str, out: TextIO) -> None:
+def announce(line: str, out: TextIO) -> None:
     """Write a line; that nobody reads any more is no reason to stop serving, or to leave a reload
     half done."""
     with contextlib.suppress(OSError, ValueError):

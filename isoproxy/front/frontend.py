@@ -83,7 +83,7 @@ class Counters:
     """Of the bytes up, those that were moved within the kernel."""
     spliced_down: int = 0
     defects: int = 0
-    scarcity: int = 0
+    fd_exhaustion: int = 0
     refusals: Counter[ErrorKind] = field(default_factory=Counter)
     handshakes: Counter[tuple[str, ClientProtocol | None, ErrorKind | None]] = field(
         default_factory=Counter
@@ -105,7 +105,7 @@ class Counters:
         self.spliced_up += other.spliced_up
         self.spliced_down += other.spliced_down
         self.defects += other.defects
-        self.scarcity += other.scarcity
+        self.fd_exhaustion += other.fd_exhaustion
         self.refusals.update(other.refusals)
         self.handshakes.update(other.handshakes)
         self.requests.update(other.requests)
@@ -253,12 +253,12 @@ class FrontEnd:
             self._drained.set()
 
     def out_of_descriptors(self) -> None:
-        self.counters.scarcity += 1
+        self.counters.fd_exhaustion += 1
         _log.warn("out_of_descriptors", clients="wait", advice="raise LimitNOFILE")
 
     def defect(self, handler: Handler, error: BaseException) -> None:
         """An exception escaped: end what it belongs to, and only that."""
         self.counters.defects += 1
-        _log.err("defect_ended_one_connection", error=error)
+        _log.err("internal_error", error=error)
         if isinstance(handler, Connection) and handler.stage is not Stage.CLOSED:
             handler.abort()

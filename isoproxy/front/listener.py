@@ -1,4 +1,4 @@
-"""A port that clients come to, TCP or unix, its budgets, and how it survives scarcity.
+"""A port that clients come to, TCP or unix, its budgets, and how it survives fd_exhaustion.
 
 Theory of operation
     The listening socket is watched level-triggered; each event accepts a batch.  When
@@ -42,7 +42,7 @@ BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 64
 SHARED_BATCH: Final = 2
 """Of a socket that other processes accept on too: leave them some."""
-SCARCITY_PAUSE_S: Final = 0.25
+FD_EXHAUSTION_PAUSE_S: Final = 0.25
 _REFUSAL: Final = b"\x05\xff"
 _UNPACED: Final = b"reno"
 """The congestion control that every kernel has and every user may choose."""
@@ -325,7 +325,7 @@ class Listener(ListenerContext):
         if self._sock is not None:
             self.front.out_of_descriptors()
             self.front.reactor.unregister(self._sock.fileno())
-            self.front.loop.call_later(SCARCITY_PAUSE_S, self._resume)
+            self.front.loop.call_later(FD_EXHAUSTION_PAUSE_S, self._resume)
 
     def _resume(self) -> None:
         if self._sock is not None:

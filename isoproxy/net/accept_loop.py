@@ -13,7 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-SCARCITY_PAUSE_S: Final = 0.25
+FD_EXHAUSTION_PAUSE_S: Final = 0.25
 
 
 class Connections:
@@ -60,6 +60,6 @@ class Connections:
             try:
                 sock, _ = await loop.sock_accept(listener)
             except OSError:  # no descriptors left, or one that gave up before its turn
-                await asyncio.sleep(SCARCITY_PAUSE_S)
+                await asyncio.sleep(FD_EXHAUSTION_PAUSE_S)
             else:
                 return sock

@@ -88,7 +88,7 @@ def encode(report: Report, ticket: int, form: CredentialForm, *, safe: bool) -> 
                 counters.spliced_up,
                 counters.spliced_down,
                 counters.defects,
-                counters.scarcity,
+                counters.fd_exhaustion,
             ],
             "refusals": [[kind.value, count] for kind, count in counters.refusals.items()],
             "handshakes": [
@@ -120,7 +120,7 @@ def decode(message: Mapping[str, Any]) -> Report:
         counters.spliced_up,
         counters.spliced_down,
         counters.defects,
-        counters.scarcity,
+        counters.fd_exhaustion,
     ) = map(int, message["sums"])
     for kind, count in message["refusals"]:
         counters.refusals[ErrorKind(kind)] = int(count)

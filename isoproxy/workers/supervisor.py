@@ -285,7 +285,7 @@ class _Process:
             else:
                 self._on_report(said)
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
-            _log.err("worker_talks_nonsense", consequence="it is ended")
+            _log.err("worker_protocol_error", consequence="it is ended")
             self.end()
         finally:
             for sock in sockets:

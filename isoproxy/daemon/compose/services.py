@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, TextIO
 
 from isoproxy.config import Config
-from isoproxy.daemon.announce import say
+from isoproxy.daemon.announce import announce
 from isoproxy.daemon.compose.dns import dns_policy, dns_server
 from isoproxy.daemon.compose.onions import PublishedService, service_plan
 from isoproxy.daemon.settings.bitcoin import networks
@@ -49,7 +49,7 @@ class Services:
         """Listen, and publish as soon as Tor allows; raises OperationError."""
         if self.dns is not None:
             await self.dns.open()
-            say(f"listening dns {self.dns.endpoint}", self._out)
+            announce(f"listening dns {self.dns.endpoint}", self._out)
             _log.notice("listening", listener="dns", address=str(self.dns.endpoint))
         for published in self.onions:
             published.service.on_state(partial(_tell, published.plan.name))
@@ -77,7 +77,7 @@ class Services:
         if self._discreet:
             lines = ["(its address is not for the journal; it is shown by: isoproxy onions)"]
         for line in lines:
-            say(f"published {published.plan.name} {line}", self._out)
+            announce(f"published {published.plan.name} {line}", self._out)
 
 
 def _tell(name: str, state: OnionState) -> None:

@@ -122,7 +122,7 @@ def counters_status(total: Report) -> dict[str, object]:
         "bytes_up": counters.bytes_up + sum(flow.bytes_up for flow in flows),
         "bytes_down": counters.bytes_down + sum(flow.bytes_down for flow in flows),
         "defects": counters.defects,
-        "out_of_descriptors": counters.scarcity,
+        "out_of_descriptors": counters.fd_exhaustion,
         "local_lookups_refused": total.lookups_refused,
         "circuits_pending": total.circuits_pending,
         "circuits_queued": total.circuits_queued,
@@ -168,7 +168,7 @@ def collect(
     for kind, count in counters.refusals.items():
         metrics.policy_refusals.of(kind=kind.value).value = count
     _collect_bytes(metrics, total)
-    metrics.accept_pauses.value = counters.scarcity
+    metrics.accept_pauses.value = counters.fd_exhaustion
     metrics.upstream_up.value = int(tor_answers)
     metrics.control_up.value = int(upstream.control.state.phase is Phase.READY)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import OperationError
-from isoproxy.namecoin.chain.params import Anchor, Network, hash_from_hex
+from isoproxy.namecoin.chain.params import Anchor, ChainParams, hash_from_hex
 from isoproxy.namecoin.value.json import Json
 
 ANCHOR_DEPTH: Final = 1008
@@ -32,11 +32,13 @@ RpcCall = Callable[[str, list[Json]], Awaitable[Json]]
 _CHAINS: Final = {"mainnet": "main", "testnet": "test", "regtest": "regtest"}
 
 
-def _path(directory: Path, network: Network) -> Path:
+def _path(directory: Path, network: ChainParams) -> Path:
     return directory / f"anchor-{network.name}.json"
 
 
-async def anchor_from_core(call: RpcCall, network: Network, depth: int = ANCHOR_DEPTH) -> Anchor:
+async def anchor_from_core(
+    call: RpcCall, network: ChainParams, depth: int = ANCHOR_DEPTH
+) -> Anchor:
     """The block `depth` below the tip of the node behind `call`.
 
     Raises OperationError if the node cannot vouch for one.
@@ -60,7 +62,7 @@ async def anchor_from_core(call: RpcCall, network: Network, depth: int = ANCHOR_
         raise OperationError("the program that answered is not a Namecoin Core") from None
 
 
-def write_anchor(directory: Path, network: Network, anchor: Anchor) -> None:
+def write_anchor(directory: Path, network: ChainParams, anchor: Anchor) -> None:
     """Keep `anchor` in the state `directory`, atomically."""
     path = _path(directory, network)
     temporary = path.with_suffix(".new")
@@ -79,7 +81,7 @@ def write_anchor(directory: Path, network: Network, anchor: Anchor) -> None:
     temporary.replace(path)
 
 
-def read_anchor(directory: Path, network: Network) -> Anchor | None:
+def read_anchor(directory: Path, network: ChainParams) -> Anchor | None:
     """The anchor that was kept, None if there is none; raises OperationError."""
     path = _path(directory, network)
     try:
@@ -97,7 +99,7 @@ def read_anchor(directory: Path, network: Network) -> Anchor | None:
         ) from None
 
 
-def best_anchor(network: Network, directory: Path | None) -> Anchor:
+def best_anchor(network: ChainParams, directory: Path | None) -> Anchor:
     """The newer of the shipped anchor and the one kept in `directory`."""
     kept = read_anchor(directory, network) if directory is not None else None
     if kept is not None and kept.height > network.anchor.height:

@@ -39,7 +39,7 @@ from typing import Final
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from isoproxy.namecoin.chain.cooperative import Cooperative, finish
 from isoproxy.namecoin.chain.merkle import HASH_LENGTH, MAX_BRANCH, fold
-from isoproxy.namecoin.chain.params import CHAIN_ID, Network
+from isoproxy.namecoin.chain.params import CHAIN_ID, ChainParams
 from isoproxy.namecoin.chain.transaction import (
     MAX_STRIPPED,
     Transaction,
@@ -219,7 +219,7 @@ def bits_of(target: int) -> int:
     return size << 24 | mantissa
 
 
-def meets_target(block_hash: bytes, bits: int, network: Network) -> bool:
+def meets_target(block_hash: bytes, bits: int, network: ChainParams) -> bool:
     """True if the hash is within the target, and the target within the network's limit."""
     target = target_of(bits)
     return 0 < target <= network.pow_limit and int.from_bytes(block_hash, "little") <= target
@@ -234,7 +234,7 @@ def expected_slot(nonce: int, height: int) -> int:
     return slot % (1 << height)
 
 
-def _check_version(mined: MinedHeader, height: int, network: Network) -> None:
+def _check_version(mined: MinedHeader, height: int, network: ChainParams) -> None:
     header = mined.header
     if header.is_legacy:
         if network.legacy_before is not None and height >= network.legacy_before:
@@ -247,7 +247,7 @@ def _check_version(mined: MinedHeader, height: int, network: Network) -> None:
         raise HeaderRejected(3, "a merge-mined header before merged mining began")
 
 
-def _check_parent(auxpow: AuxPow, bits: int, network: Network) -> None:
+def _check_parent(auxpow: AuxPow, bits: int, network: ChainParams) -> None:
     parent = auxpow.parent
     if parent.has_auxpow_flag:
         raise HeaderRejected(5, "the parent block is itself merge-mined")
@@ -286,7 +286,7 @@ def _check_commitment(auxpow: AuxPow, block_hash: bytes) -> None:
         raise HeaderRejected(14, "the block is not in its slot of the merged-mining tree")
 
 
-def check_proof_of_work(mined: MinedHeader, height: int, network: Network) -> Cooperative[None]:
+def check_proof_of_work(mined: MinedHeader, height: int, network: ChainParams) -> Cooperative[None]:
     """All that can be said of a header at `height` without its neighbours.
 
     Whether its `bits` are the right ones is for `chain`.  Raises HeaderRejected.

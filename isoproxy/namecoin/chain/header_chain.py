@@ -45,7 +45,7 @@ from isoproxy.namecoin.chain.params import (
     TARGET_SPACING_S,
     TARGET_TIMESPAN_S,
     Anchor,
-    Network,
+    ChainParams,
 )
 from isoproxy.namecoin.chain.transaction import double_sha256
 
@@ -59,7 +59,7 @@ def work_of(bits: int) -> int:
     return (1 << 256) // (target_of(bits) + 1)
 
 
-def first_height_needed(network: Network, anchor: Anchor) -> int:
+def first_height_needed(network: ChainParams, anchor: Anchor) -> int:
     """The lowest height without which the rules above `anchor` cannot be applied."""
     needed = anchor.height - MEDIAN_SPAN + 1
     if network.retargets:
@@ -78,7 +78,7 @@ class HeaderFromTheFuture(HeaderRejected):
 class _Context(ABC):
     """Headers by height, as the difficulty and time rules look at them."""
 
-    network: Network
+    network: ChainParams
 
     @abstractmethod
     def _locate(self, height: int) -> tuple[bytearray, int]:
@@ -142,7 +142,7 @@ class _Context(ABC):
 class HeaderChain(_Context):
     """The best chain known; see the module's text.  Not safe for use by several threads."""
 
-    def __init__(self, network: Network, anchor: Anchor | None = None) -> None:
+    def __init__(self, network: ChainParams, anchor: Anchor | None = None) -> None:
         self.network = network
         self.anchor = anchor or network.anchor
         self._base = self.anchor.height + 1

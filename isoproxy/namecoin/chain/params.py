@@ -44,7 +44,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class ChainParams:
     """Consensus rules of one network.
 
     `legacy_before` is the height below which version-1 headers are allowed, None if
@@ -84,7 +84,7 @@ _REGTEST_GENESIS: Final = hash_from_hex(
     "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
 )
 
-MAINNET: Final = Network(
+MAINNET: Final = ChainParams(
     name="mainnet",
     genesis=_MAIN_GENESIS,
     anchor=Anchor(
@@ -100,7 +100,7 @@ MAINNET: Final = Network(
     version_floors=((335000, 4), (250000, 3)),
 )
 
-TESTNET: Final = Network(
+TESTNET: Final = ChainParams(
     name="testnet",
     genesis=_TEST_GENESIS,
     anchor=Anchor(0, _TEST_GENESIS),
@@ -113,7 +113,7 @@ TESTNET: Final = Network(
     version_floors=((130000, 4),),
 )
 
-REGTEST: Final = Network(
+REGTEST: Final = ChainParams(
     name="regtest",
     genesis=_REGTEST_GENESIS,
     anchor=Anchor(0, _REGTEST_GENESIS),

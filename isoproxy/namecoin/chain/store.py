@@ -36,7 +36,7 @@ from typing import BinaryIO, Final
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, Header
 from isoproxy.namecoin.chain.header_chain import HeaderChain, first_height_needed
-from isoproxy.namecoin.chain.params import Anchor, Network
+from isoproxy.namecoin.chain.params import Anchor, ChainParams
 from isoproxy.observe.log import logger
 
 _log = logger("names")
@@ -51,7 +51,7 @@ def _checksum(height: int, header: bytes) -> bytes:
     return zlib.crc32(header, zlib.crc32(height.to_bytes(4, "little"))).to_bytes(4, "little")
 
 
-def _preamble(network: Network, anchor: Anchor) -> bytes:
+def _preamble(network: ChainParams, anchor: Anchor) -> bytes:
     name = network.name.encode().ljust(16, b"\0")
     return _MAGIC + name + anchor.height.to_bytes(4, "little") + anchor.block_hash
 
@@ -130,7 +130,7 @@ class HeaderStore:
     chain grows.
     """
 
-    def __init__(self, directory: Path, network: Network, anchor: Anchor) -> None:
+    def __init__(self, directory: Path, network: ChainParams, anchor: Anchor) -> None:
         self._is_given_up = False
         preamble = _preamble(network, anchor)
         self._anchor = anchor

@@ -35,7 +35,7 @@ from isoproxy.namecoin.backend import MAX_NAME_BYTES, Absent, Evidence, Found, T
 from isoproxy.namecoin.chain.anchor import best_anchor
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import Ambiguous
-from isoproxy.namecoin.chain.params import MAINNET, Anchor, Checkpoint, Network
+from isoproxy.namecoin.chain.params import MAINNET, Anchor, ChainParams, Checkpoint
 from isoproxy.namecoin.chain.spv import DEFAULT_CONFIRMATIONS, Verdict, combine, expires_in
 from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.electrum.connector import Dials
@@ -62,7 +62,7 @@ class ElectrumSettings:
     None does not look (test chains stand still).
     """
 
-    network: Network = MAINNET
+    network: ChainParams = MAINNET
     servers: Sequence[Server] = SHIPPED
     quorum: int = 2
     confirmations: int = DEFAULT_CONFIRMATIONS

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
-from isoproxy.namecoin.chain.params import Network
+from isoproxy.namecoin.chain.params import ChainParams
 from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import LOOKUP_LINE, ElectrumSession
 from isoproxy.namecoin.electrum.tls import NotVouchedFor, TlsPolicy
@@ -41,7 +41,7 @@ class Opener:
         self,
         dialer: Dials,
         isolator: Isolator,
-        network: Network,
+        network: ChainParams,
         tls: TlsPolicy,
         timeout: float,
     ) -> None:

@@ -39,7 +39,7 @@ from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.chain.params import Network
+from isoproxy.namecoin.chain.params import ChainParams
 from isoproxy.namecoin.electrum.connector import Dials, Opener
 from isoproxy.namecoin.electrum.rate_limit import OpenRate
 from isoproxy.namecoin.electrum.scores import Scores
@@ -106,7 +106,7 @@ class ServerPool:
         self,
         dialer: Dials,
         isolator: Isolator,
-        network: Network,
+        network: ChainParams,
         scores: Scores,
         tls: TlsPolicy,
         settings: PoolSettings | None = None,

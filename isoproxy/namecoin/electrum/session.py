@@ -22,7 +22,7 @@ from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import MAX_HEADER
-from isoproxy.namecoin.chain.params import Network
+from isoproxy.namecoin.chain.params import ChainParams
 from isoproxy.namecoin.electrum import results as answers
 from isoproxy.namecoin.electrum.results import TipClaim
 from isoproxy.namecoin.electrum.wire import (
@@ -91,7 +91,7 @@ class ElectrumSession:
         cls,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        network: Network,
+        network: ChainParams,
         *,
         max_line: int = LOOKUP_LINE,
         timeout: float = 30.0,
@@ -114,7 +114,7 @@ class ElectrumSession:
             raise
         return session
 
-    async def _shake_hands(self, network: Network) -> None:
+    async def _shake_hands(self, network: ChainParams) -> None:
         version, features, tip = await asyncio.gather(
             self.call("server.version", CLIENT_NAME, PROTOCOL),
             self.call("server.features"),

@@ -306,7 +306,7 @@ async def test_a_client_for_whom_the_main_process_has_no_descriptor_ends_alone()
         with contextlib.suppress(ConnectionResetError):
             heard = await reader.read(21)
         assert heard == b"others notice nothing"
-        assert front.counters.scarcity == 1
+        assert front.counters.fd_exhaustion == 1
         writer.close()
         assert await say(front, BIT + b"hey") == OK + b"hey"
 

@@ -1,4 +1,4 @@
-"""A door stays open through scarcity, and leaves nothing behind when it closes."""
+"""A door stays open through fd_exhaustion, and leaves nothing behind when it closes."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from isoproxy.namecoin.chain.auxpow import (
     series,
     target_of,
 )
-from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, Network
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, ChainParams
 from isoproxy.namecoin.chain.transaction import Truncated, double_sha256, write_compact_size
 from tests.kit.namecoin.at_once import check_proof_of_work
 from tests.kit.namecoin.chain import RegtestChain
@@ -50,7 +50,10 @@ def header(version: int = AUXPOW_VERSION, bits: int = BITS) -> bytes:
 
 
 def rule_broken(
-    mining: MergeMining, network: Network = REGTEST, height: int = HEIGHT, raw: bytes | None = None
+    mining: MergeMining,
+    network: ChainParams = REGTEST,
+    height: int = HEIGHT,
+    raw: bytes | None = None,
 ) -> int:
     with pytest.raises(HeaderRejected) as refused:
         check_proof_of_work(parse_header(mining.mine(raw or header())), height, network)
@@ -72,7 +75,7 @@ def rule_broken(
         replace(MergeMining(branch=SIBLINGS[:1]), after=None),
     ],
 )
-def test_a_well_mined_header_passes(mining: MergeMining, network: Network) -> None:
+def test_a_well_mined_header_passes(mining: MergeMining, network: ChainParams) -> None:
     check_proof_of_work(parse_header(mining.mine(header())), HEIGHT, network)
 
 

@@ -15,7 +15,7 @@ from isoproxy.namecoin.chain.auxpow import (
     parse_header,
 )
 from isoproxy.namecoin.chain.header_chain import Branch, HeaderChain, first_height_needed, work_of
-from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, Anchor, Network
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, Anchor, ChainParams
 from tests.kit.namecoin.at_once import append
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain
 from tests.kit.namecoin.mining import (
@@ -221,7 +221,7 @@ EASIEST = (1 << 255) - 1
 MAIN_LIKE = replace(MAINNET, pow_limit=EASIEST)
 
 
-def synthetic(network: Network, count: int, first: int, spacing: int, bits: int) -> HeaderChain:
+def synthetic(network: ChainParams, count: int, first: int, spacing: int, bits: int) -> HeaderChain:
     """A chain of `count` linked headers from height `first` on, taken on trust."""
     previous, headers = bytes(32), []
     for at in range(count):

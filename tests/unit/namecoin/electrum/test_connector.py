@@ -9,7 +9,7 @@ import pytest
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Network
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, ChainParams
 from isoproxy.namecoin.electrum.connector import Opener
 from isoproxy.namecoin.electrum.servers import parse_server
 from isoproxy.namecoin.electrum.session import WrongNetwork
@@ -25,7 +25,7 @@ CHAIN = RegtestChain.recorded()
 class Bench:
     """An opener that dials without Tor."""
 
-    def __init__(self, network: Network = REGTEST, timeout: float = 5.0) -> None:
+    def __init__(self, network: ChainParams = REGTEST, timeout: float = 5.0) -> None:
         self.isolator, self.dialer = Isolator(), DirectDialer()
         self.opener = Opener(self.dialer, self.isolator, network, TlsPolicy(PinStore()), timeout)
 

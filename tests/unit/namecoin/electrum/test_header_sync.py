@@ -13,7 +13,7 @@ import pytest
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.chain import merkle, transaction
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.chain.params import REGTEST, Anchor, Network, hash_from_hex
+from isoproxy.namecoin.chain.params import REGTEST, Anchor, ChainParams, hash_from_hex
 from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum import scores as electrum_health
@@ -43,7 +43,7 @@ class Bench:
         anchor: Anchor | None,
         directory: Path | None,
         settings: SyncSettings,
-        network: Network,
+        network: ChainParams,
     ) -> None:
         self.isolator = Isolator()
         self.servers = [
@@ -85,7 +85,7 @@ async def running(
     anchor: Anchor | None = None,
     directory: Path | None = None,
     settings: SyncSettings = SMALL,
-    network: Network = REGTEST,
+    network: ChainParams = REGTEST,
 ) -> AsyncIterator[Bench]:
     async with contextlib.AsyncExitStack() as stack:
         for server in servers:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
-from isoproxy.namecoin.chain.params import MAINNET, REGTEST, Network
+from isoproxy.namecoin.chain.params import MAINNET, REGTEST, ChainParams
 from isoproxy.namecoin.electrum.session import (
     ElectrumSession,
     ServerRefused,
@@ -26,7 +26,7 @@ CHAIN = RegtestChain.recorded()
 
 async def opened(
     server: ElectrumServer,
-    network: Network = REGTEST,
+    network: ChainParams = REGTEST,
     *,
     max_line: int = 1_000_000,
     timeout: float = 5.0,
