@@ -13,73 +13,73 @@ import pytest
 
 DEFECTS = {
     "the client's address is lost, for only NEW carries it": (
-        "stemns_plugin.test_streams.test_the_source_address_comes_from_the_new_event"
+        "unit.stemns_plugin.test_streams.test_the_source_address_comes_from_the_new_event"
     ),
     "upper case and a last dot reach an exit's resolver": (
-        "stemns_plugin.test_streams.test_ours_is_looked_up_whatever_its_spelling"
+        "unit.stemns_plugin.test_streams.test_ours_is_looked_up_whatever_its_spelling"
     ),
     "only the first stream of a circuit counts": (
-        "isoproxy.test_sharing.test_a_group_is_bound_by_all_of_its_members_and_not_by_the_first"
+        "unit.test_sharing.test_a_group_is_bound_by_all_of_its_members_and_not_by_the_first"
     ),
     "the union of the fields, where Tor asks the newcomer alone": (
-        "stemns_plugin.test_tor_oracle.test_tor_and_the_rule_agree_on_every_pair"
+        "network.stemns_plugin.test_tor_oracle.test_tor_and_the_rule_agree_on_every_pair"
     ),
     "one retry delays every other answer": (
-        "prop279.test_host.test_a_query_that_never_answers_delays_no_other"
+        "unit.prop279.test_host.test_a_query_that_never_answers_delays_no_other"
     ),
     "state is shared between threads": (
-        "stemns_plugin.test_controller.test_under_load_one_listing_serves_many_streams"
+        "unit.stemns_plugin.test_controller.test_under_load_one_listing_serves_many_streams"
     ),
     "an answer to an unknown query ends the reader": (
-        "prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
+        "unit.prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
     ),
     "a stream that is gone ends the reader": (
-        "stemns_plugin.test_controller.test_a_stream_that_is_gone_or_attached_is_no_trouble"
+        "unit.stemns_plugin.test_controller.test_a_stream_that_is_gone_or_attached_is_no_trouble"
     ),
     "an empty line ends the reader": (
-        "prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
+        "unit.prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
     ),
     "INIT is not checked": (
-        "prop279.test_host.test_a_plugin_that_does_not_greet_is_tried_again_with_growing_waits"
+        "unit.prop279.test_host.test_a_plugin_that_does_not_greet_is_tried_again_with_growing_waits"
     ),
     "the redirection's reply is not checked": (
-        "stemns_plugin.test_controller.test_an_unconfirmed_redirect_is_never_attached"
+        "unit.stemns_plugin.test_controller.test_an_unconfirmed_redirect_is_never_attached"
     ),
     "the answer is not checked": (
-        "stemns_plugin.test_streams.test_what_must_not_reach_an_exit_is_never_redirected_to"
+        "unit.stemns_plugin.test_streams.test_what_must_not_reach_an_exit_is_never_redirected_to"
     ),
-    "a dead plugin stays dead": "prop279.test_host.test_a_killed_plugin_is_started_anew",
+    "a dead plugin stays dead": "unit.prop279.test_host.test_a_killed_plugin_is_started_anew",
     "a full pipe stops every stream": (
-        "prop279.test_host.test_a_program_that_does_not_read_is_not_written_to_without_bound"
+        "unit.prop279.test_host.test_a_program_that_does_not_read_is_not_written_to_without_bound"
     ),
     "no CANCEL when the stream ends first": (
-        "prop279.test_host.test_a_caller_who_goes_away_cancels_its_query"
+        "unit.prop279.test_host.test_a_caller_who_goes_away_cancels_its_query"
     ),
     "retries for streams that are gone": (
-        "stemns_plugin.test_controller.test_a_client_that_goes_away_ends_the_lookup"
+        "unit.stemns_plugin.test_controller.test_a_client_that_goes_away_ends_the_lookup"
     ),
     "a plugin process per suffix": (
-        "stemns_plugin.test_network.test_the_program_with_a_plugin_and_a_restart_of_tor"
+        "network.stemns_plugin.test_network.test_the_program_with_a_plugin_and_a_restart_of_tor"
     ),
     "the first suffix that fits, not the longest": (
-        "stemns_plugin.test_services.test_the_longest_suffix_wins"
+        "unit.stemns_plugin.test_services.test_the_longest_suffix_wins"
     ),
     "RESOLVE is sent to an onion": (
-        "stemns_plugin.test_streams.test_a_resolve_stream_gets_an_address_or_nothing"
+        "unit.stemns_plugin.test_streams.test_a_resolve_stream_gets_an_address_or_nothing"
     ),
     "reverse look-ups of private data pass": (
-        "stemns_plugin.test_streams.test_reverse_lookups_of_internal_addresses_are_closed"
+        "unit.stemns_plugin.test_streams.test_reverse_lookups_of_internal_addresses_are_closed"
     ),
     "an alias to another name of ours goes to an exit": (
-        "stemns_plugin.test_services.test_an_alias_to_a_name_of_ours_is_resolved_again"
+        "unit.stemns_plugin.test_services.test_an_alias_to_a_name_of_ours_is_resolved_again"
     ),
     "when the controller dies, Tor stands still": (
-        "stemns_plugin.test_controller.test_streams_that_wait_at_the_start_are_served"
+        "unit.stemns_plugin.test_controller.test_streams_that_wait_at_the_start_are_served"
     ),
     "the list of circuits grows without end": (
-        "isoproxy.test_sharing.test_the_least_recently_used_group_is_forgotten_first"
+        "unit.test_sharing.test_the_least_recently_used_group_is_forgotten_first"
     ),
-    "the plugin's state has a fixed place": "prop279.test_host.test_asks_and_answers",
+    "the plugin's state has a fixed place": "unit.prop279.test_host.test_asks_and_answers",
 }
 
 
