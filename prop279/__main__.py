@@ -27,7 +27,7 @@ from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
 from prop279.compose import Tuning, open_resolver
 from prop279.hosts_file import HostsFile
-from prop279.plugin import DEFAULT_TIMEOUT_S, is_ours, serve
+from prop279.plugin import parse_bit_name, serve
 from prop279.protocol import VERSION, Environment, Init, write_answer
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -124,7 +124,7 @@ async def _run(options: argparse.Namespace, environment: Environment) -> None:
     pipes = sys.stdin.buffer, sys.stdout.buffer
     if options.hosts is not None:
         hosts = HostsFile.read(options.hosts)
-        await serve(hosts, isolator, *pipes, owns=hosts.owns)
+        await serve(hosts, hosts.parse, isolator, *pipes)
         return
     theirs = their_options(options, environment)
     settings = [*settings_of(theirs, environment), *options.settings]
@@ -132,7 +132,7 @@ async def _run(options: argparse.Namespace, environment: Environment) -> None:
     configure(level=config.observe.log_level, safe=config.observe.safe_logging)
     state = environment.state or state_directory()
     async with open_resolver(config, isolator, state, tuning_of(theirs)) as resolver:
-        await serve(resolver, isolator, *pipes, timeout=DEFAULT_TIMEOUT_S, owns=is_ours)
+        await serve(resolver, parse_bit_name, isolator, *pipes)
 
 
 def _say(text: str, *, status: int) -> None:

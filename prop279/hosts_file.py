@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from isoproxy.errors import ConfigError, ErrorKind, PolicyRefusal
+from isoproxy.errors import ConfigError, ErrorKind, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
 from isoproxy.net.target import Target
@@ -45,18 +45,21 @@ class HostsFile:
                 raise ConfigError(f"{path}:{number}: expected a name and a host") from None
         return cls(table)
 
-    def owns(self, name: str) -> bool:
-        """Whether the file has something to say about names like `name`."""
-        return name.lower().rstrip(".") in self._table
+    def parse(self, text: str) -> str:
+        """The name in the form of the table; raises NamingError if it is not in the table."""
+        name = text.lower().rstrip(".")
+        if name not in self._table:
+            raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        return name
 
     async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
-        """What the file says about `name`, whatever the key."""
+        """What the file says about `name` (as `parse` gives it), whatever the key."""
         return self.lookup_cached(name, key, want)
 
     def lookup_cached(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
         """The same, at once."""
-        target = self._table.get(name.lower().rstrip("."))
-        if target is None or (want is Want.ADDRESS and target.is_onion):
+        target = self._table[name]
+        if want is Want.ADDRESS and target.is_onion:
             return NameAnswer.failure(name, ErrorKind.NAME_ABSENT)
         return NameAnswer(name, Status.OK, target.host, _type_of(target))
 

@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import Any, BinaryIO, Final, Generic, Protocol, TypeVar, cast
 
 from isoproxy.errors import (
     OUTCOMES,
@@ -42,6 +42,7 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.namecoin.resolve.answer import NameAnswer, Want
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from prop279.protocol import (
@@ -69,42 +70,43 @@ _MAX_KEYS: Final = 4096
 _SUFFIXES: Final = (".bit", ".bit.onion")
 
 
-class Resolver(Protocol):
+Name = TypeVar("Name")
+_Name = TypeVar("_Name", contravariant=True)
+
+
+class Resolver(Protocol[_Name]):
     """Finds what a name stands for; `isoproxy.namecoin.resolve.resolver.Resolver` is one."""
 
-    def lookup_cached(self, name: str, key: IsolationKey) -> NameAnswer | None:
+    def lookup_cached(self, name: _Name, key: IsolationKey) -> NameAnswer | None:
         """The answer, if it is there at once."""
         ...
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
-        """Resolve `name` (`example.bit`, or `example.bit.onion`: onion only) under `key`.
-
-        A failure is an answer too; IsoproxyError is raised where even that is impossible.
-        """
+    async def resolve(self, name: _Name, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
+        """Resolve `name` under `key`; a failure is an answer too."""
         ...
 
 
-class Plugin:
+class Plugin(Generic[Name]):
     """Answers the queries in the bytes it is fed.
 
     resolver  finds the names
+    parse     makes the resolver's form of a name from a query's; raises IsoproxyError
     isolator  makes isolation keys from stream isolation IDs
     write     takes the bytes of the answers
     timeout   seconds that a query may take
-    owns      which names are the plugin's; those of Namecoin by default
     """
 
     def __init__(
         self,
-        resolver: Resolver,
+        resolver: Resolver[Name],
+        parse: Callable[[str], Name],
         isolator: Isolator,
         write: Callable[[bytes], object],
         *,
         timeout: float = DEFAULT_TIMEOUT_S,
-        owns: Callable[[str], bool] | None = None,
     ) -> None:
         self._resolver = resolver
-        self._owns = is_ours if owns is None else owns
+        self._parse = parse
         self._isolator = isolator
         self._write = write
         self._timeout = timeout
@@ -147,11 +149,8 @@ class Plugin:
         if command.query in self._running:
             self._fail(command.query, ErrorKind.MALFORMED)
             return
-        name = command.name.decode("ascii")
         try:
-            if not self._owns(name):
-                raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
-            Target.parse(name, 0)
+            name = self._parse(command.name.decode("ascii"))
         except IsoproxyError as error:
             self._fail(command.query, error.kind)
             return
@@ -170,7 +169,7 @@ class Plugin:
         self._send(Canceled(query))
         self._settled()
 
-    async def _run(self, query: int, name: str, key: IsolationKey) -> None:
+    async def _run(self, query: int, name: Name, key: IsolationKey) -> None:
         task = self._running[query]
         answer = await self._resolve(query, name, key)
         if self._running.get(query) is task:
@@ -178,7 +177,7 @@ class Plugin:
             self._send(answer)
             self._settled()
 
-    async def _resolve(self, query: int, name: str, key: IsolationKey) -> Resolved:
+    async def _resolve(self, query: int, name: Name, key: IsolationKey) -> Resolved:
         """What to say about one query; only cancellation is raised."""
         try:
             async with asyncio.timeout(self._timeout):
@@ -231,17 +230,22 @@ class Plugin:
             self.on_settled()
 
 
-def is_ours(name: str) -> bool:
-    """Whether `name`, whatever its case and dots, is a Namecoin name."""
-    return name.lower().rstrip(".").endswith(_SUFFIXES)
+def parse_bit_name(text: str) -> BitName:
+    """`example.bit`, or `example.bit.onion` (onion only), in any case.
+
+    Raises IsoproxyError: NAME_NEVER_SENT_TO_TOR for other names, or as `BitName.parse`.
+    """
+    if not text.lower().rstrip(".").endswith(_SUFFIXES):
+        raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+    return BitName.parse(text)
 
 
-def _answer(query: int, resolution: NameAnswer) -> Resolved:
-    """What a resolution is in the protocol's words; a result is checked once more."""
-    if resolution.target is None:
-        return _failure(query, resolution.reason or ErrorKind.NAME_UNVERIFIABLE)
+def _answer(query: int, answer: NameAnswer) -> Resolved:
+    """A name's answer in the protocol's words; a result is checked once more."""
+    if answer.target is None:
+        return _failure(query, answer.reason or ErrorKind.NAME_UNVERIFIABLE)
     try:
-        host = Target.parse(resolution.target, 0).host
+        host = Target.parse(answer.target, 0).host
     except PolicyRefusal:
         return _failure(query, ErrorKind.NAME_INVALID_VALUE)
     return Resolved(query, Status.SUCCESS, host.encode("ascii"))
@@ -262,10 +266,10 @@ class _Pipes(asyncio.Protocol):
         self.ended = asyncio.get_running_loop().create_future()
         self._max_queries = max_queries
         self._source: asyncio.ReadTransport | None = None
-        self._plugin: Plugin | None = None
+        self._plugin: Plugin[Any] | None = None
         self._blocked = self._stopped = False
 
-    def attach(self, plugin: Plugin) -> None:
+    def attach(self, plugin: Plugin[Any]) -> None:
         self._plugin = plugin
         plugin.on_settled = self._regulate
 
@@ -320,20 +324,20 @@ class _Answers(asyncio.BaseProtocol):
 
 
 async def serve(
-    resolver: Resolver,
+    resolver: Resolver[Name],
+    parse: Callable[[str], Name],
     isolator: Isolator,
     stdin: BinaryIO,
     stdout: BinaryIO,
     *,
     timeout: float = DEFAULT_TIMEOUT_S,
     max_queries: int = MAX_QUERIES,
-    owns: Callable[[str], bool] | None = None,
 ) -> None:
     """Answer queries until the end of `stdin`, SIGTERM or SIGINT; both are pipes or sockets."""
     loop = asyncio.get_running_loop()
     pipes = _Pipes(max_queries)
     sink, _ = await loop.connect_write_pipe(lambda: _Answers(pipes), stdout)
-    plugin = Plugin(resolver, isolator, sink.write, timeout=timeout, owns=owns)
+    plugin = Plugin(resolver, parse, isolator, sink.write, timeout=timeout)
     pipes.attach(plugin)
     plugin.greet()
     for number in (signal.SIGTERM, signal.SIGINT):

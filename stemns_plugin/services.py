@@ -30,6 +30,7 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
 from prop279.host import PluginHost
 from prop279.plugin import Resolver
@@ -64,7 +65,7 @@ class NameService(Protocol):
 class Embedded:
     """The resolver of this process, under keys made from isolation IDs."""
 
-    def __init__(self, resolver: Resolver, isolator: Isolator) -> None:
+    def __init__(self, resolver: Resolver[BitName], isolator: Isolator) -> None:
         self._resolver = resolver
         self._isolator = isolator
 
@@ -72,10 +73,10 @@ class Embedded:
         stream = IsolationTuple(None, ClientProtocol.PLUGIN, username=isolation)
         key = self._isolator.key_for(_RULE, stream)
         want = Want.ADDRESS if wants_address else Want.STREAM
-        resolution = await self._resolver.resolve(name, key, want)
-        if resolution.target is None:
-            raise NamingError(kind=resolution.reason or ErrorKind.NAME_UNVERIFIABLE)
-        return Target.parse(resolution.target, 0)
+        answer = await self._resolver.resolve(BitName.parse(name), key, want)
+        if answer.target is None:
+            raise NamingError(kind=answer.reason or ErrorKind.NAME_UNVERIFIABLE)
+        return Target.parse(answer.target, 0)
 
 
 class External:

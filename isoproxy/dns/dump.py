@@ -21,7 +21,7 @@ from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.resolve.command import problems, zone_lines
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.value.json import Json
-from isoproxy.namecoin.value.name import is_registrable
+from isoproxy.namecoin.value.name import BitName, is_registrable
 
 PAGE: Final = 200
 """Names a call; the longest values fit a response of the client's bounded size."""
@@ -52,8 +52,8 @@ async def dump(
     return found
 
 
-async def domains(call: RpcCall) -> AsyncIterator[str]:
-    """The host names, without last dot, of all names in `d/` that are not expired."""
+async def domains(call: RpcCall) -> AsyncIterator[BitName]:
+    """The domains among all names in `d/` that are not expired."""
     start = _DOMAINS
     while True:
         page = await _page(call, start)
@@ -61,7 +61,7 @@ async def domains(call: RpcCall) -> AsyncIterator[str]:
             label = name.removeprefix(_DOMAINS).decode("latin-1")
             is_domain = name.startswith(_DOMAINS) and is_registrable(label)
             if is_domain and not expired and name != start:
-                yield f"{label}.bit"
+                yield BitName(label)
         if len(page) < PAGE or page[-1][0] == start:
             return
         start = page[-1][0]

@@ -123,7 +123,8 @@ class Responder:
         policy = self._policy
         try:
             resolver = self._resolver_of(client)
-            answer = await resolver.explore(key, lambda resolution: self._answer(query, resolution))
+            async with resolver.resolution(key) as resolution:
+                answer = await self._answer(query, resolution)
             may_be_kept = answer.whole and self._policy is policy
             return render(query, answer, self._signer, limit), may_be_kept
         except IsoproxyError as error:

@@ -22,10 +22,6 @@ from typing import Final, Protocol
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey
 
-MAX_NAME_BYTES: Final = 255
-MAX_VALUE_BYTES: Final = 1023
-"""Consensus limits of Namecoin; a longer name or value cannot be on the chain."""
-
 ABSENT_REASONS: Final = frozenset(
     {ErrorKind.NAME_ABSENT, ErrorKind.NAME_EXPIRED, ErrorKind.NAME_UNCONFIRMED}
 )

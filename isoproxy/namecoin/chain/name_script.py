@@ -22,9 +22,9 @@ from enum import Enum
 from typing import Final
 
 from isoproxy.errors import RemoteProtocolError
-from isoproxy.namecoin.backend import MAX_NAME_BYTES, MAX_VALUE_BYTES
 from isoproxy.namecoin.chain.cooperative import Cooperative
 from isoproxy.namecoin.chain.transaction import Transaction, parse_transaction
+from isoproxy.namecoin.limits import MAX_NAME_BYTES, MAX_VALUE_BYTES
 
 NAME_TX_VERSION: Final = 0x7100
 _MERKLE_NODE_LENGTH: Final = 64

@@ -31,7 +31,7 @@ from typing import Final
 
 from isoproxy.errors import ConfigError, DialError, ErrorKind, RemoteProtocolError
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.backend import MAX_NAME_BYTES, Absent, Evidence, Found, TemporaryFailure
+from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.chain.anchor import best_anchor
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import Ambiguous
@@ -48,6 +48,7 @@ from isoproxy.namecoin.electrum.servers import SHIPPED, Server
 from isoproxy.namecoin.electrum.session import ServerRefused
 from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
+from isoproxy.namecoin.limits import MAX_NAME_BYTES
 
 ABSENCE_QUORUM: Final = 2
 _LEAST_HEDGE_S: Final = 0.5

@@ -9,7 +9,7 @@ Theory of operation
 Invariants
     An address that is private, loopback, link-local, unspecified, multicast or reserved,
     in whatever disguise (mapped, translated or tunnelled IPv4), is not an answer unless
-    the policy says so.  A Resolution never holds half an answer: `target` and `type` are
+    the policy says so.  A NameAnswer is never half an answer: `target` and `type` are
     set exactly when `status` is OK, `reason` exactly when it is not.
 """
 
@@ -150,7 +150,7 @@ class NameAnswer:
         }
 
     def __repr__(self) -> str:
-        return f"<Resolution {self.status.value}>"
+        return f"<NameAnswer {self.status.value}>"
 
 
 def pick(candidates: list[str], key: IsolationKey) -> str:

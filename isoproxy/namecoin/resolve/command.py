@@ -38,23 +38,23 @@ async def resolve_command(
     """
     try:
         if records:
-            zone = await resolver.zone(name, key)
+            zone = await resolver.zone(BitName.parse(name), key)
             lines = [json.dumps(_zone_json(zone))] if as_json else zone_lines(zone)
             _print(lines, out)
             if not as_json:
                 _print(problems(zone.nodes), err)
             return OK
-        resolution = await resolver.resolve(name, key)
+        answer = await resolver.resolve(BitName.parse(name), key)
     except IsoproxyError as error:
         return report(error, name, as_json=as_json, out=out, err=err)
     if as_json:
-        _print([json.dumps(resolution.as_json())], out)
-    elif resolution.target is not None:
-        _print([resolution.target], out)
-    if resolution.status is Status.OK:
+        _print([json.dumps(answer.as_json())], out)
+    elif answer.target is not None:
+        _print([answer.target], out)
+    if answer.status is Status.OK:
         return OK
-    if resolution.reason is not None:
-        _print([f"isoproxy resolve: {explanation(resolution.reason)}"], err)
+    if answer.reason is not None:
+        _print([f"isoproxy resolve: {explanation(answer.reason)}"], err)
     return FAILED
 
 

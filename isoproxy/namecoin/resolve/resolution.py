@@ -1,7 +1,7 @@
 """One resolution: from a name to an answer, value by value.
 
 Theory of operation
-    A Walk drives the sans-IO `Domain` objects of the names it meets, fetching the values
+    A Resolution drives the sans-IO `Domain` objects of the names it meets, fetching the values
     they ask for.  The order at each name: onion services in the TXT records at
     `_tor.<name>`, its `tor` item, A, AAAA, and then the alias (or what a `translate`
     above it makes of it), where everything starts again.
@@ -20,8 +20,8 @@ Invariants
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
@@ -37,6 +37,7 @@ from isoproxy.namecoin.resolve.answer import (
     onions_in_txt,
     pick,
 )
+from isoproxy.namecoin.resolve.cached_backend import CachedBackend, Fetched
 from isoproxy.namecoin.value.domain import Domain, Inquiry, Node
 from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.onion_address import onion_host
@@ -48,26 +49,15 @@ MAX_FETCHES: Final = 16
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What is known of a name's value, until when (s), and whether it was known before."""
-
-    outcome: Found | Absent
-    ends: float
-    cached: bool
-
-
 class Resolution:
-    """One resolution under `key`, with `fetch` to get values.
+    """One resolution under `key`, with the values of `backend`.
 
     `ends` is the moment (s) from which on what the resolution learned no longer counts.
     """
 
-    def __init__(
-        self, fetch: Callable[[bytes], Awaitable[Fetched]], key: IsolationKey, policy: Policy
-    ) -> None:
+    def __init__(self, backend: CachedBackend, key: IsolationKey, policy: Policy) -> None:
         self.ends = math.inf
-        self._fetch: Final = fetch
+        self._backend: Final = backend
         self._key: Final = key
         self._policy: Final = policy
         self._fetched: Final[dict[bytes, Fetched]] = {}
@@ -78,21 +68,21 @@ class Resolution:
         """The answer for `wanted`; a failure is an answer too."""
         try:
             target, kind = await self._target(wanted, want)
-            resolution = NameAnswer(str(wanted), Status.OK, target, kind)
+            answer = NameAnswer(str(wanted), Status.OK, target, kind)
         except IsoproxyError as error:
-            resolution = NameAnswer.failure(str(wanted), error.kind)
+            answer = NameAnswer.failure(str(wanted), error.kind)
         servers = [server for known in self._fetched.values() for server in known.outcome.servers]
-        resolution = replace(
-            resolution,
+        answer = replace(
+            answer,
             servers=tuple(dict.fromkeys(servers)),
             cached=bool(self._fetched) and all(known.cached for known in self._fetched.values()),
         )
         own = self._fetched.get(wanted.key)
         if own is None or isinstance(own.outcome, Absent):
-            return resolution
+            return answer
         found = own.outcome
         return replace(
-            resolution,
+            answer,
             height=found.height,
             expires_in=found.expires_in,
             evidence=found.evidence,
@@ -201,7 +191,7 @@ class Resolution:
         if known is None:
             if len(self._fetched) >= MAX_FETCHES:
                 raise NamingError(kind=ErrorKind.NAME_BUDGET)
-            known = self._fetched[name] = await self._fetch(name)
+            known = self._fetched[name] = await self._backend.lookup(name, self._key)
             self.ends = min(self.ends, known.ends)
         return known.outcome
 

@@ -1,9 +1,10 @@
 """Names as the front end asks for them: the right resolver for the client, and counts.
 
 Theory of operation
-    Each client's network has a resolver (`networks.ByClientNetwork`), most often the same
-    one for all.  A resolution is counted by its outcome and, where somebody was asked, by
-    how long it took; what was asked, and by whom, is not.
+    A host name becomes a `BitName` here, once for its whole way.  Each client's network
+    has a resolver (`client_views.ClientViews`), most often the same one for all.  A
+    resolution is counted by its outcome and, where a backend was asked, by how long it
+    took.  Neither names nor clients are counted.
 
 Invariants
     A failure is a NamingError with the reason as its kind; there is no other way out of
@@ -22,6 +23,7 @@ from isoproxy.isolation import IsolationKey, describe_client
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
 from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
 from isoproxy.observe.metrics import Metrics
 
@@ -63,25 +65,21 @@ class NameService:
 
     async def resolve(
         self,
-        name: bytes | str,
+        name: BitName,
         key: IsolationKey,
         want: Want = Want.STREAM,
         client: bytes | None = None,
     ) -> NameAnswer:
         """The answer for `name` under `key`; failures are answers too.
 
-        Raises PolicyRefusal (NAME_SYNTAX) for what is no name under bit, NamingError as
-        `resolver_of` does.
+        Raises NamingError as `resolver_of` does.
         """
-        resolver = self.resolver_of(client)
-        resolution = resolver.lookup_cached(name, key, want)
-        if resolution is None:
-            began = time.monotonic()
-            resolution = await resolver.resolve(name, key, want)
-            if not resolution.cached:
-                self._seconds.observe(time.monotonic() - began)
-        self._count(resolution)
-        return resolution
+        began = time.monotonic()
+        answer = await self.resolver_of(client).resolve(name, key, want)
+        if not answer.cached:
+            self._seconds.observe(time.monotonic() - began)
+        self._count(answer)
+        return answer
 
     async def address_of(
         self, target: Target, key: IsolationKey, want: Want, client: bytes | None
@@ -92,23 +90,24 @@ class NameService:
             NamingError: there is no answer; its kind is the reason.
         """
         try:
-            resolution = await self.resolve(target.host, key, want, client)
+            name = BitName.parse(target.host)
         except PolicyRefusal as refusal:
             raise NamingError(kind=refusal.kind) from None
-        if resolution.target is None:
-            raise NamingError(kind=resolution.reason)
-        return target.with_host(resolution.target)
+        answer = await self.resolve(name, key, want, client)
+        if answer.target is None:
+            raise NamingError(kind=answer.reason)
+        return target.with_host(answer.target)
 
     async def close(self) -> None:
         """End every look-up under way, and the backends."""
         await asyncio.gather(*(resolver.close() for resolver in self._resolvers))
 
-    def _count(self, resolution: NameAnswer) -> None:
+    def _count(self, answer: NameAnswer) -> None:
         metrics = self._metrics
-        (metrics.name_cache_hits if resolution.cached else metrics.name_cache_misses).value += 1
-        if resolution.status is Status.OK:
-            outcome = "cached" if resolution.cached else "ok"
+        (metrics.name_cache_hits if answer.cached else metrics.name_cache_misses).value += 1
+        if answer.status is Status.OK:
+            outcome = "cached" if answer.cached else "ok"
         else:
-            assert resolution.reason is not None
-            outcome = resolution.reason.value
+            assert answer.reason is not None
+            outcome = answer.reason.value
         metrics.names.of(backend=self.backend, outcome=outcome).value += 1

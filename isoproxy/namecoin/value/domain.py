@@ -35,7 +35,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.nsbase import NSBase
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.namecoin.backend import MAX_NAME_BYTES
+from isoproxy.namecoin.limits import MAX_NAME_BYTES
 from isoproxy.namecoin.value.json import Json, parse_json
 from isoproxy.namecoin.value.name import BitName
 from isoproxy.namecoin.value.records import Position, Records, mail_exchangers, read_records

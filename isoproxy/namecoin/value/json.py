@@ -19,7 +19,7 @@ import re
 from typing import Final, NoReturn
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.namecoin.backend import MAX_VALUE_BYTES
+from isoproxy.namecoin.limits import MAX_VALUE_BYTES
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 

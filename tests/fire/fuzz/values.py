@@ -10,7 +10,7 @@ import dns.name
 from cryptography import x509
 
 from isoproxy.errors import NamingError, PolicyRefusal
-from isoproxy.namecoin.backend import MAX_VALUE_BYTES
+from isoproxy.namecoin.limits import MAX_VALUE_BYTES
 from isoproxy.namecoin.value.dehydrated import rehydrate
 from isoproxy.namecoin.value.domain import Domain
 from isoproxy.namecoin.value.json import parse_json

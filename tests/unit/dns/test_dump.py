@@ -20,6 +20,7 @@ from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.value.json import Json
+from isoproxy.namecoin.value.name import BitName
 from tests.unit.dns.table import CHAIN, ONION, RECORDS
 from tests.unit.namecoin.kit import CountingBackend
 from tests.unit.namecoin.rpc.server import Method, RpcServer, core_methods
@@ -53,8 +54,8 @@ class Node:
         return answer
 
 
-async def collected(names: AsyncIterator[str]) -> list[str]:
-    return [name async for name in names]
+async def collected(names: AsyncIterator[BitName]) -> list[str]:
+    return [str(name) async for name in names]
 
 
 @pytest.mark.parametrize("page", [2, 3, 7, 1000])

@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 from pathlib import Path
+from typing import Never
 
 import dns.asyncquery
 import dns.flags
@@ -399,12 +400,12 @@ async def test_an_address_in_use() -> None:
 async def test_a_defect_is_a_failure_for_one_query_alone() -> None:
     here: World = world()
 
-    async def broken(*_: object) -> object:
+    def broken(*_: object) -> Never:
         raise RuntimeError("defect")
 
-    working = here.resolver.explore
-    here.resolver.explore = broken  # type: ignore[method-assign,assignment]  # the defect
+    working = here.resolver.resolution
+    here.resolver.resolution = broken  # type: ignore[method-assign,assignment]
     async with serving(here) as server:
         assert rcode(await udp(server, question("plain.bit", "A"))) == "SERVFAIL"
-        here.resolver.explore = working  # type: ignore[method-assign]
+        here.resolver.resolution = working  # type: ignore[method-assign]
         assert lines((await udp(server, question("plain.bit", "A"))).answer) == PLAIN

@@ -15,7 +15,7 @@ from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.resolver import Resolver
-from prop279.plugin import Plugin
+from prop279.plugin import Plugin, parse_bit_name
 from prop279.protocol import Resolved, parse_answer
 from tests.kit.waiting import until
 
@@ -66,7 +66,7 @@ class _Chain:
 async def say(name: str) -> Resolved:
     isolator, output = Isolator(), bytearray()
     resolver = Resolver(_Chain(), isolator, policy=Policy(allow_clearnet_alias=True))
-    plugin = Plugin(resolver, isolator, output.extend)
+    plugin = Plugin(resolver, parse_bit_name, isolator, output.extend)
     plugin.feed(f"RESOLVE 1 {name} 6f-1\n".encode())
     await until(lambda: output)
     answer = parse_answer(bytes(output)[:-1])

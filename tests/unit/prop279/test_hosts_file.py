@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.errors import ConfigError, ErrorKind
+from isoproxy.errors import ConfigError, ErrorKind, NamingError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.answer import Status, TargetType, Want
 from prop279.hosts_file import HostsFile
@@ -37,15 +37,15 @@ def hosts(tmp_path: Path) -> HostsFile:
     ],
 )
 async def test_names(hosts: HostsFile, name: str, target: str, kind: TargetType) -> None:
-    resolution = await hosts.resolve(name, KEY)
-    assert (resolution.status, resolution.target, resolution.type) == (Status.OK, target, kind)
-    assert hosts.owns(name)
+    answer = await hosts.resolve(hosts.parse(name), KEY)
+    assert (answer.status, answer.target, answer.type) == (Status.OK, target, kind)
 
 
 async def test_what_it_does_not_have(hosts: HostsFile) -> None:
-    assert (await hosts.resolve("other.bit", KEY)).reason is ErrorKind.NAME_ABSENT
     assert (await hosts.resolve("blog.bit", KEY, Want.ADDRESS)).reason is ErrorKind.NAME_ABSENT
-    assert not hosts.owns("other.bit")
+    with pytest.raises(NamingError) as caught:
+        hosts.parse("other.bit")
+    assert caught.value.kind is ErrorKind.NAME_NEVER_SENT_TO_TOR
 
 
 @pytest.mark.parametrize("line", ["a.bit", "a.bit b c", "a/b.bit x.onion", "a.bit x/y"])

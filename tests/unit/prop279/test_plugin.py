@@ -16,7 +16,8 @@ import pytest
 from isoproxy.errors import OUTCOMES, DialError, ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
-from prop279.plugin import Plugin, is_ours, serve
+from isoproxy.namecoin.value.name import BitName
+from prop279.plugin import Plugin, parse_bit_name, serve
 from prop279.protocol import Answer, Canceled, Init, Resolved, parse_answer
 from tests.kit.waiting import until
 
@@ -32,17 +33,19 @@ class _Resolver:
         self.cancelled = 0
         self.known: dict[tuple[str, IsolationKey], NameAnswer] = {}
 
-    def lookup_cached(self, name: str, key: IsolationKey) -> NameAnswer | None:
-        return self.known.get((name, key))
+    def lookup_cached(self, name: BitName, key: IsolationKey) -> NameAnswer | None:
+        return self.known.get((str(name), key))
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
-        self.asked.append((name, key))
+    async def resolve(
+        self, name: BitName, key: IsolationKey, want: Want = Want.STREAM
+    ) -> NameAnswer:
+        self.asked.append((str(name), key))
         try:
-            found = await self._find(name)
+            found = await self._find(str(name))
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return NameAnswer(name, Status.OK, found, TargetType.ALIAS)
+        return NameAnswer(str(name), Status.OK, found, TargetType.ALIAS)
 
 
 def fixed(target: str | BaseException) -> _Resolver:
@@ -65,7 +68,9 @@ class _Talk:
     def __init__(self, resolver: _Resolver, timeout: float = 60.0) -> None:
         self.resolver = resolver
         self.output = bytearray()
-        self.plugin = Plugin(resolver, Isolator(), self.output.extend, timeout=timeout)
+        self.plugin = Plugin(
+            resolver, parse_bit_name, Isolator(), self.output.extend, timeout=timeout
+        )
 
     async def say(self, *lines: bytes) -> None:
         self.plugin.feed(b"".join(line + b"\n" for line in lines))
@@ -122,9 +127,9 @@ async def test_every_failure_has_its_status(kind: ErrorKind) -> None:
 async def test_a_resolution_without_an_answer_has_its_status(kind: ErrorKind) -> None:
     class Failing(_Resolver):
         async def resolve(
-            self, name: str, key: IsolationKey, want: Want = Want.STREAM
+            self, name: BitName, key: IsolationKey, want: Want = Want.STREAM
         ) -> NameAnswer:
-            return NameAnswer.failure(name, kind)
+            return NameAnswer.failure(str(name), kind)
 
     talk = _Talk(Failing(never))
     await talk.say(b"RESOLVE 1 example.bit i")
@@ -163,17 +168,33 @@ async def test_names_of_others_are_not_looked_up(name: bytes) -> None:
     assert talk.resolver.asked == []
 
 
-@pytest.mark.parametrize("name", [b"a/b.bit", b"..bit", b'"x".bit', b"caf\xc3\xa9.bit"])
-async def test_names_that_cannot_be_are_refused(name: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (b"a/b.bit", ErrorKind.NAME_SYNTAX),
+        (b'"x".bit', ErrorKind.NAME_SYNTAX),
+        (b"caf\xc3\xa9.bit", ErrorKind.NAME_SYNTAX),
+        (b"..bit", ErrorKind.NAME_ABSENT),
+        (b"a--b.bit", ErrorKind.NAME_ABSENT),
+    ],
+)
+async def test_names_that_cannot_be_are_refused(name: bytes, kind: ErrorKind) -> None:
     talk = _Talk(fixed(ONION))
     await talk.say(b"RESOLVE 1 " + name + b" i")
-    assert talk.statuses == {1: OUTCOMES[ErrorKind.NAME_SYNTAX].prop279}
+    assert talk.statuses == {1: OUTCOMES[kind].prop279}
     assert talk.resolver.asked == []
 
 
-def test_case_and_dots_do_not_matter() -> None:
-    assert all(map(is_ours, ["a.bit", "A.BIT", "a.bit.", "a.bit..", "w.a.bit", "a.bit.onion"]))
-    assert not any(map(is_ours, ["a.com", "bit", ".", "a.bits", "a.onion"]))
+@pytest.mark.parametrize("spelt", ["w.a.bit", "W.A.BIT", "w.a.bit."])
+def test_case_and_dots_do_not_matter(spelt: str) -> None:
+    assert parse_bit_name(spelt) == BitName("a", ("w",))
+
+
+@pytest.mark.parametrize("name", ["a.com", "bit", ".", "a.bits", "a.onion"])
+def test_names_of_others_are_left_to_tor(name: str) -> None:
+    with pytest.raises(NamingError) as caught:
+        parse_bit_name(name)
+    assert caught.value.kind is ErrorKind.NAME_NEVER_SENT_TO_TOR
 
 
 @pytest.mark.virtual_clock
@@ -266,7 +287,7 @@ async def test_what_is_known_under_the_key_is_answered_at_once_and_under_no_othe
 
 async def test_a_new_epoch_makes_new_keys() -> None:
     isolator, resolver = Isolator(), fixed(ONION)
-    plugin = Plugin(resolver, isolator, lambda data: None)
+    plugin = Plugin(resolver, parse_bit_name, isolator, lambda data: None)
     for _ in range(2):
         plugin.feed(b"RESOLVE 1 a.bit x\n")
         await asyncio.sleep(0.01)
@@ -321,7 +342,9 @@ def pipes() -> Iterator[_Pipes]:
 
 
 async def test_serves_pipes_until_their_end(pipes: _Pipes) -> None:
-    serving = asyncio.create_task(serve(fixed(ONION), Isolator(), pipes.stdin, pipes.stdout))
+    serving = asyncio.create_task(
+        serve(fixed(ONION), parse_bit_name, Isolator(), pipes.stdin, pipes.stdout)
+    )
     pipes.commands.write(b"RESOLVE 1 a.bit i\n")
     wanted = b"INIT 1 0\nRESOLVED 1 0 " + ONION.encode() + b"\n"
     read = b""
@@ -333,7 +356,9 @@ async def test_serves_pipes_until_their_end(pipes: _Pipes) -> None:
 
 
 async def test_ends_when_nobody_reads_the_answers(pipes: _Pipes) -> None:
-    serving = asyncio.create_task(serve(fixed(ONION), Isolator(), pipes.stdin, pipes.stdout))
+    serving = asyncio.create_task(
+        serve(fixed(ONION), parse_bit_name, Isolator(), pipes.stdin, pipes.stdout)
+    )
     await asyncio.sleep(0.05)
     pipes.answers.close()
     pipes.commands.write(b"RESOLVE 1 a.bit i\nRESOLVE 2 a.bit i\n")
@@ -343,7 +368,7 @@ async def test_ends_when_nobody_reads_the_answers(pipes: _Pipes) -> None:
 async def test_a_program_that_does_not_read_is_not_read_from(pipes: _Pipes) -> None:
     resolver = _Resolver(never)
     serving = asyncio.create_task(
-        serve(resolver, Isolator(), pipes.stdin, pipes.stdout, max_queries=10)
+        serve(resolver, parse_bit_name, Isolator(), pipes.stdin, pipes.stdout, max_queries=10)
     )
     os.set_blocking(pipes.commands.fileno(), False)
     sent = 0

@@ -9,6 +9,7 @@ import pytest
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
 from stemns_plugin.services import MAX_ALIASES, Embedded, External, NameService, Services, kind_of
 from stemns_plugin.streams import LookUp
@@ -135,12 +136,14 @@ async def test_absence_is_not_tried_again() -> None:
 class _Resolver:
     def __init__(self, resolution: NameAnswer) -> None:
         self.resolution = resolution
-        self.asked: list[tuple[str, IsolationKey, Want]] = []
+        self.asked: list[tuple[BitName, IsolationKey, Want]] = []
 
-    def lookup_cached(self, name: str, key: IsolationKey) -> NameAnswer | None:
+    def lookup_cached(self, name: BitName, key: IsolationKey) -> NameAnswer | None:
         return None
 
-    async def resolve(self, name: str, key: IsolationKey, want: Want = Want.STREAM) -> NameAnswer:
+    async def resolve(
+        self, name: BitName, key: IsolationKey, want: Want = Want.STREAM
+    ) -> NameAnswer:
         self.asked.append((name, key, want))
         return self.resolution
 

@@ -15,6 +15,7 @@ from isoproxy.daemon.compose.names import DaemonNames, electrum_settings
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST
 from isoproxy.namecoin.electrum.servers import SHIPPED
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.observe.metrics import Metrics
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer
@@ -83,7 +84,7 @@ class Bench:
 
     async def resolve(self, name: str) -> tuple[str | None, bool]:
         """Target, and whether it was cached."""
-        found = await self.names.service.resolve(name, self.key)
+        found = await self.names.service.resolve(BitName.parse(name), self.key)
         return found.target, found.cached
 
 
@@ -142,7 +143,7 @@ async def test_it_synchronises_resolves_and_tells_how_it_stands(
 async def test_a_new_block_ends_what_is_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("isoproxy.namecoin.resolve.resolver.BLOCK_DELAY_S", 0.0)
+    monkeypatch.setattr("isoproxy.namecoin.resolve.cached_backend.BLOCK_DELAY_S", 0.0)
     async with bench(tmp_path) as (daemon, servers):
         chain = servers[0].chain
         chain.update(b"d/moving", b'{"ip":"192.0.2.1"}')

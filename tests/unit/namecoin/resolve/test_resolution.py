@@ -7,15 +7,32 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.isolation import Isolator
+from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import Absent
 from isoproxy.namecoin.resolve.answer import NameAnswer, Policy, Status, TargetType, Want
-from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, MAX_FETCHES, Fetched, Resolution
+from isoproxy.namecoin.resolve.cached_backend import CachedBackend, Fetched
+from isoproxy.namecoin.resolve.resolution import MAX_ALIASES, MAX_FETCHES, Resolution
 from isoproxy.namecoin.value.name import BitName
 from tests.unit.namecoin.kit import ONION, ONION_2, found, key_of
 
 KEY = key_of(Isolator(), "a")
 SELF = "d/example"
+
+
+class Table(CachedBackend):
+    """Values from a table, nothing cached; what is asked of it is noted."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.asked: list[str] = []
+
+    async def lookup(self, name: bytes, key: IsolationKey) -> Fetched:
+        self.asked.append(name.decode())
+        value = self.values.get(name.decode(), ErrorKind.NAME_ABSENT)
+        if isinstance(value, Exception):
+            raise value
+        outcome = Absent(value) if isinstance(value, ErrorKind) else found(value)
+        return Fetched(outcome, 10.0, False)
 
 
 async def resolved(
@@ -24,18 +41,9 @@ async def resolved(
     policy: Policy | None = None,
     want: Want = Want.STREAM,
 ) -> tuple[NameAnswer, list[str]]:
-    asked: list[str] = []
-
-    async def fetch(wanted: bytes) -> Fetched:
-        asked.append(wanted.decode())
-        value = values.get(wanted.decode(), ErrorKind.NAME_ABSENT)
-        if isinstance(value, Exception):
-            raise value
-        outcome = Absent(value) if isinstance(value, ErrorKind) else found(value)
-        return Fetched(outcome, 10.0, False)
-
-    one = Resolution(fetch, KEY, policy or Policy())
-    return await one.resolve(BitName.parse(name), want), asked
+    table = Table(values)
+    one = Resolution(table, KEY, policy or Policy())
+    return await one.resolve(BitName.parse(name), want), table.asked
 
 
 ALL: dict[str, Any] = {

@@ -9,18 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
+from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
-from isoproxy.namecoin.resolve.resolver import (
-    BLOCK_DELAY_S,
-    DEADLINE_S,
-    MAX_FLIGHTS,
-    NEGATIVE_S,
-    POSITIVE_S,
-    Resolver,
-)
+from isoproxy.namecoin.resolve.cached_backend import BLOCK_DELAY_S, NEGATIVE_S, POSITIVE_S
+from isoproxy.namecoin.resolve.resolver import DEADLINE_S, Resolver
+from isoproxy.namecoin.value.name import BitName
 from tests.kit.clock import VirtualClockLoop
 from tests.unit.namecoin.kit import ONION, CountingBackend, key_of
 
@@ -32,6 +27,7 @@ VALUES: dict[str, Any] = {
     "dd/x": {"ip": "192.0.2.9"},
 }
 
+bit = BitName.parse
 pytestmark = pytest.mark.virtual_clock
 
 
@@ -51,57 +47,57 @@ class Bench:
 async def test_an_answer_is_cached_for_ten_minutes_under_its_key_alone() -> None:
     bench = Bench()
     a, b = bench.key("a"), bench.key("b")
-    first = await bench.resolver.resolve("example.bit", a)
+    first = await bench.resolver.resolve(bit("example.bit"), a)
     assert (first.target, first.cached) == ("192.0.2.1", False)
-    again = await bench.resolver.resolve("EXAMPLE.bit.", a)
+    again = await bench.resolver.resolve(bit("EXAMPLE.bit."), a)
     assert (again.target, again.cached) == ("192.0.2.1", True)
-    assert bench.resolver.lookup_cached("example.bit", a) == again
-    assert bench.resolver.lookup_cached("example.bit", b) is None
-    other = await bench.resolver.resolve("example.bit", b)
+    assert bench.resolver.lookup_cached(bit("example.bit"), a) == again
+    assert bench.resolver.lookup_cached(bit("example.bit"), b) is None
+    other = await bench.resolver.resolve(bit("example.bit"), b)
     assert not other.cached
     assert bench.backend.asked == [("d/example", a), ("d/example", b)]
     await asyncio.sleep(POSITIVE_S - 1)
-    assert bench.resolver.lookup_cached("example.bit", a) is not None
+    assert bench.resolver.lookup_cached(bit("example.bit"), a) is not None
     await asyncio.sleep(1)
-    assert bench.resolver.lookup_cached("example.bit", a) is None
-    assert not (await bench.resolver.resolve("example.bit", a)).cached
+    assert bench.resolver.lookup_cached(bit("example.bit"), a) is None
+    assert not (await bench.resolver.resolve(bit("example.bit"), a)).cached
     assert len(bench.backend.asked) == 3
 
 
 async def test_names_with_one_value_share_it_within_a_key() -> None:
     bench = Bench()
-    await bench.resolver.resolve("example.bit", bench.key())
-    www = await bench.resolver.resolve("www.example.bit", bench.key())
+    await bench.resolver.resolve(bit("example.bit"), bench.key())
+    www = await bench.resolver.resolve(bit("www.example.bit"), bench.key())
     assert (www.target, www.cached) == (ONION, True)
-    assert (await bench.resolver.resolve("example.bit", bench.key(), Want.ADDRESS)).cached
+    assert (await bench.resolver.resolve(bit("example.bit"), bench.key(), Want.ADDRESS)).cached
     assert bench.backend.names() == ["d/example"]
 
 
 async def test_absence_is_cached_for_a_minute() -> None:
     bench = Bench()
     for _ in range(2):
-        resolution = await bench.resolver.resolve("gone.bit", bench.key())
+        resolution = await bench.resolver.resolve(bit("gone.bit"), bench.key())
         assert resolution.reason is ErrorKind.NAME_ABSENT
         assert resolution.status is Status.ABSENT
     assert bench.backend.names() == ["d/gone"]
     await asyncio.sleep(NEGATIVE_S)
-    await bench.resolver.resolve("gone.bit", bench.key())
+    await bench.resolver.resolve(bit("gone.bit"), bench.key())
     assert bench.backend.names() == ["d/gone"] * 2
 
 
 async def test_an_answer_ends_with_the_first_of_what_it_rests_on() -> None:
     bench = Bench()
-    await bench.resolver.resolve("example.bit", bench.key())
+    await bench.resolver.resolve(bit("example.bit"), bench.key())
     await asyncio.sleep(POSITIVE_S - 10)
-    assert (await bench.resolver.resolve("other.bit", bench.key())).target == "192.0.2.1"
+    assert (await bench.resolver.resolve(bit("other.bit"), bench.key())).target == "192.0.2.1"
     await asyncio.sleep(10)
-    assert bench.resolver.lookup_cached("other.bit", bench.key()) is None
+    assert bench.resolver.lookup_cached(bit("other.bit"), bench.key()) is None
 
 
 async def test_what_may_pass_is_not_cached() -> None:
     bench = Bench()
     for _ in range(2):
-        resolution = await bench.resolver.resolve("down.bit", bench.key())
+        resolution = await bench.resolver.resolve(bit("down.bit"), bench.key())
         assert resolution.reason is ErrorKind.NAME_BACKEND_DOWN
         assert resolution.status is Status.FAILED
     assert len(bench.backend.asked) == 2
@@ -111,13 +107,13 @@ async def test_a_new_block_ends_what_is_cached_within_a_minute() -> None:
     bench = Bench()
     keys = [bench.key(str(number)) for number in range(40)]
     for key in keys:
-        await bench.resolver.resolve("example.bit", key)
+        await bench.resolver.resolve(bit("example.bit"), key)
     bench.resolver.block_arrived()
     await asyncio.sleep(BLOCK_DELAY_S / 2)
-    left = sum(bench.resolver.lookup_cached("example.bit", key) is not None for key in keys)
+    left = sum(bench.resolver.lookup_cached(bit("example.bit"), key) is not None for key in keys)
     assert 4 <= left <= 36
     await asyncio.sleep(BLOCK_DELAY_S / 2)
-    assert all(bench.resolver.lookup_cached("example.bit", key) is None for key in keys)
+    assert all(bench.resolver.lookup_cached(bit("example.bit"), key) is None for key in keys)
 
 
 async def test_look_ups_at_once_are_one_within_a_key_and_never_across() -> None:
@@ -125,7 +121,7 @@ async def test_look_ups_at_once_are_one_within_a_key_and_never_across() -> None:
     a, b = bench.key("a"), bench.key("b")
     resolve = bench.resolver.resolve
     names = ["example.bit", "www.example.bit", "example.bit", "other.bit"]
-    found = await asyncio.gather(*(resolve(name, key) for key in (a, b) for name in names))
+    found = await asyncio.gather(*(resolve(bit(name), key) for key in (a, b) for name in names))
     assert all(resolution.status is Status.OK for resolution in found)
     expected = [("d/example", a), ("d/other", a), ("d/example", b), ("d/other", b)]
     assert sorted(bench.backend.asked, key=str) == sorted(expected, key=str)
@@ -136,107 +132,56 @@ async def test_a_hit_under_one_key_changes_neither_content_nor_time_of_another()
     bench = Bench(delay=7.0)
     a, b = bench.key("a"), bench.key("b")
     clock = asyncio.get_running_loop().time
-    await bench.resolver.resolve("example.bit", a)
+    await bench.resolver.resolve(bit("example.bit"), a)
     bench.backend.values["d/example"] = {"ip": "192.0.2.2"}
     before = clock()
-    assert (await bench.resolver.resolve("example.bit", a)).target == "192.0.2.1"
+    assert (await bench.resolver.resolve(bit("example.bit"), a)).target == "192.0.2.1"
     assert clock() == before
-    assert (await bench.resolver.resolve("example.bit", b)).target == "192.0.2.2"
+    assert (await bench.resolver.resolve(bit("example.bit"), b)).target == "192.0.2.2"
     assert clock() - before == pytest.approx(7.0, abs=0.1)
-
-
-async def test_one_waiter_gone_does_not_disturb_the_other() -> None:
-    bench = Bench(delay=5.0)
-    first = asyncio.create_task(bench.resolver.resolve("example.bit", bench.key()))
-    second = asyncio.create_task(bench.resolver.resolve("example.bit", bench.key()))
-    await asyncio.sleep(1)
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    assert (await second).target == "192.0.2.1"
-    assert len(bench.backend.asked) == 1
-
-
-async def test_a_look_up_nobody_waits_for_ends_and_a_later_one_starts_afresh() -> None:
-    bench = Bench(delay=5.0)
-    task = asyncio.create_task(bench.resolver.resolve("example.bit", bench.key()))
-    await asyncio.sleep(1)
-    task.cancel()
-    later = asyncio.create_task(bench.resolver.resolve("example.bit", bench.key()))
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.sleep(0.1)
-    assert bench.backend.under_way == 1
-    assert (await later).target == "192.0.2.1"
-    assert len(bench.backend.asked) == 2
-    assert bench.resolver._flights == {}
 
 
 async def test_the_deadline() -> None:
     bench = Bench(delay=1000.0)
-    resolution = await bench.resolver.resolve("example.bit", bench.key())
+    resolution = await bench.resolver.resolve(bit("example.bit"), bench.key())
     assert resolution.reason is ErrorKind.NAME_TIMEOUT
     assert asyncio.get_running_loop().time() == pytest.approx(DEADLINE_S, abs=0.1)
     await asyncio.sleep(0)
     assert bench.backend.under_way == 0
     with pytest.raises(NamingError) as caught:
-        await bench.resolver.zone("example.bit", bench.key())
+        await bench.resolver.zone(bit("example.bit"), bench.key())
     assert caught.value.kind is ErrorKind.NAME_TIMEOUT
 
 
 async def test_a_new_epoch_forgets_all_and_ends_what_is_under_way() -> None:
     bench = Bench()
     old = bench.key()
-    await bench.resolver.resolve("example.bit", old)
+    await bench.resolver.resolve(bit("example.bit"), old)
     bench.backend.delay = 5.0
-    waiting = asyncio.create_task(bench.resolver.resolve("other.bit", old))
+    waiting = asyncio.create_task(bench.resolver.resolve(bit("other.bit"), old))
     await asyncio.sleep(1)
     bench.isolator.new_epoch()
     assert (await waiting).reason is ErrorKind.STALE_KEY
-    assert bench.resolver.lookup_cached("example.bit", old) is None
+    assert bench.resolver.lookup_cached(bit("example.bit"), old) is None
     asked = len(bench.backend.asked)
-    assert (await bench.resolver.resolve("example.bit", old)).reason is ErrorKind.STALE_KEY
+    assert (await bench.resolver.resolve(bit("example.bit"), old)).reason is ErrorKind.STALE_KEY
     assert len(bench.backend.asked) == asked
     assert bench.backend.under_way == 0
-    assert (await bench.resolver.resolve("example.bit", bench.key())).target == "192.0.2.1"
+    assert (await bench.resolver.resolve(bit("example.bit"), bench.key())).target == "192.0.2.1"
 
 
 async def test_a_resolution_that_spans_two_epochs_fetches_nothing_in_the_second() -> None:
     bench = Bench()
     key = bench.key()
     bench.backend.after = bench.isolator.new_epoch
-    assert (await bench.resolver.resolve("other.bit", key)).reason is ErrorKind.STALE_KEY
+    assert (await bench.resolver.resolve(bit("other.bit"), key)).reason is ErrorKind.STALE_KEY
     assert bench.backend.names() == ["d/other"]
-    assert bench.resolver.lookup_cached("other.bit", key) is None
+    assert bench.resolver.lookup_cached(bit("other.bit"), key) is None
 
 
-async def test_forgetting_a_key() -> None:
+async def test_a_value_that_cannot_be_read() -> None:
     bench = Bench()
-    await bench.resolver.resolve("example.bit", bench.key())
-    bench.resolver.forget(bench.key())
-    assert not (await bench.resolver.resolve("example.bit", bench.key())).cached
-
-
-async def test_bounds_on_flights_and_on_values() -> None:
-    bench = Bench(delay=5.0)
-    resolve = bench.resolver.resolve
-    many = [resolve(f"n{number}.bit", bench.key()) for number in range(MAX_FLIGHTS + 1)]
-    *rest, last = await asyncio.gather(*many)
-    assert last.reason is ErrorKind.BUSY
-    assert {resolution.reason for resolution in rest} == {ErrorKind.NAME_ABSENT}
-    bench.backend.values["d/big"] = b'{"txt":"' + b"x" * 1_000_000 + b'"}'
-    assert (await resolve("big.bit", bench.key())).reason is ErrorKind.NAME_UNVERIFIABLE
-    assert bench.resolver._values.get(bench.key(), b"d/big", 0.0) is None
-
-
-async def test_names_that_are_none() -> None:
-    bench = Bench()
-    with pytest.raises(PolicyRefusal):
-        await bench.resolver.resolve("example.com", bench.key())
-    assert bench.resolver.lookup_cached("example.com", bench.key()) is None
-    resolution = await bench.resolver.resolve(b"a--b.bit", bench.key())
-    assert (resolution.name, resolution.reason) == ("a--b.bit", ErrorKind.NAME_ABSENT)
-    assert (await bench.resolver.resolve("broken.bit", bench.key())).reason is (
+    assert (await bench.resolver.resolve(bit("broken.bit"), bench.key())).reason is (
         ErrorKind.NAME_INVALID_VALUE
     )
     assert bench.backend.names() == ["d/broken"]
@@ -247,31 +192,28 @@ async def test_a_defect_of_the_backend_is_not_hidden_and_not_cached() -> None:
     bench.backend.values["d/example"] = ZeroDivisionError()
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            await bench.resolver.resolve("example.bit", bench.key())
+            await bench.resolver.resolve(bit("example.bit"), bench.key())
     assert len(bench.backend.asked) == 2
 
 
-async def test_places_and_zones() -> None:
+async def test_zones() -> None:
     bench = Bench()
-    node, found = await bench.resolver.look_at("www.example.bit", bench.key())
-    assert node.records.tor == [ONION]
-    assert found.height == 100
-    zone = await bench.resolver.zone("any.example.bit", bench.key())
+    zone = await bench.resolver.zone(bit("any.example.bit"), bench.key())
     assert [node.owner for node in zone.nodes] == [
         "example.bit",
         "www.example.bit",
         "x.example.bit",
     ]
-    assert zone.found == found
+    assert zone.found.height == 100
     assert bench.backend.names() == ["d/example", "dd/x"]
     with pytest.raises(NamingError) as caught:
-        await bench.resolver.zone("gone.bit", bench.key())
+        await bench.resolver.zone(bit("gone.bit"), bench.key())
     assert caught.value.kind is ErrorKind.NAME_ABSENT
 
 
 async def test_closing_ends_everything() -> None:
     bench = Bench(delay=5.0)
-    task = asyncio.create_task(bench.resolver.resolve("example.bit", bench.key()))
+    task = asyncio.create_task(bench.resolver.resolve(bit("example.bit"), bench.key()))
     await asyncio.sleep(1)
     await bench.resolver.close()
     assert (await task).reason is ErrorKind.NAME_BACKEND_DOWN
@@ -301,7 +243,7 @@ def test_what_a_key_sees_and_how_long_it_waits_is_as_if_it_were_alone(
             start = sum(pause for _, _, pause in moves[:at]) + 20.0 * at
             await asyncio.sleep(start - clock())
             if owner in owners:
-                resolution = await bench.resolver.resolve(name, bench.key(owner))
+                resolution = await bench.resolver.resolve(bit(name), bench.key(owner))
                 if owner == "b":
                     seen.append((resolution, round(clock() - start, 1)))
         return seen

@@ -15,6 +15,7 @@ from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
 from isoproxy.observe.metrics import Metrics
 from tests.unit.namecoin.kit import ONION, CountingBackend, key_of
@@ -24,6 +25,7 @@ VALUES: dict[str, Any] = {
     "d/down": TemporaryFailure(),
 }
 LOCAL = client_of_address("127.0.0.1")
+NAME = BitName("example")
 WORKSTATION = client_of_address("10.152.152.11")
 
 
@@ -75,7 +77,7 @@ async def test_a_target_gets_another_host_or_a_reason() -> None:
 async def test_outcomes_are_counted_and_nothing_else() -> None:
     bench = Bench()
     for name in ("www.example.bit", "www.example.bit", "gone.bit", "down.bit"):
-        await bench.service.resolve(name, bench.key())
+        await bench.service.resolve(BitName.parse(name), bench.key())
     assert bench.count("ok") == bench.count("cached") == 1
     assert bench.count("name_absent") == bench.count("name_backend_down") == 1
     assert (bench.metrics.name_cache_hits.value, bench.metrics.name_cache_misses.value) == (1, 3)
@@ -86,10 +88,10 @@ async def test_outcomes_are_counted_and_nothing_else() -> None:
 
 async def test_a_workstations_look_ups_go_to_its_own_name_service() -> None:
     bench = Bench()
-    await bench.service.resolve("example.bit", bench.key("w"), client=WORKSTATION)
+    await bench.service.resolve(NAME, bench.key("w"), client=WORKSTATION)
     assert (bench.general.names(), bench.workstation.names()) == ([], ["d/example"])
     for client in (LOCAL, client_of_uid(1000), None):
-        await bench.service.resolve("example.bit", bench.key(repr(client)), client=client)
+        await bench.service.resolve(NAME, bench.key(repr(client)), client=client)
     assert len(bench.general.names()) == 3
     assert len(bench.workstation.names()) == 1
 
@@ -105,7 +107,7 @@ async def test_nobody_gets_somebody_elses_name_service() -> None:
 
 async def test_the_end_ends_every_backend_and_follows_no_epoch_any_more() -> None:
     bench = Bench()
-    await bench.service.resolve("example.bit", bench.key())
+    await bench.service.resolve(NAME, bench.key())
     await bench.service.close()
     assert bench.general.closed
     assert bench.workstation.closed
