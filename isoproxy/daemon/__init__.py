@@ -141,7 +141,7 @@ class Daemon:
             self.dialer,
             limits=rest_of(front_limits(config), self.processes),
             names=None if self.names is None else self.names.service,
-            p2p=self.bitcoin.p2p,
+            bitcoin=self.bitcoin.p2p,
             processes=self.processes,
         )
         self.workers = Workers(self.front, self.processes - 1, self._worker_settings)
@@ -289,7 +289,7 @@ class Daemon:
             self._announce_proxy(door)
         config = self.config = loaded.config
         self._warnings = loaded.warnings
-        self.front.limits = rest_of(front_limits(config), self.processes)
+        self.front.settings.limits = rest_of(front_limits(config), self.processes)
         fresh = dialer_settings(config, self.upstream.socks, self.processes)
         pending = self.dialer.settings.max_pending_circuits
         self.dialer.settings = replace(fresh, max_pending_circuits=pending)
@@ -299,7 +299,7 @@ class Daemon:
 
     def _worker_settings(self) -> Settings:
         return worker_settings(
-            self.config, self.dialer.settings, self.front.p2p_ports, self.processes
+            self.config, self.dialer.settings, self.front.services.bitcoin_ports, self.processes
         )
 
     def _new_names(self, config: Config) -> DaemonNames | None:
@@ -313,7 +313,7 @@ class Daemon:
     async def _switch_names(self, names: DaemonNames | None) -> None:
         """Resolve by `names` from now on; look-ups under way in the old service fail."""
         old, self.names = self.names, names
-        self.front.names = None if names is None else names.service
+        self.front.settings.names = None if names is None else names.service
         if old is not None:
             await old.close()
         if names is not None and names is self.names and self._tor_answers:
@@ -395,7 +395,7 @@ class Daemon:
         _log.notice("new_identity", epoch=self.isolator.epoch)
 
     def _defect(self, handler: Any, error: Exception) -> None:
-        self.front.defect(handler, error)
+        self.front.internal_error(handler, error)
 
     def _headline(self) -> str:
         """One line for the service manager."""

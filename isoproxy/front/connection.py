@@ -16,17 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Coroutine
 from enum import Enum
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isoproxy.bitcoin.bridge import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.front.direction import Direction
-from isoproxy.front.half_close import HalfCloseTimeout
-from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.relay import Relay
+from isoproxy.front.services import Bitcoin
 from isoproxy.front.session import Answer, ProxyRequest, Session
+from isoproxy.front.timed_relay import TimedRelay
 from isoproxy.isolation import APP, P2P, Purpose
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.lingering_close import LingeringClose
@@ -65,7 +66,6 @@ class Connection:
         "_session",
         "_sock",
         "_spoke",
-        "_tail",
         "_target",
         "_task",
         "client",
@@ -101,19 +101,16 @@ class Connection:
         self._readable = True
         self._ending = False
         self._farewell: LingeringClose | None = None
-        self._tail: HalfCloseTimeout | None = None
-        front.deadlines.set(self, front.limits.handshake_timeout_s)
+        front.services.deadlines.set(self, front.settings.limits.handshake_timeout_s)
         front.reactor.register(sock.fileno(), self)
 
     @property
     def bytes_up(self) -> int:
-        carried = self.flow or self.relay
-        return carried.bytes_up if carried is not None else 0
+        return sum(carried.bytes_up for carried in (self.flow, self.relay) if carried)
 
     @property
     def bytes_down(self) -> int:
-        carried = self.flow or self.relay
-        return carried.bytes_down if carried is not None else 0
+        return sum(carried.bytes_down for carried in (self.flow, self.relay) if carried)
 
     @property
     def bytes_spliced(self) -> tuple[int, int]:
@@ -151,12 +148,8 @@ class Connection:
                 self.abort()
 
     def on_deadline(self) -> None:
-        front = self.listener.front
         if self.stage is Stage.HANDSHAKE:
             self._refuse(ErrorKind.HANDSHAKE_TIMEOUT)
-        elif self.stage is Stage.RELAYING and self.relay is not None and self.relay.active:
-            self.relay.active = False
-            front.deadlines.set(self, front.limits.idle_timeout_s)
         else:
             self.abort()
 
@@ -240,7 +233,7 @@ class Connection:
         self.request = request
         self.stage = Stage.OPENING
         self.listener.requested(request)
-        front.deadlines.clear(self)
+        front.services.deadlines.clear(self)
         if request.resolve_first:
             self._start(self._resolve_and_dial(request))
         else:
@@ -249,7 +242,8 @@ class Connection:
     def _start_dial(self, request: ProxyRequest, target: Target) -> None:
         """Dial for a request; what is for a Bitcoin peer waits until it is known how to say it."""
         front = self.listener.front
-        self._p2p = request.command is Command.CONNECT and target.port in front.p2p_ports
+        ports = front.services.bitcoin_ports
+        self._p2p = request.command is Command.CONNECT and target.port in ports
         optimistic = b"" if self._p2p else self._early
         if not self._p2p:
             self._early = b""
@@ -273,11 +267,13 @@ class Connection:
 
     async def _resolve_and_dial(self, request: ProxyRequest) -> None:
         front = self.listener.front
-        if front.names is None:  # a reload took them away since the rule of this client was made
+        if (
+            front.settings.names is None
+        ):  # a reload took them away since the rule of this client was made
             self._refuse(ErrorKind.NAME_NEVER_SENT_TO_TOR)
             return
         try:
-            target = await front.names.address_of(
+            target = await front.settings.names.address_of(
                 request.target,
                 request.key,
                 Want.ADDRESS if request.command is Command.RESOLVE else Want.STREAM,
@@ -341,39 +337,38 @@ class Connection:
         self.listener.answered(Command.CONNECT, None)
         early, self._early = self._early, b""
         upstream = dial.take_socket()
-        if self._p2p and front.p2p is not None:
-            self._carry(front.p2p, upstream, early)
+        if self._p2p and front.services.bitcoin is not None:
+            front.reactor.unregister(self._sock.fileno())
+            front.reactor.unregister(upstream.fileno())
+            self._start(self._carry(front.services.bitcoin, upstream, early))
             return
-        front.deadlines.set(self, front.limits.idle_timeout_s)
-        self.relay = Relay(
-            front.reactor,
-            front.pipes,
-            Direction(self._sock, upstream, early, readable=self._readable, ending=self._ending),
-            Direction(
-                upstream, self._sock, dial.leftover, readable=dial.readable, ending=dial.ending
-            ),
-            self._relayed,
-            self._left_by_tor,
+        up = Direction(self._sock, upstream, early, readable=self._readable, ending=self._ending)
+        down = Direction(
+            upstream, self._sock, dial.leftover, readable=dial.readable, ending=dial.ending
         )
+        self._relay(up, down)
+
+    def _relay(self, up: Direction, down: Direction) -> None:
+        services = self.listener.front.services
+        services.deadlines.clear(self)
+        timed = TimedRelay(services, up, down, self._relayed)
+        self.relay = timed.relay
         self.relay.run()
 
-    def _carry(self, p2p: PeerToPeer, upstream: socket.socket, early: bytes) -> None:
-        """Hand both sockets to the Bitcoin side, which ends with them."""
+    async def _carry(self, bitcoin: Bitcoin, upstream: socket.socket, early: bytes) -> None:
+        """Hand both sockets to the Bitcoin side, which ends with them or gives them back."""
         reactor, request, target = self.listener.front.reactor, self.request, self._target
         assert request is not None
         assert target is not None
-        reactor.unregister(self._sock.fileno())
-        reactor.unregister(upstream.fileno())
         flow = self.flow = Flow(request.key, target)
-        self._start(p2p.carry(self._sock, early, upstream, flow, self.client or b""))
-
-    def _left_by_tor(self) -> None:
-        assert self.relay is not None
-        self._tail = HalfCloseTimeout(self.listener.front.deadlines, self.relay)
+        untranslated = await bitcoin.carry(self._sock, early, upstream, flow, self.client or b"")
+        if untranslated is not None:
+            reactor.register(self._sock.fileno(), self)
+            reactor.register(upstream.fileno(), self)
+            up = Direction(self._sock, upstream, untranslated.first)
+            self._relay(up, Direction(upstream, self._sock))
 
     def _relayed(self) -> None:
-        if self._tail is not None:
-            self._tail.close()
         counters = self.listener.front.counters
         counters.bytes_up += self.bytes_up
         counters.bytes_down += self.bytes_down
@@ -404,9 +399,9 @@ class Connection:
         front = self.listener.front
         self.stage = Stage.CLOSING
         self._session = None
-        front.deadlines.clear(self)
+        front.services.deadlines.clear(self)
         self._farewell = LingeringClose(
-            front.reactor, front.deadlines, self._sock, words, self._forget
+            front.reactor, front.services.deadlines, self._sock, words, self._forget
         )
 
     def _close(self) -> None:
@@ -426,22 +421,19 @@ class Connection:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._task = None
-        front.deadlines.clear(self)
+        front.services.deadlines.clear(self)
         front.ended(self)
 
-    def _start(self, work: asyncio._CoroutineLike[None]) -> None:
-        task = self.listener.front.loop.create_task(work)
-        self._task = task
-        self.listener.front.tasks.add(task)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._task = self.listener.front.services.spawn(work)
         task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self.listener.front.tasks.discard(task)
         if self._task is task:
             self._task = None
-        if self.stage is Stage.RELAYING:
+        if self.stage is Stage.RELAYING and self.relay is None:
             self._relayed()
         with contextlib.suppress(asyncio.CancelledError):
             error = task.exception()
             if error is not None:
-                self.listener.front.defect(self, error)
+                self.listener.front.internal_error(self, error)

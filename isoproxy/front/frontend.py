@@ -11,40 +11,20 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from isoproxy.errors import ErrorKind
-from isoproxy.front.connection import Connection, Stage
+from isoproxy.front.connection import Connection
 from isoproxy.front.listener import Listener, ListenerSettings
-from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.pipes import PipePool
+from isoproxy.front.services import Bitcoin, FrontServices, FrontSettings, Limits, Names
 from isoproxy.front.session import ProxyRequest
-from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Isolator, Purpose
-from isoproxy.namecoin.resolve.answer import Want
-from isoproxy.net.reactor import Deadlines, Handler, Reactor
-from isoproxy.net.target import Target
+from isoproxy.front.statistics import FlowView
+from isoproxy.isolation import Isolator
+from isoproxy.net.reactor import Deadlines, Reactor
 from isoproxy.observe.log import Sensitive, logger
-from isoproxy.observe.metrics import Histogram
-from isoproxy.socks import Command
 from isoproxy.tor.dialer import Dialer
 
 _log: Final = logger("front")
-
-
-class Names(Protocol):
-    """Where names come from that are never sent to Tor."""
-
-    async def address_of(
-        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
-    ) -> Target:
-        """The onion service, address or host that `target` stands for.
-
-        Every look-up happens under `key`, for a client whose field of the isolation
-        tuple is `client`.  With Want.ADDRESS onion services do not count.
-        Raises NamingError.
-        """
-        ...
 
 
 class MainProcess(Protocol):
@@ -62,81 +42,11 @@ class MainProcess(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Budgets and deadlines of a front end."""
-
-    max_connections: int = 20_000
-    max_connections_per_client: int = 10_000
-    handshake_timeout_s: float = 30.0
-    idle_timeout_s: float = 86_400.0
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the start; nothing in here identifies anybody."""
-
-    opened: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    spliced_up: int = 0
-    """Of the bytes up, those that were moved within the kernel."""
-    spliced_down: int = 0
-    defects: int = 0
-    fd_exhaustion: int = 0
-    refusals: Counter[ErrorKind] = field(default_factory=Counter)
-    handshakes: Counter[tuple[str, ClientProtocol | None, ErrorKind | None]] = field(
-        default_factory=Counter
-    )
-    """By listener, protocol (None: it never became clear) and refusal (None: complete)."""
-    requests: Counter[tuple[str, Command, ErrorKind | None]] = field(default_factory=Counter)
-    """By listener, command and refusal (None: fulfilled)."""
-    dials: Histogram = field(default_factory=Histogram)
-    """Seconds from a request to Tor's answer."""
-
-    def refused(self, kind: ErrorKind) -> None:
-        self.refusals[kind] += 1
-
-    def add(self, other: Counters) -> None:
-        """Count what another process has counted as well."""
-        self.opened += other.opened
-        self.bytes_up += other.bytes_up
-        self.bytes_down += other.bytes_down
-        self.spliced_up += other.spliced_up
-        self.spliced_down += other.spliced_down
-        self.defects += other.defects
-        self.fd_exhaustion += other.fd_exhaustion
-        self.refusals.update(other.refusals)
-        self.handshakes.update(other.handshakes)
-        self.requests.update(other.requests)
-        self.dials.add(other.dials)
-
-
-@dataclass(frozen=True, slots=True)
-class FlowView:
-    """One connection as `isoproxy status` shows it: no name, no address, no credential.
-
-    `carrier` is what its circuit is chosen by (of a worker's, what Tor knows it by), None
-    before it is known; `target` is what the client asked for, which shows where safe
-    logging is off.
-    """
-
-    listener: str
-    stage: str
-    key: str
-    age_s: float
-    bytes_up: int
-    bytes_down: int
-    spliced: tuple[int, int] = (0, 0)
-    carrier: tuple[IsolationKey, Purpose] | Credentials | None = None
-    target: Sensitive | None = None
-
-
 class FrontEnd:
     """All listeners of a process.
 
     names          resolves the names that Tor must not see, or None
-    p2p            carries streams to Bitcoin peers, or None
+    bitcoin        carries streams to Bitcoin peers, or None
     main           in a worker, takes what the worker does not carry
     processes      how many share the listening sockets
     """
@@ -149,33 +59,32 @@ class FrontEnd:
         *,
         limits: Limits | None = None,
         names: Names | None = None,
-        p2p: PeerToPeer | None = None,
+        bitcoin: Bitcoin | None = None,
         main: MainProcess | None = None,
         processes: int = 1,
     ) -> None:
+        self.settings = FrontSettings(limits if limits is not None else Limits(), names)
+        self.services = FrontServices(
+            reactor,
+            isolator,
+            dialer,
+            Deadlines(reactor.loop),
+            PipePool.for_this_machine(processes),
+            bitcoin,
+            self.settings,
+        )
         self.reactor = reactor
         self.loop = reactor.loop
         self.isolator = isolator
         self.dialer = dialer
-        self.limits = limits if limits is not None else Limits()
-        self.names = names
-        self.p2p = p2p
         self.main = main
         self.processes = processes
-        self.pipes = PipePool.for_this_machine(processes)
-        self.deadlines = Deadlines(self.loop)
-        self.counters = Counters()
+        self.counters = self.services.counters
         self.connections: set[Connection] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
         self.listeners: dict[str, Listener] = {}
         self.accepted: Counter[str] = Counter()
         self._per_client: Counter[bytes] = Counter()
         self._drained: asyncio.Event | None = None
-
-    @property
-    def p2p_ports(self) -> frozenset[int]:
-        """Destination ports whose streams are for Bitcoin peers."""
-        return self.p2p.ports if self.p2p is not None else frozenset()
 
     def open(self, settings: ListenerSettings, sock: socket.socket | None = None) -> Listener:
         """Start a listener, on an inherited socket if there is one; OperationError if not."""
@@ -205,9 +114,9 @@ class FrontEnd:
                 self._drained = None
         for connection in list(self.connections):
             connection.abort()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        self.deadlines.close()
-        self.pipes.close()
+        await asyncio.gather(*self.services.tasks, return_exceptions=True)
+        self.services.deadlines.close()
+        self.services.pipes.close()
 
     def flows(self) -> Iterable[FlowView]:
         """A view of every connection."""
@@ -230,9 +139,9 @@ class FrontEnd:
 
     def admit(self, client: bytes) -> bool:
         """Count a new connection of `client`, unless that would break a budget."""
-        if len(self.connections) >= self.limits.max_connections:
+        if len(self.connections) >= self.settings.limits.max_connections:
             return False
-        if self._per_client[client] >= self.limits.max_connections_per_client:
+        if self._per_client[client] >= self.settings.limits.max_connections_per_client:
             return False
         self._per_client[client] += 1
         return True
@@ -256,9 +165,6 @@ class FrontEnd:
         self.counters.fd_exhaustion += 1
         _log.warn("out_of_descriptors", clients="wait", advice="raise LimitNOFILE")
 
-    def defect(self, handler: Handler, error: BaseException) -> None:
+    def internal_error(self, handler: object, error: BaseException) -> None:
         """An exception escaped: end what it belongs to, and only that."""
-        self.counters.defects += 1
-        _log.err("internal_error", error=error)
-        if isinstance(handler, Connection) and handler.stage is not Stage.CLOSED:
-            handler.abort()
+        self.services.internal_error(handler, error)

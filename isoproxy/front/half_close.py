@@ -16,9 +16,8 @@ Invariants
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
-from isoproxy.front.relay import Relay
 from isoproxy.net.reactor import Deadlines
 
 TAIL_S: Final = 30.0
@@ -27,12 +26,32 @@ LOOK_AGAIN_S: Final = 1.0
 """Seconds between looks at whether a client has taken all that came before a break."""
 
 
+class HalfClosed(Protocol):
+    """A relay that Tor has left."""
+
+    broken: bool
+    """Tor's connection broke; it did not end in order."""
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that Tor has taken from the client."""
+        ...
+
+    def unread(self) -> int:
+        """Bytes on their way to the client that it has not taken yet."""
+        ...
+
+    def finish(self) -> None:
+        """End it."""
+        ...
+
+
 class HalfCloseTimeout:
     """Watches over a relay that Tor has left, until `close` or the relay's end."""
 
     __slots__ = ("_deadlines", "_moved", "_relay")
 
-    def __init__(self, deadlines: Deadlines, relay: Relay) -> None:
+    def __init__(self, deadlines: Deadlines, relay: HalfClosed) -> None:
         self._deadlines = deadlines
         self._relay = relay
         self._moved = relay.bytes_up

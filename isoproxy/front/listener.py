@@ -208,7 +208,7 @@ class ListenerContext:
 
     def refused(self, kind: ErrorKind) -> None:
         """Count a client that was refused."""
-        self.front.counters.refused(kind)
+        self.front.counters.refusals[kind] += 1
         _log.debug("refused", listener=self.settings.name, kind=kind)
 
     def admit(self, sock: socket.socket, peer: object, heard: bytes = b"") -> None:

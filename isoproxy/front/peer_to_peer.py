@@ -11,13 +11,14 @@ Theory of operation
 Invariants
     A second stream, which a fallback to v1 needs, is dialled with the same key and the
     same target; the bridge is given nothing else to dial with.  Both sockets are closed
-    when `carry` returns, however it returns.
+    when `carry` returns, however it returns, unless it gives them back `Untranslated`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.bitcoin.bridge import BridgeSettings, Flow, bridge, relay
@@ -25,7 +26,7 @@ from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.sniff import read_late_opening, read_opening
 from isoproxy.bitcoin.translator import Ending
-from isoproxy.bitcoin.v1 import Detected
+from isoproxy.bitcoin.v1 import PREFIX_LENGTH, Detected, detect
 from isoproxy.isolation import P2P, Isolator
 from isoproxy.tor.dialer import Dialer
 
@@ -33,6 +34,13 @@ SILENCE_S: Final = 3.0
 """Seconds after which a client that says nothing may be one whose peer speaks first."""
 PATIENCE_S: Final = 60.0
 """Seconds a client that began like v1 may take for the rest of the prefix."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Untranslated:
+    """A stream that is not v1; `first` was read from the client and is still to be sent."""
+
+    first: bytes
 
 
 class PeerToPeer:
@@ -63,13 +71,15 @@ class PeerToPeer:
 
     async def carry(
         self, client: socket.socket, early: bytes, peer: socket.socket, flow: Flow, whose: bytes
-    ) -> None:
-        """Carry one stream to its end.
+    ) -> Untranslated | None:
+        """Carry one stream to its end, or say that it is not to be translated.
 
         `early` is what the client has sent already; `peer` is the stream to `flow.peer`
         that was opened under `flow.key` on behalf of the client field `whose`.
         """
-        with client, peer, contextlib.suppress(OSError, TimeoutError):
+        with contextlib.ExitStack() as both, contextlib.suppress(OSError, TimeoutError):
+            both.enter_context(client)
+            both.enter_context(peer)
             networks = self.settings.recognised(self.networks)
             first, network = await read_opening(
                 client,
@@ -89,8 +99,14 @@ class PeerToPeer:
                     await self._bridge(client, first, peer, flow, whose)
                 elif network is Detected.FOREIGN:
                     flow.ended = Ending.V2_REQUIRED
+                elif first and _is_not_v1(first, networks):
+                    flow.transport = "untouched"
+                    both.pop_all()
+                    return Untranslated(first)
                 else:
                     await relay(client, first, peer, flow, deadlines, networks)
+
+        return None
 
     async def _bridge(
         self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, whose: bytes
@@ -99,3 +115,9 @@ class PeerToPeer:
             return await self._dialer.connect(flow.key, P2P, flow.peer, client=whose)
 
         await bridge(client, first, peer, dial, flow, self.settings, self.registry.proven)
+
+
+def _is_not_v1(first: bytes, networks: Networks) -> bool:
+    """Whether a client began with what is v1 of no network, recognised or known."""
+    every = networks.with_networks(KNOWN_NETWORKS)
+    return detect(first[:PREFIX_LENGTH], every) is Detected.NOT_V1

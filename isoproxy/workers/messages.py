@@ -10,8 +10,8 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, replace
 
-from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.services import Limits
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 
@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Begin:
-    """The first order.  `epoch` comes from `Isolator.export_state`; `workers` counts all processes."""
+    """The first order.  `epoch` comes from `Isolator.export_state`; `workers` counts all."""
 
     ticket: int
     epoch: bytes

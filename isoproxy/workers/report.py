@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from isoproxy.errors import ErrorKind
-from isoproxy.front.frontend import Counters, FlowView, FrontEnd
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.statistics import Counters, FlowView
 from isoproxy.isolation import (
     ClientProtocol,
     CredentialForm,

@@ -103,7 +103,7 @@ class Worker:
         configure(level=level, form=form, safe=self._safe)
         for name in list(front.listeners):
             front.close(name)
-        front.limits = settings.limits
+        front.settings.limits = settings.limits
         front.dialer.settings = settings.dialer
         self._ports_of_main = settings.ports_of_main
         for listener, sock in zip(settings.listeners, sockets, strict=True):
@@ -121,7 +121,7 @@ class Worker:
     def _defect(self, handler: Handler, error: Exception) -> None:
         if self._front is None or handler is self._channel:
             os._exit(1)
-        self._front.defect(handler, error)
+        self._front.internal_error(handler, error)
 
 
 async def _run(sock: socket.socket, guard: ResolverGuard) -> None:

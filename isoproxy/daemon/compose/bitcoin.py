@@ -103,8 +103,8 @@ class ProxyListener:
     async def _resolve(self, target: Target, key: IsolationKey, client: bytes) -> Target:
         if target.is_ip or self.context.rule.top_levels.route(target.host) is not Route.NAMECOIN:
             return target
-        assert self._front.names is not None, "who routes names to Namecoin has a resolver"
-        return await self._front.names.address_of(target, key, Want.STREAM, client)
+        assert self._front.settings.names is not None, "who routes names to Namecoin has a resolver"
+        return await self._front.settings.names.address_of(target, key, Want.STREAM, client)
 
     async def _connect(self, key: IsolationKey, target: Target, client: bytes) -> socket.socket:
         return await self._front.dialer.connect(key, P2P, target, client=client)

@@ -6,8 +6,8 @@ import os
 from typing import Final
 
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
-from isoproxy.front.frontend import Limits
 from isoproxy.front.listener import ListenerSettings
+from isoproxy.front.services import Limits
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,

@@ -18,7 +18,8 @@ from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.bitcoin import bitcoin_status
 from isoproxy.daemon.status.circuits import Circuits, circuits_of
-from isoproxy.front.frontend import FlowView, FrontEnd
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.statistics import FlowView
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import reveal
 from isoproxy.observe.metrics import Metrics

@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError, socks_reply_code
-from isoproxy.front.frontend import FrontEnd, Limits
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.services import Limits
 from isoproxy.isolation import (
     APP,
     ClientProtocol,

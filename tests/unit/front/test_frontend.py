@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.front import half_close as tail
 from isoproxy.front.connection import Connection
-from isoproxy.front.frontend import FrontEnd, Limits, Names
+from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.relay import Relay
+from isoproxy.front.services import Limits, Names
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     ClientProtocol,
@@ -65,7 +66,7 @@ async def front_end(
     front: FrontEnd
 
     def defect(handler: Handler, error: Exception) -> None:
-        front.defect(handler, error)
+        front.internal_error(handler, error)
 
     reactor = Reactor(asyncio.get_running_loop(), defect)
     isolator = Isolator()
@@ -259,7 +260,7 @@ async def test_names_that_a_reload_took_away_meanwhile_are_refused() -> None:
         reader, writer = await client_of(front)
         writer.write(GREETING)
         assert await reader.readexactly(2) == b"\x05\x00"
-        front.names = None
+        front.settings.names = None
         writer.write(b"\x05\x01\x00\x03\x05d.bit\x00\x50")
         assert await reader.read() == encode_reply(2)
         writer.close()
@@ -472,7 +473,7 @@ async def test_nothing_identifying_is_logged_or_counted(caplog: pytest.LogCaptur
     async with SocksPort(failing) as port, front_end(port) as front:
         for data in asks:
             await say(front, data, end=False)
-        front.defect(Silent(), ValueError("a defect"))
+        front.internal_error(Silent(), ValueError("a defect"))
         front.counters.defects = 0
         shown += caplog.text + repr(front.counters) + repr(list(front.flows()))
         for connection in front.connections:

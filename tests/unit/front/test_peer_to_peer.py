@@ -14,9 +14,10 @@ import pytest
 from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.flows import Outcome
 from isoproxy.bitcoin.options import Deadlines, Fallback
-from isoproxy.front.frontend import FrontEnd, Names
+from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
+from isoproxy.front.services import Names
 from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     APP,
@@ -59,14 +60,14 @@ async def front_end(
     front: FrontEnd
 
     def defect(handler: Handler, error: Exception) -> None:
-        front.defect(handler, error)
+        front.internal_error(handler, error)
 
     reactor = Reactor(asyncio.get_running_loop(), defect)
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
     settings = BridgeSettings(fallback=fallback, deadlines=Deadlines(first_byte=1, handshake=1))
     p2p = PeerToPeer(dialer, isolator, ports=frozenset({PORT}), settings=settings, silence_s=0.2)
-    front = FrontEnd(reactor, isolator, dialer, names=names, p2p=p2p)
+    front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=p2p)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = Endpoint.tcp(*free.getsockname())
@@ -78,7 +79,7 @@ async def front_end(
     finally:
         await front.drain(0)
         dialer.close()
-        assert (len(front.connections), len(front.tasks), len(reactor)) == (0, 0, 0)
+        assert (len(front.connections), len(front.services.tasks), len(reactor)) == (0, 0, 0)
         assert not p2p.registry.flows
         reactor.close()
 
@@ -176,8 +177,8 @@ async def test_v1_of_an_unknown_network_never_leaves_either(hesitation: float, p
         writer.close()
         await until(lambda: bool(received))
         assert received == [b""]
-        assert front.p2p is not None
-        assert front.p2p.registry.totals().outcomes == {Outcome.REFUSED: 1}
+        assert isinstance(front.services.bitcoin, PeerToPeer)
+        assert front.services.bitcoin.registry.totals().outcomes == {Outcome.REFUSED: 1}
 
 
 async def test_v1_of_an_unknown_network_passes_where_plaintext_may() -> None:
@@ -277,7 +278,7 @@ async def test_whatever_the_destination_v2_is_spoken_there_and_v1_only_to_an_oni
 async def test_a_client_that_leaves_ends_its_flow() -> None:
     async with SocksPort(echo) as port, front_end(port, Fallback.NEVER) as front:
         _, writer = await ask(front, REQUEST)
-        assert len(front.tasks) == 1
+        assert len(front.services.tasks) == 1
         writer.transport.abort()
         await asyncio.sleep(0.5)
-        assert (len(front.connections), len(front.tasks), port.open) == (0, 0, 0)
+        assert (len(front.connections), len(front.services.tasks), port.open) == (0, 0, 0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.front.frontend import Counters, FlowView
+from isoproxy.front.statistics import Counters, FlowView
 from isoproxy.isolation import (
     APP,
     ClientProtocol,
@@ -38,7 +38,7 @@ def flow(target: str = "marked.test:80") -> FlowView:
 
 def full() -> Report:
     counters = Counters(7, 6, 5, 4, 3, 2, 1)
-    counters.refused(ErrorKind.BUSY)
+    counters.refusals[ErrorKind.BUSY] += 1
     counters.handshakes["a", None, ErrorKind.BUSY] = 2
     counters.handshakes["a", ClientProtocol.HTTP_CONNECT, None] = 3
     counters.requests["a", Command.RESOLVE, None] = 4

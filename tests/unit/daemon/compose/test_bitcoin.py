@@ -55,7 +55,7 @@ async def world(port: SocksPort, config: Config) -> AsyncIterator[tuple[Bitcoin,
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, dialer_settings(config, port.endpoint))
     bitcoin, names = Bitcoin(config, dialer, isolator), Table()
-    front = FrontEnd(reactor, isolator, dialer, names=names, p2p=bitcoin.p2p)
+    front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=bitcoin.p2p)
     with bitcoin.reserved(config) as sockets:
         bitcoin.apply(front, config, sockets)
     try:

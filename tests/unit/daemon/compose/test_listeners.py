@@ -38,7 +38,7 @@ async def front_end() -> AsyncIterator[FrontEnd]:
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, dialer_settings(config, Endpoint.unix("/nonexistent")))
     front = FrontEnd(reactor, isolator, dialer, limits=front_limits(config))
-    assert front.limits.max_connections_per_client == 3
+    assert front.settings.limits.max_connections_per_client == 3
     try:
         yield front
     finally:

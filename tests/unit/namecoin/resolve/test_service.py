@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.front.frontend import Names
+from isoproxy.front.services import Names
 from isoproxy.isolation import IsolationKey, Isolator, client_of_address, client_of_uid
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.answer import Want

@@ -1,0 +1,136 @@
+"""What every phase of every client needs: passed down, from the front end to the last phase.
+
+Theory of operation
+    `FrontServices` is frozen: who is asked for what never changes.  What a reload may
+    change is in one small place, `FrontServices.settings`, and is read when it is needed.
+
+    The protocols `Names` and `Bitcoin` say what the front end asks of rooms that it does
+    not know: of a resolver in this process or in another one, and of the translation
+    between Bitcoin's two transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from isoproxy.bitcoin.bridge import Flow
+from isoproxy.front.pipes import PipePool
+from isoproxy.front.statistics import Counters
+from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.net.reactor import Deadlines, Reactor
+from isoproxy.net.target import Target
+from isoproxy.observe.log import logger
+from isoproxy.tor.dialer import Dialer
+
+_log: Final = logger("front")
+
+
+class Names(Protocol):
+    """Where names come from that are never sent to Tor."""
+
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
+        """The onion service, address or host that `target` stands for.
+
+        Every look-up happens under `key`, for a client whose field of the isolation
+        tuple is `client`.  With Want.ADDRESS onion services do not count.
+        Raises NamingError.
+        """
+        ...
+
+
+class Untranslated(Protocol):
+    """A stream that is not Bitcoin v1 and may pass untouched; both sockets are open."""
+
+    @property
+    def first(self) -> bytes:
+        """What was read from the client, to be sent to the peer before anything else."""
+        ...
+
+
+class Bitcoin(Protocol):
+    """What carries streams to Bitcoin peers."""
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """Destination ports whose streams are for Bitcoin peers."""
+        ...
+
+    async def carry(
+        self,
+        client: socket.socket,
+        early: bytes,
+        peer: socket.socket,
+        flow: Flow,
+        client_id: bytes,
+    ) -> Untranslated | None:
+        """Carry one stream to its end, and close both sockets; None then.
+
+        `early` is what the client has sent already; `peer` is the stream to `flow.peer`
+        that was opened under `flow.key` for the client field `client_id`.  Cancelled, it
+        closes both sockets.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets and deadlines of a front end."""
+
+    max_connections: int = 20_000
+    max_connections_per_client: int = 10_000
+    handshake_timeout_s: float = 30.0
+    idle_timeout_s: float = 86_400.0
+
+
+@dataclass(slots=True)
+class FrontSettings:
+    """What a reload may change; `names` is None where no name is resolved."""
+
+    limits: Limits = field(default_factory=Limits)
+    names: Names | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrontServices:
+    """What phases use.  `bitcoin` is None where no port is claimed for Bitcoin's peers."""
+
+    reactor: Reactor
+    isolator: Isolator
+    dialer: Dialer
+    deadlines: Deadlines
+    pipes: PipePool
+    bitcoin: Bitcoin | None
+    settings: FrontSettings
+    counters: Counters = field(default_factory=Counters)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.reactor.loop
+
+    @property
+    def bitcoin_ports(self) -> frozenset[int]:
+        """Destination ports whose streams are for Bitcoin peers."""
+        return self.bitcoin.ports if self.bitcoin is not None else frozenset()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` in a task that the front end waits for when it ends."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def internal_error(self, handler: object, error: BaseException) -> None:
+        """An exception escaped: end what it belongs to, and only that."""
+        self.counters.defects += 1
+        _log.err("internal_error", error=error)
+        abort = getattr(handler, "abort", None)
+        if abort is not None:
+            abort()
