@@ -16,7 +16,8 @@ Theory of operation
     its name and its Bitcoin flow never share a circuit, and neither does anything else.
 
 Invariants
-    * Only `Isolator.key_for` builds an `IsolationKey`.  Everybody else carries keys.
+    * Only an `Isolator` builds an `IsolationKey`: `key_for` from a tuple, `import_key` from
+      what another process of ours exported in this epoch.  Everybody else carries keys.
     * Fields are raw bytes.  Absent, empty and every byte value differ.  Framing cannot
       collide: ("ab", "c") and ("a", "bc") are different tuples.
     * We are never looser than Tor.  We are stricter where it costs nothing: absent and
@@ -31,6 +32,7 @@ Invariants
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,12 +40,14 @@ from enum import Enum, Flag, auto
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Never
 
-from isoproxy.errors import ErrorKind, LocalProtocolError
+from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal
 
 _KEY_PERSON: Final = b"isoproxy key 1"
 _CREDENTIAL_PERSON: Final = b"isoproxy cred 1"
 _LABEL_PERSON: Final = b"isoproxy label1"
+_EXPORT_PERSON: Final = b"isoproxy export1"
 _SECRET_LENGTH: Final = 32
+_SEAL_LENGTH: Final = 16
 
 PROP351_PREFIX: Final = b"<torS0X>"
 PROP351_USERNAME: Final = b"<torS0X>0"
@@ -209,6 +213,12 @@ class IsolationKey:
         return hashlib.blake2b(
             purpose, key=self.__secret, person=_CREDENTIAL_PERSON, digest_size=_SECRET_LENGTH
         ).digest()
+
+    def secret_for(self, builder: object) -> bytes:
+        """What the key is made of, for an Isolator alone."""
+        if builder is not _BUILDER:
+            raise TypeError("an IsolationKey is opened by an Isolator only")
+        return self.__secret
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IsolationKey) and self.__secret == other.__secret
@@ -407,6 +417,34 @@ class Isolator:
         self._label_secret = state[8 + _SECRET_LENGTH :]
         for follower in tuple(self._followers):
             follower()
+
+    def export_key(self, key: IsolationKey) -> bytes:
+        """`key` for `import_key` in another process of ours that is in the same epoch.
+
+        As secret as `export_state`, and for the same socket alone.
+        Raises PolicyRefusal(STALE_KEY) for a key of an older epoch.
+        """
+        if not self.is_current(key):
+            raise PolicyRefusal(kind=ErrorKind.STALE_KEY)
+        secret = key.secret_for(_BUILDER)
+        return secret + self._seal(secret)
+
+    def import_key(self, exported: bytes) -> IsolationKey:
+        """The key that another process of ours exported in this epoch.
+
+        It has no credentials of an application's: it is for look-ups and comparisons.
+        Raises PolicyRefusal(STALE_KEY) for anything else.
+        """
+        secret, seal = exported[:_SECRET_LENGTH], exported[_SECRET_LENGTH:]
+        if not hmac.compare_digest(seal, self._seal(secret)):
+            raise PolicyRefusal(kind=ErrorKind.STALE_KEY)
+        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret)
+
+    def _seal(self, secret: bytes) -> bytes:
+        """Proof that an Isolator of this epoch exported the key with this secret."""
+        return hashlib.blake2b(
+            secret, key=self._epoch_secret, person=_EXPORT_PERSON, digest_size=_SEAL_LENGTH
+        ).digest()
 
     def on_new_epoch(self, follower: Callable[[], None]) -> Callable[[], None]:
         """Call `follower()` after each change of epoch, until what is returned is called."""

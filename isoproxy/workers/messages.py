@@ -10,8 +10,10 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, replace
 
+from isoproxy.errors import ErrorKind
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
+from isoproxy.net.target import Target
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 
@@ -79,6 +81,29 @@ class Drain:
 
 
 Order = Begin | Configure | Epoch | Tell | Drain
+
+
+@dataclass(frozen=True, slots=True)
+class NameReply:
+    """What a name stands for, or why that is not known; it answers a question's number."""
+
+    number: int
+    target: Target | None = None
+    kind: ErrorKind | None = None
+
+    def __repr__(self) -> str:
+        return f"<NameReply {self.number}>"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenReply:
+    """Whether a peer is proven to speak v2."""
+
+    number: int
+    proven: bool
+
+
+Reply = NameReply | ProvenReply
 
 
 def encode(order: Order) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from isoproxy.errors import LocalProtocolError
+from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal
 from isoproxy.isolation import (
     APP,
     DEFAULT_ISOLATION,
@@ -299,3 +299,30 @@ class TestVerbatim:
             self.rule, IsolationTuple(None, ClientProtocol.SOCKS5, b"user", b"word")
         )
         assert upstream_credentials(key, name_purpose("s")).username == PROP351_USERNAME
+
+
+def test_a_key_crosses_to_another_process_of_the_same_epoch_and_to_no_other() -> None:
+    ours, theirs = Isolator(verbatim=True), Isolator()
+    theirs.import_state(ours.export_state())
+    stream = IsolationTuple(None, ClientProtocol.SOCKS5, b"user", b"password")
+    key = ours.key_for(ListenerRule(own_group("a")), stream)
+    there = theirs.import_key(ours.export_key(key))
+    assert (there, there.label, there.verbatim) == (key, key.label, None)
+    assert there.derive(b"x") == key.derive(b"x")
+    assert theirs.is_current(there)
+
+    exported = ours.export_key(key)
+    for false in (b"", exported[:-1], bytes(32), bytes(48), exported[:32] + bytes(16)):
+        with pytest.raises(PolicyRefusal) as refusal:
+            theirs.import_key(false)
+        assert refusal.value.kind is ErrorKind.STALE_KEY
+    ours.new_epoch()
+    with pytest.raises(PolicyRefusal):
+        ours.export_key(key)
+    with pytest.raises(PolicyRefusal):
+        ours.import_key(exported)
+
+
+def test_nobody_but_an_isolator_opens_a_key() -> None:
+    with pytest.raises(TypeError):
+        Isolator().own_key("a").secret_for(object())

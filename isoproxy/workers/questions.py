@@ -1,0 +1,118 @@
+"""What a stream process asks of the main one, and how it is written: JSON.
+
+Theory of operation
+    A question has a number, which its reply names (`messages.NameReply`,
+    `messages.ProvenReply`).  A question that nobody waits for any more is withdrawn.  That a
+    peer was proven to speak v2 is told, and has no reply.
+
+Invariants
+    What is read is checked (`checked`): a name is a destination that Tor's grammar allows,
+    a client is a client field, and a key is opaque until `Isolator.import_key` has judged it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from isoproxy.isolation import describe_client
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.net.target import Target
+from isoproxy.workers.checked import count, optional, raw, target, text
+
+MAX_QUESTION: Final = 2048
+"""Bytes of a question; the longest name takes a quarter of that."""
+MAX_UNDER_WAY: Final = 2048
+"""Questions of one process that have neither been answered nor withdrawn."""
+MAX_PER_CLIENT: Final = 1024
+_MAX_KEY: Final = 64
+_MAX_CLIENT: Final = 32
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NameQuestion:
+    """What does `name` stand for, under an exported key, for a client field?"""
+
+    number: int
+    name: Target
+    want: Want
+    key: bytes
+    client: bytes | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ProvenQuestion:
+    """Is `peer` proven, under an exported key, to speak v2?"""
+
+    number: int
+    peer: Target
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ProvenNotice:
+    """`peer` has proven, under an exported key, that it speaks v2."""
+
+    peer: Target
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Nobody waits for the answer to a question any more."""
+
+    number: int
+
+
+Question = NameQuestion | ProvenQuestion | ProvenNotice | Withdrawal
+
+
+def encode(question: Question) -> bytes:
+    """One message; at most MAX_QUESTION bytes."""
+    match question:
+        case NameQuestion(number, name, want, key, client):
+            said: dict[str, object] = {
+                "ask": "name",
+                "number": number,
+                "host": name.host,
+                "port": name.port,
+                "want": want.value,
+                "key": key.hex(),
+                "client": None if client is None else client.hex(),
+            }
+        case ProvenQuestion(number, peer, key):
+            said = {"ask": "proven", "number": number, **_peer(peer), "key": key.hex()}
+        case ProvenNotice(peer, key):
+            said = {"ask": "remember", **_peer(peer), "key": key.hex()}
+        case Withdrawal(number):
+            said = {"ask": "withdraw", "number": number}
+    return json.dumps(said).encode()
+
+
+def decode(said: Mapping[str, Any]) -> Question:
+    """The question in an object; ValueError or KeyError if it is none."""
+    kind = said["ask"]
+    if kind == "withdraw":
+        return Withdrawal(count(said["number"]))
+    where, key = target(said["host"], said["port"]), raw(said["key"], _MAX_KEY)
+    if kind == "remember":
+        return ProvenNotice(where, key)
+    number = count(said["number"])
+    if kind == "proven":
+        return ProvenQuestion(number, where, key)
+    if kind != "name":
+        raise ValueError("no such question")
+    client = optional(_client, said["client"])
+    return NameQuestion(number, where, Want(text(said["want"], 32)), key, client)
+
+
+def _peer(peer: Target) -> dict[str, object]:
+    return {"host": peer.host, "port": peer.port}
+
+
+def _client(value: object) -> bytes:
+    client = raw(value, _MAX_CLIENT)
+    describe_client(client)  # raises ValueError for what is no client field
+    return client

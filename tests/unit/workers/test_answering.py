@@ -1,0 +1,160 @@
+"""The main process's side: what it answers, and what it does not put up with."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from isoproxy.bitcoin.bridge import ProvenV2
+from isoproxy.errors import ErrorKind, NamingError
+from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.net.target import Target
+from isoproxy.workers import answering as module
+from isoproxy.workers.answering import Answering, MainServices
+from isoproxy.workers.messages import NameReply, ProvenReply, Reply
+from isoproxy.workers.questions import NameQuestion, ProvenNotice, ProvenQuestion, Withdrawal
+from tests.kit.waiting import until
+
+NAME = Target.parse("d.bit", 80)
+PEER = Target.parse("peer.example", 8333)
+FOUND = Target.parse("192.0.2.1", 80)
+
+
+class Names:
+    """Answers once `open` is set, or raises `error`."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.asked: list[tuple[Target, IsolationKey, Want, bytes | None]] = []
+        self.cancelled = 0
+        self.error: Exception | None = None
+
+    async def address_of(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> Target:
+        self.asked.append((target, key, want, client))
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return FOUND
+
+
+class World:
+    def __init__(self, *, named: bool = True) -> None:
+        self.isolator = Isolator()
+        self.key = self.isolator.own_key("a client's")
+        self.names = Names()
+        self.proven = ProvenV2()
+        self.replies: list[Reply] = []
+        names = self.names if named else None
+        services = MainServices(self.isolator, lambda: names, self.proven)
+        self.answering = Answering(services, self.replies.append)
+
+    def ask(self, number: int, client: bytes | None = None) -> None:
+        key = self.isolator.export_key(self.key)
+        self.answering.take(NameQuestion(number, NAME, Want.STREAM, key, client))
+
+
+async def test_a_name_is_looked_up_under_the_very_key_for_the_very_client() -> None:
+    world = World()
+    world.names.open.set()
+    world.ask(7, b"u1")
+    await until(lambda: world.replies)
+    assert world.replies == [NameReply(7, FOUND)]
+    assert world.names.asked == [(NAME, world.key, Want.STREAM, b"u1")]
+    assert len(world.answering) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NamingError(kind=ErrorKind.NAME_EXPIRED), ErrorKind.NAME_EXPIRED),
+        (RuntimeError("a defect"), ErrorKind.INTERNAL),
+    ],
+)
+async def test_a_failure_is_a_reply_too(error: Exception, kind: ErrorKind) -> None:
+    world = World()
+    world.names.error = error
+    world.names.open.set()
+    world.ask(1)
+    await until(lambda: world.replies)
+    assert world.replies == [NameReply(1, kind=kind)]
+
+
+async def test_a_key_of_an_older_epoch_looks_nothing_up_and_lets_nothing_fall_back() -> None:
+    world = World()
+    key = world.isolator.export_key(world.key)
+    world.isolator.new_epoch()
+    world.answering.take(NameQuestion(1, NAME, Want.STREAM, key, None))
+    world.answering.take(ProvenNotice(PEER, key))
+    world.answering.take(ProvenQuestion(2, PEER, key))
+    await until(lambda: len(world.replies) == 2)
+    assert world.replies == [ProvenReply(2, True), NameReply(1, kind=ErrorKind.STALE_KEY)]
+    assert world.names.asked == []
+
+
+async def test_without_names_the_name_goes_nowhere() -> None:
+    world = World(named=False)
+    world.ask(1)
+    await until(lambda: world.replies)
+    assert world.replies == [NameReply(1, kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)]
+
+
+async def test_what_is_withdrawn_is_looked_up_no_longer_and_has_no_reply() -> None:
+    world = World()
+    world.ask(1)
+    world.ask(2)
+    await until(lambda: len(world.names.asked) == 2)
+    world.answering.take(Withdrawal(1))
+    world.answering.take(Withdrawal(99))
+    await until(lambda: world.names.cancelled == 1)
+    world.names.open.set()
+    await until(lambda: world.replies)
+    assert world.replies == [NameReply(2, FOUND)]
+
+
+async def test_with_its_process_every_question_ends() -> None:
+    world = World()
+    world.ask(1)
+    world.ask(2, b"u1")
+    await until(lambda: len(world.names.asked) == 2)
+    world.answering.close()
+    await until(lambda: world.names.cancelled == 2)
+    assert len(world.answering) == 0
+    assert world.replies == []
+
+
+async def test_more_questions_than_agreed_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 3)
+    monkeypatch.setattr(module, "MAX_PER_CLIENT", 2)
+    world = World()
+    world.ask(1, b"u1")
+    with pytest.raises(ValueError, match="one number"):
+        world.ask(1, b"u1")
+    world.ask(2, b"u1")
+    with pytest.raises(ValueError, match="agreed"):
+        world.ask(3, b"u1")
+    world.ask(4, b"u2")
+    with pytest.raises(ValueError, match="agreed"):
+        world.ask(5, b"u3")
+    world.answering.take(Withdrawal(1))
+    world.ask(6, b"u1")
+    world.answering.close()
+
+
+async def test_peers_are_remembered_under_their_key_alone() -> None:
+    world = World()
+    key = world.isolator.export_key(world.key)
+    other = world.isolator.export_key(world.isolator.own_key("another's"))
+    world.answering.take(ProvenQuestion(1, PEER, key))
+    world.answering.take(ProvenNotice(PEER, key))
+    world.answering.take(ProvenQuestion(2, PEER, key))
+    world.answering.take(ProvenQuestion(3, PEER, other))
+    assert world.replies == [ProvenReply(1, False), ProvenReply(2, True), ProvenReply(3, False)]
+    assert world.proven.has(world.key, PEER)
