@@ -93,16 +93,16 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ProofVerdict:
     """One server's answer, verified: an operation, or the reason why there is none."""
 
     operation: Operation | None
     reason: ErrorKind = ErrorKind.NAME_ABSENT
 
-    def or_expired(self) -> Verdict:
+    def or_expired(self) -> ProofVerdict:
         """This verdict, or expiry where it would say that there never was such a name."""
         if self.operation is None and self.reason is ErrorKind.NAME_ABSENT:
-            return Verdict(None, ErrorKind.NAME_EXPIRED)
+            return ProofVerdict(None, ErrorKind.NAME_EXPIRED)
         return self
 
 
@@ -158,7 +158,7 @@ def expires_in(height: int, chain: HeaderChain) -> int:
     return height + chain.network.expiry - chain.tip_height
 
 
-def judge(operations: Sequence[Operation], chain: HeaderChain, confirmations: int) -> Verdict:
+def judge(operations: Sequence[Operation], chain: HeaderChain, confirmations: int) -> ProofVerdict:
     """The survivor among verified operations, or why there is none."""
     reason = ErrorKind.NAME_ABSENT
     for operation in sorted(operations, key=lambda op: (op.height, op.position), reverse=True):
@@ -167,12 +167,12 @@ def judge(operations: Sequence[Operation], chain: HeaderChain, confirmations: in
                 reason = ErrorKind.NAME_EXPIRED
             break
         if chain.tip_height - operation.height + 1 >= confirmations:
-            return Verdict(operation)
+            return ProofVerdict(operation)
         reason = ErrorKind.NAME_UNCONFIRMED
-    return Verdict(None, reason)
+    return ProofVerdict(None, reason)
 
 
-def combine(verdicts: Sequence[Verdict]) -> Verdict:
+def combine(verdicts: Sequence[ProofVerdict]) -> ProofVerdict:
     """The newest of several servers' verified answers; absence only if none found anything.
 
     Operations that were verified against one chain cannot exclude each other: within a
@@ -180,9 +180,9 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
     """
     found = [verdict.operation for verdict in verdicts if verdict.operation is not None]
     if found:
-        return Verdict(max(found, key=lambda op: (op.height, op.position)))
+        return ProofVerdict(max(found, key=lambda op: (op.height, op.position)))
     reasons = {verdict.reason for verdict in verdicts}
     for reason in (ErrorKind.NAME_UNCONFIRMED, ErrorKind.NAME_EXPIRED):
         if reason in reasons:
-            return Verdict(None, reason)
-    return Verdict(None)
+            return ProofVerdict(None, reason)
+    return ProofVerdict(None)

@@ -36,7 +36,7 @@ from isoproxy.namecoin.chain.spv import (
     NameProof,
     NotInBlock,
     Operation,
-    Verdict,
+    ProofVerdict,
     check_order,
     expires_in,
     judge,
@@ -76,7 +76,7 @@ class NameQuestion:
         self._confirmations = confirmations
         self._checkpoint = checkpoint
 
-    async def ask(self, session: ElectrumSession) -> Verdict:
+    async def ask(self, session: ElectrumSession) -> ProofVerdict:
         """The verified answer of one server; the caller sets the deadline.
 
         Raises RemoteProtocolError if it is wrong, ServerRefused or DialError if there is
@@ -120,7 +120,7 @@ class NameQuestion:
             for item, transaction, merkle in zip(items, results[::2], results[1::2], strict=True)
         ]
 
-    async def _judge(self, session: ElectrumSession, proofs: Sequence[NameProof]) -> Verdict:
+    async def _judge(self, session: ElectrumSession, proofs: Sequence[NameProof]) -> ProofVerdict:
         chain = self._chain
         operations: list[Operation] = []
         for proof in proofs:

@@ -68,14 +68,14 @@ class NameOutput:
 
 
 @dataclass
-class FlowRegistry:
+class Ledger:
     """Outputs that mined transactions may spend, after some block."""
 
     spare: list[bytes] = field(default_factory=list)
     names: dict[bytes, NameOutput] = field(default_factory=dict)
 
-    def copy(self) -> FlowRegistry:
-        return FlowRegistry(list(self.spare), dict(self.names))
+    def copy(self) -> Ledger:
+        return Ledger(list(self.spare), dict(self.names))
 
 
 def name_script(op: int, *arguments: bytes) -> bytes:
@@ -114,7 +114,7 @@ class RegtestChain:
         self.transactions: dict[str, bytes] = {}
         for block in blocks:
             self.transactions.update(block.transactions)
-        self._ledgers = {self.tip: FlowRegistry()}
+        self._ledgers = {self.tip: Ledger()}
         self._salt = 0
 
     @classmethod
@@ -132,7 +132,7 @@ class RegtestChain:
         return [block.header for block in self.blocks]
 
     @property
-    def _ledger(self) -> FlowRegistry:
+    def _ledger(self) -> Ledger:
         return self._ledgers[self.tip]
 
     def _coinbase(self, height: int) -> bytes:
@@ -199,7 +199,7 @@ class RegtestChain:
     def rewind(self, height: int) -> None:
         """Forget the blocks above `height`, which must have been mined or be recorded."""
         del self.blocks[height + 1 :]
-        self._ledgers.setdefault(height, FlowRegistry())
+        self._ledgers.setdefault(height, Ledger())
 
 
 EXPIRY = REGTEST.expiry

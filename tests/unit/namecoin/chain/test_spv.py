@@ -17,7 +17,7 @@ from isoproxy.namecoin.chain.spv import (
     NameProof,
     NotInBlock,
     Operation,
-    Verdict,
+    ProofVerdict,
     check_order,
     combine,
     expires_in,
@@ -174,7 +174,7 @@ def test_the_survivor_rule(heights: list[int], answer: int | ErrorKind) -> None:
             assert verdict.operation is not None
             assert verdict.operation.height == answer
         else:
-            assert verdict == Verdict(None, answer)
+            assert verdict == ProofVerdict(None, answer)
 
 
 def test_expiry_is_namecoin_cores() -> None:
@@ -186,14 +186,14 @@ def test_expiry_is_namecoin_cores() -> None:
 def test_within_a_block_the_later_position_wins() -> None:
     first, second = operation(TIP - 15, 1), operation(TIP - 15, 2)
     assert judge([first, second], CHAIN, 12).operation == second
-    assert combine([Verdict(second), Verdict(first)]).operation == second
+    assert combine([ProofVerdict(second), ProofVerdict(first)]).operation == second
 
 
 ABSENT, EXPIRED, YOUNG = (
-    Verdict(None, kind)
+    ProofVerdict(None, kind)
     for kind in (ErrorKind.NAME_ABSENT, ErrorKind.NAME_EXPIRED, ErrorKind.NAME_UNCONFIRMED)
 )
-OLD, NEW = Verdict(operation(TIP - 25)), Verdict(operation(TIP - 15))
+OLD, NEW = ProofVerdict(operation(TIP - 25)), ProofVerdict(operation(TIP - 15))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,9 @@ OLD, NEW = Verdict(operation(TIP - 25)), Verdict(operation(TIP - 15))
         ([YOUNG, OLD], OLD),
     ],
 )
-def test_the_newest_of_several_answers_wins(verdicts: list[Verdict], result: Verdict) -> None:
+def test_the_newest_of_several_answers_wins(
+    verdicts: list[ProofVerdict], result: ProofVerdict
+) -> None:
     assert combine(verdicts) == result
 
 

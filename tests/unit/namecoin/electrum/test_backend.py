@@ -118,6 +118,22 @@ def in_proof(change: Callable[[dict[str, Any]], Any]) -> Lie:
 # -- honest servers -----------------------------------------------------------------
 
 
+async def test_all_that_follow_blocks_are_told_until_they_leave() -> None:
+    chain = RegtestChain.recorded()
+    server = ElectrumServer(chain)
+    async with running(server, ElectrumServer(chain)) as bench:
+        await synced(bench, chain.tip)
+        told: list[str] = []
+        leave = bench.client.on_block(lambda: told.append("first"))
+        bench.client.on_block(lambda: told.append("second"))
+        for expected in (["first", "second"], ["first", "second", "second"]):
+            chain.mine_empty(1)
+            server.announce()
+            await synced(bench, chain.tip)
+            assert told == expected
+            leave()
+
+
 @pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2", "1.4"])
 async def test_every_recorded_name_gives_what_namecoin_core_gave(protocol: str) -> None:
     servers = [ElectrumServer(CHAIN, protocol=protocol) for _ in range(3)]

@@ -13,7 +13,7 @@ from isoproxy.namecoin.chain.auxpow import parse_header
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
-from isoproxy.namecoin.chain.spv import Verdict
+from isoproxy.namecoin.chain.spv import ProofVerdict
 from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
 from isoproxy.namecoin.electrum.session import ElectrumSession
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
@@ -79,7 +79,7 @@ async def test_only_young_operations_leave_the_name_unconfirmed(protocol: str) -
     chain = updated(1)
     async with session(chain, protocol=protocol) as server:
         verdict = await question(headers_of(chain)).ask(server)
-        assert verdict == Verdict(None, ErrorKind.NAME_UNCONFIRMED)
+        assert verdict == ProofVerdict(None, ErrorKind.NAME_UNCONFIRMED)
 
 
 async def test_a_young_operation_on_a_branch_we_do_not_follow_is_no_lie() -> None:
@@ -121,7 +121,7 @@ async def test_an_expired_operation_needs_no_header() -> None:
     chain = updated(1, spacing=32)
     async with session(chain) as server:
         verdict = await question(headers_of(chain, anchor=chain.tip), b"d/plain4").ask(server)
-        assert verdict == Verdict(None, ErrorKind.NAME_EXPIRED)
+        assert verdict == ProofVerdict(None, ErrorKind.NAME_EXPIRED)
 
 
 async def test_a_transaction_that_goes_on_and_on_is_read_without_holding_up_others(

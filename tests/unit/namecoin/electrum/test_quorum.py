@@ -1,0 +1,138 @@
+"""The quorum's rules over a scripted panel: whom it asks, when it ends, why it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from isoproxy.errors import DialError, ErrorKind
+from isoproxy.namecoin.backend import TemporaryFailure
+from isoproxy.namecoin.chain.name_script import NameOp, NameUpdate
+from isoproxy.namecoin.chain.spv import Operation, ProofVerdict
+from isoproxy.namecoin.electrum.lookup import StillSyncing
+from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
+from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.net.target import Target
+
+pytestmark = pytest.mark.virtual_clock
+
+HEDGE_S = 2.0
+FOUND = ProofVerdict(Operation(100, 1, NameUpdate(b"\0" * 32, 0, NameOp.UPDATE, b"{}", ())))
+ABSENT = ProofVerdict(None)
+DOWN = DialError()
+NEVER = 1e9
+
+Script = tuple[float, ProofVerdict | Exception]
+
+
+class Panel:
+    """Servers that answer after some s; `operators` has one letter for each."""
+
+    def __init__(self, *script: Script, operators: str = "abcdefgh") -> None:
+        self._servers = [
+            Server(Target("host", port), tls=True, declared_operator=operator)
+            for port, operator in zip(range(1, len(script) + 1), operators, strict=False)
+        ]
+        self._script = script
+        self.asked: list[tuple[int, float]] = []
+        self.under_way = 0
+        self.unanswered: dict[int, float] = {}
+
+    def candidates(self) -> Sequence[Server]:
+        return self._servers
+
+    async def ask(self, server: Server) -> ServerVerdict:
+        number = server.target.port
+        self.asked.append((number, round(asyncio.get_running_loop().time(), 1)))
+        delay, outcome = self._script[number - 1]
+        self.under_way += 1
+        try:
+            await asyncio.sleep(delay)
+        finally:
+            self.under_way -= 1
+        if isinstance(outcome, Exception):
+            raise outcome
+        return ServerVerdict(server, outcome)
+
+    def hedge_delay(self) -> float:
+        return HEDGE_S
+
+    def note_unanswered(self, server: Server, waited: float) -> None:
+        self.unanswered[server.target.port] = round(waited, 1)
+
+
+async def answered(panel: Panel, size: int = 2) -> list[int]:
+    """The numbers of the servers whose answers made the quorum, in order."""
+    answers = await Quorum(panel, size).run()
+    assert panel.under_way == 0
+    return [answer.server.target.port for answer in answers]
+
+
+async def failure(panel: Panel, size: int = 2) -> ErrorKind:
+    with pytest.raises(TemporaryFailure) as caught:
+        await Quorum(panel, size).run()
+    assert panel.under_way == 0
+    return caught.value.kind
+
+
+async def test_as_many_as_needed_are_asked_at_once_and_no_more() -> None:
+    panel = Panel((1, FOUND), (1, FOUND), (1, FOUND))
+    assert await answered(panel) == [1, 2]
+    assert panel.asked == [(1, 0.0), (2, 0.0)]
+
+
+async def test_a_server_that_fails_is_replaced_at_once() -> None:
+    panel = Panel((0.5, DOWN), (1, FOUND), (1, FOUND))
+    assert await answered(panel) == [2, 3]
+    assert panel.asked == [(1, 0.0), (2, 0.0), (3, 0.5)]
+
+
+async def test_beside_a_slow_server_one_more_is_asked_and_the_slow_one_may_still_answer() -> None:
+    panel = Panel((HEDGE_S + 1, FOUND), (0.5, FOUND), (60, FOUND))
+    assert await answered(panel) == [2, 1]
+    assert panel.asked[2] == (3, pytest.approx(HEDGE_S + 0.5, abs=0.1))
+    assert panel.unanswered == {3: pytest.approx(0.5, abs=0.1)}
+
+
+async def test_absence_takes_two_servers_whatever_the_quorum() -> None:
+    assert await answered(Panel((1, ABSENT), (1, ABSENT)), size=1) == [1, 2]
+    assert await answered(Panel((1, FOUND), (1, FOUND)), size=1) == [1]
+    panel = Panel((1, ABSENT), (1, FOUND), (1, FOUND))
+    assert await answered(panel, size=1) == [1, 2]
+
+
+async def test_two_servers_of_one_operator_wait_for_others_that_were_asked() -> None:
+    others = Panel((3, FOUND), (3, FOUND), (1.5, FOUND), operators="aab")
+    assert await answered(others) == [1, 2, 3]
+    failing = Panel((3, FOUND), (3, FOUND), (1.5, DOWN), operators="aab")
+    assert await answered(failing) == [1, 2]
+    alone = Panel((1, FOUND), (1, FOUND), (1, FOUND), operators="aab")
+    assert await answered(alone) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ([(1, DOWN)] * 3, ErrorKind.NAME_BACKEND_DOWN),
+        ([(1, FOUND), (1, DOWN)], ErrorKind.NAME_UNVERIFIABLE),
+        ([(1, FOUND), (1, StillSyncing())], ErrorKind.NAME_BACKEND_DOWN),
+        ([(1, FOUND), (1, DialError(kind=ErrorKind.STALE_KEY))], ErrorKind.STALE_KEY),
+    ],
+)
+async def test_with_too_few_answers_it_fails_and_says_why(
+    script: list[Script], kind: ErrorKind
+) -> None:
+    panel = Panel(*script)
+    assert await failure(panel) is kind
+    assert len(panel.asked) == len(script)
+
+
+async def test_its_end_ends_every_question() -> None:
+    panel = Panel((NEVER, FOUND), (NEVER, FOUND))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await Quorum(panel, 2).run()
+    assert panel.under_way == 0
+    assert panel.unanswered == {1: 1.0, 2: 1.0}
