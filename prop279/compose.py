@@ -30,7 +30,8 @@ from isoproxy.namecoin.electrum.backend import ElectrumBackend
 from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.cache import PER_KEY
 from isoproxy.namecoin.resolve.resolver import Resolver
-from isoproxy.namecoin.rpc.backends import ElectrumNmcBackend, NamecoinCoreBackend
+from isoproxy.namecoin.rpc.electrum_nmc import ElectrumNmcBackend
+from isoproxy.namecoin.rpc.namecoin_core import NamecoinCoreBackend
 from isoproxy.net.reactor import Reactor
 from isoproxy.observe.log import logger
 from isoproxy.tor.dialer import Dialer

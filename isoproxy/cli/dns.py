@@ -27,8 +27,8 @@ from isoproxy.dns.sign import ZoneKey
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
-from isoproxy.namecoin.rpc.backends import NamecoinCoreBackend
 from isoproxy.namecoin.rpc.client import RpcError
+from isoproxy.namecoin.rpc.namecoin_core import NamecoinCoreBackend
 from isoproxy.namecoin.value.json import Json
 
 _TIMEOUT_S: Final = 70.0

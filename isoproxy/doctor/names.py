@@ -10,7 +10,7 @@ from isoproxy.config import NamesConfig
 from isoproxy.daemon.compose.names import rpc_backends
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, NamingError
-from isoproxy.namecoin.rpc.backends import RpcBackend
+from isoproxy.namecoin.rpc.backend import RpcBackend
 
 _CHECK: Final = "names"
 _PROBE_S: Final = 10.0

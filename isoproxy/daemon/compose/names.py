@@ -26,8 +26,10 @@ from isoproxy.namecoin.resolve.answer import Policy
 from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
-from isoproxy.namecoin.rpc.backends import ElectrumNmcBackend, NamecoinCoreBackend, RpcBackend
+from isoproxy.namecoin.rpc.backend import RpcBackend
 from isoproxy.namecoin.rpc.client import JsonRpcClient, Login, cookie_login, fixed_login
+from isoproxy.namecoin.rpc.electrum_nmc import ElectrumNmcBackend
+from isoproxy.namecoin.rpc.namecoin_core import NamecoinCoreBackend
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
 

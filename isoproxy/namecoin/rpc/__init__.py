@@ -1,1 +1,1 @@
-"""Name look-ups of other programs over JSON-RPC: Electrum-NMC and Namecoin Core."""
+"""Names from programs of the user's own over JSON-RPC: Electrum-NMC and Namecoin Core."""

@@ -1,25 +1,14 @@
-"""Electrum-NMC and Namecoin Core as sources of names, over their JSON-RPC.
+"""What Electrum-NMC and Namecoin Core have in common as sources of names.
 
 Theory of operation
-    Electrum-NMC (3.3.8 to 4.0.6) looks names up over the network and keeps look-ups with
-    different `streamID` on different circuits; it gets a digest derived from the
-    isolation key.  Its 4.1.0 ignores the ID without a word.  So before anything is asked
-    of it a call is made that needs no network: with the ID given twice, a program that
-    knows isolation complains about just that, and one that does not complains about an
-    argument it does not know.  Arguments go by name: by position they mean different
-    things in different releases.
-
-    Namecoin Core has the whole chain and asks nobody, so there is nothing to isolate.
-    Programs that imitate it (ConsensusJ) do ask others; they are recognised by what they
-    leave out of `getblockchaininfo`.
-
-    Values are asked for in hexadecimal: in any other form a value that is not text makes
-    the call fail.
+    Both answer `name_show`, and both are asked whether they keep look-ups apart before
+    they are asked for a name.  Values are asked for in hexadecimal: in any other form a
+    value that is not text makes the call fail.
 
 Invariants
     A program that cannot isolate is asked nothing at all unless `allow_unisolated` says
     so, and then its answers are called RPC_CLAIM.  The isolation key itself never leaves.
-    An answer about another name than the one asked for is no answer.
+    An answer about another name than the one asked for is not used.
 """
 
 from __future__ import annotations
@@ -30,13 +19,13 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from isoproxy.errors import ErrorKind
-from isoproxy.isolation import IsolationKey, name_purpose, upstream_credentials
+from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.rpc.client import RpcError
 from isoproxy.namecoin.value.json import Json
 
 _NAME_NOT_FOUND: Final = -4
-_SYNCHRONISING: Final = frozenset({-10, -28})
+SYNCHRONISING: Final = frozenset({-10, -28})
 """Namecoin Core: downloading blocks, warming up."""
 
 _REASONS: Final = MappingProxyType(
@@ -51,9 +40,6 @@ _NOT_FOUND_TEXT: Final = re.compile(
     r"name (?:is )?(?:purportedly )?(never existed|expired|semi-expired|unconfirmed)\b",
     re.IGNORECASE,
 )
-_DOWNLOADING: Final = "This Namecoin Core does not have the whole chain yet; wait until it has."
-_KNOWS_STREAM_ID: Final = "stream_id specified in both"
-_PURPOSE: Final = name_purpose("electrum-nmc")
 
 
 class Caller(Protocol):
@@ -98,7 +84,7 @@ class RpcBackend(ABC):
         if not (self.isolates or self._allow_unisolated):
             raise TemporaryFailure(self._refusal)
 
-    async def _lookup(
+    async def _name_show(
         self, name: bytes, params: dict[str, Json] | list[Json], evidence: Evidence
     ) -> Found | Absent:
         try:
@@ -111,76 +97,7 @@ class RpcBackend(ABC):
         return _found(name, result, evidence)
 
 
-class ElectrumNmcBackend(RpcBackend):
-    """Names from Electrum-NMC, each isolation key under a stream ID of its own."""
-
-    _refusal = (
-        "This Electrum-NMC ignores stream isolation; use one of its releases 3.3.8 to 4.0.6, or "
-        "the built-in client (names.backend = 'electrum')."
-    )
-
-    async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
-        await self._ready()
-        written, encoding = _written(name)
-        params: dict[str, Json] = {
-            "identifier": written,
-            "options": {
-                "streamID": _stream_id(key),
-                "nameEncoding": encoding,
-                "valueEncoding": "hex",
-            },
-        }
-        return await self._lookup(name, params, Evidence.RPC_CLAIM)
-
-    async def _probe(self) -> bool:
-        """Whether stream IDs are understood; nothing goes to the network."""
-        params: dict[str, Json] = {
-            "identifier": "d/",
-            "stream_id": "probe",
-            "options": {"streamID": "probe"},
-        }
-        try:
-            await self._client.call("name_show", params)
-        except RpcError as error:
-            return error.message.startswith(_KNOWS_STREAM_ID)
-        return False
-
-
-class NamecoinCoreBackend(RpcBackend):
-    """Names from a Namecoin Core of the user's own."""
-
-    _refusal = (
-        "The program at names.rpc.address is no Namecoin Core and may ask others without "
-        "isolation; use the built-in client (names.backend = 'electrum')."
-    )
-
-    async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
-        await self._ready()
-        written, encoding = _written(name)
-        params: list[Json] = [written, {"nameEncoding": encoding, "valueEncoding": "hex"}]
-        evidence = Evidence.FULL_NODE if self.isolates else Evidence.RPC_CLAIM
-        return await self._lookup(name, params, evidence)
-
-    async def _probe(self) -> bool:
-        """Whether this is a full node, with its chain complete."""
-        try:
-            info = await self._client.call("getblockchaininfo", [])
-        except RpcError as error:
-            if error.code in _SYNCHRONISING:
-                raise TemporaryFailure(_DOWNLOADING) from None
-            return False
-        if not isinstance(info, dict) or not isinstance(info.get("initialblockdownload"), bool):
-            return False
-        if info["initialblockdownload"]:
-            raise TemporaryFailure(_DOWNLOADING)
-        return True
-
-
-def _stream_id(key: IsolationKey) -> str:
-    return upstream_credentials(key, _PURPOSE).password.decode()
-
-
-def _written(name: bytes) -> tuple[str, str]:
+def written_name(name: bytes) -> tuple[str, str]:
     """A name and its encoding, as every release of either program takes them."""
     if all(0x20 <= byte < 0x7F for byte in name):
         return name.decode("ascii"), "ascii"
@@ -191,7 +108,7 @@ def _reason(error: RpcError) -> ErrorKind:
     """Why a name is absent; raises TemporaryFailure where the error does not say that."""
     match = _NOT_FOUND_TEXT.match(error.message) if error.code == _NAME_NOT_FOUND else None
     if match is None:
-        if error.code in _SYNCHRONISING or "still syncing" in error.message:
+        if error.code in SYNCHRONISING or "still syncing" in error.message:
             raise TemporaryFailure from None
         raise TemporaryFailure(kind=ErrorKind.NAME_UNVERIFIABLE) from None
     return _REASONS[match[1].lower()]

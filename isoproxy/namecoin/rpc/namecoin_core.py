@@ -1,0 +1,49 @@
+"""Namecoin Core (`namecoind`), a full node, as a source of names over its JSON-RPC.
+
+Theory of operation
+    Namecoin Core has the whole chain and asks no other program, so there is nothing to
+    isolate.  Programs that imitate it (ConsensusJ) do ask others; they are recognised by
+    what they leave out of `getblockchaininfo`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from isoproxy.isolation import IsolationKey
+from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
+from isoproxy.namecoin.rpc.backend import SYNCHRONISING, RpcBackend, written_name
+from isoproxy.namecoin.rpc.client import RpcError
+from isoproxy.namecoin.value.json import Json
+
+_DOWNLOADING: Final = "This Namecoin Core does not have the whole chain yet; wait until it has."
+
+
+class NamecoinCoreBackend(RpcBackend):
+    """Names from a Namecoin Core of the user's own."""
+
+    _refusal = (
+        "The program at names.rpc.address is no Namecoin Core and may ask others without "
+        "isolation; use the built-in client (names.backend = 'electrum')."
+    )
+
+    async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
+        await self._ready()
+        written, encoding = written_name(name)
+        params: list[Json] = [written, {"nameEncoding": encoding, "valueEncoding": "hex"}]
+        evidence = Evidence.FULL_NODE if self.isolates else Evidence.RPC_CLAIM
+        return await self._name_show(name, params, evidence)
+
+    async def _probe(self) -> bool:
+        """Whether this is a full node, with its chain complete."""
+        try:
+            info = await self._client.call("getblockchaininfo", [])
+        except RpcError as error:
+            if error.code in SYNCHRONISING:
+                raise TemporaryFailure(_DOWNLOADING) from None
+            return False
+        if not isinstance(info, dict) or not isinstance(info.get("initialblockdownload"), bool):
+            return False
+        if info["initialblockdownload"]:
+            raise TemporaryFailure(_DOWNLOADING)
+        return True
