@@ -16,16 +16,19 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from isoproxy.config import load, state_directory
+from isoproxy.config import Config, load, state_directory
+from isoproxy.daemon.compose.names import NO_NAMES
+from isoproxy.daemon.compose.resolver import open_resolver
 from isoproxy.errors import ConfigError, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import Isolator
+from isoproxy.namecoin.resolve.cache import PER_KEY
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
-from prop279.compose import Tuning, open_resolver
 from prop279.hosts_file import HostsFile
 from prop279.plugin import parse_bit_name, serve
 from prop279.protocol import VERSION, Environment, Init, write_answer
@@ -41,6 +44,14 @@ _THEIRS: Final = {
 }
 """ncprop279's options that are settings of ours."""
 _TUNING: Final = ("namecoinrpctimeout", "cachemaxentries")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What ncprop279's options set beside the configuration: seconds, entries per key."""
+
+    timeout_s: float | None = None
+    per_key: int = PER_KEY
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -119,19 +130,32 @@ def tuning_of(theirs: Mapping[str, str]) -> Tuning:
     return tuning
 
 
+def plugin_config(config: Config, tuning: Tuning) -> Config:
+    """`config` for a plugin: it starts no tor, but goes through the one at `tor.socks`.
+
+    Raises ConfigError where names are refused.
+    """
+    if config.names.backend == "none":
+        raise ConfigError(NO_NAMES)
+    names = replace(config.names, timeout_s=tuning.timeout_s or config.names.timeout_s)
+    return replace(config, tor=replace(config.tor, mode="system", control=Endpoint()), names=names)
+
+
 async def _run(options: argparse.Namespace, environment: Environment) -> None:
-    isolator = Isolator()
     pipes = sys.stdin.buffer, sys.stdout.buffer
     if options.hosts is not None:
         hosts = HostsFile.read(options.hosts)
-        await serve(hosts, hosts.parse, isolator, *pipes)
+        await serve(hosts, hosts.parse, Isolator(), *pipes)
         return
     theirs = their_options(options, environment)
     settings = [*settings_of(theirs, environment), *options.settings]
     config = load(options.config, settings).config
     configure(level=config.observe.log_level, safe=config.observe.safe_logging)
-    state = environment.state or state_directory()
-    async with open_resolver(config, isolator, state, tuning_of(theirs)) as resolver:
+    tuning = tuning_of(theirs)
+    config = plugin_config(config, tuning)
+    # beside a daemon's state, not in it: one may run as well
+    state = (environment.state or state_directory()) / "prop279"
+    async with open_resolver(config, state, None, per_key=tuning.per_key) as (resolver, isolator):
         await serve(resolver, parse_bit_name, isolator, *pipes)
 
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,18 +19,19 @@ import dns.rcode
 import dns.rdatatype
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.cli.resolve_text import problem_lines, zone_lines
 from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
-from isoproxy.config import Address, Config, LoginAt
+from isoproxy.config import Address, Config, LoginAt, state_directory
 from isoproxy.daemon.compose.names import rpc_client
+from isoproxy.daemon.compose.resolver import open_resolver
 from isoproxy.dns.dump import dump
 from isoproxy.dns.query import ISOLATION_OPTION, MAX_ISOLATION_ID
 from isoproxy.dns.sign import ZoneKey
-from isoproxy.errors import ConfigError, OperationError
-from isoproxy.isolation import Isolator
-from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.errors import ConfigError, NamingError, OperationError
+from isoproxy.namecoin.resolve.resolver import Zone
 from isoproxy.namecoin.rpc.client import RpcError
-from isoproxy.namecoin.rpc.namecoin_core import NamecoinCoreBackend
 from isoproxy.namecoin.value.json import Json
+from isoproxy.namecoin.value.name import BitName
 
 _TIMEOUT_S: Final = 70.0
 """A little more than the resolver's own deadline."""
@@ -98,23 +100,37 @@ def dump_zone(options: argparse.Namespace) -> int:
 
 async def _dump(config: Config) -> int:
     """0 if there was any name."""
+    config = replace(config, names=replace(config.names, backend="namecoin-core"))
     client = rpc_client(config.names.rpc, LoginAt(config.names.rpc.address), core=True)
-    isolator = Isolator()
-    resolver = Resolver(NamecoinCoreBackend(client), isolator)
 
     async def call(method: str, params: list[Json]) -> Json:
         return await client.call(method, params)
 
+    found = False
     try:
-        key = isolator.own_key("dump")
-        found = await dump(call, resolver, key, out=sys.stdout, err=sys.stderr)
+        async with open_resolver(config, state_directory(), None) as (resolver, isolator):
+            async for name, zone in dump(call, resolver, isolator.own_key("dump")):
+                found |= _print_zone(name, zone)
     except RpcError as error:
         raise OperationError(
             f"the program at names.rpc.address refused ({error}); is it a Namecoin Core?"
         ) from None
     finally:
-        await resolver.close()
+        client.close()
     return 0 if found else 1
+
+
+def _print_zone(name: BitName, zone: Zone | NamingError) -> bool:
+    """Print the records of a name, or why there are none; returns whether there are."""
+    if isinstance(zone, NamingError):
+        print(f"; {name}. {zone}", file=sys.stderr)
+        return False
+    data = zone.as_json()
+    for line in zone_lines(data):
+        print(line)
+    for line in problem_lines(data):
+        print(line, file=sys.stderr)
+    return True
 
 
 def _query(options: argparse.Namespace) -> dns.message.Message:

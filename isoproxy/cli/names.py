@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from dataclasses import asdict
 
 from isoproxy.admin import Answer, NotRunning, ask
 from isoproxy.cli.options import Commands, add_configuration, loaded
+from isoproxy.cli.resolve_text import print_answer
 from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
 from isoproxy.config import Config, LoginAt, admin_address, state_directory
-from isoproxy.daemon import configure_log
-from isoproxy.daemon.compose.names import names_directory, rpc_client
-from isoproxy.daemon.resolve import Questions, alone, resolve_for
+from isoproxy.daemon.compose.names import rpc_client
+from isoproxy.daemon.compose.resolver import open_resolver
+from isoproxy.daemon.resolve import Question, refusal, resolve_for
+from isoproxy.daemon.settings.log import configure_log
+from isoproxy.daemon.settings.names import names_directory
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.namecoin.chain.anchor import anchor_from_core, best_anchor, write_anchor
 from isoproxy.namecoin.chain.params import NETWORKS, Anchor
-from isoproxy.namecoin.resolve.command import refusal, report
 from isoproxy.namecoin.resolve.resolver import DEADLINE_S
 from isoproxy.namecoin.rpc.client import RpcError
 from isoproxy.namecoin.value.json import Json
+from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.reactor import ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 
@@ -53,33 +57,31 @@ def register(commands: Commands) -> None:
 def resolve_name(options: argparse.Namespace) -> int:
     config = loaded(options).config
     isolation = isolation_id(options)
-    name = word(options.name, "name")
-    if (error := refusal(name)) is not None:  # without a tor, and without a wait for one
-        return report(error, name, as_json=options.json, out=sys.stdout, err=sys.stderr)
-    questions = Questions(
-        name=name,
-        isolation=isolation,
-        as_json=options.json,
-        records=options.records,
+    question = Question(word(options.name, "name"), isolation, zone=options.records)
+    return print_answer(
+        _answer(config, question), as_json=options.json, out=sys.stdout, err=sys.stderr
     )
+
+
+def _answer(config: Config, question: Question) -> Answer:
+    """From a running isoproxy, or without one."""
     try:
-        answer: Answer = ask(admin_address(config), "resolve", timeout_s=_ANSWER_S, **questions)
+        BitName.parse(question.name)
+    except IsoproxyError as error:  # without a tor, and without a wait for one
+        return refusal(question.name, error)
+    try:
+        return ask(admin_address(config), "resolve", timeout_s=_ANSWER_S, **asdict(question))
     except NotRunning:
-        answer = _resolve_alone(config, questions)
-    print(answer["out"], end="")
-    print(answer["err"], end="", file=sys.stderr)
-    code = answer["code"]
-    assert isinstance(code, int)
-    return code
+        return _resolve_alone(config, question)
 
 
-def _resolve_alone(config: Config, questions: Questions) -> Answer:
+def _resolve_alone(config: Config, question: Question) -> Answer:
     configure_log(config)
     ResolverGuard().install()
 
     async def work() -> Answer:
-        async with alone(config, state_directory(), sys.stderr) as (resolver, isolator):
-            return await resolve_for(resolver, isolator, **questions)
+        async with open_resolver(config, state_directory(), sys.stderr) as (resolver, isolator):
+            return await resolve_for(resolver, isolator, question)
 
     with asyncio.Runner(loop_factory=ReactorLoop) as runner:
         return runner.run(work())

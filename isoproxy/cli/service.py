@@ -10,8 +10,9 @@ from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
-from isoproxy.daemon import Daemon, configure_log
+from isoproxy.daemon import Daemon
 from isoproxy.daemon.compose.names import check_names
+from isoproxy.daemon.settings.log import configure_log
 from isoproxy.net.reactor import ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 

@@ -40,13 +40,20 @@ def private_directory(path: Path) -> Path:
             "that this user may write, or HOME"
         )
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(path)
     except OSError as error:
         raise OperationError(
             f"the directory {path} cannot be made: {error.strerror}; set STATE_DIRECTORY to one "
             "that this user may write"
         ) from None
     return path
+
+
+def _make(path: Path) -> None:
+    """Make a directory and those above it that are missing; all of them are ours alone."""
+    if not path.parent.is_dir():
+        _make(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _absolute(environment: Mapping[str, str], name: str, default: Path) -> Path:

@@ -1,54 +1,64 @@
-"""What a running isoproxy answers on its admin socket."""
+"""What a running isoproxy answers on its admin socket: data, which the command line prints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from isoproxy.admin import Answer, Handler
-from isoproxy.daemon.compose.names import NO_NAMES
-from isoproxy.daemon.resolve import questions_of, resolve_for
+from isoproxy.daemon.compose.onions import PublishedService
+from isoproxy.daemon.reloading import Reloaded
+from isoproxy.daemon.resolve import question_of, resolve_for
 from isoproxy.daemon.status.explain import arguments_of
 from isoproxy.daemon.status.explain import explain as explained
-from isoproxy.daemon.status.snapshot import current_status
-from isoproxy.errors import OperationError
+from isoproxy.daemon.status.overview import overview
+from isoproxy.daemon.status.snapshot import Snapshot
+from isoproxy.isolation import Isolator
+from isoproxy.namecoin.resolve.resolver import Resolver
 
-if TYPE_CHECKING:
-    from isoproxy.daemon import Daemon
+
+class Running(Protocol):
+    """What is asked of a running isoproxy."""
+
+    isolator: Isolator
+
+    async def snapshot(self, *, circuits: bool = False) -> Snapshot: ...
+
+    async def exposition(self) -> str: ...
+
+    async def new_circuits(self) -> int: ...
+
+    async def reload(self) -> Reloaded: ...
+
+    def resolver(self) -> Resolver: ...
+
+    def published(self) -> list[PublishedService]: ...
 
 
-def answers(daemon: Daemon) -> dict[str, Handler]:
+def answers(running: Running) -> dict[str, Handler]:
     """The handler of each request, by name."""
 
     async def status(request: Mapping[str, Any]) -> Answer:
-        return await current_status(daemon)
+        return overview(await running.snapshot(circuits=True))
 
     async def newnym(request: Mapping[str, Any]) -> Answer:
-        """Our epoch changes every derived credential; verbatim ones only Tor can renew."""
-        if daemon.isolator.verbatim:
-            await daemon.upstream.control.signal_newnym()
-        daemon.new_identity()
-        await daemon.workers.settled()
-        return {"epoch": daemon.isolator.epoch}
+        return {"epoch": await running.new_circuits()}
 
     async def reload(request: Mapping[str, Any]) -> Answer:
-        reloaded = await daemon.reload()
+        reloaded = await running.reload()
         return {"changed": reloaded.changed, "after_a_restart": reloaded.after_a_restart}
 
     async def explain(request: Mapping[str, Any]) -> Answer:
-        others = await daemon.workers.report()
+        snapshot = await running.snapshot()
         return explained(
-            daemon.config,
-            daemon.isolator,
+            snapshot.config,
+            running.isolator,
             **arguments_of(request),
-            live_keys=[flow.key for flow in (*daemon.front.flows(), *others.flows)],
+            live_keys=[flow.key for flow in snapshot.traffic.report.flows],
         )
 
     async def resolve(request: Mapping[str, Any]) -> Answer:
-        if daemon.names is None:
-            raise OperationError(NO_NAMES)
-        resolver = daemon.resolver_of(None)
-        return await resolve_for(resolver, daemon.isolator, **questions_of(request))
+        return await resolve_for(running.resolver(), running.isolator, question_of(request))
 
     async def onions(request: Mapping[str, Any]) -> Answer:
         return {
@@ -59,12 +69,12 @@ def answers(daemon: Daemon) -> dict[str, Handler]:
                     "problem": published.state.problem,
                     "addresses": published.lines,
                 }
-                for published in daemon.services.onions
+                for published in running.published()
             ]
         }
 
     async def metrics(request: Mapping[str, Any]) -> Answer:
-        return {"exposition": await daemon.exposition()}
+        return {"exposition": await running.exposition()}
 
     return {
         "status": status,

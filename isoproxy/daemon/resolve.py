@@ -1,21 +1,16 @@
-"""`isoproxy resolve`, in a running isoproxy or alone, under an isolation key of its own."""
+"""`isoproxy resolve`, answered by a running isoproxy or without one: data, no text.
+
+Each isolation ID has a key of its own, which no listener's clients have.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import io
-import time
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
-from typing import Any, Final, TextIO, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from isoproxy.admin import Answer
-from isoproxy.config import Config, private_directory
-from isoproxy.daemon.compose.names import NO_NAMES, DaemonNames
-from isoproxy.daemon.compose.upstream import Upstream
-from isoproxy.daemon.settings.front import dialer_settings
-from isoproxy.errors import OperationError
+from isoproxy.errors import IsoproxyError, OperationError, explanation
 from isoproxy.isolation import (
     ClientProtocol,
     Isolate,
@@ -25,40 +20,28 @@ from isoproxy.isolation import (
     ListenerRule,
     own_group,
 )
-from isoproxy.namecoin.resolve.command import resolve_command
+from isoproxy.namecoin.resolve.answer import NameAnswer
 from isoproxy.namecoin.resolve.resolver import Resolver
-from isoproxy.net.reactor import Handler, Reactor
-from isoproxy.observe.log import logger
-from isoproxy.observe.metrics import Metrics
-from isoproxy.tor.dialer import Dialer
-from isoproxy.tor.managed.progress import BootstrapProgress
+from isoproxy.namecoin.value.name import BitName
 
-TOR_S: Final = 180.0
 _RULE: Final = ListenerRule(own_group("isoproxy resolve"), Isolate.SOCKS_AUTH)
 
-_log = logger("names")
 
-
-class Questions(TypedDict):
-    """What `isoproxy resolve` asks; `isolation` None is an identity, too."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked; `isolation` None is an identity, too, and `zone` asks for all records."""
 
     name: str
-    isolation: str | None
-    as_json: bool
-    records: bool
+    isolation: str | None = None
+    zone: bool = False
 
 
-def questions_of(request: Mapping[str, Any]) -> Questions:
-    """The questions in a request to the admin socket.  Raises OperationError."""
+def question_of(request: Mapping[str, Any]) -> Question:
+    """The question in a request to the admin socket.  Raises OperationError."""
     name, isolation = request.get("name"), request.get("isolation")
     if not isinstance(name, str) or not (isolation is None or isinstance(isolation, str)):
         raise OperationError("name and isolation must be text")
-    return Questions(
-        name=name,
-        isolation=isolation,
-        as_json=bool(request.get("as_json")),
-        records=bool(request.get("records")),
-    )
+    return Question(name, isolation, bool(request.get("zone")))
 
 
 def command_key(isolator: Isolator, isolation: str | None) -> IsolationKey:
@@ -67,78 +50,25 @@ def command_key(isolator: Isolator, isolation: str | None) -> IsolationKey:
     return isolator.key_for(_RULE, IsolationTuple(None, ClientProtocol.COMMAND, username=user))
 
 
-async def resolve_for(
-    resolver: Resolver,
-    isolator: Isolator,
-    *,
-    name: str,
-    isolation: str | None,
-    as_json: bool,
-    records: bool,
-) -> Answer:
-    """What the command is to print, `out` and `err`, and its exit `code`."""
-    out, err = io.StringIO(), io.StringIO()
-    key = command_key(isolator, isolation)
-    code = await resolve_command(
-        resolver, name, key, as_json=as_json, records=records, out=out, err=err
-    )
-    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+async def resolve_for(resolver: Resolver, isolator: Isolator, question: Question) -> Answer:
+    """Ready for JSON: the `zone` or the `resolution`, and the `problem` where there is none.
 
-
-@contextlib.asynccontextmanager
-async def alone(
-    config: Config, state: Path, progress: TextIO
-) -> AsyncIterator[tuple[Resolver, Isolator]]:
-    """A resolver without a running isoproxy, with a tor of our own in managed mode.
-
-    `progress` is told what is waited for.  Raises ConfigError, and OperationError if Tor
-    does not answer.
+    `resolution` is the object of `resolve --json`, `zone` that of `resolve --records --json`;
+    `problem` is a sentence for a person, or None.
     """
-    if config.names.backend == "none":
-        raise OperationError(NO_NAMES)
-
-    def fail(handler: Handler, error: Exception) -> None:
-        _log.err("defect", error=error)
-
-    isolator = Isolator()
-    async with contextlib.AsyncExitStack() as stack:
-        reactor = Reactor(asyncio.get_running_loop(), fail)
-        stack.callback(reactor.close)
-        upstream = Upstream(config.tor, private_directory(state) / "tor")
-        upstream.on_progress(BootstrapProgress(progress).update)
-        dialer = Dialer(reactor, isolator, dialer_settings(config, upstream.socks))
-        stack.callback(dialer.close)
-        stack.push_async_callback(upstream.stop)
-        await upstream.start()
-        await _await_tor(upstream)
-        names = DaemonNames(config.names, dialer, isolator, Metrics(), state)
-        stack.push_async_callback(names.close)
-        names.tor_answers()
-        await _await_headers(names, progress)
-        yield names.service.resolver_of(None), isolator
+    key = command_key(isolator, question.isolation)
+    try:
+        name = BitName.parse(question.name)
+        if question.zone:
+            zone = await resolver.zone(name, key)
+            return {"zone": zone.as_json(), "problem": None}
+        resolution = await resolver.resolve(name, key)
+    except IsoproxyError as error:
+        return refusal(question.name, error)
+    problem = None if resolution.reason is None else explanation(resolution.reason)
+    return {"resolution": resolution.as_json(), "problem": problem}
 
 
-async def _await_tor(upstream: Upstream) -> None:
-    deadline = time.monotonic() + TOR_S
-    while not await upstream.answers():
-        if time.monotonic() > deadline:
-            raise OperationError(
-                f"Tor does not answer ({upstream.describe()}); start it, or set tor.socks"
-            )
-        await asyncio.sleep(0.2)
-
-
-async def _await_headers(names: DaemonNames, progress: TextIO) -> None:
-    """Wait for block headers, as long as servers send some."""
-    backend = names.electrum
-    if backend is None:
-        return
-    last, deadline = -1, 0.0
-    while not backend.sync.ready.is_set():
-        now, tip = time.monotonic(), backend.chain.tip_height
-        if tip != last:
-            last, deadline = tip, now + backend.settings.ready_wait
-            print(f"headers: {tip} of {backend.progress().target}", file=progress, flush=True)
-        elif now > deadline:
-            return  # the look-up will say that no server can be reached
-        await asyncio.sleep(0.5)
+def refusal(name: str, error: IsoproxyError) -> Answer:
+    """The answer where there is none, because of `error`."""
+    return {"resolution": NameAnswer.failure(name, error.kind).as_json(), "problem": str(error)}

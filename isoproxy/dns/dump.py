@@ -1,4 +1,4 @@
-"""Everything under `bit`, from a Namecoin Core of one's own, in the form of a zone file.
+"""Everything under `bit`, from a Namecoin Core of one's own.
 
 Theory of operation
     Only a full node knows which names there are: `name_scan` lists them a page at a time,
@@ -14,12 +14,11 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TextIO
+from typing import Final
 
 from isoproxy.errors import NamingError, OperationError
 from isoproxy.isolation import IsolationKey
-from isoproxy.namecoin.resolve.command import problems, zone_lines
-from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.namecoin.resolve.resolver import Resolver, Zone
 from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.value.name import BitName, is_registrable
 
@@ -32,24 +31,17 @@ RpcCall = Callable[[str, list[Json]], Awaitable[Json]]
 
 
 async def dump(
-    call: RpcCall, resolver: Resolver, key: IsolationKey, *, out: TextIO, err: TextIO
-) -> int:
-    """Write the records of every name in `d/`; returns how many names had a value.
+    call: RpcCall, resolver: Resolver, key: IsolationKey
+) -> AsyncIterator[tuple[BitName, Zone | NamingError]]:
+    """Each name in `d/` and its zone or why it has none.
 
-    What could not be read goes to `err`.  Raises OperationError where the node does not
-    list names.
+    Raises OperationError where the node does not list names.
     """
-    found = 0
     async for name in domains(call):
         try:
-            zone = await resolver.zone(name, key)
+            yield name, await resolver.zone(name, key)
         except NamingError as error:
-            err.write(f"; {name}. {error}\n")
-            continue
-        found += 1
-        out.writelines(line + "\n" for line in zone_lines(zone))
-        err.writelines(line + "\n" for line in problems(zone.nodes))
-    return found
+            yield name, error
 
 
 async def domains(call: RpcCall) -> AsyncIterator[BitName]:

@@ -1,7 +1,7 @@
-"""The doors to Bitcoin peers: the front end's ports, and the proxies.
+"""The ways in for Bitcoin peers: the front end's ports, and the proxies.
 
 Theory of operation
-    All doors share one registry.  Where v2 is on, nothing starts with libraries that do not
+    All of them share one registry.  Where v2 is on, nothing starts with libraries that do not
     compute it.  A proxy has an `ListenerContext` of the front end beside it: its isolation rule
     holds for the proxy's own connections as well as for its clients that speak SOCKS,
     which are handed to the front end with nothing read.
@@ -30,6 +30,7 @@ from isoproxy.daemon.settings.bitcoin import (
     proxy_listener,
     proxy_settings,
 )
+from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
     ListenerContext,
@@ -83,6 +84,17 @@ class ProxyListener:
         self.proxy.settings = proxy_settings(config.bitcoin, proxy)
         self.proxy.bridging = bridge_settings(config.bitcoin)
 
+    def view(self, name: str) -> ProxyView:
+        """How it stands, under the configuration's `name`."""
+        return ProxyView(
+            name,
+            self.address(),
+            self.context.rule.listener.isolate,
+            len(self.proxy.connections) + self.context.open,
+            self.proxy.accepted,
+            self.proxy.refused.copy(),
+        )
+
     def close(self) -> asyncio.Task[None]:
         """Stop; the task ends with the last connection."""
         self._task.cancel()
@@ -128,7 +140,7 @@ class Bitcoin:
             self_test()
         self.registry = FlowRegistry()
         self.p2p = PeerToPeer(dialer, isolator, ports=frozenset(), registry=self.registry)
-        self.doors: dict[str, ProxyListener] = {}
+        self.proxies: dict[str, ProxyListener] = {}
         self._follow(config)
 
     @contextlib.contextmanager
@@ -141,15 +153,15 @@ class Bitcoin:
         """
         with contextlib.ExitStack() as undo:
             sockets = {}
-            doors = self._by_place()
+            open_now = self._by_place()
             for proxy in config.bitcoin.proxy:
                 settings = proxy_listener(config, proxy)
-                door = doors.get(place_of(settings))
-                if door is None:
+                listener = open_now.get(place_of(settings))
+                if listener is None:
                     sock = open_listening_socket(settings.endpoint, settings.mode)
                     sockets[proxy.name] = undo.enter_context(contextlib.closing(sock))
                 else:
-                    switch_mode(door.context.settings, settings.mode, undo)
+                    switch_mode(listener.context.settings, settings.mode, undo)
             yield sockets
             undo.pop_all()
 
@@ -158,24 +170,29 @@ class Bitcoin:
     ) -> list[ProxyListener]:
         """Follow the configuration; returns the proxies opened, on `reserved` sockets."""
         self._follow(config)
-        before, self.doors, opened = self._by_place(), {}, []
+        before, self.proxies, opened = self._by_place(), {}, []
         for proxy in config.bitcoin.proxy:
             settings = proxy_listener(config, proxy)
             if proxy.name in sockets:
-                door = ProxyListener(front, self.registry, settings, sockets[proxy.name])
-                opened.append(door)
+                listener = ProxyListener(front, self.registry, settings, sockets[proxy.name])
+                opened.append(listener)
             else:
-                door = before.pop(place_of(settings))
-            door.configure(config, proxy)
-            self.doors[proxy.name] = door
+                listener = before.pop(place_of(settings))
+            listener.configure(config, proxy)
+            self.proxies[proxy.name] = listener
         for gone in before.values():
             gone.close()
         return opened
 
+    def view(self) -> BitcoinView:
+        """What is open, and what has been carried."""
+        proxies = [listener.view(name) for name, listener in self.proxies.items()]
+        return BitcoinView(proxies, self.registry.sorted_flows(), self.registry.totals())
+
     async def close(self) -> None:
         """Close all proxies and end their connections."""
-        tasks = [door.close() for door in self.doors.values()]
-        self.doors.clear()
+        tasks = [listener.close() for listener in self.proxies.values()]
+        self.proxies.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _follow(self, config: Config) -> None:
@@ -184,4 +201,4 @@ class Bitcoin:
         self.p2p.networks = networks(config.bitcoin)
 
     def _by_place(self) -> dict[Hashable, ProxyListener]:
-        return {place_of(door.context.settings): door for door in self.doors.values()}
+        return {place_of(listener.context.settings): listener for listener in self.proxies.values()}

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
-from isoproxy.config import ElectrumConfig, LoginAt, NamesConfig, RpcConfig, private_directory
-from isoproxy.errors import ConfigError
+from isoproxy.config import LoginAt, NamesConfig, RpcConfig
+from isoproxy.daemon.settings.names import answer_policy, electrum_settings, names_directory
+from isoproxy.errors import ConfigError, ErrorKind, NamingError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import Backend
-from isoproxy.namecoin.chain.params import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
-from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
+from isoproxy.namecoin.electrum.backend import ElectrumBackend
 from isoproxy.namecoin.electrum.connector import Dials
-from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.electrum.servers import SHIPPED, parse_servers
-from isoproxy.namecoin.resolve.answer import Policy
+from isoproxy.namecoin.resolve.cache import PER_KEY
 from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
@@ -38,52 +36,8 @@ NO_NAMES: Final = (
 )
 PROGRESS_S: Final = 10.0
 _DEFAULT_COOKIE: Final = Path("~/.namecoin/.cookie")
-_FAVOURED_SERVERS: Final = 4
-_MAX_TIP_AGE_S: Final = 86_400.0
 
 _log = logger("names")
-
-
-def names_directory(state: Path) -> Path:
-    """Where headers, certificates and anchors are kept, below the `state` directory."""
-    return private_directory(private_directory(state) / "names")
-
-
-def electrum_settings(config: ElectrumConfig, timeout_s: float) -> ElectrumSettings:
-    """The light client's settings, for look-ups of `timeout_s` s; raises ConfigError.
-
-    Half of the time may pass in waiting for headers, so that a look-up that gets none has
-    time to say so.
-    """
-    servers = parse_servers(config.servers, allow_plain=config.allow_plain) or SHIPPED
-    network = NETWORKS[config.network]
-    if servers is SHIPPED and config.network != "mainnet":
-        raise ConfigError(
-            "names.electrum.servers must be set: the list in the package is for mainnet only"
-        )
-    anchor = checkpoint = None
-    if config.anchor_height is not None and config.anchor_hash is not None:
-        anchor = Anchor(config.anchor_height, hash_from_hex(config.anchor_hash))
-    if config.checkpoint_height is not None and config.checkpoint_root is not None:
-        checkpoint = Checkpoint(config.checkpoint_height, hash_from_hex(config.checkpoint_root))
-    favoured = min(len(servers), max(_FAVOURED_SERVERS, config.quorum))
-    return ElectrumSettings(
-        network=network,
-        servers=servers,
-        quorum=config.quorum,
-        confirmations=config.confirmations,
-        anchor=anchor,
-        checkpoint=checkpoint,
-        ready_wait=timeout_s / 2,
-        deadline=timeout_s * 0.75,
-        max_tip_age=None if network is REGTEST else _MAX_TIP_AGE_S,
-        pool=PoolSettings(
-            clean=-(-config.pool_size // favoured),
-            clean_servers=favoured,
-            max_bound=config.max_connections,
-            opens_per_minute=config.circuits_per_minute,
-        ),
-    )
 
 
 def rpc_client(config: RpcConfig, place: LoginAt, *, core: bool) -> JsonRpcClient:
@@ -132,8 +86,9 @@ def rpc_backends(
 
 
 class DaemonNames:
-    """The name service of one configuration; `start` it once Tor answers, `close` it.
+    """The name service of one configuration; tell it once `tor_answers`, `close` it.
 
+    Its files are below `state`; an identity's caches have `per_key` entries each.
     Raises ConfigError.
     """
 
@@ -144,15 +99,13 @@ class DaemonNames:
         isolator: Isolator,
         metrics: Metrics,
         state: Path,
+        *,
+        per_key: int = PER_KEY,
     ) -> None:
         self._config: Final = config
         self._watch: asyncio.Task[None] | None = None
         self.electrum: ElectrumBackend | None = None
-        policy = Policy(
-            only_onion=config.only_onion,
-            allow_clearnet_alias=config.allow_clearnet_alias,
-            allow_private_addresses=config.allow_private_addresses,
-        )
+        policy = answer_policy(config)
         own: Mapping[IPv4Network | IPv6Network, Backend] = {}
         if config.backend == "electrum":
             self.electrum = ElectrumBackend(
@@ -175,6 +128,7 @@ class DaemonNames:
                 isolator,
                 policy=policy,
                 deadline_s=config.timeout_s,
+                per_key=per_key,
                 on_evicted=evicted,
             )
             for backend in (default, *own.values())
@@ -217,6 +171,56 @@ class DaemonNames:
         if self.electrum is not None:
             answer |= _electrum_status(self.electrum)
         return answer
+
+
+class CurrentNames:
+    """The name service in use, if there is one; a reload puts another in its place.
+
+    `build` makes that of a configuration.
+    """
+
+    def __init__(self, config: NamesConfig, build: Callable[[NamesConfig], DaemonNames]) -> None:
+        self._build: Final = build
+        self._now = self.prepare(config)
+
+    def prepare(self, config: NamesConfig) -> DaemonNames | None:
+        """That of `config`, not in use yet; None if it has none.  Raises ConfigError."""
+        return None if config.backend == "none" else self._build(config)
+
+    async def switch(self, names: DaemonNames | None) -> None:
+        """Resolve by `names` from now on; look-ups under way in the old service fail."""
+        old, self._now = self._now, names
+        if old is not None:
+            await old.close()
+
+    @property
+    def service(self) -> NameService | None:
+        """What resolves for the front end."""
+        return None if self._now is None else self._now.service
+
+    @property
+    def cached(self) -> int:
+        """Answers in the caches of all identities."""
+        return 0 if self._now is None else self._now.service.cached
+
+    def resolver_of(self, client: bytes | None) -> Resolver:
+        """The resolver for a client; raises NamingError if there is none."""
+        if self._now is None:
+            raise NamingError(NO_NAMES, kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        return self._now.service.resolver_of(client)
+
+    def tor_answers(self) -> None:
+        """As `DaemonNames.tor_answers`."""
+        if self._now is not None:
+            self._now.tor_answers()
+
+    def status(self) -> dict[str, object]:
+        """As `DaemonNames.status`."""
+        return {"backend": "none"} if self._now is None else self._now.status()
+
+    async def close(self) -> None:
+        """Resolve nothing any more."""
+        await self.switch(None)
 
 
 def _electrum_status(backend: ElectrumBackend) -> dict[str, object]:

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.config import TorConfig
+from isoproxy.daemon.status.snapshot import TorView
+from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, Phase
-from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.control.wire import Bootstrap, Circuit
 from isoproxy.tor.managed.process import ManagedTor, Stage
 
 PROBE_S: Final = 5.0
+CIRCUITS_S: Final = 0.5
+"""Seconds that a status waits for Tor's list of circuits."""
 _GREETING: Final = b"\x05\x01\x02"
 _ACCEPTED: Final = b"\x05\x02"
 
@@ -70,6 +74,35 @@ class Upstream:
         if self._managed is not None and self._managed.state.stage is not Stage.READY:
             return False
         return await probe_socks(self.socks)
+
+    async def circuits(self) -> tuple[Circuit, ...]:
+        """Tor's circuits, as far as it tells of them.
+
+        None without a control port, or where a filter in front of it does not tell.  Of a
+        Tor that is slow (thousands of circuits, a frozen process) what its events have told.
+        """
+        if self.control.state.phase is not Phase.READY:
+            return ()
+        try:
+            async with asyncio.timeout(CIRCUITS_S):
+                return await self.control.refresh_circuits()
+        except TimeoutError:
+            return self.control.circuits()
+        except OperationError:
+            return ()
+
+    def view(self, *, answers: bool) -> TorView:
+        """How Tor stands now; `answers` is what its SocksPort did last time."""
+        phase = self.control.state.phase
+        return TorView(
+            self.mode,
+            self.describe(),
+            answers,
+            self.control.version,
+            phase.value,
+            phase is Phase.READY,
+            self.control.bootstrap,
+        )
 
     def describe(self) -> str:
         """How Tor stands, for a person."""

@@ -1,4 +1,4 @@
-"""Bitcoin flows in status and metrics: transport, session ID, circuit, and what was carried.
+"""Bitcoin flows in the status: transport, session ID, circuit, and what was carried.
 
 The session ID is shown in the form of Bitcoin Core's getpeerinfo, so that whoever runs
 both ends can compare them; beside it stand the circuits that Tor has for the flow's key
@@ -10,32 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isoproxy.bitcoin.bridge import Flow
-from isoproxy.bitcoin.flows import Sums, Totals
-from isoproxy.bitcoin.messages import KNOWN_TYPES
-from isoproxy.bitcoin.traffic import OTHER, Direction
-from isoproxy.daemon.compose.bitcoin import Bitcoin, ProxyListener
+from isoproxy.bitcoin.flows import Sums
+from isoproxy.bitcoin.traffic import Direction
 from isoproxy.daemon.settings.front import flag_names
-from isoproxy.daemon.status.circuits import Circuits
+from isoproxy.daemon.status.circuits import CircuitIds
+from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
 from isoproxy.isolation import P2P
 from isoproxy.observe.log import Sensitive, reveal
-from isoproxy.observe.metrics import Metrics
-
-MESSAGE_TYPES = tuple(sorted(kind.rstrip(b"\0").decode("ascii") for kind in (*KNOWN_TYPES, OTHER)))
-"""The types that messages are counted by."""
 
 
 def bitcoin_status(
-    bitcoin: Bitcoin, shown: Sequence[Flow], circuits: Circuits, *, safe: bool
+    bitcoin: BitcoinView, shown: Sequence[Flow], circuits: CircuitIds, *, safe: bool
 ) -> dict[str, object]:
     """The part of `isoproxy status` about Bitcoin, ready for JSON; only `shown` flows.
 
     Who the peers are is scrubbed where logging is `safe`.
     """
-    totals = bitcoin.registry.totals()
+    totals = bitcoin.totals
     return {
-        "proxies": [_proxy(name, door) for name, door in bitcoin.doors.items()],
+        "proxies": [_proxy(proxy) for proxy in bitcoin.proxies],
         "flows": [_flow(flow, circuits.get((flow.key, P2P), ()), safe) for flow in shown],
-        "open": len(bitcoin.registry.flows),
+        "open": len(bitcoin.flows),
         "totals": {
             "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
             "to_peer": _sums(totals.to_peer),
@@ -45,26 +40,14 @@ def bitcoin_status(
     }
 
 
-def collect_bitcoin(metrics: Metrics, totals: Totals) -> None:
-    """Bring the Bitcoin metrics up to date."""
-    for outcome, count in totals.outcomes.items():
-        metrics.v2_sessions.of(outcome=outcome.value).value = count
-    for direction, sums in (("up", totals.to_peer), ("down", totals.to_client)):
-        for transport, size in (("v1", sums.v1), ("v2", sums.v2), ("wire", sums.wire)):
-            metrics.p2p_bytes.of(direction=direction, transport=transport).value = size
-        for kind, count in sums.messages.items():
-            metrics.p2p_messages.of(direction=direction, type=kind).value = count
-
-
-def _proxy(name: str, door: ProxyListener) -> dict[str, object]:
-    proxy = door.proxy
+def _proxy(proxy: ProxyView) -> dict[str, object]:
     return {
-        "name": name,
-        "address": door.address(),
-        "isolate": flag_names(door.context.rule.listener.isolate),
-        "open": len(proxy.connections) + door.context.open,
+        "name": proxy.name,
+        "address": proxy.address,
+        "isolate": flag_names(proxy.isolate),
+        "open": proxy.open,
         "accepted": proxy.accepted,
-        "refusals": {kind.value: count for kind, count in proxy.refused.most_common()},
+        "refusals": {kind.value: count for kind, count in proxy.refusals.most_common()},
     }
 
 

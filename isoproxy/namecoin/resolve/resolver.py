@@ -39,6 +39,32 @@ class Zone:
     found: Found
     nodes: list[Node]
 
+    def as_json(self) -> dict[str, object]:
+        """The object that `isoproxy resolve --records --json` prints."""
+        return {
+            "value": self.found.value.decode("utf-8", "backslashreplace"),
+            "height": self.found.height,
+            "expires_in": self.found.expires_in,
+            "txid": self.found.txid,
+            "evidence": self.found.evidence.value,
+            "servers": list(self.found.servers),
+            "names": [
+                {
+                    "name": node.owner,
+                    "records": [
+                        {"type": rdata.rdtype.name, "data": rdata.to_text()}
+                        for rdatas in node.records.rdatas.values()
+                        for rdata in rdatas
+                    ],
+                    "tor": node.records.tor,
+                    "i2p": node.records.i2p,
+                    "problems": node.records.problems,
+                }
+                for node in self.nodes
+                if not node.records.is_empty or node.records.problems
+            ],
+        }
+
 
 class Resolver:
     """Resolves names through `backend`; see the module's theory of operation.

@@ -35,6 +35,7 @@ def test_without_a_home_nothing_is_made(environment: dict[str, str]) -> None:
 def test_directories_are_private(tmp_path: Path) -> None:
     made = private_directory(tmp_path / "a" / "b")
     assert made.stat().st_mode & 0o777 == 0o700
+    assert made.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_directory_that_cannot_be_is_said_to_be_one(tmp_path: Path) -> None:

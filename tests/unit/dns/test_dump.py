@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ import dns.zonefile
 import pytest
 
 from isoproxy.cli import main
+from isoproxy.cli.resolve_text import zone_lines
 from isoproxy.dns import dump as module
 from isoproxy.dns.dump import domains, dump
-from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.resolver import Resolver
@@ -103,22 +103,27 @@ async def test_every_record_of_every_name_and_nothing_else() -> None:
     backend = CountingBackend(CHAIN, 0.0)
     isolator = Isolator()
     resolver = Resolver(backend, isolator)
-    out, err = io.StringIO(), io.StringIO()
     node = Node(scanning(list(VALUES)))
-    found = await dump(node.call, resolver, isolator.own_key("dump"), out=out, err=err)
+    zones: dict[str, dict[str, Any]] = {}
+    failed = set()
+    async for name, zone in dump(node.call, resolver, isolator.own_key("dump")):
+        if isinstance(zone, NamingError):
+            failed.add(str(name))
+        else:
+            zones[str(name)] = zone.as_json()
     await resolver.close()
     refused = [
         name
         for name, value in CHAIN.items()
         if isinstance(value, bytes | ErrorKind | TemporaryFailure)
     ]
-    assert found == sum(name.startswith("d/") for name in CHAIN) - len(refused)
-    for name in refused:
-        assert f"; {name[2:]}.bit. " in err.getvalue()
-    assert f"; onion.bit. tor {ONION}" in out.getvalue().splitlines()
-    zone = dns.zonefile.read_rrsets(out.getvalue(), rdclass=None, default_ttl=600)
+    assert len(zones) == sum(name.startswith("d/") for name in CHAIN) - len(refused)
+    assert failed == {f"{name[2:]}.bit" for name in refused}
+    text = "\n".join(line for zone in zones.values() for line in zone_lines(zone)) + "\n"
+    assert f"; onion.bit. tor {ONION}" in text.splitlines()
+    read = dns.zonefile.read_rrsets(text, rdclass=None, default_ttl=600)
     written = {
-        (str(rrset.name), rrset.rdtype.name, rdata.to_text()) for rrset in zone for rdata in rrset
+        (str(rrset.name), rrset.rdtype.name, rdata.to_text()) for rrset in read for rdata in rrset
     }
     for owner, kinds in RECORDS.items():
         if owner in ("bit.", "this.x--nmc.bit.", "any.star.bit.", "mixed.bit."):

@@ -82,7 +82,7 @@ async def test_without_libraries_that_compute_it_nothing_starts_but_with_v2_off(
 async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
     config = configured("bitcoin.proxy.0.peer=never.example:8333")
     async with SocksPort() as port, world(port, config) as (bitcoin, _, _):
-        (door,) = bitcoin.doors.values()
+        (door,) = bitcoin.proxies.values()
         reader, writer = await asyncio.open_connection(*door.address().rsplit(":", 1))
         writer.write(b"\x04\x01\x00\x07\x01\x02\x03\x04alice\x00")
         assert await reader.readexactly(2) == b"\x00\x5a"
@@ -95,7 +95,7 @@ async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
 async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
     config = configured("bitcoin.proxy.0.peer=node.bit:8333")
     async with SocksPort() as port, world(port, config) as (bitcoin, _, names):
-        host, _, number = bitcoin.doors["proxy"].address().rpartition(":")
+        host, _, number = bitcoin.proxies["proxy"].address().rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(number))
         writer.write(b"no bitcoin at all")  # carried untouched, to the one peer
         assert await reader.readexactly(17) == b"no bitcoin at all"
@@ -111,12 +111,12 @@ async def test_a_name_is_resolved_under_the_key_that_dials() -> None:
 async def test_a_reload_keeps_what_stays_and_changes_nothing_if_it_cannot() -> None:
     config = configured()
     async with SocksPort() as port, world(port, config) as (bitcoin, front, _):
-        door = bitcoin.doors["proxy"]
+        door = bitcoin.proxies["proxy"]
         changed = configured("bitcoin.proxy.0.max_connections=7", "bitcoin.garbage=none")
         with bitcoin.reserved(changed) as sockets:
             assert sockets == {}
             assert bitcoin.apply(front, changed, sockets) == []
-        assert bitcoin.doors == {"proxy": door}
+        assert bitcoin.proxies == {"proxy": door}
         assert door.proxy.settings.max_connections == 7
         assert door.proxy.bridging.options.garbage == (0, 0)
 
@@ -125,7 +125,7 @@ async def test_a_reload_keeps_what_stays_and_changes_nothing_if_it_cannot() -> N
             more = configured("bitcoin.proxy.1.address=127.0.0.1:0", there)
             with pytest.raises(OperationError, match="cannot listen"), bitcoin.reserved(more):
                 pass
-        assert bitcoin.doors == {"proxy": door}
+        assert bitcoin.proxies == {"proxy": door}
 
 
 async def test_what_fails_after_the_reservation_closes_it() -> None:

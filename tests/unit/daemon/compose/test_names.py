@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from isoproxy.config import load
-from isoproxy.daemon.compose.names import DaemonNames, electrum_settings
+from isoproxy.daemon.compose.names import DaemonNames
+from isoproxy.daemon.settings.names import electrum_settings
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST
 from isoproxy.namecoin.electrum.servers import SHIPPED

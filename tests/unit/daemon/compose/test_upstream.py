@@ -9,8 +9,11 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.daemon.compose import upstream
-from isoproxy.daemon.compose.upstream import Upstream, probe_socks
+from isoproxy.daemon.compose.upstream import CIRCUITS_S, Upstream, probe_socks
+from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.tor.control.connection import Control, ControlState, Phase
+from isoproxy.tor.control.wire import Circuit
 from tests.kit.socks_port import SocksPort
 
 
@@ -79,3 +82,61 @@ async def test_the_end_of_the_control_port_is_told_at_once(tmp_path: Path) -> No
         await changed.wait()
     await tor.stop()
     server.close()
+
+
+class ScriptedControl(Control):
+    """A control connection whose Tor has `listed` circuits, or does not tell."""
+
+    def __init__(self, listed: list[Circuit] | None, phase: Phase = Phase.READY) -> None:
+        super().__init__(Endpoint.parse("none"))
+        self.listed, self.phase = listed, phase
+
+    def of(self, directory: Path) -> Upstream:
+        tor = Upstream(load(None, ["tor.mode=system"]).config.tor, directory)
+        tor.control = self
+        return tor
+
+    @property
+    def state(self) -> ControlState:
+        return ControlState(self.phase)
+
+    async def refresh_circuits(self) -> tuple[Circuit, ...]:
+        if self.listed is None:
+            raise OperationError("a filter in front of it")
+        return tuple(self.listed)
+
+
+async def test_circuits_are_told_by_a_control_port_that_is_ready_and_tells(tmp_path: Path) -> None:
+    listed = [Circuit("3", "BUILT")]
+    assert await ScriptedControl(listed).of(tmp_path).circuits() == tuple(listed)
+    assert await ScriptedControl(listed, Phase.CONNECTING).of(tmp_path).circuits() == ()
+    assert await ScriptedControl(None).of(tmp_path).circuits() == ()
+
+
+class SlowControl(ScriptedControl):
+    """Its Tor is frozen, and has told of `listed` by events."""
+
+    def circuits(self) -> tuple[Circuit, ...]:
+        return tuple(self.listed or ())
+
+    async def refresh_circuits(self) -> tuple[Circuit, ...]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+
+@pytest.mark.virtual_clock
+async def test_a_slow_tor_does_not_hold_up_the_status(tmp_path: Path) -> None:
+    async with asyncio.timeout(CIRCUITS_S + 1):
+        circuits = await SlowControl([Circuit("3", "BUILT")]).of(tmp_path).circuits()
+    assert circuits == (Circuit("3", "BUILT"),)
+
+
+def test_a_view_of_tor_is_what_it_is_now(tmp_path: Path) -> None:
+    view = ScriptedControl([], Phase.READY).of(tmp_path).view(answers=True)
+    assert (view.mode, view.answers, view.control, view.control_ready) == (
+        "system",
+        True,
+        Phase.READY.value,
+        True,
+    )
+    assert not ScriptedControl([], Phase.CONNECTING).of(tmp_path).view(answers=False).control_ready

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from isoproxy.cli.resolve_text import print_answer
+from isoproxy.daemon.resolve import Question, resolve_for
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.resolve.command import resolve_command
 from isoproxy.namecoin.resolve.resolver import Resolver
-from tests.unit.namecoin.kit import ONION, CountingBackend, key_of
+from tests.unit.namecoin.kit import ONION, CountingBackend
 
 VALUES: dict[str, Any] = {
     "d/example": {
@@ -22,12 +23,13 @@ VALUES: dict[str, Any] = {
 }
 
 
-async def run(name: str, **options: Any) -> tuple[int, str, str]:
+async def run(name: str, *, zone: bool = False, as_json: bool = False) -> tuple[int, str, str]:
     isolator = Isolator()
     out, err = io.StringIO(), io.StringIO()
     resolver = Resolver(CountingBackend(VALUES), isolator)
-    key = key_of(isolator, "")
-    code = await resolve_command(resolver, name, key, out=out, err=err, **options)
+    answer = await resolve_for(resolver, isolator, Question(name, zone=zone))
+    told = json.loads(json.dumps(answer))  # as it comes over the admin socket
+    code = print_answer(told, as_json=as_json, out=out, err=err)
     return code, out.getvalue(), err.getvalue()
 
 
@@ -78,7 +80,7 @@ async def test_one_json_object_in_any_case() -> None:
 
 
 async def test_the_whole_zone() -> None:
-    code, out, err = await run("example.bit", records=True)
+    code, out, err = await run("example.bit", zone=True)
     assert code == 0
     assert out.splitlines() == [
         "; height 100, expires in 35000 blocks, spv-12conf",
@@ -92,7 +94,7 @@ async def test_the_whole_zone() -> None:
 
 
 async def test_the_whole_zone_as_json() -> None:
-    code, out, err = await run("example.bit", records=True, as_json=True)
+    code, out, err = await run("example.bit", zone=True, as_json=True)
     zone = json.loads(out)
     assert (code, err) == (0, "")
     assert zone["height"] == 100
@@ -107,7 +109,12 @@ async def test_the_whole_zone_as_json() -> None:
 
 
 async def test_a_zone_that_cannot_be_had() -> None:
-    code, out, err = await run("gone.bit", records=True, as_json=True)
+    code, out, err = await run("gone.bit", zone=True, as_json=True)
     assert code == 1
     assert json.loads(out)["status"] == "absent"
     assert "not registered" in err
+
+
+def test_an_output_that_is_closed_is_no_error() -> None:
+    answer = {"resolution": {"target": None, "status": "absent", "reason": "name_absent"}}
+    assert print_answer(answer | {"problem": "gone"}, as_json=True, out=None, err=None) == 1
