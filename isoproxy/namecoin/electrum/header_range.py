@@ -20,7 +20,7 @@ from typing import Final
 
 from isoproxy.errors import DialError, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, MinedHeader, series
-from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
 from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import ElectrumSession
@@ -99,7 +99,7 @@ class HeaderRanges:
                 answer = await session.call("blockchain.block.headers", start, count)
         except TimeoutError:
             raise DialError from None
-        got, blob = answers.header_blob(answer, MAX_BLOB)
+        got, blob = results.header_blob(answer, MAX_BLOB)
         size = min(2 * len(blob), _MOST_PER_HEADER * count)
         budget.spend(1 + count / 50 + size / 5000)
         if got != count or len(blob) < HEADER_LENGTH * count:

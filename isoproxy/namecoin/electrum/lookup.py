@@ -42,7 +42,7 @@ from isoproxy.namecoin.chain.spv import (
     judge,
     verify,
 )
-from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.session import ElectrumSession, abandon
 
 MAX_LAG: Final = 6
@@ -96,28 +96,28 @@ class NameQuestion:
         answer = await session.call(
             "blockchain.name.get_value_proof", self._key, min(deep, session.claimed_height)
         )
-        return answers.value_proof(answer, self._key)
+        return results.value_proof(answer, self._key)
 
     async def _from_history(self, session: ElectrumSession) -> list[NameProof]:
-        history = answers.history(
+        history = results.history(
             await session.call("blockchain.scripthash.get_history", self._key)
         )
         check_order([(item.height, item.txid) for item in history])
         for item in history:
             self._refuse_if_behind(session, item.height)
-        items = answers.wanted(history, self._chain.tip_height, self._confirmations)
+        items = results.wanted(history, self._chain.tip_height, self._confirmations)
         requests = []
         for item in items:
             txid = item.txid[::-1].hex()
             requests.append(session.request("blockchain.transaction.get", txid))
             requests.append(session.request("blockchain.transaction.get_merkle", txid, item.height))
         try:
-            results = await asyncio.gather(*requests)
+            replies = await asyncio.gather(*requests)
         finally:
             abandon(requests)
         return [
-            answers.name_proof(item.height, transaction, merkle)
-            for item, transaction, merkle in zip(items, results[::2], results[1::2], strict=True)
+            results.name_proof(item.height, transaction, merkle)
+            for item, transaction, merkle in zip(items, replies[::2], replies[1::2], strict=True)
         ]
 
     async def _judge(self, session: ElectrumSession, proofs: Sequence[NameProof]) -> ProofVerdict:
@@ -154,6 +154,6 @@ class NameQuestion:
             if checkpoint is None or missing.height > checkpoint.height:
                 raise StillSyncing from None
         answer = await session.call("blockchain.block.header", proof.height, checkpoint.height)
-        header = answers.checkpoint_proof(answer)
+        header = results.checkpoint_proof(answer)
         below = proof.below(header)
         return await run_cooperatively(verify(self._chain, self.name, below, checkpoint))

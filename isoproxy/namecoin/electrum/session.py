@@ -3,7 +3,7 @@
 Theory of operation
     The caller brings a connected stream.  `ElectrumSession.start` sends the handshake in
     one go (`server.version`, `server.features`, `blockchain.headers.subscribe`) and
-    waits for the three answers.  After that requests are written as they come, any
+    waits for the three results.  After that requests are written as they come, any
     number at once, and matched to answers by number: nothing waits for anything else.
 
     A server that breaks the protocol, closes, or is closed fails every request under way
@@ -23,7 +23,7 @@ from typing import Final
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import MAX_HEADER
 from isoproxy.namecoin.chain.params import ChainParams
-from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.results import TipClaim
 from isoproxy.namecoin.electrum.wire import (
     MAX_LINE,
@@ -120,13 +120,13 @@ class ElectrumSession:
             self.call("server.features"),
             self.call("blockchain.headers.subscribe"),
         )
-        self.protocol = _protocol_tuple(answers.server_version(version))
+        self.protocol = _protocol_tuple(results.server_version(version))
         if not _protocol_tuple(PROTOCOL[0]) <= self.protocol <= _protocol_tuple(PROTOCOL[1]):
             raise RemoteProtocolError("a name server chose a protocol that was not offered")
-        if answers.genesis_hash(features) != network.genesis:
+        if results.genesis_hash(features) != network.genesis:
             raise WrongNetwork("a name server serves another network")
         if self.tip is None:
-            self.tip = answers.tip_claim(tip, MAX_HEADER)
+            self.tip = results.tip_claim(tip, MAX_HEADER)
 
     @property
     def offers_value_proof(self) -> bool:
@@ -205,7 +205,7 @@ class ElectrumSession:
     def _take(self, event: Response | Refusal | Notification) -> None:
         if isinstance(event, Notification):
             if event.method == "blockchain.headers.subscribe" and event.params:
-                self.tip = answers.tip_claim(event.params[0], MAX_HEADER)
+                self.tip = results.tip_claim(event.params[0], MAX_HEADER)
                 self.on_tip()
             return
         future = self._waiting.get(event.number)

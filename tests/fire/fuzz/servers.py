@@ -16,7 +16,7 @@ from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
 from isoproxy.namecoin.chain.spv import HeaderMissing, NotInBlock, check_order, judge
 from isoproxy.namecoin.chain.transaction import Truncated, is_transaction
-from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.wire import MAX_LINE, Wire
 from tests.fire.fuzz.target import FuzzTarget, pieces
 from tests.kit.electrum_server import ElectrumServer
@@ -62,16 +62,16 @@ def _wire(data: bytes) -> None:
 
 
 _READERS: Final[list[Callable[[Any], Any]]] = [
-    answers.server_version,
-    answers.genesis_hash,
-    lambda value: answers.tip_claim(value, 1 << 16),
-    lambda value: answers.header_blob(value, 1 << 16),
-    answers.history,
-    answers.checkpoint_proof,
-    lambda value: answers.name_proof(100, value, value),
-    lambda value: answers.value_proof(value, script_hash(_NAME)),
-    lambda value: answers.hex_bytes(value, 1 << 16),
-    answers.hash_bytes,
+    results.server_version,
+    results.genesis_hash,
+    lambda value: results.tip_claim(value, 1 << 16),
+    lambda value: results.header_blob(value, 1 << 16),
+    results.history,
+    results.checkpoint_proof,
+    lambda value: results.name_proof(100, value, value),
+    lambda value: results.value_proof(value, script_hash(_NAME)),
+    lambda value: results.hex_bytes(value, 1 << 16),
+    results.hash_bytes,
 ]
 
 
@@ -91,7 +91,7 @@ def _value_proof(data: bytes) -> None:
     except (ValueError, RecursionError):
         return
     chain = _chain()
-    proofs = answers.value_proof(value, script_hash(_NAME))
+    proofs = results.value_proof(value, script_hash(_NAME))
     check_order([(proof.height, proof.transaction[:32]) for proof in proofs])
     operations = [verify(chain, _NAME, proof) for proof in proofs]
     judge(operations, chain, 6)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from isoproxy.namecoin.chain import auxpow, spv, transaction
-from isoproxy.namecoin.chain import name_script as nametx
+from isoproxy.namecoin.chain import auxpow, name_script, spv, transaction
 from isoproxy.namecoin.chain.cooperative import Cooperative, finish
 from isoproxy.namecoin.chain.header_chain import Branch
 
@@ -25,7 +24,7 @@ def at_once(work: Callable[P, Cooperative[T]]) -> Callable[P, T]:
 
 append: Final = at_once(Branch.append)
 check_proof_of_work: Final = at_once(auxpow.check_proof_of_work)
-name_update: Final = at_once(nametx.name_update)
+name_update: Final = at_once(name_script.name_update)
 parse_transaction: Final = at_once(transaction.parse_transaction)
 read_header: Final = at_once(auxpow.read_header)
 read_transaction: Final = at_once(transaction.read_transaction)

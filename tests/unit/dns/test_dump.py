@@ -13,7 +13,6 @@ import pytest
 
 from isoproxy.cli import main
 from isoproxy.cli.resolve_text import zone_lines
-from isoproxy.dns import dump as module
 from isoproxy.dns.dump import domains, dump
 from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.isolation import Isolator
@@ -62,7 +61,7 @@ async def collected(names: AsyncIterator[BitName]) -> list[str]:
 async def test_pages_of_any_size_list_every_domain_once(
     page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGE", page)
+    monkeypatch.setattr("isoproxy.dns.dump.PAGE", page)
     names = [b"d/%s%d" % (b"x" * (n % 3), n) for n in range(1, 20)] + [
         b"dd/x",
         b"id/x",
@@ -78,7 +77,7 @@ async def test_pages_of_any_size_list_every_domain_once(
 
 
 async def test_a_node_that_repeats_itself_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAGE", 2)
+    monkeypatch.setattr("isoproxy.dns.dump.PAGE", 2)
     page: Json = [
         {"name": b"d/a".hex(), "expired": False},
         {"name": b"d/b".hex(), "expired": False},

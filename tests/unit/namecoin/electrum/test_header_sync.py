@@ -16,7 +16,7 @@ from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, ChainParams, hash_from_hex
 from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.chain.transaction import double_sha256
-from isoproxy.namecoin.electrum import scores as electrum_health
+from isoproxy.namecoin.electrum import scores
 from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.header_sync import HeaderSync
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
@@ -140,7 +140,7 @@ async def test_a_range_that_is_too_long_for_a_server_is_asked_for_in_parts(
             raise Fault(1)
         return result
 
-    monkeypatch.setattr(electrum_health, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(scores, "FIRST_RETRY_S", 0.001)
     chain = RegtestChain.recorded()
     server = ElectrumServer(chain, lie=lie)
     anchor = Anchor(164, hash_from_hex(chain.blocks[164].block_hash)) if anchored else None

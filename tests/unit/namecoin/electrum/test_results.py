@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import RemoteProtocolError
 from isoproxy.namecoin.chain.merkle import MAX_BRANCH
-from isoproxy.namecoin.electrum import results as answers
+from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.results import HistoryItem
 
 HASH = "00" * 31 + "01"
@@ -31,15 +31,15 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_an_answer_or_a_clear_error(value: Any) -> None:
     for read in (
-        answers.server_version,
-        answers.genesis_hash,
-        answers.history,
-        answers.checkpoint_proof,
-        lambda v: answers.tip_claim(v, 1000),
-        lambda v: answers.header_blob(v, 1000),
-        lambda v: answers.value_proof({"k": v}, "k"),
-        lambda v: answers.name_proof(5, v, v),
-        lambda v: answers.hex_bytes(v, 10),
+        results.server_version,
+        results.genesis_hash,
+        results.history,
+        results.checkpoint_proof,
+        lambda v: results.tip_claim(v, 1000),
+        lambda v: results.header_blob(v, 1000),
+        lambda v: results.value_proof({"k": v}, "k"),
+        lambda v: results.name_proof(5, v, v),
+        lambda v: results.hex_bytes(v, 10),
     ):
         try:
             read(value)
@@ -50,49 +50,49 @@ def test_any_json_is_an_answer_or_a_clear_error(value: Any) -> None:
 @pytest.mark.parametrize("value", ["0", "zz", "00 11", "é", "00" * 11, 7, None, ["00"]])
 def test_what_is_no_plain_hexadecimal_is_refused(value: object) -> None:
     with pytest.raises(RemoteProtocolError):
-        answers.hex_bytes(value, 10)
+        results.hex_bytes(value, 10)
 
 
 def test_hashes_are_reversed_and_whole() -> None:
-    assert answers.hash_bytes(HASH) == b"\x01" + bytes(31)
+    assert results.hash_bytes(HASH) == b"\x01" + bytes(31)
     with pytest.raises(RemoteProtocolError):
-        answers.hash_bytes("00" * 31)
+        results.hash_bytes("00" * 31)
 
 
 @pytest.mark.parametrize("height", [True, 1.0, "1", -2, 1 << 31, None])
 def test_what_is_no_height_is_refused(height: object) -> None:
     with pytest.raises(RemoteProtocolError):
-        answers.history([{"height": height, "tx_hash": HASH}])
+        results.history([{"height": height, "tx_hash": HASH}])
 
 
 def test_a_history_is_newest_first_and_leaves_out_what_is_in_no_block() -> None:
     value = [{"height": at, "tx_hash": HASH} for at in (3, 5, 0, -1)]
     txid = b"\x01" + bytes(31)
-    assert answers.history(value) == [HistoryItem(5, txid), HistoryItem(3, txid)]
+    assert results.history(value) == [HistoryItem(5, txid), HistoryItem(3, txid)]
 
 
 def test_a_tip_has_at_least_a_header() -> None:
     with pytest.raises(RemoteProtocolError, match="short"):
-        answers.tip_claim({"height": 1, "hex": "00" * 79}, 1000)
-    assert answers.tip_claim({"height": 1, "hex": "00" * 80}, 1000).height == 1
+        results.tip_claim({"height": 1, "hex": "00" * 79}, 1000)
+    assert results.tip_claim({"height": 1, "hex": "00" * 80}, 1000).height == 1
 
 
 def test_a_branch_has_a_bounded_length() -> None:
     merkle = {"merkle": [HASH] * MAX_BRANCH, "pos": 0}
-    assert len(answers.name_proof(1, "00", merkle).branch) == MAX_BRANCH
+    assert len(results.name_proof(1, "00", merkle).branch) == MAX_BRANCH
     with pytest.raises(RemoteProtocolError):
-        answers.name_proof(1, "00", merkle | {"merkle": [HASH] * (MAX_BRANCH + 1)})
+        results.name_proof(1, "00", merkle | {"merkle": [HASH] * (MAX_BRANCH + 1)})
 
 
 def test_a_branch_of_another_block_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="another block"):
-        answers.name_proof(1, "00", {"merkle": [], "pos": 0, "block_height": 2})
+        results.name_proof(1, "00", {"merkle": [], "pos": 0, "block_height": 2})
 
 
 def test_a_value_proof_of_another_name_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
-        answers.value_proof({"other": []}, "mine")
-    assert answers.value_proof({"mine": []}, "mine") == []
+        results.value_proof({"other": []}, "mine")
+    assert results.value_proof({"mine": []}, "mine") == []
 
 
 @pytest.mark.parametrize(
@@ -108,4 +108,4 @@ def test_a_value_proof_of_another_name_is_refused() -> None:
 )
 def test_only_the_entries_that_decide_are_fetched(heights: list[int], chosen: list[int]) -> None:
     items = [HistoryItem(height, bytes(32)) for height in heights]
-    assert [item.height for item in answers.wanted(items, 100, 12)] == chosen
+    assert [item.height for item in results.wanted(items, 100, 12)] == chosen
