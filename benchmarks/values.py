@@ -3,7 +3,7 @@
     python benchmarks/values.py [--seconds 0.5] [--rounds 5] [--json]
 
 A typical value is one of `VALUES`, in turn.  "resolved" parses it and asks what a
-resolution asks: the place of `_tor.<name>`, and that of the name.  "listed" parses it and
+resolution asks: the node of `_tor.<name>`, and that of the name.  "listed" parses it and
 lists the whole zone.  Seconds are processor time: what one core does, whatever else the
 machine does.  Rounds of all three alternate and the best round of each counts.  The exit
 status is 1 if fewer than 20,000 values a second are resolved.

@@ -35,11 +35,11 @@ from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from prop279.protocol import (
     VERSION,
-    Answer,
     Cancel,
     Environment,
     Init,
     LineSplitter,
+    PluginAnswer,
     Resolve,
     Resolved,
     Status,
@@ -284,7 +284,7 @@ class PluginHost:
             raise _Unfit(f"INIT says status {init.status}: {scrub(init.message)}")
         return lines[1:]
 
-    def _take(self, answer: Answer | None) -> bool:
+    def _take(self, answer: PluginAnswer | None) -> bool:
         """Hand an answer to who waits for it; whether anybody did."""
         future = self._pending.get(answer.query) if isinstance(answer, Resolved) else None
         if future is None or future.done():

@@ -106,7 +106,7 @@ class Canceled:
 
 
 Command = Resolve | Cancel | Unusable
-Answer = Init | Resolved | Canceled
+PluginAnswer = Init | Resolved | Canceled
 
 
 class LineSplitter:
@@ -147,7 +147,7 @@ def parse_command(line: bytes) -> Command | None:
     return Resolve(query, words[2], words[3] if len(words) > 3 else None)
 
 
-def parse_answer(line: bytes) -> Answer | None:
+def parse_answer(line: bytes) -> PluginAnswer | None:
     """What the plugin says."""
     words = [word for word in line.split(b" ") if word]
     if len(words) < 2:
@@ -173,7 +173,7 @@ def write_command(command: Resolve | Cancel) -> bytes:
     return b"RESOLVE %d %s\n" % (command.query, b" ".join(words))
 
 
-def write_answer(answer: Answer) -> bytes:
+def write_answer(answer: PluginAnswer) -> bytes:
     """One line; ValueError if a successful result is not one word."""
     if isinstance(answer, Canceled):
         return b"CANCELED %d\n" % answer.query

@@ -87,7 +87,7 @@ class Denial:
 
 
 @dataclass(slots=True)
-class Answer:
+class DnsAnswer:
     """The sections of a response; `follow` is where a redirection leads.
 
     It is not `whole` if what stands at the end of the redirections is not known now.
@@ -129,7 +129,7 @@ class Apex:
         """The SOA record that goes with a denial."""
         return Entry(_rrset(ORIGIN, NEGATIVE_TTL, [self._soa]))
 
-    def answer(self, name: dns.name.Name, rdtype: RdataType) -> Answer | None:
+    def answer(self, name: dns.name.Name, rdtype: RdataType) -> DnsAnswer | None:
         """What the zone itself says about `name`; None if it does not speak of it."""
         if name in self._names:
             return self._records(name, rdtype, self._names[name], APEX_TTL)
@@ -137,12 +137,12 @@ class Apex:
             return self.nothing(name)
         return None
 
-    def nothing(self, name: dns.name.Name) -> Answer:
+    def nothing(self, name: dns.name.Name) -> DnsAnswer:
         """There is no such name."""
         absent = Denial(name, frozenset(), exists=False)
-        return Answer(rcode=NXDOMAIN, authority=[self.soa()], denial=absent)
+        return DnsAnswer(rcode=NXDOMAIN, authority=[self.soa()], denial=absent)
 
-    def records(self, name: dns.name.Name, rdtype: RdataType, node: Node) -> Answer:
+    def records(self, name: dns.name.Name, rdtype: RdataType, node: Node) -> DnsAnswer:
         """What `node`, where nothing is cut or redirected, says about `name`."""
         if not node.exists:
             return self.nothing(name)
@@ -154,13 +154,13 @@ class Apex:
         rdtype: RdataType,
         rdatas: dict[RdataType, list[dns.rdata.Rdata]],
         ttl: int,
-    ) -> Answer:
+    ) -> DnsAnswer:
         if rdtype is RdataType.ANY and rdatas:
             minimal = HINFO(IN, RdataType.HINFO, b"RFC8482", b"")
-            return Answer(answer=[Entry(_rrset(name, ttl, [minimal]))])
+            return DnsAnswer(answer=[Entry(_rrset(name, ttl, [minimal]))])
         if rdtype in rdatas:
-            return Answer(answer=[Entry(_rrset(name, ttl, rdatas[rdtype]))])
-        return Answer(authority=[self.soa()], denial=Denial(name, frozenset(rdatas)))
+            return DnsAnswer(answer=[Entry(_rrset(name, ttl, rdatas[rdtype]))])
+        return DnsAnswer(authority=[self.soa()], denial=Denial(name, frozenset(rdatas)))
 
 
 def bit_name(name: dns.name.Name) -> BitName | None:
@@ -181,7 +181,7 @@ def answer_steps(
     rdtype: RdataType,
     apex: Apex,
     policy: Policy,
-) -> Inquiry[Answer]:
+) -> Inquiry[DnsAnswer]:
     """What `domain` says to `rdtype` at `name`, which has `labels` left of the base name."""
     node = _visible((yield from domain.at(labels, mail=True)), policy)
     rdatas = node.records.rdatas
@@ -199,17 +199,19 @@ def answer_steps(
     if RdataType.CNAME in rdatas and rdtype is not RdataType.NSEC:  # RFC 4035 §2.5
         alias = rdatas[RdataType.CNAME]
         stays = rdtype in (RdataType.CNAME, RdataType.ANY)
-        return Answer(
+        return DnsAnswer(
             answer=[Entry(_rrset(name, TTL, alias))], follow=None if stays else _target(alias)
         )
     return apex.records(name, rdtype, node)
 
 
-def _referral(domain: Domain, owner: dns.name.Name, node: Node, policy: Policy) -> Inquiry[Answer]:
+def _referral(
+    domain: Domain, owner: dns.name.Name, node: Node, policy: Policy
+) -> Inquiry[DnsAnswer]:
     """The delegation at `owner`: servers, proof of how it is signed, addresses."""
     rdatas = node.records.rdatas
     servers = _rrset(owner, TTL, rdatas[RdataType.NS])
-    answer = Answer(authoritative=False, authority=[Entry(servers, signed=False)])
+    answer = DnsAnswer(authoritative=False, authority=[Entry(servers, signed=False)])
     if RdataType.DS in rdatas:
         answer.authority.append(Entry(_rrset(owner, TTL, rdatas[RdataType.DS])))
     else:
@@ -233,9 +235,9 @@ def _translated(
     owner: dns.name.Name,
     translation: list[dns.rdata.Rdata],
     rdtype: RdataType,
-) -> Answer:
+) -> DnsAnswer:
     """The DNAME at `owner`, and the CNAME it makes of `name` below it (RFC 6672 §2.2)."""
-    answer = Answer(answer=[Entry(_rrset(owner, TTL, translation))])
+    answer = DnsAnswer(answer=[Entry(_rrset(owner, TTL, translation))])
     prefix = name.relativize(owner)
     try:
         target = prefix.derelativize(_target(translation))

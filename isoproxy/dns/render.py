@@ -20,7 +20,7 @@ import dns.name
 import dns.rrset
 from dns.rdatatype import RdataType
 
-from isoproxy.dns.answer import Answer, Entry
+from isoproxy.dns.answer import DnsAnswer, Entry
 from isoproxy.dns.query import (
     HEADER_LENGTH,
     MAX_MESSAGE,
@@ -35,7 +35,7 @@ from isoproxy.dns.sign import Signer, nsec
 _Sections = tuple[list[dns.rrset.RRset], list[dns.rrset.RRset], list[dns.rrset.RRset]]
 
 
-def render(query: Query, answer: Answer, signer: Signer | None, limit: int) -> bytes:
+def render(query: Query, answer: DnsAnswer, signer: Signer | None, limit: int) -> bytes:
     """The response to `query`, at most `limit` bytes long."""
     rcode = answer.rcode
     if signer is not None and query.wants_dnssec:
@@ -52,7 +52,7 @@ def render(query: Query, answer: Answer, signer: Signer | None, limit: int) -> b
     return wire
 
 
-def _plain_sections(answer: Answer) -> _Sections:
+def _plain_sections(answer: DnsAnswer) -> _Sections:
     """Without the DO flag a referral says nothing of how the child is signed."""
     authority = [
         entry.rrset for entry in answer.authority if entry.rrset.rdtype is not RdataType.DS
@@ -64,7 +64,7 @@ def _plain_sections(answer: Answer) -> _Sections:
     )
 
 
-def _signed_sections(query: Query, answer: Answer, signer: Signer) -> _Sections:
+def _signed_sections(query: Query, answer: DnsAnswer, signer: Signer) -> _Sections:
     first = _signed(answer.answer, signer)
     authority = _signed(answer.authority, signer)
     if answer.denial is not None:

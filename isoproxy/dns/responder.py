@@ -24,7 +24,7 @@ from typing import Final
 import dns.name
 from dns.rdatatype import RdataType
 
-from isoproxy.dns.answer import ORIGIN, Answer, Apex, answer_steps, bit_name
+from isoproxy.dns.answer import ORIGIN, Apex, DnsAnswer, answer_steps, bit_name
 from isoproxy.dns.query import (
     BADVERS,
     CLASS_IN,
@@ -139,7 +139,7 @@ class Responder:
             subject = (limit, packet[2:])
             self._kept.put(key, subject, response[2:], self._clock() + PACKET_S)
 
-    async def _answer(self, query: Query, resolution: Resolution) -> Answer:
+    async def _answer(self, query: Query, resolution: Resolution) -> DnsAnswer:
         """The whole answer: the first link and those that redirections inside `bit` add.
 
         A DNAME that would be passed twice ends it: a message has a record once (RFC 2181
@@ -166,7 +166,9 @@ class Responder:
             answer.authority = link.authority
         return answer
 
-    async def _link(self, name: dns.name.Name, rdtype: RdataType, resolution: Resolution) -> Answer:
+    async def _link(
+        self, name: dns.name.Name, rdtype: RdataType, resolution: Resolution
+    ) -> DnsAnswer:
         """What the zone says at `name` alone."""
         own = self._apex.answer(name, rdtype)
         if own is not None:

@@ -85,7 +85,7 @@ class Node:
 
 
 @dataclass(slots=True)
-class _Node:
+class _Merged:
     """One name's objects in falling precedence, merged."""
 
     items: _Object
@@ -109,7 +109,7 @@ class Domain:
         self._base: Final = base
         self._root: Final = _root_object(value)
         self._values: Final[dict[bytes, _Object | None]] = {BitName(base).key: self._root}
-        self._nodes: Final[dict[tuple[str, ...], _Node | None]] = {}
+        self._merged: Final[dict[tuple[str, ...], _Merged | None]] = {}
         self._records: Final[dict[tuple[str, ...], Records]] = {}
         self._objects = 0
 
@@ -120,41 +120,41 @@ class Domain:
         """
         cut: _Cut | None = None
         path: tuple[str, ...] = ()
-        node = yield from self._node_at(path, None)
-        while node is not None and len(path) < len(labels):
-            cut = cut or self._cut(node, path)
+        merged = yield from self._merged_at(path, None)
+        while merged is not None and len(path) < len(labels):
+            cut = cut or self._cut(merged, path)
             path = labels[len(labels) - len(path) - 1 :]
-            node = yield from self._node_at(path, node)
-        place = self._place(labels, node, cut)
-        if mail and node is not None and cut is None:
-            place = yield from self._with_mail(labels, node, place)
-        return place
+            merged = yield from self._merged_at(path, merged)
+        node = self._node(labels, merged, cut)
+        if mail and merged is not None and cut is None:
+            node = yield from self._with_mail(labels, merged, node)
+        return node
 
     def zone(self) -> Inquiry[list[Node]]:
         """Every name the value speaks of, parents first, wildcards as `*`."""
-        places: list[Node] = []
-        root = yield from self._node_at((), None)
-        pending: list[tuple[tuple[str, ...], _Node | None, _Cut | None]] = [((), root, None)]
+        nodes: list[Node] = []
+        root = yield from self._merged_at((), None)
+        pending: list[tuple[tuple[str, ...], _Merged | None, _Cut | None]] = [((), root, None)]
         while pending:
-            path, node, cut = pending.pop()
-            if node is None:
+            path, merged, cut = pending.pop()
+            if merged is None:
                 continue
-            place = self._place(path, node, cut)
+            node = self._node(path, merged, cut)
             if cut is None:
-                place = yield from self._with_mail(path, node, place)
-            places.append(place)
-            cut = cut or self._cut(node, path)
-            labels = [label for label in _labels(node) if label == "*" or is_label(label)]
+                node = yield from self._with_mail(path, merged, node)
+            nodes.append(node)
+            cut = cut or self._cut(merged, path)
+            labels = [label for label in _labels(merged) if label == "*" or is_label(label)]
             if labels and len(path) >= MAX_ZONE_DEPTH:
                 raise NamingError(kind=ErrorKind.NAME_BUDGET)
             for label in reversed(labels):
                 below = (label, *path)
-                pending.append((below, (yield from self._node_at(below, node)), cut))
-        return places
+                pending.append((below, (yield from self._merged_at(below, merged)), cut))
+        return nodes
 
-    def _place(self, path: tuple[str, ...], node: _Node | None, cut: _Cut | None) -> Node:
-        """What is left of what `node` says, below `cut` and beside its own items."""
-        said = self._said(path, node) if node is not None else Records()
+    def _node(self, path: tuple[str, ...], merged: _Merged | None, cut: _Cut | None) -> Node:
+        """What is left of what `merged` says, below `cut` and beside its own items."""
+        said = self._said(path, merged) if merged is not None else Records()
         owner = Position(self._base, path).owner
         redirect: str | None
         if cut is not None and cut.target is not None:
@@ -173,21 +173,21 @@ class Domain:
         if RdataType.CNAME in said.rdatas:
             (redirect,) = _hosts(said, RdataType.CNAME)
             return Node(owner, True, said.only(_ALIAS), redirect)
-        return Node(owner, node is not None, said)
+        return Node(owner, merged is not None, said)
 
-    def _said(self, path: tuple[str, ...], node: _Node) -> Records:
-        """All that `node` says, suppressed or not."""
+    def _said(self, path: tuple[str, ...], merged: _Merged) -> Records:
+        """All that `merged` says, suppressed or not."""
         records = self._records.get(path)
         if records is None:
-            records = read_records(node.items, Position(self._base, path))
+            records = read_records(merged.items, Position(self._base, path))
             self._records[path] = records
         return records
 
-    def _cut(self, node: _Node, path: tuple[str, ...]) -> _Cut | None:
-        """What `node` hides below itself."""
-        if "ns" not in node.items and "translate" not in node.items:
+    def _cut(self, merged: _Merged, path: tuple[str, ...]) -> _Cut | None:
+        """What `merged` hides below itself."""
+        if "ns" not in merged.items and "translate" not in merged.items:
             return None
-        said = self._said(path, node)
+        said = self._said(path, merged)
         if RdataType.NS in said.rdatas:
             return _Cut(len(path), servers=frozenset(_hosts(said, RdataType.NS)))
         if RdataType.DNAME in said.rdatas:
@@ -195,43 +195,43 @@ class Domain:
             return _Cut(len(path), target=target)
         return None
 
-    def _with_mail(self, path: tuple[str, ...], node: _Node, place: Node) -> Inquiry[Node]:
-        """`place` with the MX records that IFA-0001 derives from `_smtp._tcp`."""
-        own = place.records.rdatas.keys()
-        if place.delegated or own & {RdataType.MX, RdataType.DNAME, RdataType.CNAME}:
-            return place
-        if "_tcp" not in _labels(node):
-            return place
-        protocol = yield from self._node_at(("_tcp", *path), node)
+    def _with_mail(self, path: tuple[str, ...], merged: _Merged, node: Node) -> Inquiry[Node]:
+        """`node` with the MX records that IFA-0001 derives from `_smtp._tcp`."""
+        own = node.records.rdatas.keys()
+        if node.delegated or own & {RdataType.MX, RdataType.DNAME, RdataType.CNAME}:
+            return node
+        if "_tcp" not in _labels(merged):
+            return node
+        protocol = yield from self._merged_at(("_tcp", *path), merged)
         if protocol is None or "_smtp" not in _labels(protocol):
-            return place
+            return node
         service = yield from self.at(("_smtp", "_tcp", *path))
         mail = list(mail_exchangers(service.records.rdatas.get(RdataType.SRV, ())))
         if not mail:
-            return place
-        rdatas = place.records.rdatas | {RdataType.MX: mail}
-        return replace(place, records=replace(place.records, rdatas=rdatas))
+            return node
+        rdatas = node.records.rdatas | {RdataType.MX: mail}
+        return replace(node, records=replace(node.records, rdatas=rdatas))
 
-    def _node_at(self, path: tuple[str, ...], parent: _Node | None) -> Inquiry[_Node | None]:
-        """The node at `path`, whose parent is known; `()` has none."""
-        if path in self._nodes:
-            return self._nodes[path]
-        node: _Node | None
+    def _merged_at(self, path: tuple[str, ...], parent: _Merged | None) -> Inquiry[_Merged | None]:
+        """What is merged at `path`, whose parent is known; `()` has none."""
+        if path in self._merged:
+            return self._merged[path]
+        merged: _Merged | None
         if parent is None:
             own = (BitName(self._base).key, "")
-            node = yield from self._node([self._root], (own,))
+            merged = yield from self._merge([self._root], (own,))
         else:
-            node = yield from self._child(parent, path[0], ())
-        self._nodes[path] = node
-        return node
+            merged = yield from self._child(parent, path[0], ())
+        self._merged[path] = merged
+        return merged
 
-    def _child(self, parent: _Node, label: str, chain: _Chain) -> Inquiry[_Node | None]:
+    def _child(self, parent: _Merged, label: str, chain: _Chain) -> Inquiry[_Merged | None]:
         if not parent.maps:
             return None
         objects = _entries(parent.maps, label) or _entries(parent.maps, "*")
-        return (yield from self._node(objects, chain)) if objects else None
+        return (yield from self._merge(objects, chain)) if objects else None
 
-    def _node(self, objects: list[_Object], chain: _Chain) -> Inquiry[_Node]:
+    def _merge(self, objects: list[_Object], chain: _Chain) -> Inquiry[_Merged]:
         """Merge `objects`, what they import, and the empty label below them."""
         items: _Object = {}
         maps: list[_Object] = []
@@ -241,7 +241,7 @@ class Domain:
             for entry in objects:
                 layers = yield from self._layers(entry, chain)
                 for layer in layers:
-                    _merge(items, layer)
+                    _add_items(items, layer)
                     if hidden or "map" not in layer:
                         continue
                     below = layer["map"]
@@ -250,7 +250,7 @@ class Domain:
                         added.append(below)
             maps += added
             objects = _entries(added, "")
-        return _Node(items, maps)
+        return _Merged(items, maps)
 
     def _layers(self, entry: _Object, chain: _Chain) -> Inquiry[list[_Object]]:
         """One object and what it imports, in falling precedence."""
@@ -282,14 +282,14 @@ class Domain:
         """The layers at `selector` (DNS order, "" for all) inside an imported object."""
         if not selector:
             return (yield from self._layers(imported, chain))
-        node: _Node | None = yield from self._node([imported], chain)
+        merged: _Merged | None = yield from self._merge([imported], chain)
         for label in reversed(selector.split(".")):
-            if node is None:
+            if merged is None:
                 return []
-            node = yield from self._child(node, label, chain)
-        if node is None:
+            merged = yield from self._child(merged, label, chain)
+        if merged is None:
             return []
-        return [node.items | {"map": below} for below in node.maps] or [node.items]
+        return [merged.items | {"map": below} for below in merged.maps] or [merged.items]
 
     def _value(self, name: bytes) -> Inquiry[_Object | None]:
         if name not in self._values:
@@ -312,7 +312,7 @@ def _root_object(value: bytes) -> _Object:
     return root if isinstance(root, dict) else {}
 
 
-def _merge(items: _Object, layer: Mapping[str, Json]) -> None:
+def _add_items(items: _Object, layer: Mapping[str, Json]) -> None:
     """Add the items of `layer` that no layer above it has; `dns` wins over `ns`."""
     if "dns" in layer:
         layer = dict(layer)
@@ -340,8 +340,8 @@ def _entries(maps: list[_Object], label: str) -> list[_Object]:
     return found
 
 
-def _labels(node: _Node) -> dict[str, None]:
-    return dict.fromkeys(label for below in node.maps for label in below)
+def _labels(merged: _Merged) -> dict[str, None]:
+    return dict.fromkeys(label for below in merged.maps for label in below)
 
 
 def _hosts(records: Records, kind: RdataType) -> list[str]:

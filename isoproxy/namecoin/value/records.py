@@ -7,7 +7,7 @@ Theory of operation
 
     What a record means where it stands (what an `alias` suppresses, what a delegation
     hides) is decided in `isoproxy.namecoin.value.domain`; relative names are resolved here, with
-    the place that the caller passes in.
+    the position that the caller passes in.
 
 Invariants
     Nothing raises on any JSON.  A record that comes out is well-formed: addresses
@@ -177,18 +177,18 @@ def _text(entry: Json) -> str:
     return entry
 
 
-def _alias(entry: Json, place: Position) -> dns.rdata.Rdata:
-    return CNAME(IN, RdataType.CNAME, _wire_name(place.host(entry)))
+def _alias(entry: Json, position: Position) -> dns.rdata.Rdata:
+    return CNAME(IN, RdataType.CNAME, _wire_name(position.host(entry)))
 
 
-def _translate(entry: Json, place: Position) -> dns.rdata.Rdata:
-    return DNAME(IN, RdataType.DNAME, _wire_name(place.host(entry)))
+def _translate(entry: Json, position: Position) -> dns.rdata.Rdata:
+    return DNAME(IN, RdataType.DNAME, _wire_name(position.host(entry)))
 
 
-def _ns(entry: Json, place: Position) -> dns.rdata.Rdata:
+def _ns(entry: Json, position: Position) -> dns.rdata.Rdata:
     if _DOTTED_QUAD.fullmatch(_text(entry)) is not None:
         raise _Wrong("is an address where a name belongs")
-    return NS(IN, RdataType.NS, _wire_name(place.host(entry)))
+    return NS(IN, RdataType.NS, _wire_name(position.host(entry)))
 
 
 def _ds(entry: Json, _: Position) -> dns.rdata.Rdata:
@@ -202,21 +202,21 @@ def _ds(entry: Json, _: Position) -> dns.rdata.Rdata:
         return dns.rdata.GenericRdata(IN, RdataType.DS, struct.pack("!HBB", *numbers) + digest)
 
 
-def _srv(entry: Json, place: Position) -> dns.rdata.Rdata:
+def _srv(entry: Json, position: Position) -> dns.rdata.Rdata:
     priority, weight, port, target = _fields(entry, 4)
     numbers = (_integer(priority, 16), _integer(weight, 16), _integer(port, 16))
-    return SRV(IN, RdataType.SRV, *numbers, _wire_name(place.host(target)))
+    return SRV(IN, RdataType.SRV, *numbers, _wire_name(position.host(target)))
 
 
-def _mx(entry: Json, place: Position) -> dns.rdata.Rdata:
+def _mx(entry: Json, position: Position) -> dns.rdata.Rdata:
     preference, host = _fields(entry, 2)
-    return MX(IN, RdataType.MX, _integer(preference, 16), _wire_name(place.host(host)))
+    return MX(IN, RdataType.MX, _integer(preference, 16), _wire_name(position.host(host)))
 
 
-def _tls(entry: Json, place: Position) -> dns.rdata.Rdata:
+def _tls(entry: Json, position: Position) -> dns.rdata.Rdata:
     if isinstance(entry, dict):
         if entry.get("d8") is not None and entry.get("dane") is None:
-            certificate = rehydrate(entry["d8"], _certificate_host(place))
+            certificate = rehydrate(entry["d8"], _certificate_host(position))
             if certificate is None:
                 raise _Wrong("has a dehydrated certificate that cannot be rebuilt")
             return _from_wire(RdataType.TLSA, b"\x03\x00\x00" + certificate)
@@ -226,10 +226,10 @@ def _tls(entry: Json, place: Position) -> dns.rdata.Rdata:
     return _from_wire(RdataType.TLSA, head + _base64(association))
 
 
-def _certificate_host(place: Position) -> str:
+def _certificate_host(position: Position) -> str:
     """The host of the certificate at `_443._tcp.host`: the labels with `_` left out."""
-    labels = [label for label in place.labels if not label.startswith("_")]
-    return ".".join((*labels, place.base, "bit"))
+    labels = [label for label in position.labels if not label.startswith("_")]
+    return ".".join((*labels, position.base, "bit"))
 
 
 def _sshfp(entry: Json, _: Position) -> dns.rdata.Rdata:
@@ -334,7 +334,7 @@ def _parsed(
     shape: _Shape,
     parse: Callable[[Json, Position], _T],
     value: Json,
-    place: Position,
+    position: Position,
     problems: list[str],
 ) -> Iterator[_T]:
     """The entries of one item that are right, repeated ones once; others become problems.
@@ -351,7 +351,7 @@ def _parsed(
         if entry in right:
             continue
         try:
-            parsed = parse(entry, place)
+            parsed = parse(entry, position)
         except _Wrong as wrong:
             problems.append(f"{item}: entry {number} {wrong}")
         except UnicodeEncodeError:
@@ -361,8 +361,8 @@ def _parsed(
             yield parsed
 
 
-def read_records(items: Mapping[str, Json], place: Position) -> Records:
-    """The records that the object `items`, standing at `place`, gives; never raises.
+def read_records(items: Mapping[str, Json], position: Position) -> Records:
+    """The records that the object `items`, standing at `position`, gives; never raises.
 
     Items that are unknown, deprecated or meant for people (`info`, `email`, `service`,
     `freenet`, ...) give nothing.
@@ -373,11 +373,11 @@ def read_records(items: Mapping[str, Json], place: Position) -> Records:
             continue
         if item in _RECORD_ITEMS:
             shape, parse = _RECORD_ITEMS[item]
-            for rdata in _parsed(item, shape, parse, value, place, records.problems):
+            for rdata in _parsed(item, shape, parse, value, position, records.problems):
                 records.rdatas.setdefault(rdata.rdtype, []).append(rdata)
         elif item in _ADDRESS_ITEMS:
             address = _ADDRESS_ITEMS[item]
-            found = _parsed(item, _Shape.ONE_OR_MANY, address, value, place, records.problems)
+            found = _parsed(item, _Shape.ONE_OR_MANY, address, value, position, records.problems)
             (records.tor if item == "tor" else records.i2p).extend(dict.fromkeys(found))
     return records
 

@@ -30,7 +30,7 @@ from tests.kit.namecoin.at_once import (
     verify,
 )
 from tests.kit.namecoin.chain import RegtestChain
-from tests.unit.namecoin.electrum.inquiry import encode
+from tests.unit.namecoin.value.inquiry import encode
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)
 _NAME: Final = b"d/plain4"

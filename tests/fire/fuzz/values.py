@@ -20,7 +20,7 @@ from isoproxy.net.onion_address import onion_host
 from isoproxy.net.target import Target
 from tests.fire.fuzz.target import FuzzTarget
 from tests.unit.dns.table import CHAIN
-from tests.unit.namecoin.electrum.inquiry import drive, encode
+from tests.unit.namecoin.value.inquiry import drive, encode
 
 _VALUES: Final = [encode(value) for value in CHAIN.values() if isinstance(value, dict)]
 
@@ -38,15 +38,15 @@ def _domain(data: bytes) -> None:
     others = {"d/other": value, "dd/x": value, "d/example": value}
     for labels in ((), ("www",), ("_smtp", "_tcp"), ("a", "b")):
         with contextlib.suppress(NamingError):
-            place, asked = drive(domain.at(labels, mail=True), others)
+            node, asked = drive(domain.at(labels, mail=True), others)
             assert len(asked) < 100
-            for rdatas in place.records.rdatas.values():
+            for rdatas in node.records.rdatas.values():
                 for rdata in rdatas:
                     rdata.to_wire()
-            for onion in place.records.tor:
+            for onion in node.records.tor:
                 assert onion_host(onion)
-    for place in drive(Domain("example", value).zone(), others)[0]:
-        dns.name.from_text(place.owner)
+    for node in drive(Domain("example", value).zone(), others)[0]:
+        dns.name.from_text(node.owner)
 
 
 def _records(data: bytes) -> None:

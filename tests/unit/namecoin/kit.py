@@ -17,7 +17,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.namecoin.backend import Absent, Evidence, Found
 from isoproxy.net.onion_address import onion_address
-from tests.unit.namecoin.electrum.inquiry import encode
+from tests.unit.namecoin.value.inquiry import encode
 
 ONION = onion_address(bytes(range(32)))
 ONION_2 = onion_address(bytes(range(1, 33)))

@@ -18,7 +18,7 @@ from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
 from isoproxy.namecoin.value.name import BitName
 from prop279.plugin import Plugin, parse_bit_name, serve
-from prop279.protocol import Answer, Canceled, Init, Resolved, parse_answer
+from prop279.protocol import Canceled, Init, PluginAnswer, Resolved, parse_answer
 from tests.kit.waiting import until
 
 ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"
@@ -78,7 +78,7 @@ class _Talk:
             await asyncio.sleep(0)
 
     @property
-    def answers(self) -> list[Answer | None]:
+    def answers(self) -> list[PluginAnswer | None]:
         return [parse_answer(line) for line in bytes(self.output).split(b"\n")[:-1]]
 
     @property

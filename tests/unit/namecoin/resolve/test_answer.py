@@ -20,8 +20,8 @@ from isoproxy.namecoin.resolve.answer import (
     onions_in_txt,
     pick,
 )
-from tests.unit.namecoin.electrum.inquiry import at
 from tests.unit.namecoin.kit import ONION, ONION_2, key_of
+from tests.unit.namecoin.value.inquiry import at
 
 KEY = key_of(Isolator(), "a")
 

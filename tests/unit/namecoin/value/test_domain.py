@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.namecoin.value.domain import MAX_NAMES, Domain
 from isoproxy.net.onion_address import onion_address
-from tests.unit.namecoin.electrum.inquiry import at, drive, encode, texts
+from tests.unit.namecoin.value.inquiry import at, drive, encode, texts
 
 ONION = onion_address(bytes(range(32)))
 
@@ -81,9 +81,9 @@ def test_a_wildcard_stands_for_one_label_that_is_not_there() -> None:
     ],
 )
 def test_what_is_no_map_or_no_label_gives_no_names(value: Any) -> None:
-    place = at(value, "www")
-    assert not place.exists
-    assert place.records.is_empty
+    node = at(value, "www")
+    assert not node.exists
+    assert node.records.is_empty
     assert len(drive(Domain("example", encode(value)).zone())[0]) == 1
 
 
@@ -185,9 +185,9 @@ def test_relative_names(value: Any, labels: str, target: str) -> None:
 
 @pytest.mark.parametrize("value", [b"", b"{}", b'"192.0.2.45"', b'["192.0.2.46"]', b"42", b"null"])
 def test_a_value_that_is_no_object_is_a_name_without_records(value: bytes) -> None:
-    place = at(value)
-    assert place.exists
-    assert place.records.is_empty
+    node = at(value)
+    assert node.exists
+    assert node.records.is_empty
 
 
 @pytest.mark.parametrize("value", [b"{", b" ", b"\xff", b"ip=192.0.2.1", b"[" * 1000, b" " * 2000])
@@ -365,8 +365,8 @@ def test_loops_end_and_each_value_is_asked_for_once() -> None:
         "dd/b": {"import": ["dd/a", "d/example"]},
     }
     domain = Domain("example", encode({"import": [["dd/a"], ["dd/b"], ["dd/a", "x"]]}))
-    place, asked = drive(domain.at(()), values)
-    assert texts(place) == {"A": ["192.0.2.1"]}
+    node, asked = drive(domain.at(()), values)
+    assert texts(node) == {"A": ["192.0.2.1"]}
     assert asked == ["dd/a", "dd/b"]
     assert drive(domain.at(("x", "y")), values)[1] == []
     assert ips({"import": "d/example", "ip": "192.0.2.4"}) == ["192.0.2.4"]
@@ -398,8 +398,8 @@ def _bomb() -> bytes:
 
 def test_the_import_bomb_costs_nothing_on_the_way_to_one_name() -> None:
     assert len(_bomb()) <= 1023
-    place, asked = drive(Domain("example", _bomb()).at(tuple("abcdefghijklmnop")))
-    assert place.exists
+    node, asked = drive(Domain("example", _bomb()).at(tuple("abcdefghijklmnop")))
+    assert node.exists
     assert asked == []
 
 
@@ -435,8 +435,8 @@ def test_the_zone_lists_every_name_once_parents_first() -> None:
             "bad label": "192.0.2.9",
         },
     }
-    places, asked = drive(Domain("example", encode(value)).zone())
-    assert [place.owner for place in places] == [
+    nodes, asked = drive(Domain("example", encode(value)).zone())
+    assert [node.owner for node in nodes] == [
         "example.bit",
         "www.example.bit",
         "*.example.bit",
@@ -444,7 +444,7 @@ def test_the_zone_lists_every_name_once_parents_first() -> None:
         "_443.a.example.bit",
     ]
     assert asked == []
-    assert texts(places[0]) == {"A": ["192.0.2.1"], "AAAA": ["::1"]}
+    assert texts(nodes[0]) == {"A": ["192.0.2.1"], "AAAA": ["::1"]}
 
 
 def test_mail_servers_follow_from_services_in_the_zone() -> None:
@@ -484,10 +484,10 @@ def test_no_values_break_it_and_what_is_said_depends_on_no_order(
 
     def ask(domain: Domain, path: tuple[str, ...]) -> object:
         try:
-            place = drive(domain.at(path), values)[0]
+            node = drive(domain.at(path), values)[0]
         except NamingError as error:
             return error.kind
-        return texts(place), place.exists, place.redirect, place.delegated
+        return texts(node), node.exists, node.redirect, node.delegated
 
     if len(encode(own)) > 1023:
         return

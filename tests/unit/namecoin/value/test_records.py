@@ -26,8 +26,8 @@ def b64(data: bytes) -> str:
 
 
 def read(items: dict[str, Any], labels: str = "") -> tuple[dict[str, list[str]], Records]:
-    place = Position("example", tuple(labels.split(".")) if labels else ())
-    records = read_records(items, place)
+    position = Position("example", tuple(labels.split(".")) if labels else ())
+    records = read_records(items, position)
     return (
         {k.name: [rdata.to_text() for rdata in rdatas] for k, rdatas in records.rdatas.items()},
         records,
@@ -258,8 +258,8 @@ def test_tor_and_i2p_are_no_dns_records() -> None:
     ],
 )
 def test_relative_names(labels: str, written: str, expected: str) -> None:
-    place = Position("example", tuple(labels.split(".")) if labels else ())
-    assert place.host(written) == expected
+    position = Position("example", tuple(labels.split(".")) if labels else ())
+    assert position.host(written) == expected
 
 
 @pytest.mark.parametrize(

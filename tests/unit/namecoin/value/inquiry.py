@@ -37,9 +37,9 @@ def at(value: Any, labels: str = "", values: Mapping[str, Any] = NO_VALUES) -> N
     return drive(domain.at(tuple(labels.split(".")) if labels else ()), values)[0]
 
 
-def texts(place: Node) -> dict[str, list[str]]:
-    """The DNS records of `place` as text, by type."""
+def texts(node: Node) -> dict[str, list[str]]:
+    """The DNS records of `node` as text, by type."""
     return {
         rdtype.name: [rdata.to_text() for rdata in rdatas]
-        for rdtype, rdatas in place.records.rdatas.items()
+        for rdtype, rdatas in node.records.rdatas.items()
     }
