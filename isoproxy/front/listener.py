@@ -24,19 +24,18 @@ import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.front.admission import ConnectionTable
 from isoproxy.front.connection import Connection
-from isoproxy.front.session import ProxyRequest, Session, SessionRule
-from isoproxy.isolation import ClientProtocol, client_of_address, client_of_uid
+from isoproxy.front.handshake import HandshakePhase, replay
+from isoproxy.front.judgement import ClientHandshake, HandshakeRule
+from isoproxy.front.services import FrontServices
+from isoproxy.front.statistics import ListenerStatistics
+from isoproxy.isolation import client_of_address, client_of_uid
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.observe.log import Sensitive, logger
-from isoproxy.socks import Command
 from isoproxy.tor.dial import OUT_OF_RESOURCES
-
-if TYPE_CHECKING:
-    from isoproxy.front.frontend import FrontEnd
 
 BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 64
@@ -56,8 +55,6 @@ _ADVICE: Final = {
     errno.EACCES: "this user may not; choose another directory, or a port from 1024 on",
     errno.ENOENT: "its directory has to be there before; make it, or choose another one",
 }
-_log: Final = logger("front")
-
 _client_of_address = lru_cache(maxsize=4096)(client_of_address)
 
 
@@ -71,7 +68,7 @@ class ListenerSettings:
 
     name: str
     endpoint: Endpoint
-    rule: SessionRule
+    rule: HandshakeRule
     mode: int = 0o600
 
 
@@ -162,94 +159,71 @@ def _tune(sock: socket.socket) -> None:
 
 
 class ListenerContext:
-    """Where clients come in: the rule they follow, and how many there are.
+    """Where clients come in: the rule they follow, the budgets, what is counted.
 
     `unix` says that they come over a unix socket, and are told apart by user id.
     """
 
-    def __init__(self, front: FrontEnd, settings: ListenerSettings, *, unix: bool) -> None:
-        self.front = front
-        self.settings = settings
-        self.accepted = 0
-        self.open = 0
+    def __init__(
+        self,
+        services: FrontServices,
+        connections: ConnectionTable,
+        settings: ListenerSettings,
+        *,
+        unix: bool,
+    ) -> None:
+        self._services = services
+        self._connections = connections
         self._unix = unix
-        self.rule = replace(settings.rule, unix=unix)
+        self.statistics = ListenerStatistics(settings.name, services.counters, services.accepted)
+        self.follow(settings)
 
-    # What connections tell their listener.
-
-    def greeted(self, protocol: ClientProtocol | None, refusal: ErrorKind | None) -> None:
-        """Count a handshake that came to an end, well or with a refusal."""
-        self.front.counters.handshakes[self.settings.name, protocol, refusal] += 1
-        if refusal is not None:
-            self.refused(refusal)
-
-    def requested(self, request: ProxyRequest) -> None:
-        """Count a handshake that became a request; say in the log, to those who debug, which."""
-        stream = request.stream
-        self.front.counters.handshakes[self.settings.name, stream.protocol, None] += 1
-        if _log.debugging:
-            _log.debug(
-                "request",
-                listener=self.settings.name,
-                protocol=stream.protocol.name,
-                command=request.command.name,
-                key=request.key.label,
-                target=Sensitive(request.target.host),
-                port=Sensitive(request.target.port),
-                username=Sensitive(stream.username),
-                password=Sensitive(stream.password),
-            )
-
-    def answered(self, command: Command, refusal: ErrorKind | None) -> None:
-        """Count a request that was fulfilled, or refused."""
-        self.front.counters.requests[self.settings.name, command, refusal] += 1
-        if refusal is not None:
-            self.refused(refusal)
-
-    def refused(self, kind: ErrorKind) -> None:
-        """Count a client that was refused."""
-        self.front.counters.refusals[kind] += 1
-        _log.debug("refused", listener=self.settings.name, kind=kind)
+    def follow(self, settings: ListenerSettings) -> None:
+        """Serve by other settings from now on; connections stay as they are."""
+        self.settings = settings
+        self.rule = replace(settings.rule, unix=self._unix)
+        self.statistics.listener = settings.name
 
     def admit(self, sock: socket.socket, peer: object, heard: bytes = b"") -> None:
         """Serve a client; `peer` is its address, as `accept` gave it.
 
         `heard` is what it has said to a worker that has answered all but the request.
         """
-        front = self.front
         if not heard:
-            self.accepted += 1
-            front.accepted[self.settings.name] += 1
+            self.statistics.admitted()
         try:
             sock.setblocking(False)
-            client = self._client_field(sock, peer)
+            client_id = self._client_field(sock, peer)
         except OSError:
             sock.close()
             return
-        if not front.admit(client):
-            self.refused(ErrorKind.BUSY)
+        if not self._connections.has_room(client_id):
+            self.statistics.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
-                sock.send(self._refusal(client, heard))
+                sock.send(self._refusal(client_id, heard))
             sock.close()
             return
-        self.open += 1
+        connections = self._connections
+        connection = Connection(
+            self._services, self.statistics, sock, client_id, connections.remove
+        )
+        connections.add(connection)
+        place = self.settings.name, str(self.settings.endpoint)
+        handshake = HandshakePhase(connection, self.rule, place)
         try:
-            connection = Connection(self, sock, client)
+            connection.start(handshake)
         except OSError:
-            self.open -= 1
-            front.discharge(client)
-            sock.close()
-            return
-        front.connections.add(connection)
-        if heard:
-            connection.resume(heard)
+            connection.abort()
+        else:
+            if heard:
+                handshake.resume(heard)
 
-    def _refusal(self, client: bytes, heard: bytes) -> bytes:
+    def _refusal(self, client_id: bytes, heard: bytes) -> bytes:
         """What tells a client that there is no room, in the words of what is outstanding."""
         if not heard:
             return _REFUSAL
-        session = Session(self.rule, self.front.isolator, client)
-        return session.refuse(ErrorKind.BUSY) if session.replay(heard) else b""
+        handshake = ClientHandshake(self.rule, self._services.isolator, client_id)
+        return handshake.refuse(ErrorKind.BUSY) if replay(handshake, heard) else b""
 
     def _client_field(self, sock: socket.socket, peer: object) -> bytes:
         if self._unix:
@@ -264,16 +238,24 @@ class ListenerContext:
 class Listener(ListenerContext):
     """A listening socket of a front end and the connections that came in on it.
 
-    `sock` is inherited from a service manager, or opened here when None.
+    `sock` is inherited from a service manager, or opened here when None; `batch` clients
+    are accepted in one turn.
     """
 
     def __init__(
-        self, front: FrontEnd, settings: ListenerSettings, sock: socket.socket | None = None
+        self,
+        services: FrontServices,
+        connections: ConnectionTable,
+        settings: ListenerSettings,
+        sock: socket.socket | None = None,
+        *,
+        batch: int = ACCEPT_BATCH,
     ) -> None:
         self.inherited = sock is not None
+        self._batch = batch
         if sock is None:
             sock = open_listening_socket(settings.endpoint, settings.mode)
-        super().__init__(front, settings, unix=sock.family == socket.AF_UNIX)
+        super().__init__(services, connections, settings, unix=sock.family == socket.AF_UNIX)
         self._sock: socket.socket | None = sock
         sock.setblocking(False)
         if not self._unix:
@@ -283,7 +265,7 @@ class Listener(ListenerContext):
     @property
     def socket(self) -> socket.socket:
         """The listening socket, for a process that is to accept on it as well."""
-        assert self._sock is not None, "a closed listener serves nobody"
+        assert self._sock is not None, "a closed listener serves no client"
         return self._sock
 
     def address(self) -> str:
@@ -294,7 +276,7 @@ class Listener(ListenerContext):
         return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
 
     def on_events(self, fd: int, events: int) -> None:
-        for _ in range(ACCEPT_BATCH if self.front.processes == 1 else SHARED_BATCH):
+        for _ in range(self._batch):
             if self._sock is None:
                 return
             try:
@@ -314,7 +296,7 @@ class Listener(ListenerContext):
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        self.front.reactor.unregister(sock.fileno())  # others may hold the socket too
+        self._services.reactor.unregister(sock.fileno())  # others may hold the socket too
         path = self.settings.endpoint.path
         if path is not None and not self.inherited:
             with contextlib.suppress(OSError):
@@ -323,10 +305,10 @@ class Listener(ListenerContext):
 
     def _pause(self) -> None:
         if self._sock is not None:
-            self.front.out_of_descriptors()
-            self.front.reactor.unregister(self._sock.fileno())
-            self.front.loop.call_later(FD_EXHAUSTION_PAUSE_S, self._resume)
+            self._services.out_of_descriptors()
+            self._services.reactor.unregister(self._sock.fileno())
+            self._services.loop.call_later(FD_EXHAUSTION_PAUSE_S, self._resume)
 
     def _resume(self) -> None:
         if self._sock is not None:
-            self.front.reactor.register_listener(self._sock.fileno(), self)
+            self._services.reactor.register_listener(self._sock.fileno(), self)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from isoproxy.bitcoin.bridge import Flow
+from isoproxy.front.judgement import ProxyRequest
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.statistics import Counters
 from isoproxy.isolation import IsolationKey, Isolator
@@ -28,6 +30,7 @@ from isoproxy.observe.log import logger
 from isoproxy.tor.dialer import Dialer
 
 _log: Final = logger("front")
+_Result = TypeVar("_Result")
 
 
 class Names(Protocol):
@@ -97,6 +100,21 @@ class FrontSettings:
     names: Names | None = None
 
 
+class MainProcess(Protocol):
+    """Where a worker hands over what it does not carry itself."""
+
+    def takes(self, request: ProxyRequest) -> bool:
+        """Whether a request is for the main process."""
+        ...
+
+    def take(self, name: str, at: str, heard: bytes, client: socket.socket) -> None:
+        """Take over a client of the listener `name` at its place `at`, and its socket.
+
+        `heard` is all that it has said; it has been answered all but its request.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontServices:
     """What phases use.  `bitcoin` is None where no port is claimed for Bitcoin's peers."""
@@ -109,7 +127,10 @@ class FrontServices:
     bitcoin: Bitcoin | None
     settings: FrontSettings
     counters: Counters = field(default_factory=Counters)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    accepted: Counter[str] = field(default_factory=Counter)
+    """Clients that came, by listener."""
+    main: MainProcess | None = None
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -120,12 +141,27 @@ class FrontServices:
         """Destination ports whose streams are for Bitcoin peers."""
         return self.bitcoin.ports if self.bitcoin is not None else frozenset()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` in a task that the front end waits for when it ends."""
+    def spawn(self, owner: object, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        """Run `work` in a task that the front end waits for when it ends.
+
+        An exception that escapes it ends `owner`, which has an `abort`.
+        """
+
+        def ended(task: asyncio.Task[_Result]) -> None:
+            self.tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self.internal_error(owner, error)
+
         task = self.loop.create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(ended)
         return task
+
+    def out_of_descriptors(self) -> None:
+        """Clients have to wait because this process has no descriptor left."""
+        self.counters.fd_exhaustion += 1
+        _log.warn("out_of_descriptors", clients="wait", advice="raise LimitNOFILE")
 
     def internal_error(self, handler: object, error: BaseException) -> None:
         """An exception escaped: end what it belongs to, and only that."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import ErrorKind
+from isoproxy.front.judgement import ProxyRequest
 from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Purpose
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.observe.metrics import Histogram
@@ -60,15 +61,17 @@ class Counters:
 class ListenerStatistics:
     """What one listener counts, into the `counters` of its process.
 
-    `listener` is its name, which a reload may change; `accepted` counts its clients.
+    `listener` is its name, which a reload may change; `accepted` counts its clients, and
+    `open` those that are still there.
     """
 
-    __slots__ = ("accepted", "counters", "listener")
+    __slots__ = ("accepted", "counters", "listener", "open")
 
     def __init__(self, listener: str, counters: Counters, accepted: Counter[str]) -> None:
         self.listener = listener
         self.counters = counters
         self.accepted = accepted
+        self.open = 0
 
     def admitted(self) -> None:
         """Count a client that came, served or not."""
@@ -80,6 +83,23 @@ class ListenerStatistics:
         if refusal is not None:
             self.refused(refusal)
 
+    def requested(self, request: ProxyRequest) -> None:
+        """Count a handshake that became a request; say in the log, to those who debug, which."""
+        stream = request.stream
+        self.greeted(stream.protocol, None)
+        if _log.debugging:
+            _log.debug(
+                "request",
+                listener=self.listener,
+                protocol=stream.protocol.name,
+                command=request.command.name,
+                key=request.key.label,
+                target=Sensitive(request.target.host),
+                port=Sensitive(request.target.port),
+                username=Sensitive(stream.username),
+                password=Sensitive(stream.password),
+            )
+
     def answered(self, command: Command, refusal: ErrorKind | None) -> None:
         """Count a request that was fulfilled, or refused."""
         self.counters.requests[self.listener, command, refusal] += 1
@@ -90,6 +110,11 @@ class ListenerStatistics:
         """Count a client that was refused."""
         self.counters.refusals[kind] += 1
         _log.debug("refused", listener=self.listener, kind=kind)
+
+    def opened(self) -> None:
+        """Count a stream that was opened."""
+        self.counters.opened += 1
+        self.answered(Command.CONNECT, None)
 
     def dialled(self, seconds: float) -> None:
         """Count a dial that was answered after `seconds`."""

@@ -43,7 +43,7 @@ class TimedRelay:
         finished: Callable[[], None],
     ) -> None:
         self._services = services
-        self._finished = finished
+        self._finished: Callable[[], None] | None = finished
         self._half_close: HalfCloseTimeout | None = None
         self.relay = Relay(services.reactor, services.pipes, up, down, self._ended, self._left)
         self._wait()
@@ -66,7 +66,9 @@ class TimedRelay:
         if self._half_close is not None:
             self._half_close.close()
             self._half_close = None
-        self._finished()
+        finished, self._finished = self._finished, None  # kept, it would keep its owner: a cycle
+        if finished is not None:
+            finished()
 
 
 class _LiveCounts:

@@ -1,14 +1,21 @@
-"""The last words to a client, said so that they arrive.
+"""Closing a connection so that the last bytes arrive: nginx's lingering close.
 
 Theory of operation
     A socket that is closed with unread bytes in it resets its connection, and a reset may
-    destroy what was sent just before, on its way or in the client's own buffer.  So after
-    the last words the sending side is shut, and what the client still sends is read and
-    thrown away until it ends, for a moment at most.
+    destroy what was sent just before, on its way or in the other end's own buffer (RFC 9293
+    §3.10.4, RFC 9112 §9.6).  So after the last bytes the sending side is shut, and what the
+    other end still sends is read and thrown away until it ends, for a moment at most.
+
+    `LingeringClose` is driven by the reactor and costs no task; `lingering_close` is the
+    same for callers that await.
+
+Invariants
+    The socket is closed at the end, at most LINGER_S seconds or MAX_DISCARDED bytes later.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -16,47 +23,75 @@ from typing import Final
 from isoproxy.net.reactor import Deadlines, Reactor
 
 LINGER_S: Final = 10.0
-"""Seconds a client is given to read what it was told."""
+"""Seconds that the other end is given to read what it was told."""
 MAX_DISCARDED: Final = 1 << 18
 _CHUNK: Final = 1 << 14
 
 
-class LingeringClose:
-    """Takes over a registered socket, says `words` and closes it; then calls `ended` once."""
+class _Rest:
+    """What the other end of `sock` says after the last bytes to it."""
 
-    __slots__ = ("_deadlines", "_discarded", "_ended", "_reactor", "_sock")
+    __slots__ = ("_discarded", "_sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._discarded = 0
+
+    def begin(self, last: bytes) -> bool:
+        """Send the `last` bytes and shut the sending side; True when it has ended already."""
+        try:
+            if last:
+                self._sock.send(last)
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return True
+        return self.discard()
+
+    def discard(self) -> bool:
+        """Throw away what is there; True when it has ended, broken, or said too much."""
+        try:
+            while data := self._sock.recv(_CHUNK):
+                self._discarded += len(data)
+                if self._discarded > MAX_DISCARDED:
+                    break
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            pass
+        return True
+
+
+class LingeringClose:
+    """Takes over a registered socket, sends `last` and closes it; then calls `ended` once."""
+
+    __slots__ = ("_deadlines", "_ended", "_reactor", "_rest", "_sock")
 
     def __init__(
         self,
         reactor: Reactor,
         deadlines: Deadlines,
         sock: socket.socket,
-        words: bytes,
+        last: bytes,
         ended: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._deadlines = deadlines
         self._sock = sock
-        self._discarded = 0
+        self._rest = _Rest(sock)
         self._ended: Callable[[], None] | None = ended
         reactor.set_handler(sock.fileno(), self)
         deadlines.set(self, LINGER_S)
-        try:
-            if words:
-                sock.send(words)
-            sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-        else:
-            self._discard()
+        if self._rest.begin(last):
+            self.abort()
 
     def on_events(self, fd: int, events: int) -> None:
-        self._discard()
+        if self._ended is not None and self._rest.discard():
+            self.abort()
 
     def on_deadline(self) -> None:
-        self.close()
+        self.abort()
 
-    def close(self) -> None:
+    def abort(self) -> None:
         """Close now; a second call does nothing."""
         ended, self._ended = self._ended, None
         if ended is not None:
@@ -65,16 +100,31 @@ class LingeringClose:
             self._sock.close()
             ended()
 
-    def _discard(self) -> None:
-        if self._ended is None:
-            return
-        try:
-            while data := self._sock.recv(_CHUNK):
-                self._discarded += len(data)
-                if self._discarded > MAX_DISCARDED:
-                    break
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        self.close()
+
+async def lingering_close(*socks: socket.socket, seconds: float = LINGER_S) -> None:
+    """Announce the end on all of `socks`, and close each when its other end has ended.
+
+    They are connected, non-blocking, and watched by no one.  Returns when all are closed,
+    after `seconds` at the latest; cancelled, it closes them at once.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*(_discard(sock) for sock in socks))
+    except TimeoutError:
+        pass
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+async def _discard(sock: socket.socket) -> None:
+    rest, loop, readable = _Rest(sock), asyncio.get_running_loop(), asyncio.Event()
+    if rest.begin(b""):
+        return
+    loop.add_reader(sock, readable.set)
+    try:
+        while not rest.discard():
+            readable.clear()
+            await readable.wait()
+    finally:
+        loop.remove_reader(sock)

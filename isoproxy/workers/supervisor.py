@@ -206,7 +206,7 @@ class _Process:
         self._child = child
         front = workers.front
         self._channel = Channel(
-            front.reactor, ours, self._on_message, self._on_end, front.out_of_descriptors
+            front.reactor, ours, self._on_message, self._on_end, front.services.out_of_descriptors
         )
         try:
             if workers.ending:  # it was on its way meanwhile

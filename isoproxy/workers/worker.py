@@ -25,8 +25,7 @@ import sys
 from typing import Final
 
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.session import ProxyRequest
+from isoproxy.front.judgement import ProxyRequest
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
@@ -63,14 +62,13 @@ class Worker:
             return True
         return request.command is Command.CONNECT and request.target.port in self._ports_of_main
 
-    def take(self, listener: ListenerSettings, heard: bytes, client: socket.socket) -> None:
+    def take(self, name: str, at: str, heard: bytes, client: socket.socket) -> None:
         """Hand a client over; `heard` is all it has said."""
         if self._channel.backlog >= MAX_BACKLOG:
             client.close()
             return
         words = base64.b64encode(heard).decode()
-        place = [listener.name, str(listener.endpoint)]
-        message = json.dumps({"client": place, "heard": words}).encode()
+        message = json.dumps({"client": [name, at], "heard": words}).encode()
         self._channel.send(message, [client], give=True)
 
     def _obey(self, message: bytes, sockets: list[socket.socket]) -> None:

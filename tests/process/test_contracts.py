@@ -25,7 +25,7 @@ CODECS = (
     "isoproxy/dns/answer.py",
     "isoproxy/dns/query.py",
     "isoproxy/dns/render.py",
-    "isoproxy/front/session.py",
+    "isoproxy/front/judgement.py",
     "isoproxy/isolation.py",
     "isoproxy/namecoin/chain/*.py",
     "isoproxy/namecoin/electrum/rate_limit.py",

@@ -33,7 +33,6 @@ from isoproxy.daemon.settings.bitcoin import (
 from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
-    ListenerContext,
     ListenerSettings,
     open_listening_socket,
     switch_mode,
@@ -62,12 +61,12 @@ class ProxyListener:
     ) -> None:
         self._front = front
         self._listener = listener
-        self.context = ListenerContext(front, settings, unix=listener.family == socket.AF_UNIX)
+        self.context = front.context(settings, unix=listener.family == socket.AF_UNIX)
         self.proxy = BitcoinProxy(
             self._key_for, self._connect, registry, resolve=self._resolve, socks=self._hand_over
         )
         serving = self.proxy.serve(listener)
-        self._task = front.loop.create_task(serving, name="bitcoin proxy")
+        self._task = front.services.loop.create_task(serving, name="bitcoin proxy")
         self._task.add_done_callback(self._closed)
 
     def address(self) -> str:
@@ -80,7 +79,7 @@ class ProxyListener:
     def configure(self, config: Config, proxy: ProxyConfig) -> None:
         """Follow the configuration, for connections to come."""
         settings = proxy_listener(config, proxy)
-        self.context.settings, self.context.rule = settings, settings.rule
+        self.context.follow(settings)
         self.proxy.settings = proxy_settings(config.bitcoin, proxy)
         self.proxy.bridging = bridge_settings(config.bitcoin)
 
@@ -90,7 +89,7 @@ class ProxyListener:
             name,
             self.address(),
             self.context.rule.listener.isolate,
-            len(self.proxy.connections) + self.context.open,
+            len(self.proxy.connections) + self.context.statistics.open,
             self.proxy.accepted,
             self.proxy.refused.copy(),
         )

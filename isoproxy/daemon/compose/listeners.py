@@ -69,7 +69,7 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
         front.listeners = before
         raise
     for name, listener in kept.items():
-        listener.settings, listener.rule = wanted[name], wanted[name].rule
+        listener.follow(wanted[name])
     for gone in by_place.values():
         gone.close()
     return opened

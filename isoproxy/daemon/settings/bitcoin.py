@@ -9,8 +9,8 @@ from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.bitcoin.v1 import VersionRewrite
 from isoproxy.config import BitcoinConfig, Config, ProxyConfig
 from isoproxy.daemon.settings.front import endpoint_of, top_levels
+from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.session import SessionRule
 from isoproxy.isolation import ListenerRule, own_group
 from isoproxy.net.target import Target
 
@@ -60,7 +60,7 @@ def proxy_settings(config: BitcoinConfig, proxy: ProxyConfig) -> ProxySettings:
 
 def proxy_listener(config: Config, proxy: ProxyConfig) -> ListenerSettings:
     """The proxy as a listener for the clients among its own that speak SOCKS."""
-    rule = SessionRule(
+    rule = HandshakeRule(
         ListenerRule(own_group(f"proxy {proxy.name} {proxy.address}"), proxy.isolate),
         unix=proxy.address.is_unix,
         top_levels=top_levels(config.names),

@@ -6,9 +6,9 @@ import os
 from typing import Final
 
 from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
+from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
-from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     FLAG_NAMES,
     Isolate,
@@ -51,14 +51,14 @@ def listener_settings(config: Config) -> dict[str, ListenerSettings]:
     }
 
 
-def session_rule(config: Config, listener: ListenerConfig) -> SessionRule:
+def session_rule(config: Config, listener: ListenerConfig) -> HandshakeRule:
     """A listener's rule; a group of its own is that of name and place: a reload can move both."""
     group = (
         own_group(f"{listener.name} {listener.address}")
         if listener.session_group is None
         else shared_group(listener.session_group)
     )
-    return SessionRule(
+    return HandshakeRule(
         ListenerRule(group, listener.isolate),
         require_auth=listener.require_auth,
         extended_errors=listener.extended_errors,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.front.session import Answer, ProxyRequest, Session, SessionRule
+from isoproxy.front.judgement import ClientHandshake, FinalReply, HandshakeRule, ProxyRequest
 from isoproxy.isolation import Isolator, ListenerRule, own_group
 from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.observe.http_get import Ended, Hosts, HttpGet, Response
@@ -20,7 +20,7 @@ from tests.fire.fuzz.target import FuzzTarget, pieces
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)
 _ISOLATOR: Final = Isolator()
-_RULE: Final = SessionRule(ListenerRule(own_group("fuzz")), top_levels=TopLevels())
+_RULE: Final = HandshakeRule(ListenerRule(own_group("fuzz")), top_levels=TopLevels())
 _SOCKS5: Final = b"\x05\x02\x00\x02\x01\x01u\x01p\x05\x01\x00\x03\x06a.test\x00\x50early"
 _SOCKS4A: Final = b"\x04\x01\x00\x50\x00\x00\x00\x01user\x00a.test\x00early"
 _HTTP: Final = (
@@ -96,7 +96,7 @@ def _http(data: bytes) -> None:
 def _session(data: bytes) -> None:
     def judged(found: object) -> object:
         """A request without its key's object; an answer by its bytes."""
-        if isinstance(found, Answer):
+        if isinstance(found, FinalReply):
             return found.reply
         if isinstance(found, ProxyRequest):
             name = found.target.host.rstrip(".")
@@ -104,7 +104,7 @@ def _session(data: bytes) -> None:
             return found.command, found.target, found.key, found.resolve_first
         return None
 
-    session = Session(_RULE, _ISOLATOR, b"client")
+    session = ClientHandshake(_RULE, _ISOLATOR, b"client")
     for part in pieces(data):
         result = session.receive(part)
         session.data_to_send()

@@ -72,7 +72,6 @@ async def worker_beside(
     """A front end and one worker, which serves; afterwards the worker is gone."""
     whole = limits or Limits()
     async with front_end(port, limits=rest_of(whole, 2), names=names) as front:
-        front.processes = 2
 
         def settings() -> Settings:
             return Settings(

@@ -24,10 +24,10 @@ from isoproxy.errors import ErrorKind, NamingError, OperationError
 from isoproxy.front import half_close as tail
 from isoproxy.front.connection import Connection
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.relay import Relay
 from isoproxy.front.services import Limits, Names
-from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     ClientProtocol,
     IsolationKey,
@@ -72,7 +72,7 @@ async def front_end(
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
     front = FrontEnd(reactor, isolator, dialer, limits=limits, names=names)
-    rule = SessionRule(ListenerRule(own_group("test")))
+    rule = HandshakeRule(ListenerRule(own_group("test")))
     if names is not None:
         rule = replace(rule, top_levels=TopLevels())
     if endpoint is None:
@@ -89,7 +89,7 @@ async def front_end(
         assert len(front.connections) == 0
         assert len(reactor) == 0
         assert front.listeners == {}
-        assert not front._per_client
+        assert not front.connections.per_client
         reactor.close()
 
 
@@ -396,8 +396,8 @@ async def test_a_unix_listener_tells_its_users_apart(uid: int) -> None:
             with socket.socket(socket.AF_UNIX) as client:
                 with effective_user(uid):
                     client.connect(str(path))
-                await until(lambda: list(front._per_client) == [client_of_uid(uid)], 5)
-            await until(lambda: not front._per_client)
+                await until(lambda: list(front.connections.per_client) == [client_of_uid(uid)], 5)
+            await until(lambda: not front.connections.per_client)
 
 
 async def test_a_unix_listener_opens_for_us_alone_and_cleans_up(tmp_path: Path) -> None:

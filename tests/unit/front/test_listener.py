@@ -55,7 +55,7 @@ async def test_one_link_local_address_on_two_links_is_two_clients() -> None:
             near, far = socket.socketpair()
             front.listeners["test"].admit(near, ("fe80::1", 4000, 0, link))
             far.close()
-        assert len({connection.client for connection in front.connections}) == 2
+        assert len({connection.client_id for connection in front.connections}) == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1"])

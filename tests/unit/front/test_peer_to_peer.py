@@ -15,10 +15,10 @@ from isoproxy.bitcoin.bridge import BridgeSettings
 from isoproxy.bitcoin.flows import Outcome
 from isoproxy.bitcoin.options import Deadlines, Fallback
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.services import Names
-from isoproxy.front.session import SessionRule
 from isoproxy.isolation import (
     APP,
     P2P,
@@ -71,7 +71,7 @@ async def front_end(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = Endpoint.tcp(*free.getsockname())
-    rule = SessionRule(ListenerRule(own_group("t")), top_levels=TopLevels())
+    rule = HandshakeRule(ListenerRule(own_group("t")), top_levels=TopLevels())
     front.open(ListenerSettings("test", endpoint, rule))
     try:
         yield front

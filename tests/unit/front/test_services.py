@@ -30,7 +30,7 @@ async def test_an_internal_error_ends_what_it_belongs_to(caplog: pytest.LogCaptu
 async def test_a_task_is_known_until_it_has_ended() -> None:
     with front_services() as services:
         going = asyncio.Event()
-        task = services.spawn(_wait_for(going))
+        task = services.spawn(None, _wait_for(going))
         assert services.tasks == {task}
         going.set()
         await task

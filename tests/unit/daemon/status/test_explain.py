@@ -10,7 +10,7 @@ from isoproxy.config import Config, load
 from isoproxy.daemon.settings.front import session_rule
 from isoproxy.daemon.status.explain import arguments_of, explain
 from isoproxy.errors import OperationError
-from isoproxy.front.session import ProxyRequest, Session
+from isoproxy.front.judgement import ClientHandshake, ProxyRequest
 from isoproxy.isolation import Isolator, client_of_address, client_of_uid
 
 
@@ -25,7 +25,7 @@ def test_the_key_is_the_one_that_a_session_gets(isolate: str) -> None:
     config = configuration(f"listener.0.isolate={isolate}")
     isolator = Isolator()
     client = client_of_address("10.0.0.7")
-    session = Session(session_rule(config, config.listener[0]), isolator, client)
+    session = ClientHandshake(session_rule(config, config.listener[0]), isolator, client)
     request = session.receive(
         b"\x05\x01\x02\x01\x05alice\x06secret\x05\x01\x00\x03\x09a.example\x00\x50"
     )
@@ -48,7 +48,9 @@ def test_the_key_at_a_unix_listener_is_that_of_a_user() -> None:
     isolator = Isolator()
 
     def key(uid: int) -> str:
-        session = Session(session_rule(config, config.listener[0]), isolator, client_of_uid(uid))
+        session = ClientHandshake(
+            session_rule(config, config.listener[0]), isolator, client_of_uid(uid)
+        )
         request = session.receive(b"\x05\x01\x00\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50")
         assert isinstance(request, ProxyRequest)
         return request.key.label

@@ -3,13 +3,13 @@
 Theory of operation
     The first byte tells the protocol: 05 and 04 are SOCKS, a letter is HTTP, 16 (hex) is
     a TLS hello that somebody sent to the wrong port.  Once the request is complete the
-    session judges it: it derives the isolation key, validates the target, answers what
+    handshake judges it: it derives the isolation key, validates the target, answers what
     can be answered here (RESOLVE of a literal address), and returns a `ProxyRequest` for the rest.
 
 Invariants
     A request always carries a key.  A request never carries a name that may not be sent to
     Tor, unless it is a name that Namecoin resolves (`resolve_first`).  A request that is refused
-    becomes an `Answer`, a broken protocol a RemoteProtocolError; both hold the bytes that
+    becomes an `FinalReply`, a broken protocol a RemoteProtocolError; both hold the bytes that
     tell the client in its own protocol.
 """
 
@@ -36,18 +36,18 @@ from isoproxy.socks.http_connect import HttpConnect
 _TLS_HANDSHAKE: Final = 0x16
 _TLS_ALERT: Final = bytes.fromhex("15030100020228")
 """A fatal handshake_failure alert (RFC 8446 §6.2)."""
-_NOBODY_RESOLVES: Final = TopLevels().without_namecoin()
+_UNRESOLVED: Final = TopLevels().without_namecoin()
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRule:
+class HandshakeRule:
     """What a listener demands of its clients; `top_levels` says who resolves a name."""
 
     listener: ListenerRule
     require_auth: bool = False
     extended_errors: bool = True
     unix: bool = False
-    top_levels: TopLevels = _NOBODY_RESOLVES
+    top_levels: TopLevels = _UNRESOLVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ProxyRequest:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Answer:
+class FinalReply:
     """A request that needs nobody else: write `reply` and close.
 
     `kind` says why it was refused; None when it was answered.
@@ -76,7 +76,7 @@ class Answer:
     kind: ErrorKind | None = None
 
 
-class Session:
+class ClientHandshake:
     """The handshake of one client; `client` is its field of the isolation tuple.
 
     Call `receive`, write `data_to_send()`, and once there is a request fulfil it and answer
@@ -85,7 +85,7 @@ class Session:
 
     __slots__ = ("_client", "_http", "_isolator", "_out", "_rule", "_socks", "protocol")
 
-    def __init__(self, rule: SessionRule, isolator: Isolator, client: bytes | None) -> None:
+    def __init__(self, rule: HandshakeRule, isolator: Isolator, client: bytes | None) -> None:
         self._rule = rule
         self._isolator = isolator
         self._client = client
@@ -108,7 +108,7 @@ class Session:
             out += self._socks.data_to_send()
         return out
 
-    def receive(self, data: bytes) -> ProxyRequest | Answer | None:
+    def receive(self, data: bytes) -> ProxyRequest | FinalReply | None:
         """Take bytes; returns the request, or the answer, once the request is complete.
 
         Raises RemoteProtocolError: write its `reply` and close.
@@ -130,18 +130,6 @@ class Session:
         return self._judge(
             request.command, request.host, request.port, request.username, request.password
         )
-
-    def replay(self, heard: bytes) -> ProxyRequest | None:
-        """Take what a worker has heard, and has answered but for the request.
-
-        None when it is no request here: the listener's rule has changed meanwhile.
-        """
-        try:
-            outcome = self.receive(heard)
-        except RemoteProtocolError:
-            return None
-        self.data_to_send()
-        return outcome if isinstance(outcome, ProxyRequest) else None
 
     def succeed(self) -> bytes:
         """The answer to a CONNECT whose stream is open."""
@@ -188,14 +176,14 @@ class Session:
         port: int,
         username: bytes | None,
         password: bytes | None,
-    ) -> ProxyRequest | Answer:
+    ) -> ProxyRequest | FinalReply:
         try:
             target = Target.parse(host, port)
         except PolicyRefusal as error:
             return self._refusal(command, error.kind)
         if command is Command.RESOLVE and target.is_ip:
             reply = self.data_to_send() + self.resolved(ip_address(target.host))
-            return Answer(reply, command)
+            return FinalReply(reply, command)
         if command is Command.RESOLVE_PTR and not target.is_ip:
             return self._refusal(command, ErrorKind.NAME_SYNTAX)
         route = Route.TOR if target.is_ip else self._rule.top_levels.route(target.host)
@@ -206,8 +194,8 @@ class Session:
         key = self._isolator.key_for(self._rule.listener, stream)
         return ProxyRequest(command, target, key, stream, route is Route.NAMECOIN)
 
-    def _refusal(self, command: Command, kind: ErrorKind) -> Answer:
-        return Answer(self.data_to_send() + self.refuse(kind), command, kind)
+    def _refusal(self, command: Command, kind: ErrorKind) -> FinalReply:
+        return FinalReply(self.data_to_send() + self.refuse(kind), command, kind)
 
     def _expect_socks(self) -> Server:
         if self._socks is None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, RemoteProtocolError
-from isoproxy.front.session import Answer, ProxyRequest, Session, SessionRule
+from isoproxy.front.judgement import ClientHandshake, FinalReply, HandshakeRule, ProxyRequest
 from isoproxy.isolation import (
     ClientProtocol,
     Isolate,
@@ -23,7 +23,7 @@ from isoproxy.net.target import Target
 from isoproxy.socks.wire import encode_address
 
 ISOLATOR = Isolator()
-RULE = SessionRule(ListenerRule(own_group("a")))
+RULE = HandshakeRule(ListenerRule(own_group("a")))
 CLIENT = client_of_address("127.0.0.1")
 SOCKS4 = b"\x04\x01\x00\x50\x00\x00\x00\x01bob\x00a.test\x00"
 HTTP = b"CONNECT a.test:80 HTTP/1.1\r\nHost: a.test\r\n\r\n"
@@ -37,14 +37,14 @@ def socks5(host: bytes, *, user: bytes | None = None, command: int = 1, port: in
 
 
 def ask(
-    data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT
-) -> ProxyRequest | Answer:
-    outcome = Session(rule, ISOLATOR, client).receive(data)
+    data: bytes, rule: HandshakeRule = RULE, client: bytes | None = CLIENT
+) -> ProxyRequest | FinalReply:
+    outcome = ClientHandshake(rule, ISOLATOR, client).receive(data)
     assert outcome is not None
     return outcome
 
 
-def request(data: bytes, rule: SessionRule = RULE, client: bytes | None = CLIENT) -> ProxyRequest:
+def request(data: bytes, rule: HandshakeRule = RULE, client: bytes | None = CLIENT) -> ProxyRequest:
     outcome = ask(data, rule, client)
     assert isinstance(outcome, ProxyRequest)
     return outcome
@@ -94,7 +94,7 @@ def test_one_port_speaks_every_protocol() -> None:
 
 @given(st.integers(1, 60), st.sampled_from([socks5(b"a.test", user=b"u"), SOCKS4, HTTP]))
 def test_any_pieces_give_the_same_wish(size: int, data: bytes) -> None:
-    session = Session(RULE, ISOLATOR, CLIENT)
+    session = ClientHandshake(RULE, ISOLATOR, CLIENT)
     outcomes = [session.receive(data[at : at + size]) for at in range(0, len(data), size)]
     assert outcomes[-1] == request(data)
     assert not any(outcomes[:-1])
@@ -102,14 +102,14 @@ def test_any_pieces_give_the_same_wish(size: int, data: bytes) -> None:
 
 def test_optimistic_data_is_kept() -> None:
     for data in (socks5(b"a.test"), SOCKS4, HTTP):
-        session = Session(RULE, ISOLATOR, CLIENT)
+        session = ClientHandshake(RULE, ISOLATOR, CLIENT)
         assert session.receive(data + b"early") is not None
         assert session.leftover == b"early"
 
 
 def test_resolving_a_literal_address_is_answered_here() -> None:
     outcome = ask(socks5(b"192.0.2.1", command=0xF0))
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, FinalReply)
     assert outcome.kind is None
     assert outcome.reply == bytes.fromhex("050005000001c00002010000")
 
@@ -131,7 +131,7 @@ def test_refusals_come_with_their_kind_and_a_reply(
     host: bytes, command: int, kind: ErrorKind
 ) -> None:
     outcome = ask(socks5(host, command=command))
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, FinalReply)
     assert outcome.kind is kind
     assert outcome.reply[:2] == b"\x05\x00"
     assert outcome.reply[3] != 0
@@ -149,7 +149,7 @@ def test_a_resolver_takes_the_names_it_claims() -> None:
 def test_the_table_of_top_levels_is_the_configurations() -> None:
     rule = replace(RULE, top_levels=TopLevels({"lan": Route.REFUSE, "local": Route.TOR}))
     refused = ask(socks5(b"printer.lan"), rule)
-    assert isinstance(refused, Answer)
+    assert isinstance(refused, FinalReply)
     assert refused.kind is ErrorKind.NAME_NEVER_SENT_TO_TOR
     assert not request(socks5(b"printer.local"), rule).resolve_first
 
@@ -157,18 +157,18 @@ def test_the_table_of_top_levels_is_the_configurations() -> None:
 @pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\x00", b"\xff", b"\x06", b"\n"])
 def test_other_protocols_are_told_so(first: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        Session(RULE, ISOLATOR, CLIENT).receive(first)
+        ClientHandshake(RULE, ISOLATOR, CLIENT).receive(first)
     assert caught.value.reply
 
 
 def test_tls_on_the_port_gets_an_alert() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        Session(RULE, ISOLATOR, CLIENT).receive(b"\x16\x03\x01\x02\x00")
+        ClientHandshake(RULE, ISOLATOR, CLIENT).receive(b"\x16\x03\x01\x02\x00")
     assert caught.value.reply[:3] == b"\x15\x03\x01"
 
 
 def test_answers_in_the_clients_protocol() -> None:
-    session = Session(RULE, ISOLATOR, CLIENT)
+    session = ClientHandshake(RULE, ISOLATOR, CLIENT)
     assert session.refuse(ErrorKind.HANDSHAKE_TIMEOUT) == b""
     session.receive(HTTP)
     assert session.succeed().startswith(b"HTTP/1.0 200")
@@ -179,7 +179,7 @@ def test_answers_in_the_clients_protocol() -> None:
 
 @given(st.binary(min_size=1, max_size=400), st.integers(1, 50))
 def test_garbage_ends_in_a_wish_an_answer_or_one_error(data: bytes, size: int) -> None:
-    session = Session(RULE, ISOLATOR, CLIENT)
+    session = ClientHandshake(RULE, ISOLATOR, CLIENT)
     for at in range(0, len(data), size):
         try:
             if session.receive(data[at : at + size]) is not None:

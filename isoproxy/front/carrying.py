@@ -1,0 +1,96 @@
+"""The phase of a stream to one of Bitcoin's peers: the Bitcoin side carries it.
+
+Theory of operation
+    Both sockets leave the reactor and go to `Bitcoin.carry`, a coroutine.  It carries the
+    stream to its end, or gives the sockets back because what the client speaks is not v1:
+    then `relaying` goes on with what was read already.
+
+Invariants
+    Both sockets are closed at the end, also of a task that never began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from isoproxy.bitcoin.bridge import Flow
+from isoproxy.front.connection import Connection, Phase
+from isoproxy.front.direction import Direction
+from isoproxy.front.relaying import RelayingPhase
+from isoproxy.front.services import Bitcoin, Untranslated
+from isoproxy.front.states import Event
+
+
+class CarryingPhase(Phase):
+    """Carries the stream `upstream` of `flow`; `early` is what the client has said."""
+
+    __slots__ = ("_bitcoin", "_early", "_flow", "_task", "_upstream")
+
+    def __init__(
+        self,
+        connection: Connection,
+        bitcoin: Bitcoin,
+        flow: Flow,
+        upstream: socket.socket,
+        early: bytes,
+    ) -> None:
+        super().__init__(connection)
+        self._bitcoin = bitcoin
+        self._flow = flow
+        self._upstream = upstream
+        self._early = early
+        self._task: asyncio.Task[Untranslated | None] | None = None
+
+    @property
+    def bytes_up(self) -> int:
+        return self._flow.bytes_up
+
+    @property
+    def bytes_down(self) -> int:
+        return self._flow.bytes_down
+
+    def begin(self) -> None:
+        connection, services = self.connection, self.connection.services
+        for sock in (connection.sock, self._upstream):
+            services.reactor.unregister(sock.fileno())
+        carrying = self._bitcoin.carry(
+            connection.sock, self._early, self._upstream, self._flow, connection.client_id
+        )
+        self._task = services.spawn(connection, carrying)
+        self._task.add_done_callback(self._carried)
+
+    def abort(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _carried(self, task: asyncio.Task[Untranslated | None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            untranslated = task.result()
+            if untranslated is not None and self._take_back():
+                self._relay(untranslated.first)
+                return
+        connection = self.connection
+        for sock in (connection.sock, self._upstream):
+            sock.close()
+        connection.statistics.relayed(self.bytes_up, self.bytes_down, self.bytes_spliced)
+        connection.end()
+
+    def _take_back(self) -> bool:
+        """Watch both sockets again; False when the kernel does not."""
+        connection = self.connection
+        reactor = connection.services.reactor
+        try:
+            for sock in (connection.sock, self._upstream):
+                reactor.register(sock.fileno(), connection)
+        except OSError:
+            for sock in (connection.sock, self._upstream):
+                reactor.unregister(sock.fileno())
+            return False
+        return True
+
+    def _relay(self, first: bytes) -> None:
+        sock, upstream = self.connection.sock, self._upstream
+        up, down = Direction(sock, upstream, first), Direction(upstream, sock)
+        relaying = RelayingPhase(self.connection, up, down)
+        self.connection.enter(Event.UNTRANSLATED, relaying)
