@@ -15,16 +15,13 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError
-from isoproxy.isolation import IsolationKey, Purpose
-from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE
+from isoproxy.isolation import IsolationKey, Isolator, Purpose
+from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, Reactor
 from isoproxy.socks import Client, Reply
 from isoproxy.tor.circuits import Slot
-
-if TYPE_CHECKING:
-    from isoproxy.tor.dialer import Dialer
 
 READ_AHEAD: Final = 4096
 BACKLOG_RETRY_S: Final = 0.05
@@ -36,21 +33,25 @@ OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, 
 class Dial:
     """One attempt to open a stream or to resolve a name.
 
-    When it is over `done(dial)` is called once: `reply` is set and the connected socket
-    can be taken with `take_socket`, or `error` says what went wrong.
+    `open_socket` connects to the SocksPort, or raises OSError; a key that is not current
+    for `isolator` opens nothing.  When it is over `over(dial)` is called, and then
+    `done(dial)` once: `reply` is set and the connected socket can be taken with
+    `take_socket`, or `error` says what went wrong.
     """
 
     __slots__ = (
         "_began",
-        "_circuit",
         "_client",
-        "_dialer",
         "_done",
-        "_key",
+        "_isolator",
+        "_open_socket",
+        "_over",
+        "_reactor",
         "_read_ahead",
         "_slot",
         "_sock",
         "_unsent",
+        "circuit",
         "ending",
         "error",
         "readable",
@@ -59,22 +60,27 @@ class Dial:
 
     def __init__(
         self,
-        dialer: Dialer,
-        key: IsolationKey,
-        purpose: Purpose,
+        reactor: Reactor,
+        isolator: Isolator,
+        circuit: tuple[IsolationKey, Purpose],
         client: Client,
+        open_socket: Callable[[], socket.socket],
+        over: Callable[[Dial], None],
         done: Callable[[Dial], None],
+        *,
         read_ahead: bool,
     ) -> None:
-        self._dialer = dialer
-        self._key = key
-        self._circuit = (key, purpose)
+        self._reactor = reactor
+        self._isolator = isolator
+        self.circuit = circuit
         self._client = client
+        self._open_socket = open_socket
+        self._over = over
         self._done: Callable[[Dial], None] | None = done
         self._slot: Slot | None = None
         self._sock: socket.socket | None = None
         self._unsent = b""
-        self._began = dialer.loop.time()
+        self._began = reactor.loop.time()
         self.reply: Reply | None = None
         self.error: IsoproxyError | None = None
         self._read_ahead = read_ahead
@@ -86,7 +92,7 @@ class Dial:
     @property
     def age_s(self) -> float:
         """Seconds since it began."""
-        return self._dialer.loop.time() - self._began
+        return self._reactor.loop.time() - self._began
 
     @property
     def leftover(self) -> bytes:
@@ -99,6 +105,10 @@ class Dial:
         if sock is None:
             raise DialError(kind=ErrorKind.INTERNAL)
         return sock
+
+    def abort(self) -> None:
+        """End with an error of ours, unless it is over."""
+        self.fail(ErrorKind.INTERNAL)
 
     def cancel(self) -> None:
         """Give up without a call of `done`; does nothing once it is over."""
@@ -139,20 +149,20 @@ class Dial:
         """The slot is granted: connect.  Called by the dialer only."""
         if self._done is None:
             return
-        if not self._dialer.isolator.is_current(self._key):
+        if not self._isolator.is_current(self.circuit[0]):
             self.fail(ErrorKind.STALE_KEY)
             return
         try:
-            self._sock = self._dialer.open_socket()
+            self._sock = self._open_socket()
         except BlockingIOError:
-            self._dialer.loop.call_later(BACKLOG_RETRY_S, self.begin)
+            self._reactor.loop.call_later(BACKLOG_RETRY_S, self.begin)
             return
         except OSError as error:
             scarce = error.errno in OUT_OF_RESOURCES
             self.fail(ErrorKind.BUSY if scarce else ErrorKind.TOR_UNREACHABLE)
             return
         self._unsent = self._client.data_to_send()
-        self._dialer.reactor.register(self._sock.fileno(), self)
+        self._reactor.register(self._sock.fileno(), self)
         # On this machine the connection usually stands already: save a turn of the loop.
         self.on_events(self._sock.fileno(), 0)
 
@@ -173,7 +183,7 @@ class Dial:
             sent = 0  # not connected yet
         self._unsent = self._unsent[sent:]
         if self._unsent:
-            self._dialer.reactor.watch_writable(sock.fileno())
+            self._reactor.watch_writable(sock.fileno())
         return not self._unsent
 
     def _receive(self, sock: socket.socket) -> None:
@@ -186,7 +196,7 @@ class Dial:
                 return
             reply = self._client.receive(data)
             self._unsent += self._client.data_to_send()
-            if self._unsent and not self._dialer.isolator.is_current(self._key):
+            if self._unsent and not self._isolator.is_current(self.circuit[0]):
                 self.fail(ErrorKind.STALE_KEY)  # Tor was slow to ask for credentials
                 return
             # A short read has emptied the socket, unless its end is there already.
@@ -194,14 +204,13 @@ class Dial:
             if reply is not None:
                 self.reply = reply
                 self.readable = not emptied
-                self._dialer.succeeded(self._circuit)
                 self._finish()
                 return
             if (self._unsent and not self._send(sock)) or emptied:
                 return
 
     def _finish(self) -> None:
-        self._dialer.ended(self)
+        self._over(self)
         if self._slot is not None:
             self._slot.release()
             self._slot = None
@@ -211,6 +220,6 @@ class Dial:
                 done(self)
         finally:
             if self._sock is not None:
-                self._dialer.reactor.forget(self._sock.fileno())
+                self._reactor.forget(self._sock.fileno())
                 self._sock.close()
                 self._sock = None

@@ -3,8 +3,8 @@
 Theory of operation
     `Dialer.start` begins a `Dial`: it waits for a slot if its circuit has to be built
     (see `circuits`), connects to the SocksPort, and runs the SOCKS5 handshake with
-    credentials derived from (key, purpose), without a task; `connect`, `resolve` and
-    `resolve_ptr` are the same for callers that await.
+    credentials derived from (key, purpose), without a task; `connect` is the same for
+    callers that await.
 
     Bytes behind Tor's reply are the far end's.  They are left in the kernel: the
     handshake never reads more than it needs.
@@ -26,10 +26,9 @@ import errno
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
+from isoproxy.errors import ErrorKind, PolicyRefusal
 from isoproxy.isolation import (
     CredentialForm,
     IsolationKey,
@@ -37,10 +36,11 @@ from isoproxy.isolation import (
     Purpose,
     upstream_credentials,
 )
+from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.net.reactor import Deadlines, Reactor
+from isoproxy.net.reactor import Reactor
 from isoproxy.net.target import NEVER_SENT_TO_TOR, Target
-from isoproxy.socks import Address, Client, Command, Reply
+from isoproxy.socks import Client, Command
 from isoproxy.tor.circuits import CircuitBudget
 from isoproxy.tor.dial import Dial
 
@@ -124,10 +124,19 @@ class Dialer:
             password=credentials.password,
             optimistic_data=optimistic_data,
         )
-        dial = Dial(self, key, purpose, handshake, done, read_ahead)
+        circuit = (key, purpose)
+        dial = Dial(
+            self.reactor,
+            self.isolator,
+            circuit,
+            handshake,
+            self._open_socket,
+            self._over,
+            done,
+            read_ahead=read_ahead,
+        )
         self._active.add(dial)
         self._deadlines.set(dial, self.settings.timeout_s if timeout is None else timeout)
-        circuit = (key, purpose)
         if self.circuits.stands(circuit):
             dial.begin()
         else:
@@ -144,54 +153,26 @@ class Dialer:
         timeout: float | None = None,
     ) -> socket.socket:
         """A connected, non-blocking socket through Tor; raises DialError or PolicyRefusal."""
-        sock, _ = await self._run(key, purpose, target, Command.CONNECT, client, timeout)
-        return sock
+        outcome: asyncio.Future[socket.socket] = self.loop.create_future()
 
-    async def open_stream(
-        self,
-        key: IsolationKey,
-        purpose: Purpose,
-        target: Target,
-        *,
-        client: bytes = b"",
-        timeout: float | None = None,
-        limit: int = 1 << 16,
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Like `connect`, as a pair of asyncio streams; `limit` bounds the read buffer."""
-        sock = await self.connect(key, purpose, target, client=client, timeout=timeout)
-        return await asyncio.open_connection(sock=sock, limit=limit)
+        def done(dial: Dial) -> None:
+            if outcome.done():
+                return
+            if dial.error is not None:
+                outcome.set_exception(dial.error)
+                return
+            sock = dial.take_socket()
+            self.reactor.unregister(sock.fileno())
+            outcome.set_result(sock)
 
-    async def resolve(
-        self,
-        key: IsolationKey,
-        purpose: Purpose,
-        target: Target,
-        *,
-        client: bytes = b"",
-        timeout: float | None = None,
-    ) -> Address:
-        """The address an exit finds for a name (Tor's RESOLVE)."""
-        sock, reply = await self._run(key, purpose, target, Command.RESOLVE, client, timeout)
-        sock.close()
-        if not isinstance(reply.host, IPv4Address | IPv6Address):
-            raise DialError(kind=ErrorKind.TOR_PROTOCOL)
-        return reply.host
-
-    async def resolve_ptr(
-        self,
-        key: IsolationKey,
-        purpose: Purpose,
-        target: Target,
-        *,
-        client: bytes = b"",
-        timeout: float | None = None,
-    ) -> bytes:
-        """The name an exit finds for an address (Tor's RESOLVE_PTR)."""
-        sock, reply = await self._run(key, purpose, target, Command.RESOLVE_PTR, client, timeout)
-        sock.close()
-        if not isinstance(reply.host, bytes):
-            raise DialError(kind=ErrorKind.TOR_PROTOCOL)
-        return reply.host
+        dial = self.start(key, purpose, target, done, client=client, timeout=timeout)
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            dial.cancel()
+            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+                outcome.result().close()
+            raise
 
     def close(self) -> None:
         """End every dial with an error and open no more timers."""
@@ -200,9 +181,7 @@ class Dialer:
         self._deadlines.close()
         self.circuits.close()
 
-    # What a Dial asks of its dialer.
-
-    def open_socket(self) -> socket.socket:
+    def _open_socket(self) -> socket.socket:
         """A socket that is connected, or connecting, to the SocksPort; raises OSError."""
         endpoint = self.settings.socks
         address: str | tuple[str, int]
@@ -227,41 +206,8 @@ class Dialer:
             raise
         return sock
 
-    def succeeded(self, circuit: tuple[IsolationKey, Purpose]) -> None:
-        self.circuits.succeeded(circuit)
-
-    def ended(self, dial: Dial) -> None:
+    def _over(self, dial: Dial) -> None:
+        if dial.reply is not None:
+            self.circuits.succeeded(dial.circuit)
         self._deadlines.clear(dial)
         self._active.discard(dial)
-
-    async def _run(
-        self,
-        key: IsolationKey,
-        purpose: Purpose,
-        target: Target,
-        command: Command,
-        client: bytes,
-        timeout: float | None,
-    ) -> tuple[socket.socket, Reply]:
-        outcome: asyncio.Future[tuple[socket.socket, Reply]] = self.loop.create_future()
-
-        def done(dial: Dial) -> None:
-            if outcome.done():
-                return
-            if dial.error is not None or dial.reply is None:
-                outcome.set_exception(dial.error or DialError())
-                return
-            sock = dial.take_socket()
-            self.reactor.unregister(sock.fileno())
-            outcome.set_result((sock, dial.reply))
-
-        dial = self.start(
-            key, purpose, target, done, command=command, client=client, timeout=timeout
-        )
-        try:
-            return await outcome
-        except asyncio.CancelledError:
-            dial.cancel()
-            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
-                outcome.result()[0].close()
-            raise

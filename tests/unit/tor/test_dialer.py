@@ -25,7 +25,8 @@ from isoproxy.isolation import (
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
-from isoproxy.socks import Command, Request, Server, encode_reply
+from isoproxy.socks import Address, Command, Request, Server, encode_reply
+from isoproxy.tor.dial import Dial
 from isoproxy.tor.dialer import Dialer, DialerSettings
 from tests.kit.socks_port import Serve, SocksPort, echo, refusing, silent
 from tests.kit.waiting import until
@@ -63,11 +64,9 @@ async def test_a_stream_is_opened_with_the_keys_credentials(
     async with SocksPort(path=tmp_path / "socks" if unix else None) as port:
         async with dialing(port.endpoint) as (dialer, key):
             dialer.form = form
-            reader, writer = await dialer.open_stream(key, P2P, TARGET)
-            writer.write(b"hello")
-            assert await reader.readexactly(5) == b"hello"
-            writer.close()
-            await writer.wait_closed()
+            with await dialer.connect(key, P2P, TARGET) as sock:
+                sock.send(b"hello")
+                assert await asyncio.get_running_loop().sock_recv(sock, 9) == b"hello"
         expected = upstream_credentials(key, P2P, form)
         assert port.requests[0].username == expected.username
         assert port.requests[0].password == expected.password
@@ -215,18 +214,20 @@ async def test_credentials_of_an_old_epoch_are_not_shown_to_a_tor_that_was_slow(
     assert said == b""
 
 
-async def test_resolving() -> None:
-    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
-        port.serve = refusing(encode_reply(0, ip_address("192.0.2.9")))
-        assert await dialer.resolve(key, APP, TARGET) == ip_address("192.0.2.9")
-        with pytest.raises(DialError):
-            await dialer.resolve_ptr(key, APP, Target.parse("192.0.2.9", 0))
-        port.serve = refusing(encode_reply(0, b"a.test"))
-        assert await dialer.resolve_ptr(key, APP, Target.parse("192.0.2.9", 0)) == b"a.test"
-        commands = [request.command for request in port.requests]
-        assert commands == [Command.RESOLVE, Command.RESOLVE_PTR, Command.RESOLVE_PTR]
-        with pytest.raises(DialError):
-            await dialer.resolve(key, APP, TARGET)
+@pytest.mark.parametrize(
+    ("command", "host"),
+    [(Command.RESOLVE, ip_address("192.0.2.9")), (Command.RESOLVE_PTR, b"a.test")],
+)
+async def test_resolving(command: Command, host: Address | bytes) -> None:
+    async with SocksPort(refusing(encode_reply(0, host))) as port:
+        async with dialing(port.endpoint) as (dialer, key):
+            over: asyncio.Future[Dial] = asyncio.get_running_loop().create_future()
+            target = Target.parse("192.0.2.9" if command is Command.RESOLVE_PTR else "a.test", 0)
+            dialer.start(key, APP, target, over.set_result, command=command)
+            dial = await asyncio.wait_for(over, 5)
+            assert dial.reply is not None
+            assert dial.reply.host == host
+        assert [request.command for request in port.requests] == [command]
 
 
 async def test_cancelling_leaves_no_descriptor_open() -> None:
