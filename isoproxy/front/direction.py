@@ -44,13 +44,14 @@ class Direction:
     readable    the source may hold bytes that no event will announce again
     ending      the source may have announced its end: a short read proves nothing
     watched     the reactor reports when the sink takes bytes again
-    drained     a sink that is broken does not end the direction: its source is read on
-    void        the sink is broken, and what the source says goes nowhere
+    drain_source     a sink that is broken does not end the direction: its source is read on
+    discarding        the sink is broken, and what the source says goes nowhere
     reset       the sink said that its connection was reset, and will not say so again
     """
 
     __slots__ = (
-        "drained",
+        "discarding",
+        "drain_source",
         "ended",
         "ending",
         "moved",
@@ -61,7 +62,6 @@ class Direction:
         "sink",
         "source",
         "spliced",
-        "void",
         "watched",
         "writable",
     )
@@ -86,8 +86,8 @@ class Direction:
         self.watched = False
         self.ending = ending
         self.ended = False
-        self.drained = False
-        self.void = False
+        self.drain_source = False
+        self.discarding = False
         self.reset = False
 
     @property
@@ -107,8 +107,8 @@ class Direction:
             and self.moved < COPY_LIMIT
         )
 
-    def pass_on(self) -> bool:
-        """Copy what came to a direction at rest; False when `pump` has to see to the rest.
+    def copy_once(self) -> bool:
+        """Copy what came to a direction at rest; False when `forward` has to see to the rest.
 
         The short way, for a message that fits: what is done between its arrival and the
         next wait is what a round trip pays for.  A source that is broken raises OSError.
@@ -121,21 +121,21 @@ class Direction:
         try:
             sent = self.sink.send(_BUFFER[:count]) if count else 0
         except OSError as error:
-            sent = 0  # full or broken: `pump` finds out which
+            sent = 0  # full or broken: `forward` finds out which
             self.reset = isinstance(error, ConnectionResetError)
         self.moved += sent
         self.pending = bytes(_BUFFER[sent:count])
         return not (self.readable or self.pending)
 
-    def pump(self, pipes: PipePool, last: bool) -> None:
+    def forward(self, pipes: PipePool, last: bool) -> None:
         """Move bytes until something is in the way or the share is used up.
 
         `last` says that the other direction has ended, or was reset: both sockets are
         about to be closed, which announces this end as well.  A sink that is broken ends the
-        direction, unless it is `drained`: nobody is left to read.  A source that is broken
+        direction, unless it is `drain_source`: nobody is left to read.  A source that is broken
         raises OSError.
         """
-        if self.void:
+        if self.discarding:
             self._discard()
             return
         share = SHARE
@@ -149,8 +149,8 @@ class Direction:
         except _SinkBroken as broken:
             self.release(pipes)
             self.reset = self.reset or isinstance(broken.__cause__, ConnectionResetError)
-            if self.drained:
-                self.void = self.readable = self.ending = self.writable = True
+            if self.drain_source:
+                self.discarding = self.readable = self.ending = self.writable = True
             else:
                 self.ended = True
         else:

@@ -35,7 +35,8 @@ from isoproxy.front.services import (
 )
 from isoproxy.front.statistics import FlowView
 from isoproxy.isolation import Isolator
-from isoproxy.net.reactor import Deadlines, Reactor
+from isoproxy.net.deadlines import Deadlines
+from isoproxy.net.reactor import Reactor
 from isoproxy.tor.dialer import Dialer
 
 

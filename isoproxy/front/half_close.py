@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from isoproxy.net.reactor import Deadlines
+from isoproxy.net.deadlines import Deadlines
 
 TAIL_S: Final = 30.0
 """Seconds that a client may say nothing and stay after it was told of its stream's end."""

@@ -29,8 +29,8 @@ from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor,
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
-def _nobody() -> None:
-    """Who was told once is told no more."""
+def _nothing() -> None:
+    """No-op callback."""
 
 
 class Relay:
@@ -70,7 +70,7 @@ class Relay:
         self._left = left
         self.broken = False
         """Tor's end was none in order; the client is told so when it has all."""
-        up.drained = True
+        up.drain_source = True
         self._queued = False
         self.active = True
         """Set whenever something happened; whoever watches for idleness clears it."""
@@ -88,22 +88,14 @@ class Relay:
     def bytes_down(self) -> int:
         return self.down.moved
 
-    @property
-    def half_closed(self) -> bool:
-        """Exactly one direction has ended."""
-        return self.up.ended != self.down.ended
-
     def on_events(self, fd: int, events: int) -> None:
         if self._finished is None:
             return
         self.active = True
         own, other = (self.up, self.down) if fd == self._up_fd else (self.down, self.up)
         if events == READABLE and own.at_rest:
-            in_conversation = own.moved > 0
             try:
-                if own.pass_on():
-                    if in_conversation:
-                        self._reactor.linger()
+                if own.copy_once():
                     return
             except OSError:
                 self._source_broke(own)
@@ -124,10 +116,10 @@ class Relay:
         direction = up
         try:
             if not up.idle:
-                up.pump(self._pipes, down.ended)
+                up.forward(self._pipes, down.ended)
             direction = down
             if not down.idle:
-                down.pump(self._pipes, up.ended or up.reset)
+                down.forward(self._pipes, up.ended or up.reset)
         except OSError:
             self._source_broke(direction)
             return
@@ -154,12 +146,12 @@ class Relay:
         """Tor has ended: whether the client is waited for."""
         up = self.up
         if up.reset or self.broken:
-            self.broken = up.void = up.ending = up.writable = True
+            self.broken = up.discarding = up.ending = up.writable = True
             up.release(self._pipes)
         if (not self.unread()) if self.broken else up.ended:
             self.finish()
             return False
-        left, self._left = self._left, _nobody
+        left, self._left = self._left, _nothing
         left()
         return True
 
@@ -184,7 +176,7 @@ class Relay:
 
     def _close(self) -> None:
         finished, self._finished = self._finished, None
-        self._left = _nobody  # a callback that is kept would keep its owner, in a cycle
+        self._left = _nothing  # a callback that is kept would keep its owner, in a cycle
         for direction in (self.up, self.down):
             direction.release(self._pipes)
         for sock in (self.up.source, self.up.sink):

@@ -24,7 +24,8 @@ from isoproxy.front.pipes import PipePool
 from isoproxy.front.statistics import Counters
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import Want
-from isoproxy.net.reactor import Deadlines, Reactor
+from isoproxy.net.deadlines import Deadlines
+from isoproxy.net.reactor import Reactor
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from isoproxy.tor.dialer import Dialer

@@ -20,7 +20,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from isoproxy.net.reactor import Deadlines, Reactor
+from isoproxy.net.deadlines import Deadlines
+from isoproxy.net.reactor import Reactor
 
 LINGER_S: Final = 10.0
 """Seconds that the other end is given to read what it was told."""

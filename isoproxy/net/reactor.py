@@ -14,12 +14,9 @@ Theory of operation
     other reactor has an epoll descriptor of its own, which is readable while events wait
     and is watched by asyncio: one more system call a turn.
 
-    A wait that is likely to be short is not slept through (`linger`): to wake a sleeping
-    processor takes longer than many an answer, above all in a virtual machine.
-
     Edge-triggered means: an event says that something *changed*.  A handler must go on
     until the kernel says EAGAIN, or remember that it stopped early and ask for another
-    turn with `again`.  A handler may get an event that is not meant for it (a descriptor
+    turn with `reschedule`.  A handler may get an event that is not meant for it (a descriptor
     number is reused within one batch): it must take events as hints.
 
 Invariants
@@ -34,7 +31,6 @@ import asyncio
 import contextlib
 import fcntl
 import math
-import os
 import select
 import selectors
 import socket
@@ -57,10 +53,6 @@ BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
 _ARRIVALS: Final = READABLE | PEER_SHUT | select.EPOLLET
 _EVERYTHING: Final = _ARRIVALS | WRITABLE
 _BATCH: Final = 512
-
-LINGER_S: Final = 50e-6
-"""About the time in which a program on the same machine answers a small message, and less
-than a processor may take to wake when it has gone to sleep meanwhile."""
 
 
 class Handler(Protocol):
@@ -92,8 +84,6 @@ class SharedSelector(selectors.BaseSelector):
         self.foreign: dict[int, Handler] = {}
         self.dispatch: Dispatch | None = None
         """Set by the one reactor that shares the descriptor; a second has its own."""
-        self.lingers = False
-        """Set when an answer is likely to follow at once."""
         self.asyncio_is_wanted = False
         """Set while `select` runs: a callback waits, or a timer may be due before its end."""
         self._keys: dict[int, selectors.SelectorKey] = {}
@@ -131,9 +121,7 @@ class SharedSelector(selectors.BaseSelector):
         until = None if timeout is None else monotonic() + timeout
         self.asyncio_is_wanted = False
         while True:
-            events = self._lingered(until) if self.lingers else []
-            if not events:
-                events = self.epoll.poll(_milliseconds_until(until), _BATCH)
+            events = self.epoll.poll(_milliseconds_until(until), _BATCH)
             ready = []
             for fd, mask in events:
                 if fd in self.foreign and self.dispatch is not None:
@@ -147,18 +135,6 @@ class SharedSelector(selectors.BaseSelector):
                 return ready
             if until is not None and monotonic() >= until:
                 return ready
-
-    def _lingered(self, until: float | None) -> list[tuple[int, int]]:
-        """Events of the next `LINGER_S`, awake; other programs go first meanwhile."""
-        self.lingers = False
-        end = monotonic() + LINGER_S
-        if until is not None:
-            end = min(end, until)
-        events: list[tuple[int, int]] = []
-        while not events and monotonic() < end:
-            os.sched_yield()
-            events = self.epoll.poll(0, _BATCH)
-        return events
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         return {key.fileobj: key for key in self._keys.values()}
@@ -257,11 +233,6 @@ class Reactor:
         self._epoll.register(fd, _ARRIVALS)
         self._handlers[fd] = handler
 
-    def linger(self) -> None:
-        """Stay awake for `LINGER_S` before the next wait: an answer is likely to follow."""
-        if self._shared is not None:
-            self._shared.lingers = True
-
     def watch_writable(self, fd: int) -> None:
         """Report from now on, and at once if it is so, that registered `fd` takes bytes."""
         self._epoll.modify(fd, _EVERYTHING)
@@ -331,52 +302,3 @@ class Reactor:
                 handler.on_events(fd, 0)
             except Exception as error:
                 self._on_defect(handler, error)
-
-
-class Expires(Protocol):
-    """What a deadline is set for."""
-
-    def on_deadline(self) -> None:
-        """The deadline has passed; it is forgotten, and may be set anew."""
-
-
-class Deadlines:
-    """Coarse deadlines for many things, without a timer each.
-
-    They are looked through every `tick_s` seconds while there are any; a deadline is met
-    up to one tick late, never early.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float = 1.0) -> None:
-        self._loop = loop
-        self._tick_s = tick_s
-        self._due: dict[Expires, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._due)
-
-    def set(self, who: Expires, seconds: float) -> None:
-        """Call `who.on_deadline()` in `seconds`, in place of an earlier deadline of its."""
-        self._due[who] = self._loop.time() + seconds
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._tick_s, self._tick)
-
-    def clear(self, who: Expires) -> None:
-        self._due.pop(who, None)
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._due.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        for who in [who for who, due in self._due.items() if due <= now]:
-            if self._due.pop(who, None) is not None:
-                who.on_deadline()
-        if self._due and self._timer is None:
-            self._timer = self._loop.call_later(self._tick_s, self._tick)

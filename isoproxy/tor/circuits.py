@@ -24,7 +24,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from isoproxy.net.reactor import Deadlines
+from isoproxy.net.deadlines import Deadlines
 
 MAX_QUEUED: Final = 4096
 MAX_QUEUED_PER_CLIENT: Final = 1024

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.services import Bitcoin, FrontServices, FrontSettings
 from isoproxy.isolation import Isolator
+from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.net.reactor import Deadlines, Handler, Reactor
+from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.tor.dialer import Dialer, DialerSettings
 
 

@@ -7,7 +7,6 @@ import contextlib
 import selectors
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,6 @@ from isoproxy.net.reactor import (
     PEER_SHUT,
     READABLE,
     WRITABLE,
-    Deadlines,
     Handler,
     Reactor,
     ReactorLoop,
@@ -36,14 +34,6 @@ class Recorder:
         self.events.append((fd, events))
         if self.fails:
             raise ValueError("a defect")
-
-
-class Alarm:
-    def __init__(self) -> None:
-        self.rang = 0
-
-    def on_deadline(self) -> None:
-        self.rang += 1
 
 
 def reactor_with(defects: list[tuple[Handler, Exception]]) -> Reactor:
@@ -272,69 +262,3 @@ def test_the_shared_selector_keeps_asyncios_contract() -> None:
     with pytest.raises(KeyError):
         selector.unregister(key.fd)
     selector.close()
-
-
-class _Watched:
-    """An epoll descriptor that notes for how long each wait was to be."""
-
-    def __init__(self, selector: SharedSelector) -> None:
-        self.waits: list[float] = []
-        self._epoll = selector.epoll
-
-    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
-        self.waits.append(timeout)
-        return self._epoll.poll(timeout, most)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._epoll, name)
-
-
-def test_one_wait_is_not_slept_through_after_a_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    selector = SharedSelector()
-    watched = _Watched(selector)
-    monkeypatch.setattr(selector, "epoll", watched)
-    near, far = socket.socketpair()
-    with near, far:
-        key = selector.register(near, selectors.EVENT_READ)
-        far.send(b"x")
-        selector.lingers = True
-        assert selector.select(9) == [(key, selectors.EVENT_READ)]
-        assert watched.waits == [0]
-        selector.select(9)
-        assert watched.waits[1:] == [9]
-        near.recv(1)
-        watched.waits.clear()
-        selector.lingers = True
-        assert selector.select(0.01) == []
-        assert watched.waits[-1] == pytest.approx(0.01, abs=0.0011), "nothing came: sleep"
-        assert set(watched.waits[:-1]) <= {0}
-        watched.waits.clear()
-        selector.lingers = True
-        assert selector.select(0) == []
-        assert watched.waits == [0], "asyncio has work: no lingering"
-        assert not selector.lingers
-    selector.close()
-
-
-@pytest.mark.virtual_clock
-async def test_deadlines_are_met_late_by_one_tick_at_most_and_never_early() -> None:
-    loop = asyncio.get_running_loop()
-    deadlines = Deadlines(loop)
-    soon, later, never = Alarm(), Alarm(), Alarm()
-    deadlines.set(soon, 2.5)
-    deadlines.set(later, 100)
-    deadlines.set(never, 5)
-    deadlines.clear(never)
-    deadlines.clear(never)
-    await asyncio.sleep(2.4)
-    assert soon.rang == 0
-    await asyncio.sleep(1.2)
-    assert soon.rang == 1
-    assert len(deadlines) == 1
-    deadlines.set(later, 1)
-    await asyncio.sleep(2.1)
-    assert (later.rang, never.rang, len(deadlines)) == (1, 0, 0)
-    deadlines.set(soon, 1)
-    deadlines.close()
-    await asyncio.sleep(5)
-    assert soon.rang == 1
