@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,13 @@ def congestion_control(front: FrontEnd, name: str) -> bytes:
     sock = front.listeners[name]._sock
     assert sock is not None
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+async def test_a_unix_listener_that_follows_new_settings_answers_as_before(tmp_path: Path) -> None:
+    endpoint = Endpoint.unix(str(tmp_path / "socks"))
+    async with SocksPort() as port, front_end(port, endpoint=endpoint) as front:
+        before = await say(front, CONNECT + b"x")
+        listener = front.listeners["test"]
+        listener.follow(replace(listener.settings, name="other"))
+        assert await say(front, CONNECT + b"x") == before
+        assert front.accepted == {"test": 1, "other": 1}
