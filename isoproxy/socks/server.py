@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -14,6 +13,7 @@ from isoproxy.errors import (
     RemoteProtocolError,
     socks_reply_code,
 )
+from isoproxy.socks.server_states import SERVER_TRANSITIONS, ServerEvent, ServerState
 from isoproxy.socks.wire import (
     AUTH_VERSION,
     MAX_SOCKS4_FIELD,
@@ -44,15 +44,6 @@ _SUPPORTED_BY_SOCKS4: Final = {
 
 _OK5: Final = encode_reply(0)
 _OK4: Final = b"\x00\x5a" + bytes(6)
-
-
-class _ServerState(Enum):
-    VERSION = 0
-    AUTHENTICATION = 1
-    REQUEST = 2
-    REQUESTED = 3
-    SOCKS4 = 4
-    CLOSED = 5
 
 
 class Server:
@@ -94,15 +85,20 @@ class Server:
         self._accepts_username = accepts_username
         self._buffer = b""
         self._out = b""
-        self._state = _ServerState.VERSION
+        self._state = ServerState.VERSION
         self._version = Version.SOCKS5
         self._username: bytes | None = None
         self._password: bytes | None = None
 
     @property
+    def state(self) -> ServerState:
+        """What the client is expected to send next."""
+        return self._state
+
+    @property
     def leftover(self) -> bytes:
         """Bytes behind the request: the application's own, to be forwarded first."""
-        return self._buffer if self._state is _ServerState.REQUESTED else b""
+        return self._buffer if self._state is ServerState.REQUESTED else b""
 
     def data_to_send(self) -> bytes:
         """What must be written now, in one write; empties the queue."""
@@ -115,17 +111,17 @@ class Server:
         Raises RemoteProtocolError when the client must be refused: its `reply` holds all
         that is still to be written before the connection closes.
         """
-        if self._state is _ServerState.CLOSED:
+        if self._state is ServerState.CLOSED:
             raise LocalProtocolError("the handshake has failed already")
         self._buffer = self._buffer + data if self._buffer else bytes(data)
-        if self._state is _ServerState.REQUESTED:
+        if self._state is ServerState.REQUESTED:
             if len(self._buffer) > MAX_LEFTOVER:
                 raise LimitExceeded(reply=self.refuse(ErrorKind.TOO_LONG))
             return None
         try:
             return self._advance()
         except RemoteProtocolError as error:
-            self._state = _ServerState.CLOSED
+            self._enter(ServerEvent.REFUSED)
             error.reply = self.data_to_send() + error.reply
             raise
 
@@ -155,35 +151,38 @@ class Server:
 
         Before there is a request it is in the words of the message that is outstanding.
         """
-        if self._state is _ServerState.VERSION:
+        if self._state is ServerState.VERSION:
             return bytes((VERSION5, NO_ACCEPTABLE_METHODS))
-        if self._state is _ServerState.AUTHENTICATION:
+        if self._state is ServerState.AUTHENTICATION:
             return bytes((AUTH_VERSION, 1))
         if self._version is Version.SOCKS4:
             return b"\x00\x5b" + bytes(6)
         code = socks_reply_code(kind, extended=self._extended_errors)
         return encode_reply(code, IPv6Address(0) if self._unix else UNSPECIFIED)
 
+    def _enter(self, event: ServerEvent) -> None:
+        self._state = SERVER_TRANSITIONS[self._state][event]
+
     def _expect_request(self) -> None:
-        if self._state is not _ServerState.REQUESTED:
+        if self._state is not ServerState.REQUESTED:
             raise LocalProtocolError("there is no request to answer")
 
     def _advance(self) -> Request | None:
-        if self._state is _ServerState.VERSION and self._buffer:
+        if self._state is ServerState.VERSION and self._buffer:
             if self._buffer[0] == VERSION5:
                 self._choose_method()
             elif self._buffer[0] == VERSION4:
                 self._version = Version.SOCKS4
-                self._state = _ServerState.SOCKS4
+                self._enter(ServerEvent.SPOKE_SOCKS4)
             else:
                 raise RemoteProtocolError(reply=bytes((VERSION5, NO_ACCEPTABLE_METHODS)))
-        if self._state is _ServerState.SOCKS4:
+        if self._state is ServerState.SOCKS4:
             return self._parse_socks4()
-        if self._state is _ServerState.REQUEST and self._authenticates_unasked():
-            self._state = _ServerState.AUTHENTICATION
-        if self._state is _ServerState.AUTHENTICATION:
+        if self._state is ServerState.REQUEST and self._authenticates_unasked():
+            self._enter(ServerEvent.SENT_UNASKED)
+        if self._state is ServerState.AUTHENTICATION:
             self._authenticate()
-        if self._state is _ServerState.REQUEST:
+        if self._state is ServerState.REQUEST:
             return self._parse_request()
         return None
 
@@ -195,13 +194,14 @@ class Server:
         methods = buffer[2:end]
         self._buffer = buffer[end:]
         if USERNAME_PASSWORD in methods:
-            method, self._state = USERNAME_PASSWORD, _ServerState.AUTHENTICATION
+            method, event = USERNAME_PASSWORD, ServerEvent.OFFERED_CREDENTIALS
         elif NO_AUTH in methods and not self._require_auth:
-            method, self._state = NO_AUTH, _ServerState.REQUEST
+            method, event = NO_AUTH, ServerEvent.OFFERED_NO_AUTH
         else:
             raise RemoteProtocolError(
                 kind=ErrorKind.AUTH_REQUIRED, reply=bytes((VERSION5, NO_ACCEPTABLE_METHODS))
             )
+        self._enter(event)
         self._out += bytes((VERSION5, method))
 
     def _authenticates_unasked(self) -> bool:
@@ -230,7 +230,7 @@ class Server:
                 kind=ErrorKind.RESERVED_USERNAME, reply=bytes((AUTH_VERSION, 1))
             )
         self._username, self._password = username, password
-        self._state = _ServerState.REQUEST
+        self._enter(ServerEvent.AUTHENTICATED)
         self._out += bytes((AUTH_VERSION, 0))
 
     def _parse_request(self) -> Request | None:
@@ -259,7 +259,7 @@ class Server:
         if command is Command.CONNECT and port == 0:
             raise RemoteProtocolError(reply=self.refuse(ErrorKind.MALFORMED))
         self._buffer = buffer[end:]
-        self._state = _ServerState.REQUESTED
+        self._enter(ServerEvent.REQUESTED)
         return Request(Version.SOCKS5, command, host, port, self._username, self._password)
 
     def _parse_socks4(self) -> Request | None:
@@ -286,7 +286,7 @@ class Server:
                 kind=ErrorKind.AUTH_REQUIRED, reply=self.refuse(ErrorKind.AUTH_REQUIRED)
             )
         self._buffer = buffer[rest:]
-        self._state = _ServerState.REQUESTED
+        self._enter(ServerEvent.REQUESTED)
         return Request(Version.SOCKS4, command, host, port, username)
 
     def _socks4_field(self, start: int) -> tuple[bytes | None, int]:

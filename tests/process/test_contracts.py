@@ -26,6 +26,7 @@ CODECS = (
     "isoproxy/dns/query.py",
     "isoproxy/dns/render.py",
     "isoproxy/front/judgement.py",
+    "isoproxy/front/states.py",
     "isoproxy/isolation.py",
     "isoproxy/namecoin/chain/*.py",
     "isoproxy/namecoin/electrum/rate_limit.py",
