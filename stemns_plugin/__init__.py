@@ -1,1 +1,1 @@
-"""Namecoin names for programs that use Tor's own ports: a controller, and a guard for one."""
+"""Namecoin names for programs that use Tor's own ports: a controller, and a control filter."""

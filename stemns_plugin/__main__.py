@@ -1,4 +1,4 @@
-"""`stemns`: names for programs that use Tor's own ports.  `stemns guard`: for workstations.
+"""`stemns` (names for programs at Tor's own ports), `stemns control-filter` (for workstations).
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 if Tor cannot be served safely, 2 for a wrong setting.
 """
@@ -19,10 +19,10 @@ from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
 from prop279.host import PluginHost
 from prop279.protocol import Environment
-from stemns_plugin.control_filter import Guard
+from stemns_plugin.control_filter import ControlFilter
 from stemns_plugin.controller import Controller
-from stemns_plugin.services import External, Services
 from stemns_plugin.settings import Settings, read_settings
+from stemns_plugin.suffix_router import SuffixRouter
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -30,28 +30,30 @@ OK, FAILED, USAGE = 0, 1, 2
 async def serve(settings: Settings) -> None:
     """Run the plugins and the controller until cancelled; raises IsoproxyError."""
     async with contextlib.AsyncExitStack() as stack:
-        hosts: dict[tuple[str, ...], External] = {}
+        hosts: dict[tuple[str, ...], PluginHost] = {}
         for command in set(settings.services.values()):  # one process, whatever its suffixes
             host = PluginHost(command, Environment(state=settings.state))
-            hosts[command] = External(await stack.enter_async_context(host))
-        services = Services(
+            hosts[command] = await stack.enter_async_context(host)
+        router = SuffixRouter(
             {suffix: hosts[command] for suffix, command in settings.services.items()},
             timeout=settings.timeout_s,
         )
-        controller = Controller(settings.controller, services.is_ours, services.find)
+        controller = Controller(settings.controller, router.is_ours, router.find)
         await _announced(controller.run(), controller, "stemns: streams are served")
 
 
-async def guard(settings: Settings) -> None:
-    """Run the guard until cancelled; raises IsoproxyError or OSError."""
-    if settings.guard is None:
-        raise ConfigError("stemns guard needs a section [guard] with 'listen'; see its help")
-    watchman = Guard(settings.guard)
-    await _announced(watchman.run(), watchman, "stemns guard: streams are served")
+async def filter_control(settings: Settings) -> None:
+    """Run the control filter until cancelled; raises IsoproxyError or OSError."""
+    if settings.control_filter is None:
+        raise ConfigError(
+            "stemns control-filter needs a section [control_filter] with 'listen'; see its help"
+        )
+    serving = ControlFilter(settings.control_filter)
+    await _announced(serving.run(), serving, "stemns control-filter: streams are served")
 
 
 async def _announced(
-    running: Coroutine[Any, Any, None], what: Controller | Guard, line: str
+    running: Coroutine[Any, Any, None], what: Controller | ControlFilter, line: str
 ) -> None:
     """Run; print a line when streams are served for the first time."""
 
@@ -80,8 +82,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "HTTPTunnelPort, TransPort and DNSPort.",
     )
     parser.add_argument(
-        "command", nargs="?", choices=["run", "guard"], default="run",
-        help="run: the controller (default); guard: a control port for workstations",
+        "command", nargs="?", choices=["run", "control-filter"], default="run",
+        help="run: the controller (default); control-filter: a control port for workstations",
     )  # fmt: skip
     parser.add_argument(
         "-c", "--config", type=Path, metavar="FILE",
@@ -91,14 +93,14 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `stemns` or `stemns guard`; returns the exit code."""
+    """Run `stemns` or `stemns control-filter`; returns the exit code."""
     options = argument_parser().parse_args(arguments)
     ResolverGuard().install()
     configure()
     try:
         settings = read_settings(options.config)
-        running = guard(settings) if options.command == "guard" else serve(settings)
-        asyncio.run(_until_signal(running))
+        running = filter_control if options.command == "control-filter" else serve
+        asyncio.run(_until_signal(running(settings)))
     except ConfigError as error:
         print(f"stemns: {error}", file=sys.stderr)
         return USAGE

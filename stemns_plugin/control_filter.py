@@ -4,26 +4,25 @@ Theory of operation
     On a gateway several workstations share one Tor.  A workstation that runs its own
     StemNS (or ours) needs REDIRECTSTREAM, and with the real control port it could send
     other workstations' streams to where it likes, choose circuits, or watch who goes
-    where.  The guard is Tor's only controller; workstations get the guard.
+    where.  The control filter is Tor's only controller; workstations get the filter.
 
-    Towards Tor the guard is a `Session`: streams that are not under the configured
-    suffixes are attached at once, whoever asks.  The look-up of one that is, it *offers*
-    to the controller that is connected from the very address the stream came from.  That
-    controller sees the two events it waits for, NEW and CONTROLLER_WAIT, written anew.  Its
+    Towards Tor the filter is a `Controller`: streams that are not under the configured
+    suffixes are attached at once, whoever opened them.  The look-up of one that is, it
+    *offers* to the client that is connected from the very address the stream came from.
+    That client sees the two events it waits for, NEW and CONTROLLER_WAIT, written anew.  Its
     REDIRECTSTREAM and ATTACHSTREAM 0 are the answer to the look-up; CLOSESTREAM, or its
-    disappearance, is a failure.
-
-    `judge` is the policy: from a command line and the offers to this client to what is
-    said and what is done.  All else a control port can do is refused or answered here.
+    disappearance, is a failure.  What a client may say is `filter_policy`.
 
 Invariants
     No byte of a client reaches Tor: what Tor is told is built from a checked stream and a
     validated target.  A client learns nothing of streams that are not offered to it, not
-    even how many there are: it is told numbers of the guard's.  A stream whose origin is
-    not certain is offered to nobody, and closed.  A stream under a suffix is never attached
-    before it was redirected away from it.  What a client sends delays no other.
+    even how many there are: it is told numbers of the filter's own.  A stream whose origin
+    is not certain is offered to no client, and closed.  A stream under a suffix is never
+    attached before it was redirected away from it.  What a client sends delays no other.
     With `username` set, streams of other users are closed without being offered: a web
     page that tries a name cannot tell whether somebody here resolves such names.
+
+Specification: control-spec §2 (the protocol's server side), §4.1.2 (STREAM).
 """
 
 from __future__ import annotations
@@ -33,19 +32,20 @@ import contextlib
 import re
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Final, cast
 
-from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal, ProtocolError
+from isoproxy.errors import ErrorKind, NamingError, ProtocolError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
+from isoproxy.tor.control.wire import LineSplitter
 from stemns_plugin.controller import Controller, ControllerSettings
-from stemns_plugin.grammar import StreamEvent, write_event
-from stemns_plugin.services import Services
+from stemns_plugin.filter_policy import Closed, Effect, Offer, Quit, Redirected, Subscribed, judge
+from stemns_plugin.grammar import StreamEvent, write_stream_event
 from stemns_plugin.streams import LookUp
-from stemns_plugin.wire import LineSplitter
+from stemns_plugin.suffix_router import SuffixRouter
 
 MAX_CLIENTS: Final = 64
 MAX_CLIENTS_OF_ONE: Final = 16
@@ -55,170 +55,16 @@ MAX_UNREAD: Final = 1024 * 1024
 OFFER_S: Final = 110.0
 """Seconds for an answer: less than the 120 s after which Tor itself gives up."""
 
-_EVENTS: Final = frozenset({b"STREAM", b"SIGNAL", b"CONF_CHANGED", b"STATUS_CLIENT", b"EXTENDED"})
-_NUMBER: Final = re.compile(rb"[0-9]{1,18}")
-_MAX_KEYS: Final = 8
-_KEY: Final = re.compile(rb"[!#-~]{1,64}")
-_INFO: Final = {
-    b"version": b"0.4.9.11",
-    b"status/bootstrap-phase": b'NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"',
-}
-_CONF: Final = {
-    b"__leavestreamsunattached": b"__LeaveStreamsUnattached=1",
-    b"automaphostsonresolve": b"AutomapHostsOnResolve=0",
-}
-
-
-@dataclass(slots=True)
-class Offer:
-    """A stream whose name one client may resolve; `target` is set by its REDIRECTSTREAM."""
-
-    event: StreamEvent
-    target: Target | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """The client wants the stream to go where it redirected it."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The client gives the stream up."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Redirected:
-    """The client wants the stream to go to `target`, once it says so."""
-
-    stream: int
-    target: Target
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribed:
-    """Whether the client wants STREAM events."""
-
-    wanted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """The client said good-bye."""
-
-
-Effect = Attached | Closed | Redirected | Subscribed | Left
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is said to the client, and what is done."""
-
-    reply: bytes
-    effect: Effect | None = None
-
-
-def _refused(code: int, text: bytes) -> Verdict:
-    return Verdict(b"%d %s" % (code, text))
-
-
-_OK: Final = Verdict(b"250 OK")
-_BLOCKED: Final = _refused(510, b"Command filtered")
-
-
-def judge(line: bytes, offers: Mapping[int, Offer]) -> Verdict:
-    """What becomes of a client's command, when `offers` are the streams offered to it."""
-    words = [word for word in line.split(b" ") if word]
-    verb = words[0].upper() if words else b""
-    arguments = words[1:]
-    if verb in (b"REDIRECTSTREAM", b"ATTACHSTREAM", b"CLOSESTREAM"):
-        return _judge_stream(verb, arguments, offers)
-    if verb == b"SETEVENTS":
-        if not _EVENTS.issuperset(word.upper() for word in arguments):
-            return _refused(552, b"Event filtered")
-        return Verdict(b"250 OK", Subscribed(b"STREAM" in map(bytes.upper, arguments)))
-    if verb == b"GETINFO":
-        return _judge_info(arguments, offers)
-    if verb == b"GETCONF":
-        return _judge_conf(arguments)
-    if verb == b"PROTOCOLINFO":
-        return Verdict(
-            b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK'
-        )
-    if verb == b"QUIT":
-        return Verdict(b"250 closing connection", Left())
-    return _OK if verb in (b"AUTHENTICATE", b"USEFEATURE") else _BLOCKED
-
-
-def _judge_stream(verb: bytes, arguments: Sequence[bytes], offers: Mapping[int, Offer]) -> Verdict:
-    """Commands about a stream: only offered ones exist."""
-    if len(arguments) < 2 or not _NUMBER.fullmatch(arguments[0]):
-        return _refused(512, b"Bad arguments to " + verb)
-    stream = int(arguments[0])
-    offer = offers.get(stream)
-    if offer is None:
-        return _refused(552, b'Unknown stream "%d"' % stream)
-    if verb == b"CLOSESTREAM":
-        return Verdict(b"250 OK", Closed(stream))
-    if len(arguments) != 2:
-        return _refused(512, b"Ports and hops are filtered")
-    if verb == b"ATTACHSTREAM":
-        if arguments[1] != b"0":
-            return _refused(552, b"Circuits are filtered")
-        if offer.target is None:
-            return _refused(555, b"Redirect the stream first")
-        return Verdict(b"250 OK", Attached(stream))
-    try:
-        return Verdict(b"250 OK", Redirected(stream, Target.parse(arguments[1], 0)))
-    except PolicyRefusal:
-        return _refused(512, b"Not a host")
-
-
-def _judge_info(keys: Sequence[bytes], offers: Mapping[int, Offer]) -> Verdict:
-    if len(keys) > _MAX_KEYS:
-        return _refused(512, b"Too many keys")
-    lines = []
-    for key in keys:
-        if key == b"stream-status":
-            lines.append(_stream_status(offers))
-        elif key in _INFO:
-            lines.append(b"250-%s=%s" % (key, _INFO[key]))
-        else:
-            shown = key if _KEY.fullmatch(key) else b"?"
-            return _refused(552, b'Unrecognized key "%s"' % shown)
-    return Verdict(b"\r\n".join([*lines, b"250 OK"]))
-
-
-def _stream_status(offers: Mapping[int, Offer]) -> bytes:
-    events = [offer.event for offer in offers.values()]
-    lines = [b"%d %s 0 %s:%d" % (e.id, e.status, e.host, e.port) for e in events]
-    return b"\r\n".join([b"250+stream-status=", *lines, b"."])
-
-
-def _judge_conf(keys: Sequence[bytes]) -> Verdict:
-    lines = [_CONF.get(key.lower()) for key in keys]
-    known = [line for line in lines if line is not None]
-    if not known or len(known) != len(lines):
-        return _refused(552, b"Unrecognized configuration key")
-    return Verdict(b"\r\n".join([*(b"250-" + line for line in known[:-1]), b"250 " + known[-1]]))
-
-
-# -- connections
-
 
 class _Client(asyncio.Protocol):
-    """One controller of a workstation's.
+    """One controller in a workstation.
 
     One command is judged in each turn of the event loop, and nothing is read meanwhile: a
     flood of commands delays nobody else.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, broker: OfferBroker) -> None:
+        self._broker = broker
         self._splitter = LineSplitter()
         self._lines: deque[bytes] = deque()
         self._transport: asyncio.Transport | None = None
@@ -229,11 +75,11 @@ class _Client(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = str(ip_address(peer[0].partition("%")[0])).encode()
-        if not self._desk.admit(self):
+        if not self._broker.admit(self):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._desk.leave(self)
+        self._broker.leave(self)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
@@ -251,9 +97,9 @@ class _Client(asyncio.Protocol):
         if not self._lines:
             self._transport.resume_reading()
             return
-        verdict = judge(self._lines.popleft(), self._desk.offers_to(self.address))
-        self.say(verdict.reply)
-        self._desk.apply(self, verdict.effect)
+        decision = judge(self._lines.popleft(), self._broker.offers_to(self.address))
+        self.say(decision.reply)
+        self._broker.apply(self, decision.effect)
         asyncio.get_running_loop().call_soon(self._judge_next)
 
     def say(self, line: bytes) -> None:
@@ -280,7 +126,7 @@ class _Open:
     )
 
 
-class Desk:
+class OfferBroker:
     """Keeps the offers, by client address, and the clients that may take them."""
 
     def __init__(self, username: re.Pattern[bytes] | None = None) -> None:
@@ -313,7 +159,7 @@ class Desk:
 
     def apply(self, client: _Client, effect: Effect | None) -> None:
         """Do what the policy decided."""
-        if isinstance(effect, Left):
+        if isinstance(effect, Quit):
             client.hang_up()
         elif isinstance(effect, Subscribed):
             client.subscribed = effect.wanted
@@ -341,8 +187,8 @@ class Desk:
         event = replace(event, id=_number_beside(offers))
         waiting = offers[event.id] = _Open(Offer(event))
         for client in clients:
-            client.say(write_event(event, event.status))
-            client.say(write_event(event, b"CONTROLLER_WAIT"))
+            client.say(write_stream_event(event, event.status))
+            client.say(write_stream_event(event, b"CONTROLLER_WAIT"))
         try:
             async with asyncio.timeout(OFFER_S):
                 return await waiting.answer
@@ -354,7 +200,7 @@ class Desk:
                 self._open.pop(source, None)
             if waiting.answer.cancelled() or not waiting.answer.done():
                 for client in self._clients.get(source, ()):
-                    client.say(write_event(event, b"CLOSED"))
+                    client.say(write_stream_event(event, b"CLOSED"))
 
     def _may_ask(self, event: StreamEvent) -> bool:
         if self._username is None:
@@ -375,7 +221,7 @@ def _fail(waiting: _Open) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardSettings:
+class ControlFilterSettings:
     """Where workstations connect, and which of their streams they may redirect."""
 
     controller: ControllerSettings
@@ -384,14 +230,14 @@ class GuardSettings:
     username: re.Pattern[bytes] | None = None
 
 
-class Guard:
-    """The guard, listening; `run` serves until cancelled."""
+class ControlFilter:
+    """The control filter, listening; `run` serves until cancelled."""
 
-    def __init__(self, settings: GuardSettings) -> None:
+    def __init__(self, settings: ControlFilterSettings) -> None:
         self._settings = settings
-        self._desk = Desk(settings.username)
-        ours = Services(dict.fromkeys(settings.suffixes, _Nobody()))
-        self._controller = Controller(settings.controller, ours.is_ours, self._desk.find)
+        self._broker = OfferBroker(settings.username)
+        ours = SuffixRouter(dict.fromkeys(settings.suffixes, _NoPlugin()))
+        self._controller = Controller(settings.controller, ours.is_ours, self._broker.find)
 
     @property
     def first_ready(self) -> asyncio.Event:
@@ -409,14 +255,14 @@ class Guard:
         async with contextlib.AsyncExitStack() as stack:
             for place in self._settings.listen:
                 server = await loop.create_server(
-                    lambda: _Client(self._desk), place.host, place.port, reuse_address=True
+                    lambda: _Client(self._broker), place.host, place.port, reuse_address=True
                 )
                 stack.callback(server.close)
             await self._controller.run()
 
 
-class _Nobody:
+class _NoPlugin:
     """Stands for workstations where only the suffixes count."""
 
-    async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
+    async def resolve(self, name: str, isolation: bytes) -> Target:
         raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)

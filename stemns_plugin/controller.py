@@ -1,25 +1,26 @@
-"""The controller: three connections to Tor, the streams' state, and the names' services.
+"""The controller: three sessions with Tor, the state of its streams, and their look-ups.
 
 Theory of operation
-    A `Session` is one life of Tor's control port.  It holds three connections (why:
-    `stemns_plugin.wire`), feeds event lines to `Streams`, takes listings as long as
+    A `StreamAttacher` is one life of Tor's control port.  It holds three sessions (why:
+    `tor.control.session`), feeds event lines to `Streams`, takes listings as long as
     `Streams` wants them, one at a time, and carries out the actions.  Tor writes an event
     later than it lists the stream, so each listing is acted on only after the events have
     caught up; else a forged NEW event could be the only one there is.  While one listing is
     under way, hints for the next one gather, so that under load one listing serves many
     streams.  Each look-up is a task; an attachment is a command and a callback.
 
-    `Controller` starts sessions for ever: Tor may come later, and may restart.
+    `Controller` starts attachers for ever: Tor may come later, and may restart.
 
 Invariants
-    No session without `__LeaveStreamsUnattached 1`: without it Tor attaches streams by
+    Nothing is done without `__LeaveStreamsUnattached 1`: without it Tor attaches streams by
     itself and unresolved names reach exits.  When a reload of Tor's takes it away, it is
     set again at once, and an error says what to write into torrc.
     ATTACHSTREAM follows a REDIRECTSTREAM only after Tor confirmed that.  Replies that a
     stream is gone, or not waiting any more, are normal; any other refusal closes the
     stream.  Nothing of a stream is logged.
 
-Specification: control-spec §3.1, §3.13, §3.14, §3.20; tor(1) for the option.
+Specification: control-spec §3.1 (SETCONF), §3.3 (GETCONF), §3.9 (GETINFO), §3.13
+(ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §3.16 (CLOSESTREAM); tor(1) for the option.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from isoproxy.sharing import SharingTable
-from stemns_plugin.control_port import ControlConnection
-from stemns_plugin.services import kind_of
+from isoproxy.tor.control.session import ControlSession
+from isoproxy.tor.control.wire import ControlReply, command
 from stemns_plugin.streams import (
     Abandon,
     Action,
@@ -48,14 +50,12 @@ from stemns_plugin.streams import (
     Redirect,
     Streams,
 )
-from stemns_plugin.wire import Reply, command
+from stemns_plugin.suffix_router import kind_of
 
 _log = logger("stemns")
 
 OPTION: Final = "__LeaveStreamsUnattached"
 OLDEST_TOR: Final = (0, 4, 5, 1)
-_FIRST_WAIT_S: Final = 0.1
-_LONGEST_WAIT_S: Final = 10.0
 _BENIGN: Final = frozenset({250, 551, 552, 555})
 _VERSION: Final = re.compile(rb"version=(\d+)\.(\d+)\.(\d+)\.(\d+)")
 _RELOADS: Final = (
@@ -90,7 +90,7 @@ class UnsafeTor(OperationError):
     """Tor's settings are such that names would leak; starting again would not help."""
 
 
-class Session:
+class StreamAttacher:
     """The controller of one running Tor; `run` ends when Tor does.
 
     is_ours  whether a host must be looked up
@@ -114,10 +114,8 @@ class Session:
         """Serve Tor's streams until the connection ends; raises OperationError."""
         async with contextlib.AsyncExitStack() as stack:
 
-            async def connect() -> ControlConnection:
-                opened = await ControlConnection.open(
-                    self._settings.control, self._settings.password
-                )
+            async def connect() -> ControlSession:
+                opened = await ControlSession.open(self._settings.control, self._settings.password)
                 stack.callback(opened.close)
                 return opened
 
@@ -224,8 +222,8 @@ class Session:
                 if lookup is not None:
                     lookup.cancel()
 
-    def _send(self, line: bytes) -> asyncio.Future[Reply] | None:
-        """Send a command; None if the session is about to end."""
+    def _send(self, line: bytes) -> asyncio.Future[ControlReply] | None:
+        """Send a command; None if the connection is about to end."""
         try:
             return self._commands.send(line)
         except OperationError:
@@ -236,7 +234,7 @@ class Session:
         if reply is not None:
             reply.add_done_callback(lambda done: self._confirm(stream, done))
 
-    def _confirm(self, stream: int, done: asyncio.Future[Reply]) -> None:
+    def _confirm(self, stream: int, done: asyncio.Future[ControlReply]) -> None:
         """After ATTACHSTREAM: gone or attached is well, refused is not."""
         if done.cancelled() or done.exception() is not None:
             return
@@ -249,7 +247,7 @@ class Session:
         if reply is None:
             return
 
-        def redirected(done: asyncio.Future[Reply]) -> None:
+        def redirected(done: asyncio.Future[ControlReply]) -> None:
             if done.cancelled() or done.exception() is not None:
                 return
             if done.result().is_ok:
@@ -269,10 +267,10 @@ class Session:
         try:
             target = await self._find(action)
             actions = self._streams.on_found(action.stream, target)
-        except Exception as error:  # a defect of a name service harms this stream alone
+        except Exception as error:  # a defect of a name plugin harms this stream alone
             kind = kind_of(error)
             if kind is ErrorKind.INTERNAL:
-                _log.err("name_service_defect", error=error)
+                _log.err("name_plugin_defect", error=error)
             actions = self._streams.on_failed(action.stream, kind)
         finally:
             if self._lookups.get(action.stream) is asyncio.current_task():
@@ -281,36 +279,35 @@ class Session:
 
 
 class Controller:
-    """Serves Tor for ever, through its restarts; arguments as those of `Session`."""
+    """Serves Tor for ever, through its restarts; arguments as those of `StreamAttacher`."""
 
     def __init__(self, settings: ControllerSettings, is_ours: IsOurs, find: Find) -> None:
         self._settings = settings
         self._is_ours = is_ours
         self._find = find
-        self._session: Session | None = None
+        self._attacher: StreamAttacher | None = None
         self.first_ready = asyncio.Event()
         """Set once streams have been served."""
 
     @property
     def is_ready(self) -> bool:
         """Whether streams are served now."""
-        return self._session is not None and self._session.is_ready
+        return self._attacher is not None and self._attacher.is_ready
 
     async def run(self) -> None:
         """Serve until cancelled; raises UnsafeTor where a retry would not help."""
-        wait = _FIRST_WAIT_S
+        backoff = Backoff(0.1, 10.0)
         while True:
-            self._session = session = Session(self._settings, self._is_ours, self._find)
-            session.on_ready = self.first_ready.set
+            self._attacher = attacher = StreamAttacher(self._settings, self._is_ours, self._find)
+            attacher.on_ready = self.first_ready.set
             try:
-                await session.run()
+                await attacher.run()
                 _log.warn("control_port_closed", action="connecting anew")
             except UnsafeTor:
                 raise
             except OperationError as error:
                 _log.warn("control_port_unusable", reason=str(error), action="trying again")
-            if session.is_ready:
-                wait = _FIRST_WAIT_S
-            self._session = None
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT_S)
+            if attacher.is_ready:
+                backoff.reset()
+            self._attacher = None
+            await asyncio.sleep(backoff.next())

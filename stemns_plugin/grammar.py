@@ -1,7 +1,7 @@
 """Lines about streams: what an event says, what a listing claims, and what is neither.
 
 Theory of operation
-    `parse_event` reads a STREAM event; the whole line has to match, the fields that every
+    `parse_stream_event` reads a STREAM event; the whole line has to match, the fields that every
     such line of Tor's ends with included.  `parse_listing` reads the lines of
     `GETINFO stream-status` into claims, all that are made about each stream: a forged
     line can add a claim, but none can take the genuine one away.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.sharing import FIELD_NAMES, StreamFields, mask_of
-from stemns_plugin.wire import escape, unescape
+from isoproxy.tor.control.wire import quote, unquote
 
 _HOST: Final = rb"[A-Za-z0-9._:\[\]$~=-]{0,255}"
 _QUOTED: Final = rb'"(?:[ !#-\[\]-~]|\\[\\"\'nrt]|\\[0-3][0-7]{2})*"'
@@ -86,7 +86,7 @@ def stream_of(line: bytes) -> int | None:
     return None if match is None else int(match[1])
 
 
-def parse_event(line: bytes) -> StreamEvent | None:
+def parse_stream_event(line: bytes) -> StreamEvent | None:
     """The STREAM event that `line` is; None for anything else."""
     match = _EVENT.fullmatch(line)
     if match is None or int(match["port"]) > 0xFFFF:
@@ -106,10 +106,11 @@ def parse_event(line: bytes) -> StreamEvent | None:
     if not _PROTOCOL.fullmatch(protocol) or source == b"":
         return None
     port = int(match["port"])
+    username, password = named.get(b"SOCKS_USERNAME"), named.get(b"SOCKS_PASSWORD")
     fields = StreamFields(
         client_addr=source,
-        username=_unquoted(named.get(b"SOCKS_USERNAME")),
-        password=_unquoted(named.get(b"SOCKS_PASSWORD")),
+        username=None if username is None else unquote(username),
+        password=None if password is None else unquote(password),
         protocol=protocol,
         dest_addr=match["host"].lower(),
         dest_port=port,
@@ -128,7 +129,7 @@ def parse_event(line: bytes) -> StreamEvent | None:
     )
 
 
-def write_event(event: StreamEvent, status: bytes) -> bytes:
+def write_stream_event(event: StreamEvent, status: bytes) -> bytes:
     """A line, without its end, that says `event` with another `status`, as Tor would."""
     fields = event.fields
     words = [b"650 STREAM %d %s 0 %s:%d" % (event.id, status, event.host, event.port)]
@@ -138,7 +139,7 @@ def write_event(event: StreamEvent, status: bytes) -> bytes:
         words.append(b"PURPOSE=" + event.purpose)
     for key, value in ((b"USERNAME", fields.username), (b"PASSWORD", fields.password)):
         if value is not None:
-            words.append(b'SOCKS_%s="%s"' % (key, escape(value)))
+            words.append(b"SOCKS_%s=%s" % (key, quote(value)))
     names = [name for bit, name in enumerate(FIELD_NAMES) if event.isolated >> bit & 1]
     words.append(
         b"CLIENT_PROTOCOL=%s NYM_EPOCH=%d SESSION_GROUP=%d ISO_FIELDS=%s"
@@ -153,12 +154,6 @@ def _source_of(address: bytes | None) -> bytes | None:
         return None
     match = _ADDRESS.fullmatch(address)
     return b"" if match is None else match["host"]
-
-
-def _unquoted(value: bytes | None) -> bytes | None:
-    if value is None:
-        return None
-    return unescape(value[1:-1]) if value[:1] == b'"' else value
 
 
 def parse_listing(lines: Iterable[bytes]) -> dict[int, set[Claim]]:

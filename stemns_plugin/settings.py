@@ -1,4 +1,4 @@
-"""The settings of `stemns` and `stemns guard`: one TOML file, or StemNS's directory.
+"""The settings of `stemns` and `stemns control-filter`: one TOML file, or StemNS's directory.
 
     [stemns]
     control = "127.0.0.1:9051"            # or "unix:/run/tor/control"
@@ -12,7 +12,7 @@
     bit = ["prop279-namecoin"]            # this is the default, for bit.onion too
     "pet.onion" = ["/usr/bin/petnames", "--file", "/etc/petnames"]
 
-    [guard]
+    [control_filter]
     listen = ["10.152.152.10:9052"]
     suffixes = ["bit"]
     username = "namecoin:.*"              # a regular expression; absent: any user
@@ -33,10 +33,10 @@ from typing import Any, Final, TypeVar
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint
-from stemns_plugin.control_filter import GuardSettings
+from stemns_plugin.control_filter import ControlFilterSettings
 from stemns_plugin.controller import ControllerSettings
-from stemns_plugin.services import ALWAYS_OURS, RESOLVE_S
 from stemns_plugin.stemns_directory import StemnsDirectory, read_directory
+from stemns_plugin.suffix_router import ALWAYS_OURS, RESOLVE_S
 
 DEFAULT_FILE: Final = Path("/etc/isoproxy/stemns.toml")
 DEFAULT_CONTROL: Final = "127.0.0.1:9051"
@@ -47,7 +47,7 @@ _KEYS: Final = {
         "control", "control_password", "allow_private_addresses", "timeout_s", "state",
         "stemns_config",
     },
-    "guard": {"listen", "suffixes", "username"},
+    "control_filter": {"listen", "suffixes", "username"},
 }  # fmt: skip
 _SUFFIX: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _T = TypeVar("_T")
@@ -61,7 +61,7 @@ class Settings:
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     timeout_s: float = RESOLVE_S
     state: Path | None = None
-    guard: GuardSettings | None = None
+    control_filter: ControlFilterSettings | None = None
 
 
 def read_settings(file: Path | None) -> Settings:
@@ -83,7 +83,9 @@ def read_settings(file: Path | None) -> Settings:
 def _settings(tree: Mapping[str, Any], where: str) -> Settings:
     for name, table in tree.items():
         if name not in (*_KEYS, "services") or not isinstance(table, dict):
-            raise ConfigError(f"{where}: {name}: there are [stemns], [services] and [guard] only")
+            raise ConfigError(
+                f"{where}: {name}: there are [stemns], [services] and [control_filter] only"
+            )
         for key in table:
             if name in _KEYS and key not in _KEYS[name]:
                 raise ConfigError(f"{where}: {name}.{key}: there is no such setting")
@@ -102,8 +104,10 @@ def _settings(tree: Mapping[str, Any], where: str) -> Settings:
         services=_services(tree.get("services", {}), directory, where),
         timeout_s=float(own.get("timeout_s", (int, float), RESOLVE_S)),
         state=None if state is None else Path(state),
-        guard=_guard(_Table(tree["guard"], f"{where}: guard"), controller)
-        if "guard" in tree
+        control_filter=_control_filter(
+            _Table(tree["control_filter"], f"{where}: control_filter"), controller
+        )
+        if "control_filter" in tree
         else None,
     )
 
@@ -166,7 +170,7 @@ def _services(
     return commands
 
 
-def _guard(table: _Table, controller: ControllerSettings) -> GuardSettings:
+def _control_filter(table: _Table, controller: ControllerSettings) -> ControlFilterSettings:
     listen = tuple(table.endpoint("listen", text) for text in table.texts("listen"))
     if not listen or any(place.host is None for place in listen):
         raise table.wrong("listen", "expected addresses such as '10.152.152.10:9052'")
@@ -178,4 +182,4 @@ def _guard(table: _Table, controller: ControllerSettings) -> GuardSettings:
     suffixes = tuple(suffix.strip(".").lower() for suffix in table.texts("suffixes"))
     if not all(map(_SUFFIX.fullmatch, suffixes)):
         raise table.wrong("suffixes", "one is not the end of a host name")
-    return GuardSettings(controller, listen, suffixes, pattern)
+    return ControlFilterSettings(controller, listen, suffixes, pattern)

@@ -3,7 +3,7 @@
 Theory of operation
     With `__LeaveStreamsUnattached 1` Tor holds every new stream until a controller
     attaches it.  The controller learns of them by events, which may be forged (see
-    `stemns_plugin.wire`).  Hence an event is only a hint that it is time to look; what is
+    `tor.control.session`).  Hence an event is only a hint that it is time to look; what is
     done about a stream follows from what Tor lists:
 
         NEW, NEWRESOLVE            remembered: who asks, and what isolates the stream
@@ -36,7 +36,7 @@ Invariants
     Tor shows names and credentials up to their first NUL byte; user names that differ only
     after it are the same to every controller, though Tor keeps their circuits apart.
 
-Specification: control-spec §3.13 (ATTACHSTREAM), §3.20 (REDIRECTSTREAM), §4.1.2 (STREAM).
+Specification: control-spec §3.13 (ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §4.1.2 (STREAM).
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ from stemns_plugin.grammar import (
     Claim,
     StreamEvent,
     bare,
-    parse_event,
     parse_listing,
     parse_mappings,
+    parse_stream_event,
     stream_of,
 )
 
@@ -194,7 +194,7 @@ class Streams:
     def on_line(self, line: bytes) -> None:
         """A line of the events connection."""
         self._lines += 1
-        event = parse_event(line)
+        event = parse_stream_event(line)
         if event is None:
             self._on_malformed(line)
         elif event.status in WAITING:

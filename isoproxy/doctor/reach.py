@@ -13,8 +13,8 @@ from isoproxy.daemon.compose.upstream import probe_socks
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.tor.control.authentication import connect
 from isoproxy.tor.control.connection import Control, Phase
-from isoproxy.tor.control.session import connect
 
 _CONNECT_S: Final = 15.0
 _MOMENT_S: Final = 2.0

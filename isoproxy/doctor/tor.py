@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
 from isoproxy.tor.control.connection import Control
-from isoproxy.tor.control.wire import parse_bootstrap
+from isoproxy.tor.control.events import parse_bootstrap
 from isoproxy.tor.managed.torrc import parse_version
 
 OLDEST = (0, 4, 7)

@@ -1,28 +1,29 @@
-"""Who wants to hear of something: callbacks on the event loop, one kind of value each."""
+"""Observers of what Tor does: callbacks on the event loop, one kind of value each."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from isoproxy.observe.log import logger
+
 Value = TypeVar("Value")
-_log = logging.getLogger(__name__)
+_log = logger("tor")
 
 
 class Observers(Generic[Value]):
-    """Callbacks that are told of a value, in the order in which they were added.
+    """Callbacks that receive each value, in the order in which they were added.
 
-    A callback that raises is a defect of its owner's: it is logged by type, and the
-    others are told all the same.
+    A callback that raises is a defect of its owner: it is logged by the exception's type,
+    and the others receive the value all the same.
     """
 
     def __init__(self) -> None:
         self._callbacks: dict[object, Callable[[Value], None]] = {}
 
     def add(self, callback: Callable[[Value], None]) -> Callable[[], None]:
-        """Tell `callback` from now on; call what is returned to end that."""
+        """Call `callback` with each value from now on; the result ends that."""
         token = object()
         self._callbacks[token] = callback
 
@@ -46,11 +47,11 @@ class Observers(Generic[Value]):
             remove()
 
     def notify(self, value: Value) -> None:
-        """Tell everybody; those who come or go meanwhile do not disturb it."""
+        """Call every callback; callbacks may be added and removed meanwhile."""
         for token, callback in list(self._callbacks.items()):
             if token not in self._callbacks:
                 continue
             try:
                 callback(value)
             except Exception as error:
-                _log.error("an observer failed with %s", type(error).__name__)
+                _log.err("observer_failed", error=error)

@@ -43,12 +43,13 @@ CODECS = (
     "isoproxy/observe/http_get.py",
     "isoproxy/sharing.py",
     "isoproxy/socks/*.py",
+    "isoproxy/tor/control/events.py",
     "isoproxy/tor/control/wire.py",
     "isoproxy/tor/managed/torrc.py",
     "prop279/protocol.py",
+    "stemns_plugin/filter_policy.py",
     "stemns_plugin/grammar.py",
     "stemns_plugin/streams.py",
-    "stemns_plugin/wire.py",
 )
 KEEPS_FILES = "isoproxy.namecoin.chain.store"
 UPWARDS = (

@@ -17,7 +17,7 @@ from isoproxy.daemon.status.snapshot import TorView
 from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, Phase
-from isoproxy.tor.control.wire import Bootstrap, Circuit
+from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.tor.managed.process import ManagedTor, Stage
 
 PROBE_S: Final = 5.0

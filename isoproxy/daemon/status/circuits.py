@@ -12,7 +12,7 @@ from isoproxy.isolation import (
     Purpose,
     upstream_credentials,
 )
-from isoproxy.tor.control.wire import Circuit
+from isoproxy.tor.control.events import Circuit
 
 Carrier = tuple[IsolationKey, Purpose] | Credentials
 """What a stream's circuit is chosen by; of a worker's stream, what it said to Tor."""

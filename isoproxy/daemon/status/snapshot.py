@@ -19,7 +19,7 @@ from isoproxy.bitcoin.flows import Totals
 from isoproxy.config import Config
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import CredentialForm, Isolate
-from isoproxy.tor.control.wire import Bootstrap, Circuit
+from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.workers.report import Report
 
 

@@ -1,84 +1,58 @@
-"""The bytes of Tor's control connection: messages out of a stream, meaning out of messages.
+"""The bytes of Tor's control protocol: lines out of a stream, replies out of lines.
 
 Theory of operation
-    `MessageSplitter` cuts the stream into messages (control-spec §2.3): lines that begin
-    with three digits and `-`, `+` or a space, where `+` opens a block of data that ends
-    with a line of one dot, and the space marks the last line.  `parse_reply` reads the
-    answer to a command, `parse_event` the events that isoproxy acts on.
+    `LineSplitter` cuts a stream into lines.  `ReplyAssembler` makes replies of them: lines
+    that begin with three digits and `-`, `+` or a space, where `+` opens a block of data
+    that ends with a line of one dot, and the space marks the last line.  An asynchronous
+    reply (code 650) carries an event.  `command` is the other direction; a server of the
+    protocol reads commands with the same `LineSplitter`.
 
 Invariants
-    Tor copies strings of its clients into event lines.  Therefore a line means something
-    only if all of it matches a strict grammar; any other line is None, and nothing is
-    ever done because of it.  What a person's activity could be known by (the address of
-    an onion service in REND_QUERY) is not taken out of the line at all, and credentials
-    do not show in a repr.  Line and message length are bounded.
+    Lines, data blocks and replies are bounded.  A line that no reply can hold ends the
+    connection (RemoteProtocolError); nothing is guessed.  What a line looks like proves
+    nothing where Tor writes strings of its clients (`control.session` says where).
 
-Specification: control-spec §2.3, §4.1.1 (CIRC), §4.1.7 (SIGNAL), §4.1.10 (STATUS_CLIENT).
+Specification: control-spec §2.2 (commands), §2.3 (replies), §2.1.1 (QuotedString).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
-from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 
 MAX_LINE: Final = 64 * 1024
-MAX_MESSAGE: Final = 8 * 1024 * 1024
+MAX_REPLY: Final = 8 * 1024 * 1024
+"""Bytes of one reply; the lists of streams are read line by line and bounded elsewhere."""
+EVENT: Final = 650
+"""The code of asynchronous replies."""
 
-_REPLY_LINE = re.compile(rb"[0-9]{3}[-+ ]")
+_REPLY_LINE: Final = re.compile(rb"([0-9]{3})([-+ ])(.*)", re.DOTALL)
+_ESCAPE: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
+_LETTERS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
-class MessageSplitter:
-    """Cuts the bytes of a control connection into messages, closing CRLF included."""
+class LineSplitter:
+    """Cuts bytes into lines of at most `MAX_LINE` bytes, their CRLF removed."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._line = 0  # where the first line that has not been read begins
-        self._searched = 0  # up to where no CRLF was found
-        self._in_data = False
+        self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes.
-
-        Raises `RemoteProtocolError` for bytes that are no control message and
-        `LimitExceeded` for a line or message beyond the limits; the connection is then
-        of no further use.
-        """
-        self._buffer += data
-        messages = []
-        while (end := self._buffer.find(b"\r\n", self._searched)) >= 0:
-            line = bytes(self._buffer[self._line : end])
-            self._line = self._searched = end + 2
-            self._bound(len(line))
-            if self._ends_message(line):
-                messages.append(bytes(self._buffer[: self._line]))
-                del self._buffer[: self._line]
-                self._line = self._searched = 0
-        self._searched = max(self._line, len(self._buffer) - 1)
-        self._bound(len(self._buffer) - self._line)
-        return messages
-
-    def _bound(self, line_length: int) -> None:
-        if line_length > MAX_LINE or self._line > MAX_MESSAGE:
-            raise LimitExceeded("Tor's control port sent a message longer than isoproxy reads")
-
-    def _ends_message(self, line: bytes) -> bool:
-        if self._in_data:
-            self._in_data = line != b"."
-            return False
-        if not _REPLY_LINE.match(line):
-            raise RemoteProtocolError("the program at the control port does not speak as Tor does")
-        self._in_data = line[3:4] == b"+"
-        return line[3:4] == b" "
+        """The lines that `data` completes; raises LimitExceeded."""
+        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        if len(self._rest) > MAX_LINE or any(len(line) > MAX_LINE for line in lines):
+            raise LimitExceeded("a line on the control port is longer than any expected")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """Tor's answer: the code of its last line, and the text of each line.
+class ControlReply:
+    """Tor's answer to a command, or an event: the last line's code, and each line's text.
 
-    The lines of a data block are joined by newlines, to the line that opens the block.
+    The lines of a data block are joined by newlines to the line that opens the block.
     """
 
     code: int
@@ -86,93 +60,70 @@ class Reply:
 
     @property
     def is_ok(self) -> bool:
-        """Whether Tor did it: control-spec §2.3, any code of the 200s."""
+        """Whether Tor did it: any code of the 200s."""
         return 200 <= self.code < 300
 
 
-def parse_reply(message: bytes) -> Reply:
-    """The reply in one `message` of `MessageSplitter`."""
-    texts: list[list[bytes]] = []
-    in_data = False
-    code = b""
-    for line in message.split(b"\r\n")[:-1]:
-        if not in_data:
-            code, in_data = line[:3], line[3:4] == b"+"
-            texts.append([line[4:]])
-        elif line == b".":
-            in_data = False
+class ReplyAssembler:
+    """Makes replies of the lines of one connection."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._data: list[bytes] | None = None
+        self._size = 0
+        self._is_event = False
+
+    def feed(self, line: bytes) -> ControlReply | None:
+        """The reply that `line` completes; raises RemoteProtocolError or LimitExceeded."""
+        self._size += len(line) + 2
+        if self._size > MAX_REPLY:
+            raise LimitExceeded("Tor's control port sent a reply longer than any expected")
+        if self._data is not None:
+            self._take_data(self._data, line)
+            return None
+        match = _REPLY_LINE.fullmatch(line)
+        if match is None:
+            raise RemoteProtocolError("the program at the control port does not speak as Tor does")
+        code = int(match[1])
+        if self._lines and self._is_event != (code == EVENT):
+            raise RemoteProtocolError("the control port mixes a reply with an event")
+        self._is_event = code == EVENT
+        if match[2] == b"+":
+            self._data = [match[3]]
+            return None
+        self._lines.append(match[3])
+        if match[2] == b"-":
+            return None
+        reply = ControlReply(code, tuple(self._lines))
+        self._lines, self._size = [], 0
+        return reply
+
+    def _take_data(self, data: list[bytes], line: bytes) -> None:
+        if line == b".":
+            self._lines.append(b"\n".join(data))
+            self._data = None
         else:
-            texts[-1].append(line[1:] if line.startswith(b"..") else line)
-    return Reply(int(code), tuple(b"\n".join(text) for text in texts))
+            data.append(line[1:] if line.startswith(b"..") else line)
 
 
-class Hop(NamedTuple):
-    """One relay of a circuit: 40 hex digits, and the name it gives itself."""
-
-    fingerprint: str
-    nickname: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Circuit:
-    """A circuit as Tor reports it.
-
-    `username` and `password` are the SOCKS credentials of the streams it carries, as
-    bytes; None means that Tor reported none.  Tor shows a credential up to its first NUL.
-    `conflux_id` is the same for the two legs of one conflux set.
-    """
-
-    id: str
-    status: str
-    path: tuple[Hop, ...] = ()
-    purpose: str = ""
-    username: bytes | None = field(default=None, repr=False)
-    password: bytes | None = field(default=None, repr=False)
-    conflux_id: str | None = None
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether this report says that the circuit has ended."""
-        return self.status in ("CLOSED", "FAILED")
+def command(*words: str) -> bytes:
+    """One command line; LocalProtocolError if a word could end it or split."""
+    for word in words:
+        if not word.isascii() or not word.isprintable() or " " in word or not word:
+            raise LocalProtocolError("a word of a control command holds what it may not")
+    return " ".join(words).encode("ascii") + b"\r\n"
 
 
-class Bootstrap(NamedTuple):
-    """How far Tor's start has come; `warning` says what holds it up, if anything does."""
-
-    percent: int
-    tag: str
-    summary: str
-    warning: str | None = None
-
-
-class Signal(NamedTuple):
-    """Tor has received a signal, for example NEWNYM."""
-
-    name: str
-
-
-Event = Circuit | Bootstrap | Signal
-
-_QUOTED = rb'"(?:[ !#-\[\]-~]|\\["\'\\nrt]|\\[0-3][0-7]{2})*"'
-_VALUE = rb"(?:" + _QUOTED + rb"|[!#-~][!-~]*)"
-_FIELD = re.compile(rb" (?P<key>[A-Z][A-Z0-9_]{0,31})=(?P<value>" + _VALUE + rb")")
-_FIELDS = rb"(?P<fields>(?: [A-Z][A-Z0-9_]{0,31}=" + _VALUE + rb")*)"
-_HOP = rb"\$[0-9A-F]{40}(?:[~=][A-Za-z0-9]{1,19})?"
-_CIRCUIT = re.compile(
-    rb"(?P<id>[A-Za-z0-9]{1,16})"
-    rb" (?P<status>LAUNCHED|BUILT|GUARD_WAIT|EXTENDED|FAILED|CLOSED)"
-    rb"(?: (?P<path>" + _HOP + rb"(?:," + _HOP + rb")*))?" + _FIELDS
-)
-_BOOTSTRAP = re.compile(rb"(?:NOTICE|WARN) BOOTSTRAP" + _FIELDS)
-_CLOSED = "DONE"
-"""Tor's reason for a connection that ended without an error; nobody would read it as a problem."""
-_SIGNAL = re.compile(rb"[A-Z0-9]{1,32}")
-_ESCAPE = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
-_LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+def quote(text: bytes) -> bytes:
+    """A QuotedString that stands for `text`: printable ASCII, all else in octal."""
+    return b'"%s"' % b"".join(
+        bytes([byte]) if 32 <= byte < 127 and byte not in b"\"\\'" else b"\\%03o" % byte
+        for byte in text
+    )
 
 
 def unquote(value: bytes) -> bytes:
-    """The bytes that Tor's C-style quoted string stands for; unquoted text as it is."""
+    """The bytes that Tor's C-style QuotedString stands for; unquoted text as it is."""
     if not value.startswith(b'"'):
         return value
 
@@ -182,69 +133,3 @@ def unquote(value: bytes) -> bytes:
         return _LETTERS.get(match[2], match[2])
 
     return _ESCAPE.sub(byte, value[1:-1])
-
-
-def parse_event(message: bytes) -> Event | None:
-    """The event in one asynchronous `message`, or None if isoproxy does not know it."""
-    if not message.startswith(b"650 ") or not message.endswith(b"\r\n"):
-        return None
-    kind, _, body = message[4:-2].partition(b" ")
-    if kind == b"CIRC":
-        return parse_circuit(body)
-    if kind == b"STATUS_CLIENT":
-        return parse_bootstrap(body)
-    if kind == b"SIGNAL" and _SIGNAL.fullmatch(body):
-        return Signal(body.decode("ascii"))
-    return None
-
-
-def parse_circuit(line: bytes) -> Circuit | None:
-    """A line of `GETINFO circuit-status`, or what follows `650 CIRC `."""
-    match = _CIRCUIT.fullmatch(line)
-    fields = None if match is None else _fields(match["fields"])
-    if match is None or fields is None:
-        return None
-    return Circuit(
-        id=match["id"].decode("ascii"),
-        status=match["status"].decode("ascii"),
-        path=_path(match["path"] or b""),
-        purpose=fields.get("PURPOSE", b"").decode("ascii", "replace"),
-        username=fields.get("SOCKS_USERNAME"),
-        password=fields.get("SOCKS_PASSWORD"),
-        conflux_id=_text(fields.get("CONFLUX_ID")),
-    )
-
-
-def parse_bootstrap(line: bytes) -> Bootstrap | None:
-    """The answer to `GETINFO status/bootstrap-phase`, or what follows `650 STATUS_CLIENT `."""
-    match = _BOOTSTRAP.fullmatch(line)
-    fields = None if match is None else _fields(match["fields"])
-    if fields is None:
-        return None
-    percent = fields.get("PROGRESS", b"")
-    if not re.fullmatch(rb"[0-9]{1,2}|100", percent):
-        return None
-    tag, summary = _text(fields.get("TAG")), _text(fields.get("SUMMARY"))
-    warning = _text(fields.get("WARNING"))
-    if warning == _CLOSED:
-        warning = "the connection to a relay was closed"
-    return Bootstrap(int(percent), tag or "", summary or "", warning)
-
-
-def _fields(text: bytes) -> dict[str, bytes] | None:
-    """`KEY=value` pairs, values unquoted; None if a key comes twice."""
-    pairs = [(match["key"].decode("ascii"), match["value"]) for match in _FIELD.finditer(text)]
-    fields = {key: unquote(value) for key, value in pairs}
-    return fields if len(fields) == len(pairs) else None
-
-
-def _path(text: bytes) -> tuple[Hop, ...]:
-    hops = text.decode("ascii").split(",") if text else []
-    return tuple(Hop(hop[1:41], hop[42:] or None) for hop in hops)
-
-
-def _text(value: bytes | None) -> str | None:
-    """Words of Tor's own for a person: whatever a terminal might act on is left out."""
-    if value is None:
-        return None
-    return "".join(c for c in value.decode("ascii", "replace") if c.isprintable())

@@ -44,7 +44,7 @@ from isoproxy.errors import ConfigError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
 from isoproxy.tor.control.connection import Control, ControlState, Phase
-from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.control.events import Bootstrap
 from isoproxy.tor.managed.child import Child, Spawn, end, spawn_process
 from isoproxy.tor.managed.torrc import (
     NO_VERSION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Final, TextIO
 
-from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.control.events import Bootstrap
 
 _BAR_COLUMNS: Final = 24
 

@@ -7,19 +7,11 @@ from typing import Final
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
 from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
-from isoproxy.tor.control.wire import MAX_LINE, MessageSplitter, parse_event, parse_reply, unquote
+from isoproxy.tor.control.events import parse_event
+from isoproxy.tor.control.wire import MAX_LINE, LineSplitter, ReplyAssembler, quote, unquote
 from stemns_plugin import grammar
-from stemns_plugin.services import Services
 from stemns_plugin.streams import Close, LookUp, Redirect, Streams
-from stemns_plugin.wire import (
-    LineSplitter,
-    Reply,
-    ReplyAssembler,
-    SafeCookie,
-    escape,
-    parse_methods,
-    unescape,
-)
+from stemns_plugin.suffix_router import SuffixRouter
 from tests.fire.fuzz.target import FuzzTarget, pieces
 
 _REMOTE: Final = (RemoteProtocolError, LimitExceeded)
@@ -39,23 +31,26 @@ _EVENTS: Final = (
 
 
 def _wire(data: bytes) -> None:
-    whole, splitter = MessageSplitter(), MessageSplitter()
-    messages = whole.feed(data[1:])
-    assert messages == [message for part in pieces(data) for message in splitter.feed(part)]
-    for message in messages:
-        assert max(map(len, message.split(b"\r\n"))) <= MAX_LINE
-        parse_event(message)
-        parse_reply(message)
-        unquote(message)
+    splitter, whole, assembler = LineSplitter(), LineSplitter(), ReplyAssembler()
+    lines = whole.feed(data[1:])
+    assert lines == [line for part in pieces(data) for line in splitter.feed(part)]
+    assert unquote(quote(data)) == data
+    for line in lines:
+        assert len(line) <= MAX_LINE
+        reply = assembler.feed(line)
+        if reply is not None:
+            parse_event(reply)
+            for text in reply.lines:
+                unquote(text)
 
 
 def _grammar(data: bytes) -> None:
     lines = data.split(b"\r\n")
     for line in lines:
         grammar.stream_of(line)
-        event = grammar.parse_event(line)
+        event = grammar.parse_stream_event(line)
         if event is not None:
-            again = grammar.parse_event(grammar.write_event(event, b"NEW"))
+            again = grammar.parse_stream_event(grammar.write_stream_event(event, b"NEW"))
             assert again is not None
             assert (again.id, again.host, again.port) == (event.id, event.host, event.port)
             assert (again.fields, again.isolated) == (event.fields, event.isolated)
@@ -63,27 +58,9 @@ def _grammar(data: bytes) -> None:
     grammar.parse_mappings(lines)
 
 
-def _stemns_wire(data: bytes) -> None:
-    splitter, whole, assembler = LineSplitter(), LineSplitter(), ReplyAssembler()
-    lines = whole.feed(data[1:])
-    assert lines == [line for part in pieces(data) for line in splitter.feed(part)]
-    for line in lines:
-        reply = assembler.feed(line)
-        if reply is not None:
-            _authenticate(reply)
-    assert unescape(escape(data)) == data
-
-
-def _authenticate(reply: Reply) -> None:
-    if any(line.startswith(b"AUTH") for line in reply.lines):
-        parse_methods(reply)
-    if any(line.startswith(b"AUTHCHALLENGE") for line in reply.lines):
-        SafeCookie(bytes(32), bytes(32)).answer(reply)
-
-
 def _streams(data: bytes) -> None:
     """Events, then a listing, in turns; every action is about a stream that Tor listed."""
-    streams = Streams(Services({}).is_ours, SharingTable())
+    streams = Streams(SuffixRouter({}).is_ours, SharingTable())
     for number, part in enumerate(data.split(b"\n\n")):
         lines = part.split(b"\r\n")
         for line in lines:
@@ -105,16 +82,6 @@ _LISTED: Final = _STREAM.replace(b" NEW ", b" CONTROLLER_WAIT ")
 TARGETS: Final = [
     FuzzTarget("control-wire", _wire, _REMOTE, [bytes([n]) + _EVENTS for n in (0, 10, 255)]),
     FuzzTarget("control-grammar", _grammar, (), [_STREAM, _LISTED, b"7 NEW 0 name.bit:80"]),
-    FuzzTarget(
-        "stemns-wire",
-        _stemns_wire,
-        _REMOTE,
-        [
-            b"\x0a250-version=0.4.9.1\r\n250 OK\r\n",
-            b"\x0a250-PROTOCOLINFO 1\r\n250-AUTH METHODS=COOKIE,SAFECOOKIE"
-            b' COOKIEFILE="/run/tor/control.authcookie"\r\n250 OK\r\n',
-        ],
-    ),
     FuzzTarget(
         "stemns-streams",
         _streams,

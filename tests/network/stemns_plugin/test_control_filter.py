@@ -1,4 +1,4 @@
-"""The guard before the real tor: a workstation with our controller, and a hostile one."""
+"""The control filter before the real tor: a workstation with our controller, and a hostile one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from isoproxy.net.endpoint import Endpoint
-from stemns_plugin.control_filter import Guard, GuardSettings
+from stemns_plugin.control_filter import ControlFilter, ControlFilterSettings
 from stemns_plugin.controller import Controller, ControllerSettings
-from stemns_plugin.services import Services
+from stemns_plugin.suffix_router import SuffixRouter
 from tests.kit.servers import WebServer
 from tests.kit.tornet import Node, TorNetwork
 from tests.kit.waiting import until
@@ -28,7 +28,7 @@ def node(tor_network: TorNetwork) -> Node:
 
 
 @contextlib.asynccontextmanager
-async def running(what: Guard | Controller) -> AsyncIterator[None]:
+async def running(what: ControlFilter | Controller) -> AsyncIterator[None]:
     task = asyncio.create_task(what.run())
     await until(lambda: what.is_ready or task.done())
     if task.done():
@@ -59,12 +59,15 @@ async def test_one_workstation_resolves_its_names_and_another_can_do_nothing_abo
         place = Endpoint.tcp(*probe.getsockname())
     tor = ControllerSettings(Endpoint.unix(node.control_path), allow_internal=True)
     table = _Slow({"web.bit": "www.test", "slow.bit": "www.test"})
-    services = Services({"bit": table})
+    router = SuffixRouter({"bit": table})
     controller = Controller(
-        ControllerSettings(place, allow_internal=True), services.is_ours, services.find
+        ControllerSettings(place, allow_internal=True), router.is_ours, router.find
     )
     with WebServer(tor_network.server_ip) as web:
-        async with running(Guard(GuardSettings(tor, (place,)))), running(controller):
+        async with (
+            running(ControlFilter(ControlFilterSettings(tor, (place,)))),
+            running(controller),
+        ):
             reader, writer = await asyncio.open_connection(
                 place.host, place.port, local_addr=(HOSTILE, 0)
             )
@@ -74,9 +77,9 @@ async def test_one_workstation_resolves_its_names_and_another_can_do_nothing_abo
             assert await fetch(node, HOSTILE, "www.test", web.port) == 0
 
             victim = asyncio.create_task(fetch(node, HONEST, "slow.bit", web.port))
-            await until(lambda: controller._session is not None and controller._session._lookups)
-            assert controller._session is not None
-            (number,) = controller._session._lookups
+            await until(lambda: controller._attacher is not None and controller._attacher._lookups)
+            assert controller._attacher is not None
+            (number,) = controller._attacher._lookups
             for line in (b"REDIRECTSTREAM %d evil.test", b"ATTACHSTREAM %d 0", b"CLOSESTREAM %d 1"):
                 assert (await hostile.ask(line % number)).startswith(b"552 ")
             assert (await hostile.ask(b"EXTENDCIRCUIT 0")).startswith(b"510 ")

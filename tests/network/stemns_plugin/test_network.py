@@ -27,14 +27,14 @@ from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from stemns_plugin.controller import Controller, ControllerSettings
-from stemns_plugin.services import Services
+from stemns_plugin.suffix_router import SuffixRouter
 from tests.kit import onion
 from tests.kit.dial import dial
 from tests.kit.servers import WebServer
 from tests.kit.streams import StreamEvents, serving, stemns_command
 from tests.kit.tornet import Control, Node, TorNetwork
 from tests.kit.waiting import until
-from tests.unit.stemns_plugin.test_services import Table
+from tests.unit.stemns_plugin.test_suffix_router import Table
 
 OPTIONS = """
 __LeaveStreamsUnattached 1
@@ -51,12 +51,12 @@ class _Slow(Table):
         super().__init__(table)
         self.release = asyncio.Event()
 
-    async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
+    async def resolve(self, name: str, isolation: bytes) -> Target:
         if name.endswith("slow.bit"):
             await self.release.wait()
         if name.startswith("dead"):
             raise NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)
-        return await super().resolve(name, isolation, wants_address=wants_address)
+        return await super().resolve(name, isolation)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,9 @@ def sent_to_exits(lines: list[str]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def controlled(node: Node, table: Table) -> AsyncIterator[Controller]:
-    services = Services({"bit": table, "bit.onion": table})
+    router = SuffixRouter({"bit": table, "bit.onion": table})
     settings = ControllerSettings(Endpoint.unix(node.control_path), allow_internal=True)
-    controller = Controller(settings, services.is_ours, services.find)
+    controller = Controller(settings, router.is_ours, router.find)
     task = asyncio.create_task(controller.run())
     await until(lambda: controller.is_ready or task.done())
     if task.done():
@@ -207,8 +207,8 @@ async def test_odd_spellings_unknown_names_and_dead_backends_never_reach_an_exit
 ) -> None:
     names = [spelling.format(way) for spelling in SPELLINGS]
     async with controlled(node, Table()) as controller:
-        services = Services({"bit": _Slow({})}, timeout=1.5)
-        controller._find = services.find
+        router = SuffixRouter({"bit": _Slow({})}, timeout=1.5)
+        controller._find = router.find
         results = await asyncio.gather(*(fetch(node, way, name, 80) for name in names))
     assert all(code != 0 for code, _ in results)
     lines = await asyncio.to_thread(seen, watch)
@@ -341,9 +341,9 @@ async def test_names_that_forge_lines_change_nothing_for_other_streams(
     table = _Slow({"slow.bit": "www.test", "web.bit": "www.test"})
     async with controlled(node, table) as controller:
         victim = asyncio.create_task(fetch(node, "socks", "slow.bit", web.port))
-        await until(lambda: controller._session is not None and controller._session._lookups)
-        assert controller._session is not None
-        (number,) = controller._session._lookups
+        await until(lambda: controller._attacher is not None and controller._attacher._lookups)
+        assert controller._attacher is not None
+        (number,) = controller._attacher._lookups
         await asyncio.to_thread(attack, node, number)
         assert not victim.done()
         for name in ("web.bit", "www.test"):

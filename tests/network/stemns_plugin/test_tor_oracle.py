@@ -32,7 +32,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.sharing import FIELD_NAMES, SharingTable, StreamFields, may_share
-from stemns_plugin.grammar import StreamEvent, parse_event
+from stemns_plugin.grammar import StreamEvent, parse_stream_event
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import Node, TorNetwork
 
@@ -145,7 +145,7 @@ class Oracle:
         gone = re.match(rb"650 CIRC (\d+) (?:CLOSED|FAILED) ", line)
         if gone is not None and int(gone[1]) in self.circuits:
             self.finished.append(self.circuits.pop(int(gone[1])))
-        event = parse_event(line)
+        event = parse_stream_event(line)
         if event is None:
             assert not line.startswith(b"650 STREAM")
             return None

@@ -1,4 +1,4 @@
-"""The guard: its policy as a table, then the four threats between two workstations."""
+"""The control filter between two workstations: the four threats, and what must work."""
 
 from __future__ import annotations
 
@@ -11,115 +11,15 @@ from pathlib import Path
 import pytest
 
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.net.target import Target
-from isoproxy.sharing import StreamFields, mask_of
 from stemns_plugin.control_filter import (
     MAX_CLIENTS_OF_ONE,
-    Attached,
-    Closed,
-    Effect,
-    Guard,
-    GuardSettings,
-    Left,
-    Offer,
-    Redirected,
-    Subscribed,
-    judge,
+    ControlFilter,
+    ControlFilterSettings,
 )
 from stemns_plugin.controller import ControllerSettings
-from stemns_plugin.grammar import StreamEvent, parse_event
+from stemns_plugin.grammar import StreamEvent, parse_stream_event
 from tests.kit.waiting import until
-from tests.unit.stemns_plugin.scripted_tor import ISO, ScriptedTor
-
-FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
-MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
-
-
-def offers() -> dict[int, Offer]:
-    """Stream 5, untouched; stream 6, redirected."""
-
-    def event(number: int) -> StreamEvent:
-        return StreamEvent(number, b"NEW", b"a.bit", 80, FIELDS, MASK, b"127.0.0.2", b"USER")
-
-    return {5: Offer(event(5)), 6: Offer(event(6), Target.parse("x.onion", 0))}
-
-
-@pytest.mark.parametrize(
-    ("line", "reply", "effect"),
-    [
-        # what a controller of names needs
-        (b"PROTOCOLINFO 1", b"250-PROTOCOLINFO 1", None),
-        (b"AUTHENTICATE", b"250 OK", None),
-        (b"authenticate 00ff", b"250 OK", None),
-        (b"USEFEATURE VERBOSE_NAMES", b"250 OK", None),
-        (b"GETINFO version", b"250-version=0.4.9", None),
-        (b"GETINFO status/bootstrap-phase", b"250-status/bootstrap-phase=NOTICE", None),
-        (b"GETINFO stream-status", b"250+stream-status=\r\n5 NEW 0 a.bit:80\r\n6 NEW", None),
-        (b"GETINFO 0123456789abcdef", b'552 Unrecognized key "0123456789abcdef"', None),
-        (b"GETCONF __LeaveStreamsUnattached", b"250 __LeaveStreamsUnattached=1", None),
-        (b"GETCONF __owningcontrollerprocess", b"552 ", None),
-        (b"SETEVENTS STREAM", b"250 OK", Subscribed(True)),
-        (b"setevents stream signal", b"250 OK", Subscribed(True)),
-        (b"SETEVENTS", b"250 OK", Subscribed(False)),
-        (b"REDIRECTSTREAM 5 x.onion", b"250 OK", Redirected(5, Target.parse("x.onion", 0))),
-        (b"REDIRECTSTREAM 5 192.0.2.1", b"250 OK", Redirected(5, Target.parse("192.0.2.1", 0))),
-        (b"ATTACHSTREAM 6 0", b"250 OK", Attached(6)),
-        (b"CLOSESTREAM 5 2", b"250 OK", Closed(5)),
-        (b"CLOSESTREAM 5 2 IfUnused", b"250 OK", Closed(5)),
-        (b"QUIT", b"250 closing", Left()),
-        # streams of others, and streams that are not there, look the same
-        (b"REDIRECTSTREAM 7 evil.test", b'552 Unknown stream "7"', None),
-        (b"ATTACHSTREAM 7 0", b'552 Unknown stream "7"', None),
-        (b"CLOSESTREAM 7 1", b'552 Unknown stream "7"', None),
-        # circuits, hops and ports are nobody's to choose
-        (b"ATTACHSTREAM 6 12", b"552 ", None),
-        (b"ATTACHSTREAM 6 00", b"552 ", None),
-        (b"ATTACHSTREAM 6 0 HOP=1", b"512 ", None),
-        (b"REDIRECTSTREAM 5 x.onion 22", b"512 ", None),
-        # nothing is attached unresolved, nothing is redirected to what is no host
-        (b"ATTACHSTREAM 5 0", b"555 ", None),
-        (b"REDIRECTSTREAM 5 a/b", b"512 ", None),
-        (b"REDIRECTSTREAM 5 " + b"a" * 300, b"512 ", None),
-        (b"REDIRECTSTREAM 5 caf\xe9.test", b"512 ", None),
-        (b"REDIRECTSTREAM 5", b"512 ", None),
-        (b"REDIRECTSTREAM x y", b"512 ", None),
-        # the rest of the control port
-        (b"SIGNAL NEWNYM", b"510 ", None),
-        (b"SETCONF __LeaveStreamsUnattached=0", b"510 ", None),
-        (b"RESETCONF SocksPort", b"510 ", None),
-        (b"LOADCONF", b"510 ", None),
-        (b"+LOADCONF", b"510 ", None),
-        (b"MAPADDRESS a.bit=evil.test", b"510 ", None),
-        (b"EXTENDCIRCUIT 0", b"510 ", None),
-        (b"CLOSECIRCUIT 1", b"510 ", None),
-        (b"ADD_ONION NEW:BEST Port=80", b"510 ", None),
-        (b"TAKEOWNERSHIP", b"510 ", None),
-        (b"RESOLVE a.bit", b"510 ", None),
-        (b"AUTHCHALLENGE SAFECOOKIE 00", b"510 ", None),
-        (b"GETCONF SocksPort", b"552 ", None),
-        (b"GETCONF __LeaveStreamsUnattached SocksPort", b"552 ", None),
-        (b"GETCONF", b"552 ", None),
-        (b"GETINFO address", b"552 ", None),
-        (b"GETINFO version circuit-status", b"552 ", None),
-        (b"GETINFO" + b" stream-status" * 9, b"512 ", None),
-        (b"GETINFO \xff\r", b'552 Unrecognized key "?"', None),
-        (b"SETEVENTS STREAM CIRC", b"552 ", None),
-        (b"", b"510 ", None),
-        (b"   ", b"510 ", None),
-    ],
-)
-def test_policy(line: bytes, reply: bytes, effect: Effect | None) -> None:
-    verdict = judge(line, offers())
-    assert verdict.reply.startswith(reply)
-    assert verdict.effect == effect
-
-
-def test_without_offers_there_are_no_streams() -> None:
-    for verb in (b"REDIRECTSTREAM 5 x.onion", b"ATTACHSTREAM 5 0", b"CLOSESTREAM 5 1"):
-        assert judge(verb, {}).reply.startswith(b"552 ")
-
-
-# -- between two workstations
+from tests.unit.tor.scripted_streams import ISO, StreamingTor
 
 ONE, TWO = "127.0.0.2", "127.0.0.3"
 
@@ -149,7 +49,7 @@ class _Workstation:
         return next(one for one in self.lines[before:] if re.match(rb"(?!650)\d{3} ", one))
 
     def events(self) -> list[StreamEvent]:
-        parsed = [parse_event(line) for line in self.lines if line.startswith(b"650")]
+        parsed = [parse_stream_event(line) for line in self.lines if line.startswith(b"650")]
         assert None not in parsed
         return [event for event in parsed if event is not None]
 
@@ -165,11 +65,11 @@ class _Workstation:
 
 
 class _Gateway:
-    """A scripted Tor, the guard, and what connects to it."""
+    """A scripted Tor, the control filter, and what connects to it."""
 
-    def __init__(self, tor: ScriptedTor, guard: Guard, port: int) -> None:
+    def __init__(self, tor: StreamingTor, filter_: ControlFilter, port: int) -> None:
         self.tor = tor
-        self.guard = guard
+        self.filter = filter_
         self._port = port
         self._stations: list[_Workstation] = []
 
@@ -195,15 +95,15 @@ async def gateway(
     with contextlib.closing(__import__("socket").socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    async with ScriptedTor(path / "c").listening() as tor:
+    async with StreamingTor(path / "c").listening() as tor:
         pattern = None if username is None else re.compile(username)
-        settings = GuardSettings(
+        settings = ControlFilterSettings(
             ControllerSettings(tor.endpoint), (Endpoint.tcp("127.0.0.1", port),), suffixes, pattern
         )
-        guard = Guard(settings)
-        task = asyncio.create_task(guard.run())
-        await until(lambda: guard.is_ready or task.done())
-        place = _Gateway(tor, guard, port)
+        filter_ = ControlFilter(settings)
+        task = asyncio.create_task(filter_.run())
+        await until(lambda: filter_.is_ready or task.done())
+        place = _Gateway(tor, filter_, port)
         try:
             yield place
         finally:

@@ -13,10 +13,10 @@ import pytest
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.net.target import Target
 from stemns_plugin.controller import OPTION, Controller, ControllerSettings, UnsafeTor
-from stemns_plugin.services import Services
+from stemns_plugin.suffix_router import SuffixRouter
 from tests.kit.waiting import until
-from tests.unit.stemns_plugin.scripted_tor import ISO, ScriptedTor
-from tests.unit.stemns_plugin.test_services import Table
+from tests.unit.stemns_plugin.test_suffix_router import Table
+from tests.unit.tor.scripted_streams import ISO, StreamingTor
 
 NAMES = {"a.bit": "dest.test", "alias.bit": "a.bit", "ip.bit": "192.0.2.7"}
 
@@ -29,7 +29,7 @@ class _Slow(Table):
         self.release = asyncio.Event()
         self.cancelled = 0
 
-    async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
+    async def resolve(self, name: str, isolation: bytes) -> Target:
         if name == "slow.bit":
             try:
                 await self.release.wait()
@@ -38,13 +38,13 @@ class _Slow(Table):
                 raise
         if name == "broken.bit":
             raise KeyError("a defect")
-        return await super().resolve(name, isolation, wants_address=wants_address)
+        return await super().resolve(name, isolation)
 
 
 @contextlib.asynccontextmanager
-async def controlled(tor: ScriptedTor, table: Table) -> AsyncIterator[Controller]:
-    services = Services({"bit": table})
-    controller = Controller(ControllerSettings(tor.endpoint), services.is_ours, services.find)
+async def controlled(tor: StreamingTor, table: Table) -> AsyncIterator[Controller]:
+    router = SuffixRouter({"bit": table})
+    controller = Controller(ControllerSettings(tor.endpoint), router.is_ours, router.find)
     task = asyncio.create_task(controller.run())
     await until(lambda: controller.is_ready or task.done())
     if task.done():
@@ -57,13 +57,13 @@ async def controlled(tor: ScriptedTor, table: Table) -> AsyncIterator[Controller
             await task
 
 
-def about(tor: ScriptedTor, number: int) -> list[bytes]:
+def about(tor: StreamingTor, number: int) -> list[bytes]:
     """The commands about a stream."""
     return [line for line in tor.log if re.match(rb"[A-Z]+STREAM %d( |$)" % number, line)]
 
 
 async def test_attaches_redirects_and_closes(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.new(1, b"plain.test:80")
         tor.new(2, b"A.BIT.:80")
         tor.new(3, b"alias.bit:80")
@@ -82,7 +82,7 @@ async def test_attaches_redirects_and_closes(tmp_path: Path) -> None:
 
 
 async def test_three_connections_and_each_has_its_use(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.new(1, b"a.bit:80")
         await until(lambda: 1 in tor.attached)
         verbs = [{line.partition(b" ")[0] for line in lines} for lines in tor.asked]
@@ -96,7 +96,7 @@ async def test_three_connections_and_each_has_its_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reply", [b"512 no\r\n", b"551 no\r\n", b"650 what\r\n"])
 async def test_an_unconfirmed_redirect_is_never_attached(tmp_path: Path, reply: bytes) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.replies[b"REDIRECTSTREAM"] = reply
         tor.new(1, b"a.bit:80")
         await until(lambda: any(line.startswith(b"REDIRECT") for line in tor.log))
@@ -107,7 +107,7 @@ async def test_an_unconfirmed_redirect_is_never_attached(tmp_path: Path, reply: 
 
 @pytest.mark.parametrize("code", [551, 552, 555])
 async def test_a_stream_that_is_gone_or_attached_is_no_trouble(tmp_path: Path, code: int) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.replies[b"ATTACHSTREAM 1 "] = b"%d gone\r\n" % code
         tor.new(1, b"a.bit:80")
         tor.new(2, b"plain.test:80")
@@ -116,7 +116,7 @@ async def test_a_stream_that_is_gone_or_attached_is_no_trouble(tmp_path: Path, c
 
 
 async def test_a_refused_attachment_closes_the_stream(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.replies[b"ATTACHSTREAM"] = b"510 no\r\n"
         tor.new(1, b"plain.test:80")
         await until(lambda: 1 in tor.closed)
@@ -124,7 +124,7 @@ async def test_a_refused_attachment_closes_the_stream(tmp_path: Path) -> None:
 
 async def test_a_slow_name_delays_nobody(tmp_path: Path) -> None:
     table = _Slow({**NAMES, "slow.bit": "late.test"})
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, table):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, table):
         tor.new(1, b"slow.bit:80")
         for number in range(2, 102):
             tor.new(number, b"a.bit:80" if number % 2 else b"plain.test:80")
@@ -136,7 +136,7 @@ async def test_a_slow_name_delays_nobody(tmp_path: Path) -> None:
 
 async def test_a_client_that_goes_away_ends_the_lookup(tmp_path: Path) -> None:
     table = _Slow(NAMES)
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, table):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, table):
         tor.new(1, b"slow.bit:80")
         await asyncio.sleep(0.05)
         tor.end(1)
@@ -148,16 +148,16 @@ async def test_a_defect_of_a_service_closes_one_stream(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = _Slow(NAMES)
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, table):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, table):
         tor.new(1, b"broken.bit:80")
         tor.new(2, b"a.bit:80")
         await until(lambda: 1 in tor.closed and 2 in tor.attached)
-    assert "name_service_defect" in caplog.text
+    assert "name_plugin_defect" in caplog.text
     assert "broken.bit" not in str([vars(record) for record in caplog.records])
 
 
 async def test_streams_that_wait_at_the_start_are_served(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor:
+    async with StreamingTor(tmp_path / "c").listening() as tor:
         tor.listed = {1: b"1 NEW 0 plain.test:80", 2: b"2 NEW 0 a.bit:80"}
         tor.targets = {1: b"plain.test:80", 2: b"a.bit:80"}
         async with controlled(tor, Table(NAMES)):
@@ -173,9 +173,9 @@ async def test_streams_that_wait_at_the_start_are_served(tmp_path: Path) -> None
     ],
 )
 async def test_an_unsafe_tor_is_refused(
-    tmp_path: Path, spoil: Callable[[ScriptedTor], None]
+    tmp_path: Path, spoil: Callable[[StreamingTor], None]
 ) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor:
+    async with StreamingTor(tmp_path / "c").listening() as tor:
         spoil(tor)
         with pytest.raises(UnsafeTor, match=r"__LeaveStreamsUnattached 1|0\.4\.5\.1"):
             async with controlled(tor, Table(NAMES)):
@@ -185,7 +185,7 @@ async def test_an_unsafe_tor_is_refused(
 async def test_the_option_is_set_again_after_a_reload(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.conf[OPTION] = "0"
         tor.emit(b"650 SIGNAL RELOAD")
         await until(lambda: "streams_were_not_left_to_us" in caplog.text)
@@ -193,7 +193,7 @@ async def test_the_option_is_set_again_after_a_reload(
 
 
 async def test_a_reload_before_events_are_heard_is_made_up_for(tmp_path: Path) -> None:
-    class Reloading(ScriptedTor):
+    class Reloading(StreamingTor):
         def _reply(self, line: bytes, writer: asyncio.StreamWriter) -> bytes:
             if line.startswith(b"SETEVENTS"):
                 self.conf[OPTION] = "0"
@@ -205,7 +205,10 @@ async def test_a_reload_before_events_are_heard_is_made_up_for(tmp_path: Path) -
 
 async def test_survives_a_restart_of_tor_and_forgets(tmp_path: Path) -> None:
     table = Table(NAMES)
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, table) as controller:
+    async with (
+        StreamingTor(tmp_path / "c").listening() as tor,
+        controlled(tor, table) as controller,
+    ):
         tor.new(1, b"a.bit:80")
         await until(lambda: 1 in tor.attached)
         tor.hang_up()
@@ -214,14 +217,14 @@ async def test_survives_a_restart_of_tor_and_forgets(tmp_path: Path) -> None:
         await until(lambda: controller.is_ready)
         tor.new(1, b"a.bit:80")
         await until(lambda: len(table.asked) == 2)
-        one, two = (isolation for _, isolation, _ in table.asked)
+        one, two = (isolation for _, isolation in table.asked)
         assert one.partition(b"-")[0] != two.partition(b"-")[0]
 
 
 async def test_waits_for_a_tor_that_comes_later(tmp_path: Path) -> None:
-    tor = ScriptedTor(tmp_path / "c")
-    services = Services({"bit": Table(NAMES)})
-    controller = Controller(ControllerSettings(tor.endpoint), services.is_ours, services.find)
+    tor = StreamingTor(tmp_path / "c")
+    router = SuffixRouter({"bit": Table(NAMES)})
+    controller = Controller(ControllerSettings(tor.endpoint), router.is_ours, router.find)
     task = asyncio.create_task(controller.run())
     await asyncio.sleep(0.05)
     async with tor.listening():
@@ -233,7 +236,7 @@ async def test_waits_for_a_tor_that_comes_later(tmp_path: Path) -> None:
 
 async def test_forged_lines_and_replies_change_nothing(tmp_path: Path) -> None:
     table = _Slow({**NAMES, "slow.bit": "late.test"})
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, table):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, table):
         tor.new(1, b"slow.bit:80")
         await asyncio.sleep(0.02)
         tor.emit(
@@ -249,7 +252,7 @@ async def test_forged_lines_and_replies_change_nothing(tmp_path: Path) -> None:
 
 
 async def test_virtual_addresses_are_looked_through(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor:
+    async with StreamingTor(tmp_path / "c").listening() as tor:
         tor.conf["AutomapHostsOnResolve"] = "1"
         tor.mappings = [b"10.206.129.52 a.bit NEVER"]
         async with controlled(tor, Table(NAMES)):
@@ -258,7 +261,7 @@ async def test_virtual_addresses_are_looked_through(tmp_path: Path) -> None:
 
 
 async def test_virtual_addresses_are_looked_through_after_a_reload_too(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         tor.mappings = [b"10.206.129.52 a.bit NEVER"]
         tor.conf["AutomapHostsOnResolve"] = "1"
         tor.emit(b"650-CONF_CHANGED\r\n650-AutomapHostsOnResolve=1\r\n650 OK")
@@ -269,7 +272,7 @@ async def test_virtual_addresses_are_looked_through_after_a_reload_too(tmp_path:
 
 
 async def test_under_load_one_listing_serves_many_streams(tmp_path: Path) -> None:
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Table(NAMES)):
         for number in range(1, 1001):
             tor.new(number, b"plain.test:80")
         await until(lambda: len(tor.attached) == 1000)
@@ -280,14 +283,14 @@ async def test_nothing_of_a_stream_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Failing(Table):
-        async def resolve(self, name: str, isolation: bytes, *, wants_address: bool) -> Target:
+        async def resolve(self, name: str, isolation: bytes) -> Target:
             if name == "secret.bit":
-                raise NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)
+                raise NamingError(kind=ErrorKind.NAME_ABSENT)
             raise KeyError("a defect")
 
-    async with ScriptedTor(tmp_path / "c").listening() as tor, controlled(tor, Failing()):
+    async with StreamingTor(tmp_path / "c").listening() as tor, controlled(tor, Failing()):
         tor.new(1, b"secret.bit:80")
         tor.new(2, b"secret-defect.bit:80")
         await until(lambda: {1, 2} <= set(tor.closed))
-    assert "name_service_defect" in caplog.text
+    assert "name_plugin_defect" in caplog.text
     assert "secret" not in str([vars(record) for record in caplog.records])

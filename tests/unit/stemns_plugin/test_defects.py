@@ -62,7 +62,7 @@ DEFECTS = {
         "network.stemns_plugin.test_network.test_the_program_with_a_plugin_and_a_restart_of_tor"
     ),
     "the first suffix that fits, not the longest": (
-        "unit.stemns_plugin.test_services.test_the_longest_suffix_wins"
+        "unit.stemns_plugin.test_suffix_router.test_the_longest_suffix_wins"
     ),
     "RESOLVE is sent to an onion": (
         "unit.stemns_plugin.test_streams.test_a_resolve_stream_gets_an_address_or_nothing"
@@ -71,7 +71,7 @@ DEFECTS = {
         "unit.stemns_plugin.test_streams.test_reverse_lookups_of_internal_addresses_are_closed"
     ),
     "an alias to another name of ours goes to an exit": (
-        "unit.stemns_plugin.test_services.test_an_alias_to_a_name_of_ours_is_resolved_again"
+        "unit.stemns_plugin.test_suffix_router.test_an_alias_to_a_name_of_ours_is_resolved_again"
     ),
     "when the controller dies, Tor stands still": (
         "unit.stemns_plugin.test_controller.test_streams_that_wait_at_the_start_are_served"

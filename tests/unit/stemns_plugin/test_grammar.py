@@ -12,11 +12,11 @@ from isoproxy.sharing import FIELD_NAMES, StreamFields, mask_of
 from stemns_plugin.grammar import (
     Claim,
     StreamEvent,
-    parse_event,
     parse_listing,
     parse_mappings,
+    parse_stream_event,
     stream_of,
-    write_event,
+    write_stream_event,
 )
 
 ISO = (
@@ -31,7 +31,7 @@ NEW = (
 
 
 def test_a_new_stream() -> None:
-    event = parse_event(NEW)
+    event = parse_stream_event(NEW)
     assert event is not None
     assert (event.id, event.status, event.host, event.port) == (21, b"NEW", b"foo.bit", 80)
     assert event.fields == StreamFields(
@@ -65,13 +65,13 @@ def test_a_new_stream() -> None:
     ],
 )
 def test_lines_of_tors(line: bytes) -> None:
-    event = parse_event(line + ISO)
+    event = parse_stream_event(line + ISO)
     assert event is not None
     assert event.id == stream_of(line)
 
 
 def test_a_stream_of_tors_own_is_isolated_by_nothing() -> None:
-    event = parse_event(
+    event = parse_stream_event(
         b"650 STREAM 38 NEW 0 127.135.90.4.$E8138FCA3C3BBE9413304CDF7A74F71E3A2E6D9E.exit:9001"
         b" PURPOSE=DIR_FETCH CLIENT_PROTOCOL=UNKNOWN NYM_EPOCH=0 SESSION_GROUP=-2 ISO_FIELDS="
     )
@@ -80,7 +80,7 @@ def test_a_stream_of_tors_own_is_isolated_by_nothing() -> None:
 
 
 def test_values_are_unescaped_and_cannot_add_fields() -> None:
-    event = parse_event(b"650 STREAM 1 NEW 0 a.b:1" + ODD_USER + ISO)
+    event = parse_stream_event(b"650 STREAM 1 NEW 0 a.b:1" + ODD_USER + ISO)
     assert event is not None
     assert event.fields.username == b"a b\"c'd\\e\xc3\xa9\xff\n\tz= PURPOSE=X"
     assert event.purpose is None
@@ -117,7 +117,7 @@ def test_values_are_unescaped_and_cannot_add_fields() -> None:
     ],
 )
 def test_what_is_not_quite_a_line_of_tors(line: bytes) -> None:
-    assert parse_event(line) is None
+    assert parse_stream_event(line) is None
 
 
 def test_a_malformed_line_still_says_whose_it_is() -> None:
@@ -129,8 +129,8 @@ def test_a_malformed_line_still_says_whose_it_is() -> None:
 @given(st.binary(max_size=300))
 def test_nothing_raises(line: bytes) -> None:
     for prefix in (b"", b"650 STREAM 1 NEW 0 ", NEW):
-        parse_event(prefix + line)
-        parse_event(prefix + line + ISO)
+        parse_stream_event(prefix + line)
+        parse_stream_event(prefix + line + ISO)
         parse_listing([line, b"1 NEW 0 " + line])
         parse_mappings([line, b"10.0.0.1 " + line])
 
@@ -143,9 +143,9 @@ def test_nothing_raises(line: bytes) -> None:
 def test_what_is_written_is_read(user: bytes | None, isolated: int, status: bytes) -> None:
     fields = StreamFields(b"127.0.0.1", user, None, b"SOCKS5", b"a.bit", 80, -6, 3)
     event = StreamEvent(7, status, b"a.bit", 80, fields, isolated, b"127.0.0.1", b"USER")
-    line = write_event(event, status)
-    assert parse_event(line) == event
-    waiting = parse_event(write_event(event, b"CONTROLLER_WAIT"))
+    line = write_stream_event(event, status)
+    assert parse_stream_event(line) == event
+    waiting = parse_stream_event(write_stream_event(event, b"CONTROLLER_WAIT"))
     assert waiting is not None
     assert waiting.status == b"CONTROLLER_WAIT"
     assert waiting.source is None

@@ -23,7 +23,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found.controller.control == Endpoint.tcp("127.0.0.1", 9051)
     assert not found.controller.allow_internal
     assert found.services == {"bit": DEFAULT_COMMAND, "bit.onion": DEFAULT_COMMAND}
-    assert found.guard is None
+    assert found.control_filter is None
 
 
 def test_every_key(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_every_key(tmp_path: Path) -> None:
         [services]
         bit = ["ncprop279", "-conf=x"]
         ".Pet.Onion." = ["petnames"]
-        [guard]
+        [control_filter]
         listen = ["10.152.152.10:9052"]
         suffixes = ["bit", "pet.onion"]
         username = "namecoin:.*"
@@ -56,11 +56,11 @@ def test_every_key(tmp_path: Path) -> None:
         "bit.onion": ("ncprop279", "-conf=x"),
         "pet.onion": ("petnames",),
     }
-    assert found.guard is not None
-    assert found.guard.listen == (Endpoint.tcp("10.152.152.10", 9052),)
-    assert found.guard.suffixes == ("bit", "pet.onion")
-    assert found.guard.username is not None
-    assert found.guard.username.fullmatch(b"namecoin:x")
+    assert found.control_filter is not None
+    assert found.control_filter.listen == (Endpoint.tcp("10.152.152.10", 9052),)
+    assert found.control_filter.suffixes == ("bit", "pet.onion")
+    assert found.control_filter.username is not None
+    assert found.control_filter.username.fullmatch(b"namecoin:x")
 
 
 def test_the_example_in_the_documentation_is_valid(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_example_in_the_documentation_is_valid(tmp_path: Path) -> None:
     text = "\n".join(
         line for line in lines if "stemns_config" not in line and "An unknown" not in line
     )
-    assert read(tmp_path, text[: text.index("username")]).guard is not None
+    assert read(tmp_path, text[: text.index("username")]).control_filter is not None
 
 
 def test_stemns_directory_and_what_is_set_over_it(tmp_path: Path) -> None:
@@ -97,11 +97,17 @@ def test_stemns_directory_and_what_is_set_over_it(tmp_path: Path) -> None:
         ("[services]\nbit = 'a'\n", r"services\.bit: "),
         ("[services]\nbit = []\n", r"services\.bit: "),
         ("[services]\n'a b' = ['a']\n", r"services\.a b: "),
-        ("[guard]\n", r"guard\.listen: "),
-        ("[guard]\nlisten = ['unix:/a']\n", r"guard\.listen: "),
-        ("[guard]\nlisten = [1]\n", r"guard\.listen: "),
-        ("[guard]\nlisten = ['127.0.0.1:1']\nusername = '('\n", r"guard\.username: "),
-        ("[guard]\nlisten = ['127.0.0.1:1']\nsuffixes = ['a b']\n", r"guard\.suffixes: "),
+        ("[control_filter]\n", r"control_filter\.listen: "),
+        ("[control_filter]\nlisten = ['unix:/a']\n", r"control_filter\.listen: "),
+        ("[control_filter]\nlisten = [1]\n", r"control_filter\.listen: "),
+        (
+            "[control_filter]\nlisten = ['127.0.0.1:1']\nusername = '('\n",
+            r"control_filter\.username: ",
+        ),
+        (
+            "[control_filter]\nlisten = ['127.0.0.1:1']\nsuffixes = ['a b']\n",
+            r"control_filter\.suffixes: ",
+        ),
         ("= 1\n", r"s\.toml: "),
     ],
 )

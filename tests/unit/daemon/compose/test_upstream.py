@@ -13,7 +13,7 @@ from isoproxy.daemon.compose.upstream import CIRCUITS_S, Upstream, probe_socks
 from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
-from isoproxy.tor.control.wire import Circuit
+from isoproxy.tor.control.events import Circuit
 from tests.kit.socks_port import SocksPort
 
 

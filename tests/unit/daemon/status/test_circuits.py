@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isoproxy.daemon.status.circuits import circuits_of
 from isoproxy.isolation import APP, P2P, CredentialForm, IsolationKey, upstream_credentials
-from isoproxy.tor.control.wire import Circuit
+from isoproxy.tor.control.events import Circuit
 from tests.unit.bitcoin.ends import key
 
 

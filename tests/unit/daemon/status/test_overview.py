@@ -10,7 +10,7 @@ from isoproxy.daemon.status.snapshot import TorView
 from isoproxy.front.statistics import Counters, FlowView
 from isoproxy.isolation import APP, CredentialForm, upstream_credentials
 from isoproxy.observe.log import SCRUBBED, Sensitive
-from isoproxy.tor.control.wire import Bootstrap, Circuit
+from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.workers.report import Report
 from tests.unit.bitcoin.ends import key
 from tests.unit.daemon.status.kit import snapshot, traffic

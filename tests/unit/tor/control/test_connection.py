@@ -17,7 +17,7 @@ from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control import session as control_session
 from isoproxy.tor.control.connection import Control, ControlState, Phase
-from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.control.events import Bootstrap
 from tests.kit.waiting import until
 from tests.unit.tor.scripted import ScriptedTor
 
@@ -26,11 +26,11 @@ CIRC = b"650 CIRC %d %s $9CF77A9F7190283AD919645650CE0BD937029630~exit2 PURPOSE=
 
 @contextlib.asynccontextmanager
 async def connected(
-    path: Path, *, password: str | None = None, own: bool = False, events: tuple[str, ...] = ()
+    path: Path, *, password: str | None = None, own: bool = False
 ) -> AsyncIterator[Control]:
     endpoint = Endpoint.unix(str(path))
     quick = Backoff(0.01, 0.05)
-    control = Control(endpoint, password=password, own=own, events=events, backoff=quick)
+    control = Control(endpoint, password=password, own=own, backoff=quick)
     control.start()
     try:
         async with asyncio.timeout(10):
@@ -45,13 +45,13 @@ async def test_a_new_connection_learns_version_and_bootstrap(tmp_path: Path) -> 
         assert control.version == "0.4.9.11"
         assert control.bootstrap == Bootstrap(100, "done", "Done")
         assert control.circuits() == ()
-        assert "SETEVENTS SIGNAL STATUS_CLIENT CIRC" in tor.commands
+        assert "SETEVENTS SIGNAL STATUS_CLIENT CIRC HS_DESC" in tor.commands
         assert "TAKEOWNERSHIP" not in tor.commands
 
 
 async def test_events_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:
     async with ScriptedTor(tmp_path / "c") as tor, connected(tmp_path / "c", own=True):
-        wanted = ["TAKEOWNERSHIP", "SETEVENTS SIGNAL STATUS_CLIENT CIRC", "GETINFO version"]
+        wanted = ["TAKEOWNERSHIP", "SETEVENTS SIGNAL STATUS_CLIENT CIRC HS_DESC", "GETINFO version"]
         assert [command for command in tor.commands if command in wanted] == wanted
 
 
@@ -95,27 +95,29 @@ async def test_a_refresh_reads_one_line_or_many(tmp_path: Path) -> None:
         assert [circuit.id for circuit in control.circuits()] == ["7", "8"]
 
 
-async def test_further_events_are_handed_over_raw(tmp_path: Path) -> None:
-    heard: list[bytes] = []
-    async with ScriptedTor(tmp_path / "c") as tor:
-        async with connected(tmp_path / "c", events=("STREAM",)) as control:
-            control.on_raw_event(heard.append)
-            tor.say(b"650 STREAM 1 NEW 0 \xff\r\n")
-            await until(lambda: heard)
-        assert heard == [b"650 STREAM 1 NEW 0 \xff\r\n"]
-        assert "SETEVENTS SIGNAL STATUS_CLIENT CIRC STREAM" in tor.commands
+async def test_an_upload_of_a_descriptor_reaches_its_observers(tmp_path: Path) -> None:
+    heard: list[str] = []
+    address, relay = "a2" * 28, "A1" * 20
+    async with ScriptedTor(tmp_path / "c") as tor, connected(tmp_path / "c") as control:
+        leave = control.on_upload(heard.append)
+        for action in ("UPLOAD", "UPLOADED", "FAILED"):
+            tor.say(f"650 HS_DESC {action} {address} UNKNOWN ${relay}~exit2\r\n".encode())
+        await control.getinfo("version")
+        assert heard == [address]
+        leave()
 
 
 async def test_a_filter_in_front_of_tor_costs_only_what_it_refuses(tmp_path: Path) -> None:
     refused = b"510 Command filtered\r\n"
     answers = {
-        "SETEVENTS SIGNAL STATUS_CLIENT CIRC": refused,
+        "SETEVENTS SIGNAL STATUS_CLIENT CIRC HS_DESC": refused,
         "SETEVENTS SIGNAL": refused,
         "SETEVENTS STATUS_CLIENT CIRC": refused,
+        "SETEVENTS STATUS_CLIENT HS_DESC": refused,
         "GETINFO circuit-status": refused,
     }
-    async with ScriptedTor(tmp_path / "c", answers) as tor, connected(tmp_path / "c") as control:
-        assert "SETEVENTS STATUS_CLIENT" in tor.commands
+    async with ScriptedTor(tmp_path / "c", answers), connected(tmp_path / "c") as control:
+        assert control.hears == {"STATUS_CLIENT"}
         assert control.version == "0.4.9.11"
         with pytest.raises(OperationError, match="does not tell circuit-status"):
             await control.refresh_circuits()
@@ -238,54 +240,6 @@ async def test_a_tcp_control_port_is_spoken_to_alike(tmp_path: Path) -> None:
     await until(lambda: not tor.connections)
 
 
-@pytest.mark.parametrize(
-    ("greeting", "problem"),
-    [
-        (b"HTTP/1.0 400 Bad Request\r\n\r\n", "does not authenticate"),
-        (b"\x05\xff", "does not authenticate"),
-        (b"250-" + b"a" * 70000 + b"\r\n", "does not authenticate"),
-        (b"250-AUTH\r\n" * 1000, "does not authenticate"),
-        (
-            b"250-PROTOCOLINFO 1\r\n250-AUTH METHODS=HASHEDPASSWORD\r\n250 OK\r\n",
-            "another password",
-        ),
-        (
-            b"250-PROTOCOLINFO 1\r\n"
-            b'250-AUTH METHODS=COOKIE,SAFECOOKIE COOKIEFILE="/nonexistent"\r\n250 OK\r\n',
-            "cookie cannot be read",
-        ),
-    ],
-)
-async def test_what_does_not_let_us_in_is_said(
-    tmp_path: Path, greeting: bytes, problem: str
-) -> None:
-    async with ScriptedTor(tmp_path / "c", {"PROTOCOLINFO 1": greeting}) as tor:
-        control = Control(Endpoint.unix(str(tmp_path / "c")), backoff=Backoff(60, 60))
-        control.start()
-        await asyncio.sleep(0.05)
-        if greeting.startswith(b"\x05"):
-            tor.hang_up()
-        await until(lambda: control.state.phase is Phase.BACKING_OFF)
-        assert problem in str(control.state)
-        await control.close()
-
-
-@pytest.mark.parametrize("offered", ["COOKIE", "COOKIE,SAFECOOKIE"])
-async def test_an_impostor_does_not_get_the_cookie(tmp_path: Path, offered: str) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"\xab" * 32)
-    greeting = (
-        f"250-PROTOCOLINFO 1\r\n250-AUTH METHODS={offered} "
-        f'COOKIEFILE="{secret}"\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK\r\n'
-    )
-    async with ScriptedTor(tmp_path / "c", {"PROTOCOLINFO 1": greeting.encode()}) as tor:
-        control = Control(Endpoint.unix(str(tmp_path / "c")), backoff=Backoff(60, 60))
-        control.start()
-        await until(lambda: control.state.phase is Phase.BACKING_OFF)
-        await control.close()
-        assert "ab" * 32 not in " ".join(tor.commands).lower()
-
-
 async def test_closing_during_a_handshake_leaves_no_thread_behind(tmp_path: Path) -> None:
     async with ScriptedTor(tmp_path / "c", {"PROTOCOLINFO 1": b""}) as tor:
         control = Control(Endpoint.unix(str(tmp_path / "c")))
@@ -307,7 +261,7 @@ async def test_nothing_that_came_over_the_line_is_logged(
     caplog.set_level(logging.DEBUG)
     async with (
         ScriptedTor(tmp_path / "c") as tor,
-        connected(tmp_path / "c", events=("STREAM",)) as control,
+        connected(tmp_path / "c") as control,
     ):
         tor.say(b'650 STREAM 1 NEW 0 marked.example:80 SOCKS_USERNAME="marked"\r\n')
         tor.say(b'650 CIRC 1 BUILT SOCKS_USERNAME="marked" SOCKS_PASSWORD="marked"\r\n')

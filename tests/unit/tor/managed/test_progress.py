@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from isoproxy.tor.control.wire import Bootstrap
+from isoproxy.tor.control.events import Bootstrap
 from isoproxy.tor.managed.progress import BootstrapProgress, render
 
 

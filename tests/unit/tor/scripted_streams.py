@@ -16,7 +16,7 @@ ISO = (
 )
 
 
-class ScriptedTor:
+class StreamingTor:
     """Streams that wait, and what a controller did about them.
 
     `conf` answers GETCONF; `replies` overrides the reply to a command's beginning; the
@@ -45,7 +45,7 @@ class ScriptedTor:
         self._server: asyncio.Server | None = None
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[ScriptedTor]:
+    async def listening(self) -> AsyncIterator[StreamingTor]:
         self._server = await asyncio.start_unix_server(self._serve, self._path)
         try:
             yield self

@@ -1,0 +1,180 @@
+"""What a workstation may say to the control filter: from a command to an answer and an effect.
+
+Theory of operation
+    `judge` is the policy: from a command line and the streams offered to this client to
+    what is answered and what is done.  All else a control port can do is refused, or
+    answered here.
+
+Invariants
+    What is done is about a stream that was offered to this client, and nothing else.  A
+    redirection has a host and no port; a circuit cannot be chosen.  Numbers of streams are
+    the filter's own.
+
+Specification: control-spec §2.2 (commands), §3.3 to §3.21 for each command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from isoproxy.errors import PolicyRefusal
+from isoproxy.net.target import Target
+from stemns_plugin.grammar import StreamEvent
+
+_EVENTS: Final = frozenset({b"STREAM", b"SIGNAL", b"CONF_CHANGED", b"STATUS_CLIENT", b"EXTENDED"})
+_NUMBER: Final = re.compile(rb"[0-9]{1,18}")
+_MAX_KEYS: Final = 8
+_KEY: Final = re.compile(rb"[!#-~]{1,64}")
+_INFO: Final = {
+    b"version": b"0.4.9.11",
+    b"status/bootstrap-phase": b'NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"',
+}
+_CONF: Final = {
+    b"__leavestreamsunattached": b"__LeaveStreamsUnattached=1",
+    b"automaphostsonresolve": b"AutomapHostsOnResolve=0",
+}
+
+
+@dataclass(slots=True)
+class Offer:
+    """A stream whose name one client may resolve; `target` is set by its REDIRECTSTREAM."""
+
+    event: StreamEvent
+    target: Target | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The client wants the stream to go where it redirected it."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The client gives the stream up."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Redirected:
+    """The client wants the stream to go to `target`, once it says so."""
+
+    stream: int
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """Whether the client wants STREAM events."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """The client ends the connection."""
+
+
+Effect = Attached | Closed | Redirected | Subscribed | Quit
+
+
+@dataclass(frozen=True, slots=True)
+class FilterDecision:
+    """The answer to the client, and what is done."""
+
+    reply: bytes
+    effect: Effect | None = None
+
+
+def _refused(code: int, text: bytes) -> FilterDecision:
+    return FilterDecision(b"%d %s" % (code, text))
+
+
+_OK: Final = FilterDecision(b"250 OK")
+_BLOCKED: Final = _refused(510, b"Command filtered")
+
+
+def judge(line: bytes, offers: Mapping[int, Offer]) -> FilterDecision:
+    """What becomes of a client's command, when `offers` are the streams offered to it."""
+    words = [word for word in line.split(b" ") if word]
+    verb = words[0].upper() if words else b""
+    arguments = words[1:]
+    if verb in (b"REDIRECTSTREAM", b"ATTACHSTREAM", b"CLOSESTREAM"):
+        return _judge_stream(verb, arguments, offers)
+    if verb == b"SETEVENTS":
+        if not _EVENTS.issuperset(word.upper() for word in arguments):
+            return _refused(552, b"Event filtered")
+        return FilterDecision(b"250 OK", Subscribed(b"STREAM" in map(bytes.upper, arguments)))
+    if verb == b"GETINFO":
+        return _judge_info(arguments, offers)
+    if verb == b"GETCONF":
+        return _judge_conf(arguments)
+    if verb == b"PROTOCOLINFO":
+        return FilterDecision(
+            b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK'
+        )
+    if verb == b"QUIT":
+        return FilterDecision(b"250 closing connection", Quit())
+    return _OK if verb in (b"AUTHENTICATE", b"USEFEATURE") else _BLOCKED
+
+
+def _judge_stream(
+    verb: bytes, arguments: Sequence[bytes], offers: Mapping[int, Offer]
+) -> FilterDecision:
+    """Commands about a stream: only offered ones exist."""
+    if len(arguments) < 2 or not _NUMBER.fullmatch(arguments[0]):
+        return _refused(512, b"Bad arguments to " + verb)
+    stream = int(arguments[0])
+    offer = offers.get(stream)
+    if offer is None:
+        return _refused(552, b'Unknown stream "%d"' % stream)
+    if verb == b"CLOSESTREAM":
+        return FilterDecision(b"250 OK", Closed(stream))
+    if len(arguments) != 2:
+        return _refused(512, b"Ports and hops are filtered")
+    if verb == b"ATTACHSTREAM":
+        if arguments[1] != b"0":
+            return _refused(552, b"Circuits are filtered")
+        if offer.target is None:
+            return _refused(555, b"Redirect the stream first")
+        return FilterDecision(b"250 OK", Attached(stream))
+    try:
+        return FilterDecision(b"250 OK", Redirected(stream, Target.parse(arguments[1], 0)))
+    except PolicyRefusal:
+        return _refused(512, b"Not a host")
+
+
+def _judge_info(keys: Sequence[bytes], offers: Mapping[int, Offer]) -> FilterDecision:
+    if len(keys) > _MAX_KEYS:
+        return _refused(512, b"Too many keys")
+    lines = []
+    for key in keys:
+        if key == b"stream-status":
+            lines.append(_stream_status(offers))
+        elif key in _INFO:
+            lines.append(b"250-%s=%s" % (key, _INFO[key]))
+        else:
+            shown = key if _KEY.fullmatch(key) else b"?"
+            return _refused(552, b'Unrecognized key "%s"' % shown)
+    return FilterDecision(b"\r\n".join([*lines, b"250 OK"]))
+
+
+def _stream_status(offers: Mapping[int, Offer]) -> bytes:
+    events = [offer.event for offer in offers.values()]
+    lines = [b"%d %s 0 %s:%d" % (e.id, e.status, e.host, e.port) for e in events]
+    return b"\r\n".join([b"250+stream-status=", *lines, b"."])
+
+
+def _judge_conf(keys: Sequence[bytes]) -> FilterDecision:
+    lines = [_CONF.get(key.lower()) for key in keys]
+    known = [line for line in lines if line is not None]
+    if not known or len(known) != len(lines):
+        return _refused(552, b"Unrecognized configuration key")
+    return FilterDecision(
+        b"\r\n".join([*(b"250-" + line for line in known[:-1]), b"250 " + known[-1]])
+    )

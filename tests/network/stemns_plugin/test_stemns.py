@@ -1,0 +1,124 @@
+"""Promise: the real StemNS works through the control filter, and outlives whatever users do.
+
+StemNS ends all resolution at the first reply that is not 250, so a look-up that was
+cancelled must not cost it its reader.
+
+STEMNS_PATH     a checkout of namecoin/StemNS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from isoproxy.net.endpoint import Endpoint
+from stemns_plugin.control_filter import ControlFilter, ControlFilterSettings
+from stemns_plugin.controller import ControllerSettings
+from tests.kit.servers import WebServer
+from tests.kit.tornet import Node, TorNetwork
+from tests.kit.waiting import until
+from tests.network.stemns_plugin.test_control_filter import fetch, running
+from tests.network.stemns_plugin.test_network import OPTIONS
+
+pytestmark = pytest.mark.skipif(
+    "STEMNS_PATH" not in os.environ, reason="STEMNS_PATH is not set: the real StemNS is needed"
+)
+
+WORKSTATION: Final = "127.0.0.1"
+"""StemNS dials no other address, so its streams come from there."""
+PLUGIN: Final = """
+import sys, threading
+print("INIT 1 0", flush=True)
+def later(number):
+    print(f"RESOLVED {number} 3 absent", flush=True)
+for line in sys.stdin:
+    words = line.split()
+    if words[:1] != ["RESOLVE"]:
+        continue
+    if words[2].startswith("slow"):
+        threading.Timer(1.0, later, words[1:2]).start()
+    elif words[2].startswith("web"):
+        print(f"RESOLVED {words[1]} 0 www.test", flush=True)
+    else:
+        later(words[1])
+"""
+CONFIG: Final = """
+import os, sys
+def tor_control_port():
+    return {port}
+service_to_command = {{"bit": [sys.executable, {plugin!r}]}}
+def bootstrap_callback():
+    open({ready!r}, "w").close()
+def exit_callback():
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tor_network: TorNetwork) -> Node:
+    return tor_network.add_client(OPTIONS)
+
+
+@contextlib.asynccontextmanager
+async def stemns(directory: Path, port: int) -> AsyncIterator[None]:
+    """StemNS, started as its users start it, once it has seen that Tor is up."""
+    (directory / "config").mkdir()
+    shutil.copy(Path(os.environ["STEMNS_PATH"]) / "stemns.py", directory)
+    (directory / "plugin.py").write_text(PLUGIN)
+    ready = directory / "ready"
+    (directory / "config" / "test.py").write_text(
+        CONFIG.format(port=port, plugin=str(directory / "plugin.py"), ready=str(ready))
+    )
+    errors = directory / "errors"
+    with errors.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(directory / "stemns.py"), stdout=file, stderr=file
+        )
+    try:
+        await until(ready.exists, 20)
+        yield
+        assert process.returncode is None
+        assert "Traceback" not in errors.read_text(), errors.read_text()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def give_up(node: Node, name: str) -> None:
+    """Ask for a name, and go away before there is an answer."""
+    reader, writer = await asyncio.open_connection(*node.socks, local_addr=(WORKSTATION, 0))
+    writer.write(b"\5\1\0")
+    await reader.readexactly(2)
+    host = name.encode()
+    writer.write(b"\5\1\0\3" + bytes([len(host)]) + host + b"\0\x50")
+    await asyncio.sleep(0.3)
+    writer.close()
+
+
+async def test_stemns_outlives_lookups_that_were_cancelled(
+    tor_network: TorNetwork, node: Node, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind((WORKSTATION, 0))
+        place = Endpoint.tcp(*probe.getsockname())
+    tor = ControllerSettings(Endpoint.unix(node.control_path), allow_internal=True)
+    with WebServer(tor_network.server_ip) as web:
+        async with (
+            running(ControlFilter(ControlFilterSettings(tor, (place,)))),
+            stemns(tmp_path, place.port),
+        ):
+            assert await fetch(node, WORKSTATION, "web1.bit", web.port) == 0
+            assert await fetch(node, WORKSTATION, "absent.bit", web.port) != 0
+            await asyncio.gather(*(give_up(node, f"slow{n}.bit") for n in range(200)))
+            await asyncio.sleep(2)  # StemNS closes what is long gone
+            users = [fetch(node, WORKSTATION, f"web{n}.bit", web.port) for n in range(60)]
+            assert await asyncio.gather(*users) == [0] * 60
