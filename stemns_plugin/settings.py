@@ -13,7 +13,7 @@
     "pet.onion" = ["/usr/bin/petnames", "--file", "/etc/petnames"]
 
     [control_filter]
-    listen = ["10.152.152.10:9052"]
+    listen = ["10.152.152.10:9253"]
     suffixes = ["bit"]
     username = "namecoin:.*"              # a regular expression; absent: any user
 
@@ -173,7 +173,7 @@ def _services(
 def _control_filter(table: _Table, controller: ControllerSettings) -> ControlFilterSettings:
     listen = tuple(table.endpoint("listen", text) for text in table.texts("listen"))
     if not listen or any(place.host is None for place in listen):
-        raise table.wrong("listen", "expected addresses such as '10.152.152.10:9052'")
+        raise table.wrong("listen", "expected addresses such as '10.152.152.10:9253'")
     username = table.get("username", str, None)
     try:
         pattern = None if username is None else re.compile(username.encode())

@@ -15,7 +15,6 @@ import pytest
 from isoproxy.config import Loaded, load
 from tests.kit.repository import ROOT
 from tests.network.whonix.install import LIST, installed
-from tests.unit.stemns_plugin.test_packaging import allowed
 
 DOCUMENT = ROOT / "docs" / "whonix.md"
 READ_ONLY = ROOT / "packaging" / "onion-grater" / "40_isoproxy.yml"
@@ -143,6 +142,22 @@ def test_the_documented_commands_install_and_remove(tmp_path: Path) -> None:
         assert (tmp_path / place.relative_to("/")).read_bytes() == file.read_bytes()
     run("uninstall")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def allowed(line: str, profile: Path) -> bool:
+    """Whether a profile's patterns, each matched whole, allow a command."""
+    patterns: dict[str, list[str]] = {}
+    verb = ""
+    commands = profile.read_text().split("  commands:\n")[1]
+    for text in commands.splitlines():
+        if heading := re.fullmatch(r"    ([A-Z]+):", text):
+            verb = heading[1]
+        elif pattern := re.fullmatch(r"      - '(.*)'", text):
+            patterns.setdefault(verb, []).append(pattern[1])
+        else:
+            assert text.lstrip().startswith("#")
+    verb, _, arguments = line.partition(" ")
+    return any(re.fullmatch(pattern, arguments) for pattern in patterns.get(verb, []))
 
 
 @pytest.mark.parametrize(

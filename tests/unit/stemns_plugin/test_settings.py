@@ -40,7 +40,7 @@ def test_every_key(tmp_path: Path) -> None:
         bit = ["ncprop279", "-conf=x"]
         ".Pet.Onion." = ["petnames"]
         [control_filter]
-        listen = ["10.152.152.10:9052"]
+        listen = ["10.152.152.10:9253"]
         suffixes = ["bit", "pet.onion"]
         username = "namecoin:.*"
         """,
@@ -57,7 +57,7 @@ def test_every_key(tmp_path: Path) -> None:
         "pet.onion": ("petnames",),
     }
     assert found.control_filter is not None
-    assert found.control_filter.listen == (Endpoint.tcp("10.152.152.10", 9052),)
+    assert found.control_filter.listen == (Endpoint.tcp("10.152.152.10", 9253),)
     assert found.control_filter.suffixes == ("bit", "pet.onion")
     assert found.control_filter.username is not None
     assert found.control_filter.username.fullmatch(b"namecoin:x")
