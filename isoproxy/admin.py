@@ -16,18 +16,19 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
 import socket
-import stat
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.errors import IsoproxyError, OperationError
+from isoproxy.net import unix_socket
+from isoproxy.net.accept_loop import Connections, streams
+from isoproxy.net.listening import ListeningSocket
+from isoproxy.net.unix_socket import peer_credentials
 from isoproxy.observe.log import logger
 
 Answer = Mapping[str, object]
@@ -55,8 +56,8 @@ class AdminServer:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handlers: dict[str, Handler] = {}
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._listening: ListeningSocket | None = None
+        self._connections = Connections(self._client, self._is_full)
 
     def register(self, request: str, handler: Handler) -> None:
         """Have `handler` answer `request`; it gets all members of the request's object."""
@@ -66,13 +67,7 @@ class AdminServer:
         """Listen.  Raises OperationError when another isoproxy does, or the place is bad."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _remove_stale(self.path)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            sock.bind(str(self.path))
-            os.chmod(self.path, 0o600)  # before listen(): nobody can have connected
-            self._server = await asyncio.start_unix_server(
-                self._accept, sock=sock, limit=MAX_REQUEST
-            )
+            sock, file = unix_socket.listen(str(self.path), 0o600)
         except OSError as error:
             advice = (
                 "stop it, or give this one listeners, a STATE_DIRECTORY and an observe.admin of "
@@ -83,36 +78,34 @@ class AdminServer:
             raise OperationError(
                 f"the admin socket {self.path} cannot be made: {error.strerror}; {advice}"
             ) from None
+        self._listening = ListeningSocket(sock, file)
+        self._connections.start(sock)
 
     async def close(self) -> None:
         """Stop listening, end the clients, remove the socket."""
-        if self._server is None:
-            return
-        self._server.close()
-        for task in tuple(self._clients):
-            task.cancel()
-        if self._clients:
-            await asyncio.wait(self._clients)
-        self._server = None
-        self.path.unlink(missing_ok=True)
+        await self._connections.close()
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._clients) >= _MAX_CLIENTS or not _is_trusted(writer):
-            _log.warn("admin_refused", clients=len(self._clients))
-            writer.close()
-            return
-        self._clients.add(task)
+    def _is_full(self, clients: int) -> bool:
+        if clients >= _MAX_CLIENTS:
+            _log.warn("admin_refused", clients=clients)
+            return True
+        return False
+
+    async def _client(self, sock: socket.socket) -> None:
         try:
-            await self._serve(reader, writer)
+            if not _is_trusted(sock):
+                _log.warn("admin_refused", clients=len(self._connections))
+                sock.close()
+                return
+            async with streams(sock, MAX_REQUEST) as (reader, writer):
+                await self._serve(reader, writer)
         except (OSError, TimeoutError):
             _log.debug("admin_client_gone")
         except asyncio.CancelledError:
             _log.debug("admin_client_ended")
-        finally:
-            self._clients.discard(task)
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -186,28 +179,8 @@ def _unreachable(path: Path, error: OSError) -> str:
     return f"{path} cannot be used: {error.strerror}"
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens at any more; never anything else.
-
-    A file that is no socket refuses connections as well as one that nobody listens at.
-    """
-    with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "a file that is no socket is there")
-        try:
-            probe.settimeout(1.0)
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-        else:
-            raise OSError(errno.EADDRINUSE, "another isoproxy is running there")
-
-
-def _is_trusted(writer: asyncio.StreamWriter) -> bool:
-    sock = writer.get_extra_info("socket")
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return uid in (_ROOT, os.geteuid())
+def _is_trusted(sock: socket.socket) -> bool:
+    return peer_credentials(sock).uid in (_ROOT, os.geteuid())
 
 
 def _failure(text: str) -> Answer:

@@ -84,10 +84,10 @@ def create_connection(
     _check(timeout)
     deadline = time.monotonic() + timeout
     with _told_as_dial_errors(endpoint):
-        sock = _socket(endpoint)
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
         try:
             sock.settimeout(_left(deadline))
-            sock.connect(endpoint.path or (endpoint.host, endpoint.port))
+            sock.connect(endpoint.address)
             _handshake_blocking(sock, client, deadline)
             sock.settimeout(timeout)
         except BaseException:
@@ -100,13 +100,6 @@ async def _open(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.Strea
     if endpoint.path is not None:
         return await asyncio.open_unix_connection(endpoint.path)
     return await asyncio.open_connection(endpoint.host, endpoint.port)
-
-
-def _socket(endpoint: Endpoint) -> socket.socket:
-    if endpoint.host is None:
-        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    return socket.socket(family, socket.SOCK_STREAM)
 
 
 async def _handshake(

@@ -32,6 +32,7 @@ from isoproxy.bitcoin.sniff import read_opening
 from isoproxy.bitcoin.translator import Ending, Relay, Translator
 from isoproxy.bitcoin.v1 import Detected
 from isoproxy.net.accept_loop import Connections
+from isoproxy.net.endpoint import family_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,7 @@ def local_node(host: str, port: int) -> Callable[[], Awaitable[socket.socket]]:
     """Opens connections to the node at a loopback or otherwise configured IP address."""
 
     async def connect() -> socket.socket:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family_of(host), socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (host, port))

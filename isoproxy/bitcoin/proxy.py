@@ -50,6 +50,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.net.accept_loop import Connections
 from isoproxy.net.target import Target
+from isoproxy.net.unix_socket import peer_credentials
 
 GATEWAY_ISOLATION: Final = (
     Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT
@@ -63,7 +64,6 @@ _REQUEST4: Final = re.compile(
     rb"\x04(?:[\x01\x02\xf0](?:.{0,6}|.{6}[^\x00-\x1f]*(?:\x00[^\x00-\x1f]*\x00?)?))?",
     re.DOTALL,
 )
-_PEERCRED: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,7 @@ def begins_socks(first: bytes) -> bool:
 def client_field(client: socket.socket) -> bytes:
     """Who the client is, for isolation: its address, or its user on a unix socket."""
     if client.family == socket.AF_UNIX:
-        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED)
-        return client_of_uid(int.from_bytes(credentials[4:8], "little"))
+        return client_of_uid(peer_credentials(client).uid)
     peer = client.getpeername()
     return client_of_address(peer[0], *peer[3:])
 

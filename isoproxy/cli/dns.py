@@ -21,7 +21,7 @@ import dns.rdatatype
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.cli.resolve_text import problem_lines, zone_lines
 from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
-from isoproxy.config import Address, Config, LoginAt, state_directory
+from isoproxy.config import Config, LoginAt, state_directory
 from isoproxy.daemon.compose.names import rpc_client
 from isoproxy.daemon.compose.resolver import open_resolver
 from isoproxy.dns.dump import dump
@@ -32,6 +32,7 @@ from isoproxy.namecoin.resolve.resolver import Zone
 from isoproxy.namecoin.rpc.client import RpcError
 from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.value.name import BitName
+from isoproxy.net.endpoint import Endpoint
 
 _TIMEOUT_S: Final = 70.0
 """A little more than the resolver's own deadline."""
@@ -152,11 +153,11 @@ def _query(options: argparse.Namespace) -> dns.message.Message:
     return query
 
 
-def _server(options: argparse.Namespace) -> Address:
+def _server(options: argparse.Namespace) -> Endpoint:
     if options.server is not None:
         try:
-            return Address.parse(options.server)
-        except ValueError as error:
+            return Endpoint.parse_listening(options.server)
+        except ConfigError as error:
             raise ConfigError(f"--server: {error}") from None
     address = loaded(options).config.dns.address
     if address is None:
@@ -164,12 +165,12 @@ def _server(options: argparse.Namespace) -> Address:
     return address
 
 
-def _exchange(query: dns.message.Message, server: Address) -> dns.message.Message:
+def _exchange(query: dns.message.Message, server: Endpoint) -> dns.message.Message:
     """The response to `query`, over a stream: it is never cut short there."""
     try:
-        with socket.socket(_family(server), socket.SOCK_STREAM) as sock:
+        with socket.socket(server.family, socket.SOCK_STREAM) as sock:
             sock.settimeout(_TIMEOUT_S)
-            sock.connect(server.path or (server.host, server.port))
+            sock.connect(server.address)
             dns.query.send_tcp(sock, query)
             response, _ = dns.query.receive_tcp(sock)
     except (OSError, EOFError, dns.exception.DNSException):
@@ -178,9 +179,3 @@ def _exchange(query: dns.message.Message, server: Address) -> dns.message.Messag
             "isoproxy status"
         ) from None
     return response
-
-
-def _family(server: Address) -> socket.AddressFamily:
-    if server.is_unix:
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in server.host else socket.AF_INET

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import build
 from isoproxy.config.check import check, check_reload
@@ -46,7 +45,6 @@ from isoproxy.config.sources import Table, merge, read_file, read_option
 from isoproxy.errors import ConfigError
 
 __all__ = [
-    "Address",
     "BitcoinConfig",
     "Config",
     "DnsConfig",
@@ -105,6 +103,7 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Loaded:
 def admin_address(config: Config, environment: Mapping[str, str] = os.environ) -> Path:
     """The path of the admin socket, for the daemon and for the commands that ask it."""
     if config.observe.admin is not None:
+        assert config.observe.admin.path is not None, "the configuration was checked"
         return Path(config.observe.admin.path)
     return runtime_directory(environment) / "admin"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isoproxy.config.address import Address
 from isoproxy.config.option import (
     FrozenMapping,
     Mode,
@@ -25,6 +24,7 @@ from isoproxy.config.option import (
     several,
 )
 from isoproxy.isolation import Isolate
+from isoproxy.net.endpoint import Endpoint
 
 PORT = integer(1, 0xFFFF)
 CHAIN = matching(
@@ -38,8 +38,8 @@ _no_peers: Mapping[str, str] = FrozenMapping()
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    address: Address = option(
-        Address("127.0.0.1", 1324),
+    address: Endpoint = option(
+        Endpoint("127.0.0.1", 1324),
         "Where to accept Bitcoin peers' connections without SOCKS.",
         listening,
     )

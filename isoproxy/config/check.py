@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from hashlib import sha256
 from ipaddress import ip_address
 
-from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import Places, problem
 from isoproxy.config.schema import Config
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import Isolate
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.managed.torrc import checked
 
 _WHONIX_PORTS = range(9040, 9230)
@@ -77,7 +77,7 @@ def check_reload(config: Config, *, verbatim: bool) -> None:
 
 
 def _addresses(config: Config) -> Iterator[Finding]:
-    seen: dict[Address, str] = {}
+    seen: dict[Endpoint, str] = {}
     names: dict[str, str] = {}
     tors_own = (str(config.tor.socks), str(config.tor.control))
     for key, address in _listening(config):
@@ -102,7 +102,7 @@ def _addresses(config: Config) -> Iterator[Finding]:
         yield "listener", "nothing to do: no listener, proxy, DNS server or onion service"
 
 
-def _listening(config: Config) -> Iterator[tuple[str, Address]]:
+def _listening(config: Config) -> Iterator[tuple[str, Endpoint]]:
     for index, listener in enumerate(config.listener):
         yield f"listener.{index}.address", listener.address
     for index, proxy in enumerate(config.bitcoin.proxy):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from isoproxy.config.address import Address
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import FLAG_NAMES, Isolate, parse_isolation
 from isoproxy.net.endpoint import Endpoint
@@ -145,11 +144,14 @@ def choice(*words: str) -> Reader[str]:
     return read
 
 
-def listening(raw: object) -> Address:
+def listening(raw: object) -> Endpoint:
     """Where we listen."""
     if not isinstance(raw, str):
         raise ValueError('expected "IP:port" or "unix:/path"')
-    return Address.parse(raw)
+    try:
+        return Endpoint.parse_listening(raw)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def endpoint_or_none(raw: object) -> Endpoint:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from isoproxy.config.address import Address
 from isoproxy.config.bitcoin import CHAIN, PORT, BitcoinConfig
 from isoproxy.config.option import (
     FrozenMapping,
@@ -55,7 +54,7 @@ _server = matching(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,249}):[0-9]{1,5}:(?:[st]|s:[0-9A-Fa-f]{64})",
     '"host:port:s" (TLS), "host:port:s:SHA-256 of its certificate" or "host:port:t" (TCP)',
 )
-_unset_address: Address | None = None
+_unset_address: Endpoint | None = None
 _unset_endpoint: Endpoint | None = None
 _no_top_levels: Mapping[str, str] = FrozenMapping()
 _no_clients: Mapping[str, LoginAt] = FrozenMapping()
@@ -99,8 +98,8 @@ class TorConfig:
 
 @dataclass(frozen=True, slots=True)
 class ListenerConfig:
-    address: Address = option(
-        Address("127.0.0.1", DEFAULT_PORT),
+    address: Endpoint = option(
+        Endpoint("127.0.0.1", DEFAULT_PORT),
         'Where to listen for SOCKS5, 4, 4a and HTTP CONNECT: "IP:port" or "unix:/path". '
         "A listener may instead be written as in a torrc: "
         'socks = "127.0.0.1:9250 IsolateDestAddr SessionGroup=3".',
@@ -283,7 +282,7 @@ class NamesConfig:
 
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
-    address: Address | None = option(
+    address: Endpoint | None = option(
         _unset_address,
         "Where to answer DNS queries for .bit; without it there is no DNS server.",
         optional(listening),
@@ -339,13 +338,13 @@ class OnionServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class ObserveConfig:
-    admin: Address | None = option(
+    admin: Endpoint | None = option(
         _unset_address,
         "Unix socket for isoproxy status and the like; by default in the run-time directory.",
         optional(listening),
         example='"unix:/run/isoproxy/admin"',
     )
-    dashboard: Address | None = option(
+    dashboard: Endpoint | None = option(
         _unset_address,
         "Unix socket or loopback address of the dashboard and the metrics; by default there "
         "is none.",

@@ -244,16 +244,16 @@ class Daemon:
         self._tasks.add(asyncio.create_task(self._tor.watch(), name="tor's health"))
         self._resources.push_async_callback(self.services.close)
         await self.services.start()
-        await self._open_dashboard()
+        self._open_dashboard()
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
         self._notifier.ready(self._headline())
 
-    async def _open_dashboard(self) -> None:
+    def _open_dashboard(self) -> None:
         async def status() -> Mapping[str, object]:
             return overview(await self.snapshot(circuits=True), max_flows=MAX_FLOWS)
 
-        opened = await open_dashboard(self.config.observe, status, self.exposition)
+        opened = open_dashboard(self.config.observe, status, self.exposition)
         if opened is not None:
             dashboard, self._dashboard = opened
             self._resources.push_async_callback(dashboard.close)

@@ -23,9 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
-import stat
 import struct
 import time
 from collections import Counter
@@ -47,7 +45,9 @@ from isoproxy.dns.rate_limit import RateLimit
 from isoproxy.dns.responder import Responder
 from isoproxy.errors import OperationError
 from isoproxy.isolation import IsolationKey, client_of_address, client_of_uid
-from isoproxy.net.endpoint import Endpoint
+from isoproxy.net import unix_socket
+from isoproxy.net.endpoint import Endpoint, family_of
+from isoproxy.net.unix_socket import SocketFile, peer_credentials
 
 MAX_PENDING: Final = 1024
 MAX_CONNECTIONS: Final = 128
@@ -81,6 +81,7 @@ class DnsServer:
         self._busy: Final[set[asyncio.Task[None]]] = set()
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
+        self._file: SocketFile | None = None
         self.endpoint = settings.endpoint
 
     async def open(self) -> None:
@@ -106,9 +107,8 @@ class DnsServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._server is not None and self.endpoint.path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.endpoint.path)
+        if self._file is not None:
+            self._file.remove()
         self._udp = self._server = None
 
     def datagram(self, packet: bytes, sender: tuple[Any, ...]) -> None:
@@ -141,10 +141,7 @@ class DnsServer:
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=datagram)
 
     async def _open_unix(self, path: str) -> None:
-        _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        sock.bind(path)
-        os.chmod(path, _SOCKET_MODE)  # before listen(): nobody can have connected
+        sock, self._file = unix_socket.listen(path, _SOCKET_MODE)
         self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=MAX_MESSAGE)
 
     async def _answer_datagram(
@@ -334,9 +331,7 @@ def _client_of(writer: asyncio.StreamWriter) -> bytes | None:
     if sock.family != socket.AF_UNIX:
         peer = writer.get_extra_info("peername")
         return None if peer is None else _client(peer[0], *peer[3:])
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return client_of_uid(uid)
+    return client_of_uid(peer_credentials(sock).uid)
 
 
 def _bind(endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
@@ -363,22 +358,4 @@ def _bind(endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
 
 
 def _socket(host: str, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.socket(family, kind | socket.SOCK_NONBLOCK)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens at any more; never anything else.
-
-    A file that is no socket refuses connections as well as one that nobody listens at.
-    """
-    with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-        try:
-            probe.settimeout(1.0)
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        else:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return socket.socket(family_of(host), kind | socket.SOCK_NONBLOCK)

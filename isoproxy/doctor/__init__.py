@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isoproxy.admin import NotRunning, ask
-from isoproxy.config import Address, Config, Loaded, admin_address, state_directory
+from isoproxy.config import Config, Loaded, admin_address, state_directory
 from isoproxy.doctor import environment, isolation, reach
 from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
@@ -136,7 +136,7 @@ def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:
 async def _prove(
     answer: dict[str, Any], target: Target, control: Control | None, timeout_s: float
 ) -> tuple[list[Finding], bool | None]:
-    addresses = [Address.parse(one["address"]) for one in answer["listeners"]]
+    addresses = [Endpoint.parse_listening(one["address"]) for one in answer["listeners"]]
     reachable = [address for address in addresses if not address.is_unix]
     if not reachable:
         return [

@@ -11,8 +11,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isoproxy.config import Address, Config
+from isoproxy.config import Config
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
+from isoproxy.net.endpoint import Endpoint
 
 
 def ports(config: Config) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def ports(config: Config) -> Iterator[Finding]:
             yield ok(f"address of {name}", f"{address} is free")
 
 
-def _listening(config: Config) -> Iterator[tuple[str, str, Address, socket.SocketKind]]:
+def _listening(config: Config) -> Iterator[tuple[str, str, Endpoint, socket.SocketKind]]:
     """What listens, where that is set, the address, and the kind of socket."""
     tcp = socket.SOCK_STREAM
     for listener in config.listener:
@@ -43,19 +44,18 @@ def _listening(config: Config) -> Iterator[tuple[str, str, Address, socket.Socke
         yield "dashboard", "[observe]", config.observe.dashboard, tcp
 
 
-def _cannot_bind(address: Address, kind: socket.SocketKind) -> str:
+def _cannot_bind(address: Endpoint, kind: socket.SocketKind) -> str:
     """Why not, or nothing."""
-    if address.is_unix:
+    if address.path is not None:
         directory = Path(address.path).parent
         if not directory.is_dir():
             return f"the directory {directory} does not exist"
         return "" if os.access(directory, os.W_OK) else f"{directory} is not writable"
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, kind) as sock:
+    with socket.socket(address.family, kind) as sock:
         if kind is socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((address.host, address.port))
+            sock.bind(address.address)
         except OSError as error:
             return error.strerror or "it is refused"
     return ""
@@ -95,7 +95,7 @@ def permissions(config: Config, state: Path, admin: Path, *, running: bool) -> I
     if running:
         yield _private("admin socket", admin, 0o600)
     for listener in config.listener:
-        if not (running and listener.address.is_unix):
+        if not running or listener.address.path is None:
             continue
         path, check = Path(listener.address.path), f"socket of listener {listener.name}"
         try:

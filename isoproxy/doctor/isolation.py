@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 import socks
 
-from isoproxy.config import Address
 from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
+from isoproxy.net.endpoint import Endpoint, family_of
 from isoproxy.net.target import Target
 from isoproxy.tor.control.connection import Control
 
@@ -37,13 +37,13 @@ class LookupWatch:
         if event in ("socket.getaddrinfo", "socket.gethostbyname"):
             host = str(arguments[0] or "127.0.0.1")
             try:
-                socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+                socket.inet_pton(family_of(host), host)
             except OSError:
                 self.names += 1
 
 
 async def prove(
-    listener: Address, target: Target, control: Control | None, *, timeout_s: float = TIMEOUT_S
+    listener: Endpoint, target: Target, control: Control | None, *, timeout_s: float = TIMEOUT_S
 ) -> tuple[list[Finding], bool]:
     """Open the streams and judge them; the second value says whether they opened at all."""
     watch = LookupWatch()
@@ -68,7 +68,7 @@ async def prove(
 
 
 async def _circuits(
-    listener: Address,
+    listener: Endpoint,
     target: Target,
     control: Control | None,
     held: contextlib.ExitStack,
@@ -114,7 +114,7 @@ async def _apart(connect: Callable[..., socket.socket], *arguments: object) -> s
 
 
 def _connect(
-    listener: Address, target: Target, username: str, password: str, timeout_s: float
+    listener: Endpoint, target: Target, username: str, password: str, timeout_s: float
 ) -> socket.socket:
     """Blocking: a stream through isoproxy, its name resolved at the far end."""
     sock: socket.socket = socks.create_connection(

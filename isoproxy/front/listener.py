@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
-import stat
-import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from isoproxy.errors import ErrorKind, OperationError
+from isoproxy.errors import ErrorKind
 from isoproxy.front.admission import ConnectionTable
 from isoproxy.front.connection import Connection
 from isoproxy.front.handshake import HandshakePhase, replay
@@ -35,9 +32,10 @@ from isoproxy.front.services import FrontServices
 from isoproxy.front.statistics import ListenerStatistics
 from isoproxy.isolation import client_of_address, client_of_uid
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.listening import ListeningSocket
+from isoproxy.net.unix_socket import peer_credentials
 from isoproxy.tor.dial import OUT_OF_RESOURCES
 
-BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 64
 SHARED_BATCH: Final = 2
 """Of a socket that other processes accept on too: leave them some."""
@@ -49,12 +47,6 @@ _TRANSIENT: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ENETDOWN}
 )
 
-_ADVICE: Final = {
-    errno.EADDRINUSE: "stop the program that uses it, or choose another address",
-    errno.EADDRNOTAVAIL: "no interface of this machine has it (yet); choose one that it has",
-    errno.EACCES: "this user may not; choose another directory, or a port from 1024 on",
-    errno.ENOENT: "its directory has to be there before; make it, or choose another one",
-}
 _client_of_address = lru_cache(maxsize=4096)(client_of_address)
 
 
@@ -70,80 +62,6 @@ class ListenerSettings:
     endpoint: Endpoint
     rule: HandshakeRule
     mode: int = 0o600
-
-
-def open_listening_socket(endpoint: Endpoint, mode: int) -> socket.socket:
-    """A bound, listening, non-blocking socket; OperationError says why there is none."""
-    try:
-        if endpoint.path is not None:
-            return _listen_unix(endpoint.path, mode)
-        assert endpoint.host is not None
-        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((endpoint.host, endpoint.port))
-            sock.listen(BACKLOG)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        advice = _ADVICE.get(error.errno or 0, "choose another address")
-        raise OperationError(f"cannot listen on {endpoint}: {reason}; {advice}") from error
-
-
-def _listen_unix(path: str, mode: int) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _somebody_listens(path):
-            os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        # Nobody may connect between bind and chmod: the file is born closed.
-        before = os.umask(0o177)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-        sock.listen(BACKLOG)
-        os.chmod(path, mode)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def switch_mode(settings: ListenerSettings, mode: int, undo: contextlib.ExitStack) -> None:
-    """Give a unix socket's file another mode, until `undo`; OperationError says why not."""
-    path = settings.endpoint.path
-    if path is not None and mode != settings.mode:
-        _change_mode(path, mode)
-        undo.callback(_change_mode, path, settings.mode)
-
-
-def _change_mode(path: str, wanted: int) -> None:
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileNotFoundError(errno.ENOENT, "something else is in its place")
-        os.chmod(path, wanted)
-    except OSError as error:
-        raise OperationError(
-            f"the mode of unix:{path} cannot be changed: {error.strerror}; restart isoproxy, "
-            "which makes the socket anew"
-        ) from None
-
-
-def _somebody_listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
 
 
 def _tune(sock: socket.socket) -> None:
@@ -227,10 +145,7 @@ class ListenerContext:
 
     def _client_field(self, sock: socket.socket, peer: object) -> bytes:
         if self._unix:
-            credentials = sock.getsockopt(
-                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-            )
-            return client_of_uid(struct.unpack("3i", credentials)[1])
+            return client_of_uid(peer_credentials(sock).uid)
         assert isinstance(peer, tuple)
         return _client_of_address(peer[0], *peer[3:])
 
@@ -251,11 +166,14 @@ class Listener(ListenerContext):
         *,
         batch: int = ACCEPT_BATCH,
     ) -> None:
-        self.inherited = sock is not None
+        self.listening = (
+            ListeningSocket.open(settings.endpoint, settings.mode)
+            if sock is None
+            else ListeningSocket(sock)
+        )
         self._batch = batch
-        if sock is None:
-            sock = open_listening_socket(settings.endpoint, settings.mode)
-        super().__init__(services, connections, settings, unix=sock.family == socket.AF_UNIX)
+        sock = self.listening.socket
+        super().__init__(services, connections, settings, unix=self.listening.is_unix)
         self._sock: socket.socket | None = sock
         sock.setblocking(False)
         if not self._unix:
@@ -272,8 +190,7 @@ class Listener(ListenerContext):
         """Where it listens: `host:port` or `unix:path`."""
         if self._sock is None:
             return str(self.settings.endpoint)
-        name = self._sock.getsockname()
-        return f"unix:{name}" if self._unix else str(Endpoint.tcp(name[0], name[1]))
+        return self.listening.address()
 
     def on_events(self, fd: int, events: int) -> None:
         for _ in range(self._batch):
@@ -297,11 +214,7 @@ class Listener(ListenerContext):
         if sock is None:
             return
         self._services.reactor.unregister(sock.fileno())  # others may hold the socket too
-        path = self.settings.endpoint.path
-        if path is not None and not self.inherited:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        sock.close()
+        self.listening.close()
 
     def _pause(self) -> None:
         if self._sock is not None:

@@ -1,23 +1,23 @@
-"""Accepting connections for as long as a door is open, and ending them with it.
+"""Accepting connections for as long as a socket listens, and ending them with it.
 
 Invariants
-    The number of connections is bounded.  Running out of descriptors pauses the door, it
-    does not close it: those who come wait in the kernel's backlog.  When `serve` returns
-    no connection is left.
+    The number of connections is bounded.  Running out of descriptors pauses the accepting:
+    the clients wait in the kernel's backlog.  When `serve` returns no connection is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 FD_EXHAUSTION_PAUSE_S: Final = 0.25
 
 
 class Connections:
-    """What came in through one door; `handle` serves one socket to its end.
+    """What came in on one listening socket; `handle` serves one client to its end.
 
     `full` says whether one more is too many, and counts that; it is asked with the number
     of connections open.
@@ -29,6 +29,7 @@ class Connections:
         self._handle = handle
         self._full = full
         self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -50,6 +51,17 @@ class Connections:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def start(self, listener: socket.socket) -> None:
+        """`serve` in the background, until `close`."""
+        self._serving = asyncio.create_task(self.serve(listener), name="accepting")
+
+    async def close(self) -> None:
+        """End what `start` began, and all connections."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+            self._serving = None
+
     async def _served(self, sock: socket.socket) -> None:
         await self._handle(sock)
 
@@ -63,3 +75,19 @@ class Connections:
                 await asyncio.sleep(FD_EXHAUSTION_PAUSE_S)
             else:
                 return sock
+
+
+@contextlib.asynccontextmanager
+async def streams(
+    sock: socket.socket, limit: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A reader, whose lines have at most `limit` bytes, and a writer; they own `sock`."""
+    try:
+        reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        yield reader, writer
+    finally:
+        writer.close()

@@ -1,9 +1,9 @@
-"""Where a port of Tor's is: a TCP address, a unix socket, or nowhere.
+"""Where a port is, of ours or of Tor's: a TCP address, a unix socket, or nowhere.
 
 Theory of operation
-    The configuration names Tor's SocksPort and ControlPort as text: `127.0.0.1:9050`,
-    `[::1]:9050`, `unix:/run/tor/socks` or `none`.  `Endpoint.parse` turns the text into
-    a value that a dialer can use as it is.
+    The configuration names ports as text: `127.0.0.1:9050`, `[::1]:9050`,
+    `unix:/run/tor/socks` or `none`.  `Endpoint.parse` turns what we connect to, and
+    `Endpoint.parse_listening` where we listen, into a value that a socket can use as it is.
 
 Invariants
     A host is an IP literal in canonical form: a host name would need a resolver, and
@@ -17,7 +17,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, replace
 
 from isoproxy.errors import ConfigError
 
@@ -44,7 +45,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """The endpoint that `text` names; `ConfigError` says what is wrong with it."""
+        """What `text` names to connect to; `ConfigError` says what is wrong with it."""
         if text == "none":
             return cls()
         if text.startswith(_UNIX_PREFIX):
@@ -55,6 +56,16 @@ class Endpoint:
                 "an endpoint is written '127.0.0.1:9050', '[::1]:9050', 'unix:/path' or 'none'"
             )
         return cls.tcp(match["v4"] if match["v6"] is None else match["v6"], int(match["port"]))
+
+    @classmethod
+    def parse_listening(cls, text: str) -> Endpoint:
+        """What `text` names to listen at; port 0 lets the system choose one.  ConfigError."""
+        host, colon, port = text.rpartition(":")
+        if text == "none":
+            raise ConfigError("expected 'IP:port' or 'unix:/path'")
+        if colon and re.fullmatch("0{1,5}", port) and not text.startswith(_UNIX_PREFIX):
+            return replace(cls.parse(f"{host}:1"), port=0)
+        return cls.parse(text)
 
     @classmethod
     def tcp(cls, host: str, port: int) -> Endpoint:
@@ -88,6 +99,22 @@ class Endpoint:
         return cls(path=path)
 
     @property
+    def family(self) -> socket.AddressFamily:
+        """The address family of a socket for it."""
+        if self.path is not None:
+            return socket.AF_UNIX
+        return family_of(self.host or "")
+
+    @property
+    def is_unix(self) -> bool:
+        return self.path is not None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine for sure (every unix socket is)."""
+        return self.host is None or ipaddress.ip_address(self.host).is_loopback
+
+    @property
     def is_local(self) -> bool:
         """Whether it can only be on this machine or its own network; what else there is lies
         behind Tor."""
@@ -101,9 +128,22 @@ class Endpoint:
         """Whether this is `none`: there is no such port, and everything works without it."""
         return self.host is None and self.path is None
 
+    @property
+    def address(self) -> str | tuple[str, int]:
+        """What a socket of its `family` takes to connect or bind to it; it is not `none`."""
+        if self.path is not None:
+            return self.path
+        assert self.host is not None, "there is no such port"
+        return self.host, self.port
+
     def __str__(self) -> str:
         if self.path is not None:
             return _UNIX_PREFIX + self.path
         if self.host is None:
             return "none"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """The address family of an IP literal."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -23,9 +23,10 @@ import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Final
 
+from isoproxy.net.accept_loop import Connections, streams
+from isoproxy.net.listening import ListeningSocket
 from isoproxy.observe.http_get import TEXT, Ended, Hosts, HttpGet, Response
 from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import CONTENT_TYPE
@@ -94,49 +95,37 @@ class Dashboard:
         }
         self._paths: Final = frozenset((*self._files, *self._made))
         self._hosts = Hosts(None)
-        self._path: Path | None = None
-        self._server: asyncio.Server | None = None
-        self._clients: Final[set[asyncio.Task[None]]] = set()
+        self._listening: ListeningSocket | None = None
+        self._connections: Final = Connections(self._client, self._is_full)
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serve at `sock`, which listens at a unix socket or a loopback address."""
-        if sock.family == socket.AF_UNIX:
-            self._path = Path(sock.getsockname())
-            self._server = await asyncio.start_unix_server(self._accept, sock=sock)
-        else:
-            self._hosts = Hosts(sock.getsockname()[1])
-            self._server = await asyncio.start_server(self._accept, sock=sock)
+    def start(self, listening: ListeningSocket) -> None:
+        """Serve at a unix socket or a loopback address; `close` closes it."""
+        self._listening = listening
+        if not listening.is_unix:
+            self._hosts = Hosts(listening.socket.getsockname()[1])
+        self._connections.start(listening.socket)
 
     async def close(self) -> None:
         """Stop listening, end the clients, remove the unix socket."""
-        if self._server is None:
-            return
-        self._server.close()
-        for task in tuple(self._clients):
-            task.cancel()
-        if self._clients:
-            await asyncio.wait(self._clients)
-        self._server = None
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        await self._connections.close()
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._clients) >= MAX_CLIENTS:
-            _log.warn("dashboard_busy", clients=len(self._clients))
-            writer.close()
-            return
-        self._clients.add(task)
+    def _is_full(self, clients: int) -> bool:
+        if clients >= MAX_CLIENTS:
+            _log.warn("dashboard_busy", clients=clients)
+            return True
+        return False
+
+    async def _client(self, sock: socket.socket) -> None:
         try:
-            await self._serve(reader, writer)
+            async with streams(sock, _CHUNK) as (reader, writer):
+                await self._serve(reader, writer)
         except (OSError, TimeoutError):
             _log.debug("dashboard_client_gone")
         except asyncio.CancelledError:
             _log.debug("dashboard_client_ended")
-        finally:
-            self._clients.discard(task)
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         http = HttpGet(self._hosts, self._paths)

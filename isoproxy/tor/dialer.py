@@ -184,21 +184,15 @@ class Dialer:
     def _open_socket(self) -> socket.socket:
         """A socket that is connected, or connecting, to the SocksPort; raises OSError."""
         endpoint = self.settings.socks
-        address: str | tuple[str, int]
-        if endpoint.path is not None:
-            family, address = socket.AF_UNIX, endpoint.path
-        elif endpoint.host is not None:
-            family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-            address = (endpoint.host, endpoint.port)
-        else:
+        if endpoint.is_none:
             raise OSError(errno.EDESTADDRREQ, "there is no SocksPort")
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if self.settings.send_buffer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.send_buffer)
-            if family != socket.AF_UNIX:
+            if not endpoint.is_unix:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(address)
+            code = sock.connect_ex(endpoint.address)
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, "the SocksPort does not answer")
         except BaseException:

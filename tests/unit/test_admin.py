@@ -136,7 +136,7 @@ async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     async with serving(tmp_path) as server:
-        with pytest.raises(OperationError, match="another isoproxy is running there; stop it"):
+        with pytest.raises(OperationError, match="another program listens there; stop it"):
             await AdminServer(server.path).open()
         assert (await asyncio.to_thread(ask, server.path, "echo"))["echo"] is None
 

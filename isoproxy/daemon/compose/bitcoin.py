@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Hashable, Iterator, Mapping
 
@@ -22,7 +21,7 @@ from isoproxy.bitcoin.bip324.transport import self_test
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.proxy import BitcoinProxy
 from isoproxy.config import Config, ProxyConfig
-from isoproxy.daemon.compose.listeners import place_of
+from isoproxy.daemon.compose.listeners import place_of, switch_mode
 from isoproxy.daemon.settings.bitcoin import (
     bridge_settings,
     claimed_ports,
@@ -34,14 +33,12 @@ from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import (
     ListenerSettings,
-    open_listening_socket,
-    switch_mode,
 )
 from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.value.name import Route
-from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.listening import ListeningSocket
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from isoproxy.tor.dialer import Dialer
@@ -57,24 +54,23 @@ class ProxyListener:
         front: FrontEnd,
         registry: FlowRegistry,
         settings: ListenerSettings,
-        listener: socket.socket,
+        listening: ListeningSocket,
     ) -> None:
         self._front = front
-        self._listener = listener
-        self.context = front.context(settings, unix=listener.family == socket.AF_UNIX)
+        self.listening = listening
+        self.context = front.context(settings, unix=listening.is_unix)
         self.proxy = BitcoinProxy(
             self._key_for, self._connect, registry, resolve=self._resolve, socks=self._hand_over
         )
-        serving = self.proxy.serve(listener)
+        serving = self.proxy.serve(listening.socket)
         self._task = front.services.loop.create_task(serving, name="bitcoin proxy")
         self._task.add_done_callback(self._closed)
 
     def address(self) -> str:
         """Where it listens: `host:port` or `unix:path`."""
-        endpoint = self.context.settings.endpoint
-        if endpoint.path is not None or self._listener.fileno() < 0:
-            return str(endpoint)
-        return str(Endpoint.tcp(*self._listener.getsockname()[:2]))
+        if self.listening.socket.fileno() < 0:
+            return str(self.context.settings.endpoint)
+        return self.listening.address()
 
     def configure(self, config: Config, proxy: ProxyConfig) -> None:
         """Follow the configuration, for connections to come."""
@@ -100,11 +96,7 @@ class ProxyListener:
         return self._task
 
     def _closed(self, task: asyncio.Task[None]) -> None:
-        path = self.context.settings.endpoint.path
-        if path is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        self._listener.close()
+        self.listening.close()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.err("proxy_defect", proxy=self.context.settings.name, error=error)
 
@@ -143,7 +135,7 @@ class Bitcoin:
         self._follow(config)
 
     @contextlib.contextmanager
-    def reserved(self, config: Config) -> Iterator[Mapping[str, socket.socket]]:
+    def reserved(self, config: Config) -> Iterator[Mapping[str, ListeningSocket]]:
         """Sockets, by name, for the proxies of `config` that are not open yet.
 
         Those that are open get their new modes.  Raises OperationError where a socket or a
@@ -157,15 +149,16 @@ class Bitcoin:
                 settings = proxy_listener(config, proxy)
                 listener = open_now.get(place_of(settings))
                 if listener is None:
-                    sock = open_listening_socket(settings.endpoint, settings.mode)
-                    sockets[proxy.name] = undo.enter_context(contextlib.closing(sock))
+                    opened = ListeningSocket.open(settings.endpoint, settings.mode)
+                    sockets[proxy.name] = undo.enter_context(contextlib.closing(opened))
                 else:
-                    switch_mode(listener.context.settings, settings.mode, undo)
+                    before = listener.context.settings.mode
+                    switch_mode(listener.listening, before, settings.mode, undo)
             yield sockets
             undo.pop_all()
 
     def apply(
-        self, front: FrontEnd, config: Config, sockets: Mapping[str, socket.socket]
+        self, front: FrontEnd, config: Config, sockets: Mapping[str, ListeningSocket]
     ) -> list[ProxyListener]:
         """Follow the configuration; returns the proxies opened, on `reserved` sockets."""
         self._follow(config)

@@ -6,16 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from isoproxy.config import ObserveConfig
-from isoproxy.daemon.settings.front import endpoint_of
-from isoproxy.front.listener import open_listening_socket
-from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.listening import ListeningSocket
 from isoproxy.observe.dashboard import Dashboard
 
 MAX_FLOWS: Final = 200
 """Flows of either kind that the page is told of."""
 
 
-async def open_dashboard(
+def open_dashboard(
     config: ObserveConfig,
     status: Callable[[], Awaitable[Mapping[str, object]]],
     metrics: Callable[[], Awaitable[str]],
@@ -26,9 +24,8 @@ async def open_dashboard(
     """
     if config.dashboard is None:
         return None
-    sock = open_listening_socket(endpoint_of(config.dashboard), int(config.dashboard_mode))
+    listening = ListeningSocket.open(config.dashboard, int(config.dashboard_mode))
     dashboard = Dashboard(status, metrics)
-    await dashboard.start(sock)
-    if config.dashboard.is_unix:
-        return dashboard, str(config.dashboard)
-    return dashboard, f"http://{Endpoint.tcp(*sock.getsockname()[:2])}/"
+    dashboard.start(listening)
+    address = listening.address()
+    return dashboard, address if listening.is_unix else f"http://{address}/"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.config import Config
-from isoproxy.daemon.settings.front import endpoint_of
 from isoproxy.dns.answer import Apex
 from isoproxy.dns.responder import Responder
 from isoproxy.dns.server import DnsServer, DnsSettings
@@ -46,5 +45,4 @@ def dns_server(
         signer=None if key is None else Signer(key, time.time),
         policy=dns_policy(config),
     )
-    endpoint = endpoint_of(wanted.address)
-    return DnsServer(responder, DnsSettings(endpoint, wanted.queries_per_second))
+    return DnsServer(responder, DnsSettings(wanted.address, wanted.queries_per_second))

@@ -6,11 +6,12 @@ import contextlib
 import socket
 from collections.abc import Hashable, Mapping
 
-from isoproxy.config import Address
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.listener import Listener, ListenerSettings, switch_mode
+from isoproxy.front.listener import Listener, ListenerSettings
 from isoproxy.isolation import Isolate
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.listening import ListeningSocket
 from isoproxy.observe.log import logger
 
 _log = logger("daemon")
@@ -60,8 +61,7 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
                 opened.append(front.open(settings))
         with contextlib.ExitStack() as undo:
             for name, listener in kept.items():
-                if not listener.inherited:
-                    switch_mode(listener.settings, wanted[name].mode, undo)
+                switch_mode(listener.listening, listener.settings.mode, wanted[name].mode, undo)
             undo.pop_all()
     except OperationError:
         for listener in opened:
@@ -75,6 +75,15 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
     return opened
 
 
+def switch_mode(
+    listening: ListeningSocket, before: int, mode: int, undo: contextlib.ExitStack
+) -> None:
+    """Give a unix socket's file another mode, until `undo`; OperationError says why not."""
+    if mode != before:
+        listening.change_mode(mode)
+        undo.callback(listening.change_mode, before)
+
+
 def _check_place(listener: Listener, settings: ListenerSettings) -> None:
     """Raise OperationError if other machines reach `listener` and are not kept apart.
 
@@ -84,7 +93,7 @@ def _check_place(listener: Listener, settings: ListenerSettings) -> None:
         return
     if (
         listener.socket.family != socket.AF_UNIX
-        and not Address.parse(listener.address()).is_loopback
+        and not Endpoint.parse_listening(listener.address()).is_loopback
     ):
         raise OperationError(
             f"listener {settings.name}: other machines reach the socket that the service manager "

@@ -8,7 +8,7 @@ from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.bitcoin.v1 import VersionRewrite
 from isoproxy.config import BitcoinConfig, Config, ProxyConfig
-from isoproxy.daemon.settings.front import endpoint_of, top_levels
+from isoproxy.daemon.settings.front import top_levels
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.isolation import ListenerRule, own_group
@@ -65,7 +65,7 @@ def proxy_listener(config: Config, proxy: ProxyConfig) -> ListenerSettings:
         unix=proxy.address.is_unix,
         top_levels=top_levels(config.names),
     )
-    return ListenerSettings(proxy.name, endpoint_of(proxy.address), rule, int(proxy.mode))
+    return ListenerSettings(proxy.name, proxy.address, rule, int(proxy.mode))
 
 
 def target_of(text: str) -> Target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from isoproxy.config import Address, Config, ListenerConfig, NamesConfig
+from isoproxy.config import Config, ListenerConfig, NamesConfig
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
@@ -25,13 +25,6 @@ FEWEST_CIRCUITS: Final = 6
 """Pending circuits that a process needs to itself."""
 
 
-def endpoint_of(address: Address) -> Endpoint:
-    """A listening address as an endpoint; port 0 stays."""
-    if address.is_unix:
-        return Endpoint(path=address.path)
-    return Endpoint(host=address.host, port=address.port)
-
-
 def top_levels(config: NamesConfig) -> TopLevels:
     """Who resolves which names."""
     table = TopLevels({suffix: Route(route) for suffix, route in config.top_levels.items()})
@@ -43,7 +36,7 @@ def listener_settings(config: Config) -> dict[str, ListenerSettings]:
     return {
         listener.name: ListenerSettings(
             listener.name,
-            endpoint_of(listener.address),
+            listener.address,
             session_rule(config, listener),
             int(listener.mode),
         )

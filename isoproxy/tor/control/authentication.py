@@ -40,17 +40,10 @@ logging.getLogger("stem").disabled = True
 
 async def connect(endpoint: Endpoint) -> socket.socket:
     """A connected, non-blocking socket to the control port; raises OSError."""
-    address: str | tuple[str, int]
-    if endpoint.path is not None:
-        family, address = socket.AF_UNIX, endpoint.path
-    else:
-        assert endpoint.host is not None
-        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-        address = (endpoint.host, endpoint.port)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await asyncio.get_running_loop().sock_connect(sock, endpoint.address)
     except BaseException:
         sock.close()
         raise

@@ -6,7 +6,6 @@ import contextlib
 import tomllib
 from typing import Final
 
-from isoproxy.config.address import Address
 from isoproxy.config.lines import key_lines
 from isoproxy.config.sample import sample_toml
 from isoproxy.config.sources import merge, read_document, read_option
@@ -14,6 +13,7 @@ from isoproxy.config.torline import parse_tor_line
 from isoproxy.errors import ConfigError
 from isoproxy.multiaddr import Multiaddr, parse_destination
 from isoproxy.namecoin.electrum.servers import parse_server
+from isoproxy.net.endpoint import Endpoint
 from tests.fire.fuzz.target import FuzzTarget
 
 _ONION: Final = b"2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid"
@@ -60,8 +60,8 @@ def _tor_line(data: bytes) -> None:
 
 
 def _address(data: bytes) -> None:
-    address = Address.parse(data.decode("utf-8", "replace"))
-    assert Address.parse(str(address)) == address
+    address = Endpoint.parse_listening(data.decode("utf-8", "replace"))
+    assert Endpoint.parse_listening(str(address)) == address
 
 
 def _multiaddr(data: bytes) -> None:

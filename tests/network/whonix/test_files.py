@@ -62,7 +62,7 @@ def test_the_settings_are_valid_and_stay_inside_the_confinement(loaded: Loaded) 
     text = (ROOT / "packaging" / "whonix" / "systemd" / "40_whonix.conf").read_text()
     networks = [ip_network(n) for n in re.findall(r"^IPAddressAllow=(\S+)$", text, re.M)]
     config = loaded.config
-    places = [listener.address.host for listener in config.listener]
+    places = [listener.address.host or "" for listener in config.listener]
     places += [place.endpoint.host or "" for place in config.names.rpc.clients.values()]
     assert len(places) == 4
     for place in places:

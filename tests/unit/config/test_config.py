@@ -11,7 +11,6 @@ import pytest
 
 import isoproxy.config as config_module
 from isoproxy.config import (
-    Address,
     Config,
     LoginAt,
     admin_address,
@@ -113,7 +112,7 @@ def test_the_design_sample_is_accepted(tmp_path: Path) -> None:
     (proxy,) = config.bitcoin.proxy
     assert (proxy.name, proxy.network) == ("proxy", "regtest")
     assert proxy.peers == {"127.0.0.2:8333": "peer.onion:8333"}
-    assert config.dns.address == Address("127.0.0.1", 5353)
+    assert config.dns.address == Endpoint("127.0.0.1", 5353)
     assert config.onion_service[0].ports == (80, 443)
     assert str(admin_address(config, {})) == "/run/isoproxy/admin"
 
@@ -135,8 +134,9 @@ def test_all_problems_of_all_files_are_reported_with_their_lines(tmp_path: Path)
         'isoproxy.toml:3: tor.mode: expected one of "managed", "system" (did you mean managed?)',
         'isoproxy.toml:4: unknown key "tor.sock" (did you mean tor.socks?)',
         'conf.d/50_x.toml:3: unknown key "tor.credentals" (did you mean tor.credentials?)',
-        "isoproxy.toml:6: listener.0.address: the host must be an IP address; names are never "
-        "looked up",
+        "isoproxy.toml:6: listener.0.address: an endpoint's host must be an IP address, because "
+        "a name would have to be asked of the system's resolver; write 127.0.0.1 instead of "
+        "localhost",
         "isoproxy.toml:8: listener.1.isolate: unknown isolation flag (did you mean DestAddr?); "
         'known: "ClientAddr", "SOCKSAuth", "ClientProtocol", "DestAddr", "DestPort"',
         'isoproxy.toml:9: unknown key "nonsense" (did you mean observe?)',

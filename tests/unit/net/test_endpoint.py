@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +86,54 @@ def test_any_text_gives_an_endpoint_or_a_config_error(text: str) -> None:
     except ConfigError:
         return
     assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "loopback"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:0", True),
+        ("[::0001]:65535", "[::1]:65535", True),
+        ("10.0.0.1:9250", "10.0.0.1:9250", False),
+        ("unix:/run/x:0", "unix:/run/x:0", True),
+    ],
+)
+def test_a_listening_address_may_leave_the_port_to_the_system(
+    text: str, shown: str, loopback: bool
+) -> None:
+    address = Endpoint.parse_listening(text)
+    assert (str(address), address.is_loopback) == (shown, loopback)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "9250", "none", "localhost:1", "localhost:0", "::1:1", "[127.0.0.1]:1.", "[fe80::1%lo]:0",
+     "1.2.3.4:65536", "1.2.3.4:", "1.2.3.4:-1", "1.2.3.4:\u0661", "unix:run/x", "unix:",
+     "unix:/" + "x" * 107, "unix:/a\0b", "01.2.3.4:1"],
+)  # fmt: skip
+def test_what_cannot_be_listened_at_is_refused_without_being_quoted(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Endpoint.parse_listening(text)
+    assert len(text) < 10 or text not in str(caught.value)
+
+
+@given(st.text())
+def test_a_listening_address_survives_the_round_trip(text: str) -> None:
+    try:
+        address = Endpoint.parse_listening(text)
+    except ConfigError:
+        return
+    assert Endpoint.parse_listening(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "address"),
+    [
+        ("127.0.0.1:80", socket.AF_INET, ("127.0.0.1", 80)),
+        ("[::1]:80", socket.AF_INET6, ("::1", 80)),
+        ("unix:/run/x", socket.AF_UNIX, "/run/x"),
+    ],
+)
+def test_what_a_socket_takes(text: str, family: socket.AddressFamily, address: object) -> None:
+    endpoint = Endpoint.parse(text)
+    assert (endpoint.family, endpoint.address) == (family, address)
+    assert endpoint.is_unix == (family == socket.AF_UNIX)

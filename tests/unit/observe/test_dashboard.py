@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.listening import ListeningSocket
 from isoproxy.observe import dashboard as module
 from isoproxy.observe.dashboard import ANSWER_S, MAX_CLIENTS, REQUEST_S, Dashboard
 from tests.kit.waiting import until
@@ -30,16 +31,12 @@ async def quiet() -> Mapping[str, object]:
 
 @contextlib.asynccontextmanager
 async def serving(path: Path, status: Status = quiet) -> AsyncIterator[Dashboard]:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path / "d"))
-        sock.listen(64)
-        sock.setblocking(False)
-        dashboard = Dashboard(status, metrics)
-        await dashboard.start(sock)
-        try:
-            yield dashboard
-        finally:
-            await dashboard.close()
+    dashboard = Dashboard(status, metrics)
+    dashboard.start(ListeningSocket.open(Endpoint.unix(str(path / "d")), 0o600))
+    try:
+        yield dashboard
+    finally:
+        await dashboard.close()
     assert not (path / "d").exists()
 
 
@@ -116,12 +113,12 @@ async def test_what_goes_wrong_is_answered_without_its_text(
 async def test_clients_beyond_the_limit_are_sent_away(tmp_path: Path) -> None:
     async with serving(tmp_path) as dashboard:
         held = [await asyncio.open_unix_connection(tmp_path / "d") for _ in range(MAX_CLIENTS)]
-        await until(lambda: len(dashboard._clients) == MAX_CLIENTS)
+        await until(lambda: len(dashboard._connections) == MAX_CLIENTS)
         reader, writer = await asyncio.open_unix_connection(tmp_path / "d")
         assert await reader.read() == b""
         writer.close()
         held.pop()[1].close()
-        await until(lambda: len(dashboard._clients) < MAX_CLIENTS)
+        await until(lambda: len(dashboard._connections) < MAX_CLIENTS)
         assert (await fetch(tmp_path))[0].startswith("HTTP/1.1 200 ")
         for _, one in held:
             one.close()
@@ -154,14 +151,13 @@ async def test_a_status_that_takes_too_long_is_given_up(
 
 
 async def test_over_loopback_the_port_must_be_ours() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.setblocking(False)
-        port = sock.getsockname()[1]
-        dashboard = Dashboard(quiet, metrics)
-        await dashboard.start(sock)
-        for host, status in ((f"127.0.0.1:{port}", 200), (f"evil.example:{port}", 421)):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-            assert (await reader.read()).startswith(f"HTTP/1.1 {status} ".encode())
-            writer.close()
-        await dashboard.close()
+    listening = ListeningSocket.open(Endpoint("127.0.0.1", 0), 0)
+    port = listening.socket.getsockname()[1]
+    dashboard = Dashboard(quiet, metrics)
+    dashboard.start(listening)
+    for host, status in ((f"127.0.0.1:{port}", 200), (f"evil.example:{port}", 421)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        assert (await reader.read()).startswith(f"HTTP/1.1 {status} ".encode())
+        writer.close()
+    await dashboard.close()

@@ -136,7 +136,7 @@ async def test_what_fails_after_the_reservation_closes_it() -> None:
 
         def follow() -> None:
             with bitcoin.reserved(more) as sockets:
-                reserved.extend(sockets.values())
+                reserved.extend(each.socket for each in sockets.values())
                 raise OperationError("another part cannot follow")
 
         with pytest.raises(OperationError):

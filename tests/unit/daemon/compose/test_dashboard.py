@@ -25,7 +25,7 @@ async def status() -> Mapping[str, object]:
 
 async def test_at_a_unix_socket_with_the_permissions_asked_for(short_path: Path) -> None:
     settings = [f"observe.dashboard=unix:{short_path}/d", "observe.dashboard_mode=0640"]
-    opened = await open_dashboard(load(None, settings).config.observe, status, no_metrics)
+    opened = open_dashboard(load(None, settings).config.observe, status, no_metrics)
     assert opened is not None
     dashboard, place = opened
     assert place == f"unix:{short_path}/d"
@@ -37,7 +37,7 @@ async def test_at_a_unix_socket_with_the_permissions_asked_for(short_path: Path)
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_at_a_loopback_address_the_place_is_a_url_that_works(host: str) -> None:
     observe = load(None, [f"observe.dashboard={host}:0"]).config.observe
-    opened = await open_dashboard(observe, status, no_metrics)
+    opened = open_dashboard(observe, status, no_metrics)
     assert opened is not None
     dashboard, place = opened
     url = urlsplit(place)
@@ -50,7 +50,7 @@ async def test_at_a_loopback_address_the_place_is_a_url_that_works(host: str) ->
 
 
 async def test_none_by_default_and_a_place_that_cannot_be_had(tmp_path: Path) -> None:
-    assert await open_dashboard(load(None, []).config.observe, status, no_metrics) is None
+    assert open_dashboard(load(None, []).config.observe, status, no_metrics) is None
     observe = load(None, [f"observe.dashboard=unix:{tmp_path}/absent/d"]).config.observe
     with pytest.raises(OperationError):
-        await open_dashboard(observe, status, no_metrics)
+        open_dashboard(observe, status, no_metrics)
