@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from isoproxy.bitcoin.redirect import nft_rules
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.errors import ConfigError
 
@@ -33,6 +32,8 @@ def register(commands: Commands) -> None:
 
 
 def print_rules(options: argparse.Namespace) -> int:
+    from isoproxy.bitcoin.redirect import nft_rules
+
     bitcoin = loaded(options).config.bitcoin
     ports = [proxy.address.port for proxy in bitcoin.proxy if proxy.address.port]
     if not ports:

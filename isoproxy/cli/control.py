@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final, NoReturn
 
-from isoproxy.admin import ask
+from isoproxy.admin.client import ask
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
 from isoproxy.cli.secret_input import STANDARD_INPUT, WARNING, input_line
 from isoproxy.cli.status_text import fitting_text, status_text

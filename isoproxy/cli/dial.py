@@ -12,12 +12,13 @@ from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded, seconds
 from isoproxy.cli.secret_input import WARNING, add_isolation, isolation_id, word
-from isoproxy.client import TIMEOUT_S, create_connection
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.isolation import Isolate
 from isoproxy.multiaddr import parse_destination
 from isoproxy.net.endpoint import Endpoint
 
+TIMEOUT_S: Final = 120.0
+"""As `isoproxy.connect` has it."""
 _BLOCK: Final = 64 * 1024
 
 
@@ -56,6 +57,8 @@ def register(commands: Commands) -> None:
 
 
 def dial_target(options: argparse.Namespace) -> int:
+    from isoproxy.client import create_connection
+
     isolation = isolation_id(options)
     target = parse_destination(word(options.target, "target"))
     with create_connection(

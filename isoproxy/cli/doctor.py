@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+from typing import Final
 
 from isoproxy.cli.options import (
     Commands,
@@ -13,9 +13,10 @@ from isoproxy.cli.options import (
     print_json,
     seconds,
 )
-from isoproxy.doctor import DEFAULT_TARGET, Finding, Verdict, examine
 from isoproxy.errors import ConfigError, IsoproxyError
 from isoproxy.net.target import Target
+
+DEFAULT_TARGET: Final = "check.torproject.org:443"
 
 
 def register(commands: Commands) -> None:
@@ -41,6 +42,10 @@ def register(commands: Commands) -> None:
 
 
 def run_doctor(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from isoproxy.doctor import Finding, Verdict, examine
+
     found = loaded(options)
     target = parse_target(options.target)
 

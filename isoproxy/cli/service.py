@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
 import sys
 from typing import Final
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
-from isoproxy.daemon import Daemon
-from isoproxy.daemon.compose.names import check_names
-from isoproxy.daemon.settings.log import configure_log
-from isoproxy.net.reactor import ReactorLoop
-from isoproxy.net.resolver_guard import ResolverGuard
 
 GARBAGE_THRESHOLD: Final = 20_000
 """New objects that set off a search for cycles among them."""
@@ -35,6 +28,14 @@ def register(commands: Commands) -> None:
 
 
 def run_service(options: argparse.Namespace) -> int:
+    import asyncio
+    import gc
+
+    from isoproxy.daemon import Daemon
+    from isoproxy.daemon.settings.log import configure_log
+    from isoproxy.net.reactor import ReactorLoop
+    from isoproxy.net.resolver_guard import ResolverGuard
+
     found = loaded(options)
     configure_log(found.config)
 
@@ -60,6 +61,8 @@ def check_configuration(options: argparse.Namespace) -> int:
         asked = options.config is not None or options.settings
         print(sample_toml(loaded(options).config if asked else None), end="")
         return 0
+    from isoproxy.daemon.compose.names import check_names
+
     found = loaded(options)
     check_names(found.config.names)
     for warning in found.warnings:

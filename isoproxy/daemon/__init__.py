@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TextIO
 
-from isoproxy.admin import AdminServer
+from isoproxy.admin.server import AdminServer
 from isoproxy.config import (
     Config,
     Loaded,

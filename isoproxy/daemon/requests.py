@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from isoproxy.admin import Answer, Handler
+from isoproxy.admin.server import Answer, Handler
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.resolve import question_of, resolve_for

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from isoproxy.admin import Answer
+from isoproxy.admin.server import Answer
 from isoproxy.errors import IsoproxyError, OperationError, explanation
 from isoproxy.isolation import (
     ClientProtocol,

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from isoproxy.admin import NotRunning, ask
+from isoproxy.admin.client import NotRunning, ask
 from isoproxy.config import Config, Loaded, admin_address, state_directory
 from isoproxy.doctor import environment, isolation, reach
 from isoproxy.doctor import tor as torside
@@ -30,9 +30,8 @@ from isoproxy.net.target import Target
 from isoproxy.tor.control.connection import Control
 from isoproxy.tor.managed.torrc import socket_in
 
-__all__ = ["DEFAULT_TARGET", "Finding", "Verdict", "examine"]
+__all__ = ["Finding", "Verdict", "examine"]
 
-DEFAULT_TARGET: Final = "check.torproject.org:443"
 _RUNS: Final = "isoproxy"
 _START: Final = "isoproxy run"
 _RUNS_NOT: Final = failed(_RUNS, "it does not run, or not for this user", _START)

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from isoproxy.admin import ask
+from isoproxy.admin.client import ask
 from tests.fire.crowd import Crowd, Plan
 from tests.fire.judge import growth
 from tests.fire.sampling import Sampler, memory_kb, read

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from isoproxy.admin import NotRunning, ask
+from isoproxy.admin.client import NotRunning, ask
 from tests.kit.service import environment
 from tests.kit.tornet import Address, Node, TorNetwork
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from isoproxy.admin import ask
+from isoproxy.admin.client import ask
 from isoproxy.namecoin.chain.name_script import script_hash
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import Isoproxy, system

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import pytest
 
-from isoproxy.admin import ask
+from isoproxy.admin.client import ask
 from isoproxy.errors import OperationError
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import TCP, Isoproxy, system

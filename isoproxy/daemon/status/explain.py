@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from isoproxy.admin import Answer
+from isoproxy.admin.server import Answer
 from isoproxy.config import Config, ListenerConfig
 from isoproxy.daemon.settings.front import session_rule, top_levels
 from isoproxy.errors import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from isoproxy import __version__
-from isoproxy.admin import Answer
+from isoproxy.admin.server import Answer
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.bitcoin import bitcoin_status
 from isoproxy.daemon.status.circuits import CircuitIds, circuits_of

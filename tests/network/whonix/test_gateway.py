@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import pytest
 
-from isoproxy.admin import ask
+from isoproxy.admin.client import ask
 from tests.kit.onion import publish
 from tests.kit.repository import ROOT
 from tests.kit.servers import WebServer

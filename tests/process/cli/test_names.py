@@ -128,7 +128,7 @@ def test_nobody_is_asked_for_what_cannot_be_a_name(
     def asked(*_: object, **__: object) -> None:
         raise AssertionError("an isoproxy was asked, or a tor started")
 
-    monkeypatch.setattr("isoproxy.cli.names.ask", asked)
+    monkeypatch.setattr("isoproxy.cli.resolve.ask", asked)
     assert main(["resolve", name]) == code
     out, err = capsys.readouterr()
     assert (out, told in err) == ("", True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from isoproxy.admin import ask
+from isoproxy.admin.client import ask
 from tests.kit.service import Service, running
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until

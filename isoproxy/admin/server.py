@@ -1,10 +1,4 @@
-"""The admin socket: how `isoproxy status`, `newnym` and the like reach a running isoproxy.
-
-Theory of operation
-    A unix socket of mode 0600.  A client sends one JSON object in one line,
-    `{"request": "status", ...}`, and gets one line back: `{"ok": true, ...}` or
-    `{"ok": false, "error": "..."}`; it may then ask again.  Parts of isoproxy register
-    what can be asked; the server knows nothing of it.
+"""The daemon's side of the admin socket; see the package for what is said there.
 
 Invariants
     Only root and the user we run as are answered; the kernel says who asks.  Requests
@@ -36,18 +30,12 @@ Handler = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
 MAX_REQUEST: Final = 64 * 1024
 """Bytes of one request's line."""
-MAX_ANSWER: Final = 64 * 1024 * 1024
 _MAX_CLIENTS: Final = 32
-_NOBODY: Final = (FileNotFoundError, ConnectionRefusedError)
 _IDLE_S: Final = 60.0
 _ROOT: Final = 0
 """User id of root."""
 
 _log = logger("admin")
-
-
-class NotRunning(OperationError):
-    """No isoproxy listens there."""
 
 
 class AdminServer:
@@ -139,44 +127,6 @@ class AdminServer:
         except Exception as error:
             _log.err("admin_defect", error=error)
             return _failure("isoproxy has a defect; see its log and report it")
-
-
-def ask(
-    path: Path, request: str, *, timeout_s: float = 30.0, **arguments: object
-) -> dict[str, Any]:
-    """Blocking: the answer of the isoproxy that listens at `path`, without `ok`.
-
-    Raises NotRunning when there is none, OperationError when it says that it could not.
-    """
-    line = json.dumps({"request": request, **arguments}).encode() + b"\n"
-    try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(timeout_s)
-            sock.connect(str(path))
-            sock.sendall(line)
-            with sock.makefile("rb") as file:
-                answer = json.loads(file.readline(MAX_ANSWER) or b"null")
-    except _NOBODY:
-        raise NotRunning(f"no isoproxy listens at {path}; start it with: isoproxy run") from None
-    except OSError as error:
-        raise OperationError(_unreachable(path, error)) from None
-    except ValueError:
-        raise OperationError(f"what listens at {path} is no isoproxy") from None
-    if not isinstance(answer, dict):
-        raise OperationError("the running isoproxy closed the connection; it may be stopping")
-    if not answer.pop("ok", False):
-        raise OperationError(str(answer.get("error", "the running isoproxy refused")))
-    return answer
-
-
-def _unreachable(path: Path, error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "the running isoproxy does not answer; see its log"
-    if isinstance(error, PermissionError):
-        return f"this user may not use {path}; ask as the user that isoproxy runs as, or as root"
-    if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return "the running isoproxy hung up: it is stopping, busy, or runs as another user"
-    return f"{path} cannot be used: {error.strerror}"
 
 
 def _is_trusted(sock: socket.socket) -> bool:
