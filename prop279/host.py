@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
+from isoproxy.net.backoff import Backoff
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from prop279.protocol import (
@@ -206,13 +207,11 @@ class PluginHost:
     # -- the program's life
 
     async def _supervise(self) -> None:
-        wait = self._limits.first_wait
+        backoff = Backoff(self._limits.first_wait, self._limits.longest_wait)
         while True:
-            greeted = await self._one_life()
-            if greeted:
-                wait = self._limits.first_wait
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, self._limits.longest_wait)
+            if await self._one_life():
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
 
     async def _one_life(self) -> bool:
         """Run the program until it ends; whether it was of any use."""
