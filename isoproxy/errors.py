@@ -233,10 +233,13 @@ OUTCOMES: Final = MappingProxyType(
             rcode=_REFUSED,
         ),
         ErrorKind.ADDRESS_REFUSED: _row(
-            2, "The address is private, loopback or unspecified and is refused.", http=403
+            2,
+            "The address is private, loopback or unspecified and is refused.",
+            http=403,
+            prop279=3,
         ),
         ErrorKind.NOT_ALLOWED: _row(
-            2, "The configuration does not allow this.", http=403, rcode=_REFUSED
+            2, "The configuration does not allow this.", http=403, prop279=3, rcode=_REFUSED
         ),
         ErrorKind.BUSY: _row(
             1, "Too many connections are open; close some or raise the limits.", http=503
@@ -332,7 +335,10 @@ OUTCOMES: Final = MappingProxyType(
             rcode=0,
         ),
         ErrorKind.NAME_INVALID_VALUE: _row(
-            4, "The name's value cannot be read; its owner must mend it.", extended=0xF6
+            4,
+            "The name's value cannot be read; its owner must mend it.",
+            extended=0xF6,
+            prop279=3,
         ),
         ErrorKind.NAME_UNVERIFIABLE: _row(
             1,
@@ -340,7 +346,7 @@ OUTCOMES: Final = MappingProxyType(
             extended=0xF2,
         ),
         ErrorKind.NAME_BUDGET: _row(
-            1, "Resolving the name takes more steps than is allowed.", extended=0xF6
+            1, "Resolving the name takes more steps than is allowed.", extended=0xF6, prop279=3
         ),
         ErrorKind.NAME_BACKEND_DOWN: _row(
             1,

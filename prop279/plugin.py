@@ -12,8 +12,9 @@ Theory of operation
 Invariants
     A query is answered once: RESOLVED, or CANCELED if it was cancelled before.  A CANCEL
     that comes too late is silent.  Every failure has a status: 2 for names not ours, 3 for
-    names that are absent, 4 for what took too long, 1 for the rest.  A result is checked
-    before it is written.  Nothing of a query is logged.
+    names that lead nowhere, whoever asks again, 4 for what took too long, 1 for failures that
+    may pass (StemNS and our controller ask again at 1 and 4, for a minute).  A result is
+    checked before it is written.  Nothing of a query is logged.
 """
 
 from __future__ import annotations

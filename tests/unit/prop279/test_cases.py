@@ -109,9 +109,9 @@ async def test_answers(name: str, result: str) -> None:
         ("delegated.bit", 3),
         ("delegatedtor.bit", 3),
         ("example.com", 2),
-        ("notjson.bit", 1),
+        ("notjson.bit", 3),
         ("down.bit", 1),
-        ("internal.bit", 1),  # ncprop279 answers with the address: DNS rebinding
+        ("internal.bit", 3),  # ncprop279 answers with the address: DNS rebinding
         ("slow.bit", 4),  # never said by ncprop279
     ],
 )

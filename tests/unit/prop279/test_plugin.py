@@ -142,7 +142,7 @@ def test_the_statuses_people_rely_on() -> None:
         ErrorKind.NAME_EXPIRED: 3,
         ErrorKind.NAME_UNCONFIRMED: 3,
         ErrorKind.NAME_NO_ADDRESS: 3,
-        ErrorKind.NAME_INVALID_VALUE: 1,
+        ErrorKind.NAME_INVALID_VALUE: 3,
         ErrorKind.NAME_BACKEND_DOWN: 1,
         ErrorKind.NAME_TIMEOUT: 4,
         ErrorKind.DIAL_TIMEOUT: 4,
