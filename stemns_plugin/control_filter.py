@@ -11,7 +11,8 @@ Theory of operation
     *offers* to the client that is connected from the very address the stream came from.
     That client sees the two events it waits for, NEW and CONTROLLER_WAIT, written anew.  Its
     REDIRECTSTREAM and ATTACHSTREAM 0 are the answer to the look-up; CLOSESTREAM, or its
-    disappearance, is a failure.  What a client may say is `filter_policy`.
+    disappearance, is a failure.  What a client may say is `filter_policy`.  Connections are
+    taken once Tor has told how it is: clients ask that first.
 
 Invariants
     No byte of a client reaches Tor: what Tor is told is built from a checked stream and a
@@ -31,18 +32,29 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections import deque
-from collections.abc import Mapping
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from itertools import chain
 from typing import Final, cast
 
 from isoproxy.errors import ErrorKind, NamingError, ProtocolError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
-from isoproxy.tor.control.wire import LineSplitter
+from isoproxy.tor.control.events import Bootstrap
+from isoproxy.tor.control.wire import LineSplitter, quote
 from stemns_plugin.controller import Controller, ControllerSettings
-from stemns_plugin.filter_policy import Closed, Effect, Offer, Quit, Redirected, Subscribed, judge
+from stemns_plugin.filter_policy import (
+    ClientView,
+    Closed,
+    Effect,
+    Offer,
+    Quit,
+    Redirected,
+    Subscribed,
+    judge,
+)
 from stemns_plugin.grammar import StreamEvent, write_stream_event
 from stemns_plugin.streams import LookUp
 from stemns_plugin.suffix_router import SuffixRouter
@@ -54,6 +66,10 @@ MAX_OFFERS: Final = 1024
 MAX_UNREAD: Final = 1024 * 1024
 OFFER_S: Final = 110.0
 """Seconds for an answer: less than the 120 s after which Tor itself gives up."""
+ENDED_S: Final = 120.0
+"""Seconds for which a client may still speak of an offer that has ended: StemNS asks its
+plugin for 60 s, and the plugin takes its own time."""
+_MAX_ENDED: Final = 4096
 
 
 class _Client(asyncio.Protocol):
@@ -68,8 +84,9 @@ class _Client(asyncio.Protocol):
         self._splitter = LineSplitter()
         self._lines: deque[bytes] = deque()
         self._transport: asyncio.Transport | None = None
+        self._ended: OrderedDict[int, float] = OrderedDict()
         self.address = b""
-        self.subscribed = False
+        self.events: frozenset[bytes] = frozenset()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -97,10 +114,25 @@ class _Client(asyncio.Protocol):
         if not self._lines:
             self._transport.resume_reading()
             return
-        decision = judge(self._lines.popleft(), self._broker.offers_to(self.address))
+        self._forget_ended()
+        broker = self._broker
+        view = ClientView(broker.offers_to(self.address), self._ended, broker.info, broker.conf)
+        decision = judge(self._lines.popleft(), view)
         self.say(decision.reply)
         self._broker.apply(self, decision.effect)
         asyncio.get_running_loop().call_soon(self._judge_next)
+
+    def offer_ended(self, stream: int) -> None:
+        """The client need not know it yet."""
+        self._ended[stream] = asyncio.get_running_loop().time()
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        oldest = asyncio.get_running_loop().time() - ENDED_S
+        while self._ended and (
+            len(self._ended) > _MAX_ENDED or next(iter(self._ended.values())) < oldest
+        ):
+            self._ended.popitem(last=False)
 
     def say(self, line: bytes) -> None:
         """Write a line; a client that does not read is not waited for."""
@@ -131,6 +163,9 @@ class OfferBroker:
 
     def __init__(self, username: re.Pattern[bytes] | None = None) -> None:
         self._username = username
+        # names that Tor maps addresses to are those of all workstations: none is listed
+        self.info: dict[bytes, bytes] = {b"address-mappings/all": b""}
+        self.conf = {b"__leavestreamsunattached": b"__LeaveStreamsUnattached=1"}
         self._clients: dict[bytes, list[_Client]] = {}
         self._open: dict[bytes, dict[int, _Open]] = {}
 
@@ -150,7 +185,7 @@ class OfferBroker:
             clients.remove(client)
         if not clients:
             self._clients.pop(client.address, None)
-        if not any(other.subscribed for other in clients):
+        if not any(b"STREAM" in other.events for other in clients):
             for waiting in self._open.get(client.address, {}).values():
                 _fail(waiting)
 
@@ -162,7 +197,7 @@ class OfferBroker:
         if isinstance(effect, Quit):
             client.hang_up()
         elif isinstance(effect, Subscribed):
-            client.subscribed = effect.wanted
+            client.events = effect.events
         elif effect is not None:
             waiting = self._open[client.address][effect.stream]
             if isinstance(effect, Redirected):
@@ -178,13 +213,14 @@ class OfferBroker:
         if event is None or event.source is None or not self._may_ask(event):
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         source = event.source.strip(b"[]")
-        clients = [one for one in self._clients.get(source, ()) if one.subscribed]
+        clients = [one for one in self._clients.get(source, ()) if b"STREAM" in one.events]
         offers = self._open.setdefault(source, {})
         if not clients or len(offers) >= MAX_OFFERS:
             if not offers:
                 del self._open[source]
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
-        event = replace(event, id=_number_beside(offers))
+        # Tor's own event may name a virtual address that stands for the name
+        event = replace(event, id=_number_beside(offers), host=asked.name.encode())
         waiting = offers[event.id] = _Open(Offer(event))
         for client in clients:
             client.say(write_stream_event(event, event.status))
@@ -199,8 +235,29 @@ class OfferBroker:
             if not offers:
                 self._open.pop(source, None)
             if waiting.answer.cancelled() or not waiting.answer.done():
-                for client in self._clients.get(source, ()):
+                for client in clients:
                     client.say(write_stream_event(event, b"CLOSED"))
+            for client in clients:
+                client.offer_ended(event.id)
+
+    def tell_of_tor(self, version: bytes, *, automaps: bool) -> None:
+        """Answer questions about Tor with what Tor says."""
+        self.info[b"version"] = version
+        self.conf[b"automaphostsonresolve"] = b"AutomapHostsOnResolve=%d" % automaps
+
+    def tell_bootstrap(self, bootstrap: Bootstrap) -> None:
+        """Tell how far Tor has come, without the relay that a warning would name."""
+        text = b"NOTICE BOOTSTRAP PROGRESS=%d TAG=%s SUMMARY=%s" % (
+            bootstrap.percent,
+            bootstrap.tag.encode(),
+            quote(bootstrap.summary.encode()),
+        )
+        if self.info.get(b"status/bootstrap-phase") == text:
+            return
+        self.info[b"status/bootstrap-phase"] = text
+        for client in chain.from_iterable(self._clients.values()):
+            if b"STATUS_CLIENT" in client.events:
+                client.say(b"650 STATUS_CLIENT " + text)
 
     def _may_ask(self, event: StreamEvent) -> bool:
         if self._username is None:
@@ -238,27 +295,45 @@ class ControlFilter:
         self._broker = OfferBroker(settings.username)
         ours = SuffixRouter(dict.fromkeys(settings.suffixes, _NoPlugin()))
         self._controller = Controller(settings.controller, ours.is_ours, self._broker.find)
-
-    @property
-    def first_ready(self) -> asyncio.Event:
-        """Set once streams have been served."""
-        return self._controller.first_ready
+        self._controller.on_news = self._heard
+        self.first_ready = asyncio.Event()
+        """Set once clients can connect."""
 
     @property
     def is_ready(self) -> bool:
         """Whether streams are served now."""
-        return self._controller.is_ready
+        return self.first_ready.is_set() and self._controller.is_ready
 
     async def run(self) -> None:
-        """Listen and serve; raises OSError or OperationError where that cannot be."""
+        """Listen and serve; raises a group of OSErrors or OperationErrors where that fails."""
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as stack:
+            servers = []
             for place in self._settings.listen:
                 server = await loop.create_server(
-                    lambda: _Client(self._broker), place.host, place.port, reuse_address=True
+                    lambda: _Client(self._broker),
+                    place.host,
+                    place.port,
+                    reuse_address=True,
+                    start_serving=False,
                 )
                 stack.callback(server.close)
-            await self._controller.run()
+                servers.append(server)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._controller.run())
+                group.create_task(self._take_clients(servers))
+
+    async def _take_clients(self, servers: Sequence[asyncio.Server]) -> None:
+        await self._controller.first_ready.wait()
+        for server in servers:
+            await server.start_serving()
+        self.first_ready.set()
+
+    def _heard(self) -> None:
+        tor = self._controller
+        self._broker.tell_of_tor(tor.version, automaps=tor.automaps)
+        if tor.bootstrap is not None:
+            self._broker.tell_bootstrap(tor.bootstrap)
 
 
 class _NoPlugin:

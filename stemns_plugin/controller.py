@@ -38,8 +38,10 @@ from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from isoproxy.sharing import SharingTable
+from isoproxy.tor.control.events import Bootstrap, parse_bootstrap
 from isoproxy.tor.control.session import ControlSession
 from isoproxy.tor.control.wire import ControlReply, command
+from stemns_plugin.stemns_directory import ControlPortFile
 from stemns_plugin.streams import (
     Abandon,
     Action,
@@ -56,14 +58,19 @@ _log = logger("stemns")
 
 OPTION: Final = "__LeaveStreamsUnattached"
 OLDEST_TOR: Final = (0, 4, 5, 1)
+_EVENTS: Final = ("STREAM", "SIGNAL", "CONF_CHANGED", "STATUS_CLIENT")
+_BOOTSTRAP: Final = "status/bootstrap-phase"
 _BENIGN: Final = frozenset({250, 551, 552, 555})
-_VERSION: Final = re.compile(rb"version=(\d+)\.(\d+)\.(\d+)\.(\d+)")
-_RELOADS: Final = (
+_VERSION: Final = re.compile(rb"(\d+)\.(\d+)\.(\d+)\.(\d+)")
+_NEWS_OF_TOR: Final = (
     b"650 SIGNAL RELOAD",
     b"650 SIGNAL HUP",
     b"650-CONF_CHANGED",
     b"650 CONF_CHANGED",
+    b"650 STATUS_CLIENT NOTICE BOOTSTRAP",
+    b"650 STATUS_CLIENT WARN BOOTSTRAP",
 )
+"""What tells that it is time to ask Tor itself how it is."""
 
 HOW_TO_SET: Final = (
     f"Tor would send names to exits before they are resolved.  Write the line\n"
@@ -77,9 +84,13 @@ HOW_TO_SET: Final = (
 class ControllerSettings:
     """Where Tor is, and what answers are believed."""
 
-    control: Endpoint
+    control: Endpoint | ControlPortFile
     password: str | None = field(default=None, repr=False)
     allow_internal: bool = False
+
+    def endpoint(self) -> Endpoint:
+        """Where the control port is now; raises OperationError."""
+        return self.control if isinstance(self.control, Endpoint) else self.control.read()
 
 
 IsOurs = Callable[[str], bool]
@@ -107,22 +118,27 @@ class StreamAttacher:
         self._duties: set[asyncio.Task[None]] = set()
         self._keys = ["stream-status"]
         self.is_ready = False
+        self.version = b""
+        self.bootstrap: Bootstrap | None = None
         self.on_ready: Callable[[], None] = lambda: None
         """Called once, when streams are served."""
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when `bootstrap` or `automaps` may have changed."""
 
     async def run(self) -> None:
         """Serve Tor's streams until the connection ends; raises OperationError."""
+        endpoint = self._settings.endpoint()
         async with contextlib.AsyncExitStack() as stack:
 
             async def connect() -> ControlSession:
-                opened = await ControlSession.open(self._settings.control, self._settings.password)
+                opened = await ControlSession.open(endpoint, self._settings.password)
                 stack.callback(opened.close)
                 return opened
 
             self._commands = await connect()
             await self._check_tor()
             self._events, self._queries = await connect(), await connect()
-            await self._events.subscribe("STREAM", "SIGNAL", "CONF_CHANGED", on_line=self._on_line)
+            await self._events.subscribe(*_EVENTS, on_line=self._on_line)
             self._check_wanted.set()  # for a reload that came before we could hear of it
             stack.push_async_callback(self._end_tasks)
             self._start(self._list_streams())
@@ -139,17 +155,32 @@ class StreamAttacher:
     async def _check_tor(self) -> None:
         """Refuse a Tor that cannot be controlled safely; raises UnsafeTor."""
         version = await self._commands.request(command("GETINFO", "version"))
-        match = _VERSION.match(version.lines[0])
+        self.version = version.lines[0].removeprefix(b"version=")
+        match = _VERSION.match(self.version)
         if match is None or tuple(map(int, match.groups())) < OLDEST_TOR:
             raise UnsafeTor("stemns needs Tor 0.4.5.1 or later; install a current Tor")
         if await self._setting(OPTION) != b"1":
             raise UnsafeTor(HOW_TO_SET)
         await self._learn_mapping()
+        await self._learn_bootstrap()
+
+    @property
+    def automaps(self) -> bool:
+        """Whether Tor hands out virtual addresses (AutomapHostsOnResolve)."""
+        return self._streams.automaps
 
     async def _learn_mapping(self) -> None:
         """Ask for virtual addresses too, once Tor hands them out."""
-        if len(self._keys) == 1 and await self._setting("AutomapHostsOnResolve") == b"1":
+        self._streams.automaps = await self._setting("AutomapHostsOnResolve") == b"1"
+        if self._streams.automaps and len(self._keys) == 1:
             self._keys.append("address-mappings/all")
+
+    async def _learn_bootstrap(self) -> None:
+        reply = await self._commands.request(command("GETINFO", _BOOTSTRAP))
+        found = parse_bootstrap(reply.lines[0].removeprefix(f"{_BOOTSTRAP}=".encode()))
+        if reply.is_ok and found is not None:
+            self.bootstrap = found
+        self.on_news()
 
     async def _setting(self, name: str) -> bytes:
         reply = await self._commands.request(command("GETCONF", name))
@@ -167,7 +198,7 @@ class StreamAttacher:
     # -- what comes in
 
     def _on_line(self, line: bytes) -> None:
-        if line.startswith(_RELOADS):
+        if line.startswith(_NEWS_OF_TOR):
             self._check_wanted.set()
             return
         self._streams.on_line(line)
@@ -191,7 +222,7 @@ class StreamAttacher:
                 await self._wake.wait()
 
     async def _keep_safe(self) -> None:
-        """After each reload of Tor's see that it still leaves streams to us."""
+        """After news of Tor see that it still leaves streams to us, and how far it has come."""
         while True:
             await self._check_wanted.wait()
             self._check_wanted.clear()
@@ -203,6 +234,7 @@ class StreamAttacher:
                     advice=HOW_TO_SET,
                 )
             await self._learn_mapping()
+            await self._learn_bootstrap()
 
     # -- what goes out
 
@@ -276,6 +308,8 @@ class StreamAttacher:
             if self._lookups.get(action.stream) is asyncio.current_task():
                 del self._lookups[action.stream]
         self._carry_out(actions)
+        if self._streams.wants_listing:
+            self._wake.set()
 
 
 class Controller:
@@ -288,6 +322,12 @@ class Controller:
         self._attacher: StreamAttacher | None = None
         self.first_ready = asyncio.Event()
         """Set once streams have been served."""
+        self.version = b""
+        """Tor's version, the last that was heard."""
+        self.bootstrap: Bootstrap | None = None
+        self.automaps = False
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when one of these may have changed."""
 
     @property
     def is_ready(self) -> bool:
@@ -300,6 +340,7 @@ class Controller:
         while True:
             self._attacher = attacher = StreamAttacher(self._settings, self._is_ours, self._find)
             attacher.on_ready = self.first_ready.set
+            attacher.on_news = self._heard
             try:
                 await attacher.run()
                 _log.warn("control_port_closed", action="connecting anew")
@@ -311,3 +352,10 @@ class Controller:
                 backoff.reset()
             self._attacher = None
             await asyncio.sleep(backoff.next())
+
+    def _heard(self) -> None:
+        assert self._attacher is not None
+        self.version = self._attacher.version
+        self.bootstrap = self._attacher.bootstrap
+        self.automaps = self._attacher.automaps
+        self.on_news()

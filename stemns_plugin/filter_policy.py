@@ -1,9 +1,13 @@
 """What a workstation may say to the control filter: from a command to an answer and an effect.
 
 Theory of operation
-    `judge` is the policy: from a command line and the streams offered to this client to
-    what is answered and what is done.  All else a control port can do is refused, or
-    answered here.
+    `judge` is the policy: from a command line and what this client may know to what is
+    answered and what is done.  All else a control port can do is refused, or answered here.
+    Keywords in any case and blanks anywhere are read as Tor reads them.
+
+    StemNS answers look-ups long after their streams are gone, and ends for good at any
+    reply but 250.  Commands about an offer that has ended are therefore answered 250, and
+    nothing is done.
 
 Invariants
     What is done is about a stream that was offered to this client, and nothing else.  A
@@ -16,8 +20,8 @@ Specification: control-spec §2.2 (commands), §3.3 to §3.21 for each command.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import PolicyRefusal
@@ -28,14 +32,6 @@ _EVENTS: Final = frozenset({b"STREAM", b"SIGNAL", b"CONF_CHANGED", b"STATUS_CLIE
 _NUMBER: Final = re.compile(rb"[0-9]{1,18}")
 _MAX_KEYS: Final = 8
 _KEY: Final = re.compile(rb"[!#-~]{1,64}")
-_INFO: Final = {
-    b"version": b"0.4.9.11",
-    b"status/bootstrap-phase": b'NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"',
-}
-_CONF: Final = {
-    b"__leavestreamsunattached": b"__LeaveStreamsUnattached=1",
-    b"automaphostsonresolve": b"AutomapHostsOnResolve=0",
-}
 
 
 @dataclass(slots=True)
@@ -70,9 +66,9 @@ class Redirected:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """Whether the client wants STREAM events."""
+    """The events that the client wants."""
 
-    wanted: bool
+    events: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +87,22 @@ class FilterDecision:
     effect: Effect | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ClientView:
+    """What one client may know.
+
+    offers  the streams offered to its address
+    ended   numbers of offers, made on this connection, that ended lately
+    info    what GETINFO tells of Tor
+    conf    what GETCONF tells of Tor, by the option in lower case
+    """
+
+    offers: Mapping[int, Offer] = field(default_factory=dict)
+    ended: Container[int] = ()
+    info: Mapping[bytes, bytes] = field(default_factory=dict)
+    conf: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
 def _refused(code: int, text: bytes) -> FilterDecision:
     return FilterDecision(b"%d %s" % (code, text))
 
@@ -99,40 +111,40 @@ _OK: Final = FilterDecision(b"250 OK")
 _BLOCKED: Final = _refused(510, b"Command filtered")
 
 
-def judge(line: bytes, offers: Mapping[int, Offer]) -> FilterDecision:
-    """What becomes of a client's command, when `offers` are the streams offered to it."""
-    words = [word for word in line.split(b" ") if word]
+def judge(line: bytes, view: ClientView) -> FilterDecision:
+    """What becomes of a client's command."""
+    words = line.split()
     verb = words[0].upper() if words else b""
     arguments = words[1:]
     if verb in (b"REDIRECTSTREAM", b"ATTACHSTREAM", b"CLOSESTREAM"):
-        return _judge_stream(verb, arguments, offers)
+        return _judge_stream(verb, arguments, view)
     if verb == b"SETEVENTS":
-        if not _EVENTS.issuperset(word.upper() for word in arguments):
+        events = frozenset(map(bytes.upper, arguments))
+        if not events <= _EVENTS:
             return _refused(552, b"Event filtered")
-        return FilterDecision(b"250 OK", Subscribed(b"STREAM" in map(bytes.upper, arguments)))
+        return FilterDecision(b"250 OK", Subscribed(events))
     if verb == b"GETINFO":
-        return _judge_info(arguments, offers)
+        return _judge_info(arguments, view)
     if verb == b"GETCONF":
-        return _judge_conf(arguments)
+        return _judge_conf(arguments, view.conf)
     if verb == b"PROTOCOLINFO":
         return FilterDecision(
-            b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK'
+            b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="%s"\r\n250 OK'
+            % view.info.get(b"version", b"unknown")
         )
     if verb == b"QUIT":
         return FilterDecision(b"250 closing connection", Quit())
     return _OK if verb in (b"AUTHENTICATE", b"USEFEATURE") else _BLOCKED
 
 
-def _judge_stream(
-    verb: bytes, arguments: Sequence[bytes], offers: Mapping[int, Offer]
-) -> FilterDecision:
+def _judge_stream(verb: bytes, arguments: Sequence[bytes], view: ClientView) -> FilterDecision:
     """Commands about a stream: only offered ones exist."""
     if len(arguments) < 2 or not _NUMBER.fullmatch(arguments[0]):
         return _refused(512, b"Bad arguments to " + verb)
     stream = int(arguments[0])
-    offer = offers.get(stream)
+    offer = view.offers.get(stream)
     if offer is None:
-        return _refused(552, b'Unknown stream "%d"' % stream)
+        return _OK if stream in view.ended else _refused(552, b'Unknown stream "%d"' % stream)
     if verb == b"CLOSESTREAM":
         return FilterDecision(b"250 OK", Closed(stream))
     if len(arguments) != 2:
@@ -149,15 +161,15 @@ def _judge_stream(
         return _refused(512, b"Not a host")
 
 
-def _judge_info(keys: Sequence[bytes], offers: Mapping[int, Offer]) -> FilterDecision:
+def _judge_info(keys: Sequence[bytes], view: ClientView) -> FilterDecision:
     if len(keys) > _MAX_KEYS:
         return _refused(512, b"Too many keys")
     lines = []
     for key in keys:
         if key == b"stream-status":
-            lines.append(_stream_status(offers))
-        elif key in _INFO:
-            lines.append(b"250-%s=%s" % (key, _INFO[key]))
+            lines.append(_stream_status(view.offers))
+        elif key in view.info:
+            lines.append(b"250-%s=%s" % (key, view.info[key]))
         else:
             shown = key if _KEY.fullmatch(key) else b"?"
             return _refused(552, b'Unrecognized key "%s"' % shown)
@@ -170,8 +182,8 @@ def _stream_status(offers: Mapping[int, Offer]) -> bytes:
     return b"\r\n".join([b"250+stream-status=", *lines, b"."])
 
 
-def _judge_conf(keys: Sequence[bytes]) -> FilterDecision:
-    lines = [_CONF.get(key.lower()) for key in keys]
+def _judge_conf(keys: Sequence[bytes], conf: Mapping[bytes, bytes]) -> FilterDecision:
+    lines = [conf.get(key.lower()) for key in keys]
     known = [line for line in lines if line is not None]
     if not known or len(known) != len(lines):
         return _refused(552, b"Unrecognized configuration key")

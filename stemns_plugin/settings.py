@@ -35,7 +35,7 @@ from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import Endpoint
 from stemns_plugin.control_filter import ControlFilterSettings
 from stemns_plugin.controller import ControllerSettings
-from stemns_plugin.stemns_directory import StemnsDirectory, read_directory
+from stemns_plugin.stemns_directory import ControlPortFile, StemnsDirectory, read_directory
 from stemns_plugin.suffix_router import ALWAYS_OURS, RESOLVE_S
 
 DEFAULT_FILE: Final = Path("/etc/isoproxy/stemns.toml")
@@ -146,11 +146,13 @@ class _Table:
         return place
 
 
-def _control(own: _Table, directory: StemnsDirectory) -> Endpoint:
-    default = DEFAULT_CONTROL
+def _control(own: _Table, directory: StemnsDirectory) -> Endpoint | ControlPortFile:
+    control, default = own.get("control", str, None), DEFAULT_CONTROL
+    if control is None and isinstance(directory.control_port, ControlPortFile):
+        return directory.control_port
     if directory.control_port is not None:
         default = f"127.0.0.1:{directory.control_port}"
-    return own.endpoint("control", own.get("control", str, default))
+    return own.endpoint("control", control or default)
 
 
 def _services(

@@ -6,6 +6,8 @@ Theory of operation
     the control port.  Both are read here as data: the files are parsed, and expressions
     of a small kind are evaluated by hand (constants, names assigned in the same file,
     lists, dictionaries, `sys.executable`, and joining a path to the directory of the file).
+    A function that opens a file and looks for `PORT=` in it (StemNS's `port_auto.py`) reads
+    what Tor's ControlPortWriteToFile wrote; `ControlPortFile` reads the same file.
 
 Invariants
     No code of these files is executed.  What cannot be read as data is an error that names
@@ -16,6 +18,7 @@ Invariants
 from __future__ import annotations
 
 import ast
+import contextlib
 import os.path
 import sys
 from collections.abc import Mapping
@@ -23,18 +26,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from isoproxy.errors import ConfigError
+from isoproxy.errors import ConfigError, ErrorKind, OperationError
+from isoproxy.net.endpoint import Endpoint
 
 _SERVICES: Final = frozenset({"service_to_command", "_service_to_command"})
 _PORT: Final = "tor_control_port"
+_MAX_PORT_FILE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPortFile:
+    """The file into which Tor writes where its control port is (ControlPortWriteToFile)."""
+
+    path: Path
+
+    def read(self) -> Endpoint:
+        """Where the control port is now; raises OperationError."""
+        try:
+            with self.path.open(encoding="ascii") as file:
+                lines = file.read(_MAX_PORT_FILE).split("\n")
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        for line in lines:
+            for key, prefix in (("PORT=", ""), ("UNIX_PORT=", "unix:")):
+                if line.startswith(key):
+                    with contextlib.suppress(ConfigError):
+                        return Endpoint.parse(prefix + line.removeprefix(key).strip())
+        raise OperationError(
+            f"Tor has not written its control port into {self.path}; start Tor, or correct "
+            "ControlPortWriteToFile in its torrc",
+            kind=ErrorKind.TOR_UNREACHABLE,
+        )
 
 
 @dataclass(slots=True)
 class StemnsDirectory:
-    """What the files say: commands by suffix, and the control port's number, if any."""
+    """What the files say: commands by suffix, and where the control port is, if they do."""
 
     services: dict[str, list[str]] = field(default_factory=dict)
-    control_port: int | None = None
+    control_port: int | ControlPortFile | None = None
 
 
 def read_directory(directory: Path) -> StemnsDirectory:
@@ -75,6 +105,18 @@ def _read_file(file: Path, text: str, result: StemnsDirectory) -> None:
             reader.refuse_changes(statement)
 
 
+def _opened_for_port(function: ast.FunctionDef) -> ast.expr | None:
+    """What a function opens that looks for `PORT=`."""
+    nodes = list(ast.walk(function))
+    if not any(isinstance(node, ast.Constant) and node.value == "PORT=" for node in nodes):
+        return None
+    for node in nodes:
+        match node:
+            case ast.Call(func=ast.Name(id="open"), args=[path, *_]):
+                return path
+    return None
+
+
 def _assignments(statement: ast.stmt) -> list[tuple[str, ast.expr]]:
     if not isinstance(statement, ast.Assign):
         return []
@@ -102,8 +144,13 @@ class _Reader:
             if isinstance(node, ast.Name) and node.id in _SERVICES:
                 raise self._wrong(node, "the services are changed by more than an assignment")
 
-    def port(self, function: ast.FunctionDef) -> int:
-        """The number that a function of one `return` gives."""
+    def port(self, function: ast.FunctionDef) -> int | ControlPortFile:
+        """What a function of one `return` gives, or the file in which one looks for it."""
+        opened = _opened_for_port(function)
+        if opened is not None:
+            path = self._value(opened, 0)
+            if isinstance(path, str):
+                return ControlPortFile(Path(path))
         body = [one for one in function.body if not isinstance(one, ast.Expr)]
         if len(body) == 1 and isinstance(body[0], ast.Return) and body[0].value is not None:
             return self.number(body[0].value)

@@ -41,7 +41,7 @@ Specification: control-spec §3.13 (ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §4.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -62,11 +62,9 @@ from stemns_plugin.grammar import (
     parse_stream_event,
     stream_of,
 )
+from stemns_plugin.lookup_shares import Admission, LookupShares, UnderWay
 
 MAX_REMEMBERED: Final = 16384
-MAX_LOOKUPS: Final = 4096
-MAX_LOOKUPS_OF_ONE: Final = 256
-"""Of one client address, or of all streams whose address is not certain."""
 MAX_HINTS: Final = 65536
 _MAX_CANDIDATES: Final = 4
 _MAX_CONFLICTS: Final = 3
@@ -147,14 +145,6 @@ class _Remembered:
     seen: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _UnderWay:
-    """A look-up, and whose."""
-
-    wants_address: bool
-    client: bytes
-
-
 class Streams:
     """Turns event lines and listings into actions.
 
@@ -173,9 +163,10 @@ class Streams:
         self._is_ours = is_ours
         self._sharing = sharing
         self._allow_internal = allow_internal
+        self.automaps = False
+        """Whether Tor answers RESOLVE of an onion service with a virtual address."""
         self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
-        self._lookups: dict[int, _UnderWay] = {}
-        self._lookups_of: Counter[bytes] = Counter()
+        self._lookups = LookupShares()
         self._hints: set[int] = set()
         self._asked: set[int] = set()
         self._look_at_all = self._asked_for_all = True
@@ -255,6 +246,7 @@ class Streams:
         actions: list[Action] = []
         for stream in sorted(asked):
             actions += self._look_at(stream, listing.get(stream, set()), names)
+        self._give_turns()  # those who had theirs may be gone
         return actions
 
     def _look_at(
@@ -284,14 +276,16 @@ class Streams:
     def _abandoned(self, stream: int) -> list[Action]:
         return [Abandon(stream)] if self._ended(stream) is not None else []
 
-    def _ended(self, stream: int) -> _UnderWay | None:
+    def _ended(self, stream: int) -> UnderWay | None:
         """Take the look-up of `stream` off the list."""
-        lookup = self._lookups.pop(stream, None)
+        lookup = self._lookups.end(stream)
         if lookup is not None:
-            self._lookups_of[lookup.client] -= 1
-            if not self._lookups_of[lookup.client]:
-                del self._lookups_of[lookup.client]
+            self._give_turns()
         return lookup
+
+    def _give_turns(self) -> None:
+        for stream in self._lookups.whose_turn_it_is():
+            self._hint(stream)
 
     def _in_conflict(self, stream: int) -> list[Action]:
         entry = self._entry(stream)
@@ -313,11 +307,12 @@ class Streams:
             return [Attach(claim.id)]
         event = self._event_of(claim)
         client = (event.source if event is not None else None) or b""
-        if len(self._lookups) >= MAX_LOOKUPS or self._lookups_of[client] >= MAX_LOOKUPS_OF_ONE:
-            return [Close(claim.id, CloseReason.TIMEOUT)]
         wants_address = claim.status in RESOLVES
-        self._lookups[claim.id] = _UnderWay(wants_address, client)
-        self._lookups_of[client] += 1
+        match self._lookups.admit(claim.id, UnderWay(wants_address, client)):
+            case Admission.REFUSED:
+                return [Close(claim.id, CloseReason.TIMEOUT)]
+            case Admission.WAITS:
+                return []
         name = _normal(host).decode("ascii")
         isolation = (
             self._sharing.own_id()
@@ -352,7 +347,7 @@ class Streams:
             return [Close(stream, CloseReason.EXITPOLICY)]
         if self._is_ours(target.host.rstrip(".")) or not target.may_be_sent_to_tor():
             return [Close(stream)]
-        if lookup.wants_address and target.is_onion:
+        if lookup.wants_address and target.is_onion and not self.automaps:
             return [Close(stream)]
         return [Redirect(stream, target.host)]
 

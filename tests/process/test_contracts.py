@@ -49,6 +49,7 @@ CODECS = (
     "prop279/protocol.py",
     "stemns_plugin/filter_policy.py",
     "stemns_plugin/grammar.py",
+    "stemns_plugin/lookup_shares.py",
     "stemns_plugin/streams.py",
 )
 KEEPS_FILES = "isoproxy.namecoin.chain.store"

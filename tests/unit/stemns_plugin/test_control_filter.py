@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.net.endpoint import Endpoint
+from stemns_plugin import control_filter
 from stemns_plugin.control_filter import (
     MAX_CLIENTS_OF_ONE,
     ControlFilter,
@@ -96,6 +97,9 @@ async def gateway(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     async with StreamingTor(path / "c").listening() as tor:
+        tor.version = "0.4.8.10 (git-x)"
+        tor.conf["AutomapHostsOnResolve"] = "1"
+        tor.mappings = [b"10.192.0.7 mapped.bit NEVER"]
         pattern = None if username is None else re.compile(username)
         settings = ControlFilterSettings(
             ControllerSettings(tor.endpoint), (Endpoint.tcp("127.0.0.1", port),), suffixes, pattern
@@ -266,7 +270,84 @@ async def test_closing_and_the_end_of_a_stream(tmp_path: Path) -> None:
         place.tor.end(6)
         await until(lambda: one.events()[-1].status == b"CLOSED")
         assert one.events()[-1].id == second
-        assert (await one.ask(b"ATTACHSTREAM %d 0" % second)).startswith(b"552 ")
+        assert await one.ask(b"ATTACHSTREAM %d 0" % second) == b"250 OK"
+        assert place.tor.attached == {}
+
+
+async def test_commands_about_an_ended_offer_are_answered_to_whom_it_was_made(
+    tmp_path: Path,
+) -> None:
+    async with gateway(tmp_path) as place:
+        one, two = await place.workstation(ONE), await place.workstation(TWO)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        (number,) = one.offered()
+        place.tor.end(5)
+        await until(lambda: one.events()[-1].status == b"CLOSED")
+        later = await place.workstation(ONE)
+        commands = (b"CLOSESTREAM %d 2 ", b"ATTACHSTREAM %d 0", b"REDIRECTSTREAM %d evil.test")
+        for line in commands:
+            assert await one.ask(line % number) == b"250 OK"
+            for other in (two, later):
+                assert (await other.ask(line % number)).startswith(b"552 ")
+        assert not any(re.match(rb"(CLOSE|ATTACH|REDIRECT)STREAM", line) for line in place.tor.log)
+
+
+async def test_an_ended_offer_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_filter, "ENDED_S", 0.05)
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        (number,) = one.offered()
+        place.tor.end(5)
+        await asyncio.sleep(0.1)
+        assert (await one.ask(b"CLOSESTREAM %d 2" % number)).startswith(b"552 ")
+
+
+async def test_a_number_that_is_offered_again_is_the_new_offer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_filter, "_number_beside", lambda offers: 77)
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"a.bit:80", source=ONE.encode())
+        await until(lambda: one.offered() == [77])
+        place.tor.end(5)
+        await until(lambda: one.events()[-1].status == b"CLOSED")
+        place.tor.new(6, b"b.bit:80", source=ONE.encode())
+        await until(lambda: one.offered() == [77, 77])
+        assert await one.ask(b"CLOSESTREAM 77 2") == b"250 OK"
+        await until(lambda: 6 in place.tor.closed)
+
+
+async def test_version_and_bootstrap_are_those_of_tor(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE, follow=False)
+        assert await one.ask(b"SETEVENTS STREAM STATUS_CLIENT") == b"250 OK"
+        await one.ask(b"GETINFO version")
+        assert b"250-version=0.4.8.10 (git-x)" in one.lines
+        assert await one.ask(b"getconf automaphostsonresolve") == b"250 AutomapHostsOnResolve=1"
+        assert await one.ask(b"GETINFO address-mappings/all") == b"250 OK"
+        assert b"mapped.bit" not in b"".join(one.lines)
+        place.tor.bootstrap = (
+            b'WARN BOOTSTRAP PROGRESS=14 TAG=handshake SUMMARY="Shaking" WARNING="No route"'
+            b' HOSTID="AB" HOSTADDR="192.0.2.1:443"'
+        )
+        place.tor.emit(b"650 STATUS_CLIENT WARN BOOTSTRAP PROGRESS=99 TAG=forged SUMMARY=x")
+        shown = b'NOTICE BOOTSTRAP PROGRESS=14 TAG=handshake SUMMARY="Shaking"'
+        await until(lambda: b"650 STATUS_CLIENT " + shown in one.lines)
+        await one.ask(b"GETINFO status/bootstrap-phase")
+        assert b"250-status/bootstrap-phase=" + shown in one.lines
+        assert b"192.0.2.1" not in b"".join(one.lines)
+
+
+async def test_a_virtual_address_is_offered_as_the_name_it_stands_for(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        place.tor.new(5, b"10.192.0.7:80", source=ONE.encode())
+        await until(lambda: len(one.events()) == 2)
+        assert {event.host for event in one.events()} == {b"mapped.bit"}
 
 
 async def test_other_suffixes_may_be_served(tmp_path: Path) -> None:

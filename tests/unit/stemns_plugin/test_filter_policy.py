@@ -8,6 +8,7 @@ from isoproxy.net.target import Target
 from isoproxy.sharing import StreamFields, mask_of
 from stemns_plugin.filter_policy import (
     Attached,
+    ClientView,
     Closed,
     Effect,
     Offer,
@@ -22,13 +23,21 @@ FIELDS = StreamFields(b"127.0.0.2", None, None, b"SOCKS5", b"a.bit", 80, -6, 0)
 MASK = mask_of(["SESSION_GROUP", "NYM_EPOCH"])
 
 
-def offers() -> dict[int, Offer]:
-    """Stream 5, untouched; stream 6, redirected."""
+INFO = {
+    b"version": b"0.4.9.11",
+    b"status/bootstrap-phase": b'NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"',
+}
+CONF = {b"__leavestreamsunattached": b"__LeaveStreamsUnattached=1"}
+
+
+def view() -> ClientView:
+    """Stream 5, untouched; stream 6, redirected; offer 9, ended."""
 
     def event(number: int) -> StreamEvent:
         return StreamEvent(number, b"NEW", b"a.bit", 80, FIELDS, MASK, b"127.0.0.2", b"USER")
 
-    return {5: Offer(event(5)), 6: Offer(event(6), Target.parse("x.onion", 0))}
+    offers = {5: Offer(event(5)), 6: Offer(event(6), Target.parse("x.onion", 0))}
+    return ClientView(offers, {9, 5}, INFO, CONF)
 
 
 @pytest.mark.parametrize(
@@ -45,15 +54,24 @@ def offers() -> dict[int, Offer]:
         (b"GETINFO 0123456789abcdef", b'552 Unrecognized key "0123456789abcdef"', None),
         (b"GETCONF __LeaveStreamsUnattached", b"250 __LeaveStreamsUnattached=1", None),
         (b"GETCONF __owningcontrollerprocess", b"552 ", None),
-        (b"SETEVENTS STREAM", b"250 OK", Subscribed(True)),
-        (b"setevents stream signal", b"250 OK", Subscribed(True)),
-        (b"SETEVENTS", b"250 OK", Subscribed(False)),
+        (b"SETEVENTS STREAM", b"250 OK", Subscribed(frozenset({b"STREAM"}))),
+        (b"setevents stream signal", b"250 OK", Subscribed(frozenset({b"STREAM", b"SIGNAL"}))),
+        (b"SETEVENTS", b"250 OK", Subscribed(frozenset())),
         (b"REDIRECTSTREAM 5 x.onion", b"250 OK", Redirected(5, Target.parse("x.onion", 0))),
         (b"REDIRECTSTREAM 5 192.0.2.1", b"250 OK", Redirected(5, Target.parse("192.0.2.1", 0))),
         (b"ATTACHSTREAM 6 0", b"250 OK", Attached(6)),
         (b"CLOSESTREAM 5 2", b"250 OK", Closed(5)),
         (b"CLOSESTREAM 5 2 IfUnused", b"250 OK", Closed(5)),
         (b"QUIT", b"250 closing", Quit()),
+        # as Tor reads it: keywords in any case, blanks anywhere
+        (b"closestream 5 2 ", b"250 OK", Closed(5)),
+        (b" attachstream\t6  0 ", b"250 OK", Attached(6)),
+        (b"getconf __leavestreamsunattached ", b"250 __LeaveStreamsUnattached=1", None),
+        (b"quit ", b"250 closing", Quit()),
+        # an offer that has ended lately
+        (b"CLOSESTREAM 9 2 ", b"250 OK", None),
+        (b"ATTACHSTREAM 9 0", b"250 OK", None),
+        (b"REDIRECTSTREAM 9 x.onion", b"250 OK", None),
         # streams of others, and streams that are not there, look the same
         (b"REDIRECTSTREAM 7 evil.test", b'552 Unknown stream "7"', None),
         (b"ATTACHSTREAM 7 0", b'552 Unknown stream "7"', None),
@@ -96,11 +114,16 @@ def offers() -> dict[int, Offer]:
     ],
 )
 def test_policy(line: bytes, reply: bytes, effect: Effect | None) -> None:
-    decision = judge(line, offers())
+    decision = judge(line, view())
     assert decision.reply.startswith(reply)
     assert decision.effect == effect
 
 
+def test_what_tor_has_not_told_is_not_told() -> None:
+    for key in (b"version", b"status/bootstrap-phase"):
+        assert judge(b"GETINFO " + key, ClientView()).reply.startswith(b"552 ")
+
+
 def test_without_offers_there_are_no_streams() -> None:
     for verb in (b"REDIRECTSTREAM 5 x.onion", b"ATTACHSTREAM 5 0", b"CLOSESTREAM 5 1"):
-        assert judge(verb, {}).reply.startswith(b"552 ")
+        assert judge(verb, ClientView()).reply.startswith(b"552 ")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.errors import ConfigError
-from stemns_plugin.stemns_directory import read_directory
+from isoproxy.errors import ConfigError, OperationError
+from isoproxy.net.endpoint import Endpoint
+from stemns_plugin.stemns_directory import ControlPortFile, read_directory
 
 
 def write(directory: Path, **files: str) -> Path:
@@ -86,3 +87,49 @@ def test_directories_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError):
         read_directory(tmp_path)
+
+
+AUTO = """
+from urllib.parse import urlparse
+
+def tor_control_port():
+    with open(filename) as lines:
+        for line in lines:
+            if line.startswith("PORT="):
+                return urlparse("//" + line[5:]).port
+    return None
+
+filename = {path!r}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "endpoint"),
+    [
+        ("PORT=127.0.0.1:9051\n", Endpoint.tcp("127.0.0.1", 9051)),
+        ("UNIX_PORT=/run/tor/control\nPORT=127.0.0.1:9\n", Endpoint.unix("/run/tor/control")),
+        ("", None),
+        ("PORT=nonsense\n", None),
+        ("PORT=\xff\n", None),
+        (None, None),
+    ],
+)
+def test_the_port_that_tor_wrote_into_a_file(
+    tmp_path: Path, written: str | None, endpoint: Endpoint | None
+) -> None:
+    file = tmp_path / "controlport"
+    found = read_directory(write(tmp_path, port=AUTO.format(path=str(file)))).control_port
+    assert found == ControlPortFile(file)
+    if written is not None:
+        file.write_bytes(written.encode("latin-1"))
+    if endpoint is not None:
+        assert found.read() == endpoint
+    else:
+        with pytest.raises(OperationError, match="has not written"):
+            found.read()
+
+
+def test_a_port_file_whose_name_is_no_plain_text_is_refused(tmp_path: Path) -> None:
+    text = AUTO.format(path="x").replace("filename = 'x'", "filename = input()")
+    with pytest.raises(ConfigError):
+        read_directory(write(tmp_path, port=text))

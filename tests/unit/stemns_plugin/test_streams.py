@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind
 from isoproxy.net.target import Target
 from isoproxy.sharing import SharingTable
+from stemns_plugin.lookup_shares import MAX_LOOKUPS, MAX_LOOKUPS_OF_ONE
 from stemns_plugin.streams import (
-    MAX_LOOKUPS,
-    MAX_LOOKUPS_OF_ONE,
     MAX_REMEMBERED,
     Abandon,
     Action,
@@ -497,21 +496,35 @@ def test_lookups_under_way_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("certain", [True, False])
-def test_one_client_leaves_room_for_others(certain: bool) -> None:
+def test_streams_beyond_the_share_of_a_client_wait(certain: bool) -> None:
     tor = _Tor()
-    for number in range(MAX_LOOKUPS_OF_ONE + 1):
+    count = MAX_LOOKUPS_OF_ONE + 3
+    for number in range(count):
         tor.listed[number] = b"%d NEW 0 a.bit:80" % number
         if certain:
             tor.say(b"650 STREAM %d NEW 0 a.bit:80 SOURCE_ADDR=192.0.2.1:5" % number)
         tor.say(b"650 STREAM %d CONTROLLER_WAIT 0 a.bit:80" % number)
-    actions = tor.look()
-    assert len(looked_up(actions)) == MAX_LOOKUPS_OF_ONE
-    assert actions[-1] == Close(MAX_LOOKUPS_OF_ONE, CloseReason.TIMEOUT)
-    assert looked_up(tor.new(MAX_LOOKUPS, b"a.bit:80", source=b"192.0.2.2:5")) == ["a.bit"]
+    assert len(looked_up(tor.look())) == MAX_LOOKUPS_OF_ONE
+    assert looked_up(tor.new(count, b"a.bit:80", source=b"192.0.2.2:5")) == ["a.bit"]
+    first, gone, last = range(MAX_LOOKUPS_OF_ONE, count)
     tor.streams.on_failed(0, ErrorKind.NAME_ABSENT)
-    del tor.listed[MAX_LOOKUPS_OF_ONE]
-    again = b"192.0.2.1:5" if certain else b"192.0.2.3:5"
-    assert looked_up(tor.new(MAX_LOOKUPS + 1, b"a.bit:80", source=again)) == ["a.bit"]
+    assert tor.streams.wants_listing
+    (action,) = tor.look()
+    assert isinstance(action, LookUp)
+    assert action.stream == first
+    del tor.listed[gone]
+    tor.streams.on_failed(1, ErrorKind.NAME_ABSENT)
+    assert tor.look() == []  # the turn was for the one that is gone
+    (action,) = tor.look()
+    assert isinstance(action, LookUp)
+    assert action.stream == last
+
+
+def test_a_resolve_of_an_onion_gets_a_virtual_address_where_tor_gives_one() -> None:
+    tor = _Tor()
+    tor.streams.automaps = True
+    tor.new(5, b"a.bit:0", status=b"NEWRESOLVE")
+    assert tor.streams.on_found(5, Target.parse(ONION, 0)) == [Redirect(5, ONION)]
 
 
 def test_hints_beyond_the_limit_make_it_look_at_everything(

@@ -29,6 +29,7 @@ class StreamingTor:
         self._path = path
         self.conf = {"__LeaveStreamsUnattached": "1", "AutomapHostsOnResolve": "0"}
         self.version = "0.4.9.11"
+        self.bootstrap = b'NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"'
         self.auth = b"250-AUTH METHODS=NULL\r\n"
         self.replies: dict[bytes, bytes] = {}
         self.silent: set[bytes] = set()
@@ -125,6 +126,8 @@ class StreamingTor:
         for key in keys:
             if key == b"version":
                 answer += b"250-version=%s\r\n" % self.version.encode()
+            elif key == b"status/bootstrap-phase":
+                answer += b"250-%s=%s\r\n" % (key, self.bootstrap)
             elif key == b"stream-status":
                 lines = [line + b"\r\n" for line in self.listed.values()]
                 answer += b"250+stream-status=\r\n" + b"".join(lines) + b".\r\n"
