@@ -1,6 +1,6 @@
 """The Bitcoin flows of a process: those under way, and the sums of those that ended.
 
-All doors to Bitcoin peers share one registry, and with it the memory of who spoke v2.
+All ways to and from Bitcoin peers share one registry.
 
 Invariants
     A flow that ended is counted once and let go of: what stays are numbers, none of which
@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from isoproxy.bitcoin.bridge import Flow, ProvenV2
-from isoproxy.bitcoin.traffic import Direction
-from isoproxy.bitcoin.translator import Ending
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import Flow, TransportType
+from isoproxy.bitcoin.traffic import Traffic
 
 
 class Outcome(Enum):
@@ -25,6 +25,7 @@ class Outcome(Enum):
 
     V2 = "v2"
     V1_FALLBACK = "v1_fallback"
+    V1_INBOUND = "v1_inbound"
     REFUSED = "refused"
     UNTOUCHED = "untouched"
     FAILED = "failed"
@@ -36,9 +37,9 @@ class Outcome(Enum):
             return cls.REFUSED
         if flow.network is None:
             return cls.UNTOUCHED
-        if flow.fell_back:
-            return cls.V1_FALLBACK
-        return cls.V2 if flow.transport == "v2" else cls.FAILED
+        if flow.transport is TransportType.V1:
+            return cls.V1_INBOUND if flow.inbound else cls.V1_FALLBACK
+        return cls.V2 if flow.transport is TransportType.V2 else cls.FAILED
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class Sums:
     wire: int = 0
     dropped: int = 0
 
-    def add(self, direction: Direction) -> None:
+    def add(self, direction: Traffic) -> None:
         """Add what one translated connection carried."""
         for kind, (count, _) in direction.by_type().items():
             self.messages[kind] += count
@@ -84,16 +85,21 @@ class Totals:
 
 
 class FlowRegistry:
-    """Flows under way (`flows`), and who has `proven` to speak v2."""
+    """Flows under way (`flows`), and sums."""
 
     def __init__(self) -> None:
         self.flows: set[Flow] = set()
-        self.proven = ProvenV2()
         self._ended = Totals()
 
     @contextmanager
     def entry(self, flow: Flow) -> Iterator[None]:
-        """Have `flow` among the flows until the end of the context, then in the sums."""
+        """Have `flow` among the flows until the end of the context, then in the sums.
+
+        Within another context of the same flow this one does nothing.
+        """
+        if flow in self.flows:
+            yield
+            return
         self.flows.add(flow)
         try:
             yield
@@ -104,7 +110,7 @@ class FlowRegistry:
 
     def sorted_flows(self) -> list[Flow]:
         """The flows under way in an order that stays: by key, then by session."""
-        return sorted(self.flows, key=lambda flow: (flow.key.label, flow.session_id))
+        return sorted(self.flows, key=_order)
 
     def totals(self) -> Totals:
         """Everything since the start, flows under way included."""
@@ -116,3 +122,7 @@ class FlowRegistry:
         for flow in self.flows:
             sums.add(flow)
         return sums
+
+
+def _order(flow: Flow) -> tuple[str, str]:
+    return flow.key.label if flow.key is not None else "", flow.session_id

@@ -3,9 +3,9 @@
 Theory of operation
     Tor hands the onion service's streams to a local port; here they are accepted.  A peer
     whose first 16 bytes are a VERSION header of our network speaks v1 and is passed
-    through; anything else must be a v2 initiator, to whom we are the responder, while the
-    local node hears v1.  A v2 stream does not say which network it is for, so the network
-    is configured.
+    through; anything else must be a v2 initiator, to whom we are the responder (BIP324,
+    "Version negotiation"), while the local node hears v1.  A v2 stream does not say which
+    network it is for, so the network is configured.
 
     The node does not know that it is reachable by v2, and says so in its VERSION; other
     nodes overwrite what they knew of it with that and come in v1 the next time.
@@ -21,60 +21,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from isoproxy.bitcoin.messages import Network, Networks
+from isoproxy.bitcoin.carry import CarrySettings, RelayStream, end, relay_v1
+from isoproxy.bitcoin.flow import Event, Flow
+from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
-from isoproxy.bitcoin.pump import part, pump
-from isoproxy.bitcoin.sniff import read_opening
-from isoproxy.bitcoin.translator import Ending, Relay, Translator
-from isoproxy.bitcoin.v1 import Detected
+from isoproxy.bitcoin.pump import pump
+from isoproxy.bitcoin.reading import read_until
+from isoproxy.bitcoin.sniff import is_v1_peer
+from isoproxy.bitcoin.translator import Translator
 from isoproxy.net.accept_loop import Connections
 from isoproxy.net.endpoint import family_of
+from isoproxy.net.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class InboundSettings:
-    """One inbound service.  `options.version` rewrites the node's VERSION; see there."""
+    """One inbound service, for the node at `node`, a loopback or private address.
+
+    `options.version` rewrites the node's VERSION; see there.
+    """
 
     network: Network
+    node: Target
     advertise_v2: bool = False
     options: TransportOptions = field(default_factory=TransportOptions)
     deadlines: Deadlines = field(default_factory=Deadlines)
     max_connections: int = 125
 
-    def transport_options(self) -> TransportOptions:
-        """The options, with service bit 11 if it is to be advertised."""
-        if not self.advertise_v2:
-            return self.options
-        return replace(self.options, version=replace(self.options.version, advertise_v2=True))
-
-
-@dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
-class InboundFlow:
-    """One peer's connection to the node, for a status page."""
-
-    transport: str = "detecting"
-    translator: Translator | None = None
-    ended: Ending | None = None
-
-    @property
-    def session_id(self) -> str:
-        """As the peer shows it: 64 hex digits, "" while there is none."""
-        return self.translator.session_id if self.translator is not None else ""
+    def carrying(self) -> CarrySettings:
+        """How the peers are carried, with service bit 11 if it is to be advertised."""
+        options = self.options
+        if self.advertise_v2:
+            options = replace(options, version=replace(options.version, advertise_v2=True))
+        return CarrySettings(options=options, deadlines=self.deadlines)
 
 
 class Inbound:
-    """Serves peers on a listening socket; `node` opens a connection to the local node."""
+    """Serves peers on a listening socket; `connect` opens a connection to the local node."""
 
     def __init__(
-        self, settings: InboundSettings, node: Callable[[], Awaitable[socket.socket]]
+        self,
+        settings: InboundSettings,
+        relay: RelayStream,
+        registry: FlowRegistry,
+        connect: Callable[[], Awaitable[socket.socket]] | None = None,
     ) -> None:
         self._settings = settings
-        self._node = node
-        self.flows: set[InboundFlow] = set()
+        self._carrying = settings.carrying()
+        self._relay = relay
+        self.registry = registry
+        self._connect = connect or partial(_connect, settings.node)
         self.refused = 0
         self._connections = Connections(self.handle, self._is_full)
 
@@ -89,74 +90,55 @@ class Inbound:
 
     async def handle(self, peer: socket.socket) -> None:
         """Serve one peer to the end; closes its socket."""
-        flow = InboundFlow()
-        self.flows.add(flow)
-        try:
-            await self._serve(peer, flow)
-        except (OSError, TimeoutError):
-            self.refused += 1
-        finally:
-            self.flows.discard(flow)
-            peer.close()
+        with contextlib.closing(peer):
+            try:
+                await self._serve(peer)
+            except (OSError, TimeoutError):
+                self.refused += 1
 
-    async def _serve(self, peer: socket.socket, flow: InboundFlow) -> None:
+    async def _serve(self, peer: socket.socket) -> None:
         settings = self._settings
-        first, found = await read_opening(
+        first, is_v1 = await read_until(
             peer,
-            Networks([settings.network]),
+            lambda first: is_v1_peer(first, settings.network),
             silence=settings.deadlines.first_byte,
-            patience=settings.deadlines.handshake,
+            handshake_timeout=settings.deadlines.handshake,
         )
-        if found is Detected.NEED_MORE:  # silent, or gone
+        if is_v1 is None:  # silent, or gone
             self.refused += 1
             return
-        node = await self._node()
-        with contextlib.closing(node):
-            if found is Detected.NOT_V1:
-                converter: Translator | Relay = self._translator(flow)
+        flow = Flow(None, settings.node, inbound=True)
+        flow.network = settings.network
+        with self.registry.entry(flow), contextlib.closing(await self._connect()) as node:
+            if is_v1:
+                flow.on(Event.V1_PEER)
+                await relay_v1(node, peer, flow, self._carrying, self._relay, from_peer=first)
             else:
-                converter = self._relay(flow)
-            linger = settings.deadlines.linger
-            flow.ended = await pump(converter, node, peer, linger=linger, from_peer=first)
-            await part(node, peer, seconds=linger)
+                await self._translate(node, peer, first, flow)
 
-    def _translator(self, flow: InboundFlow) -> Translator:
-        its: InboundFlow = weakref.proxy(flow)  # no cycle: the buffers go when the flow does
-
-        def ready() -> None:
-            its.transport = "v2"
-
-        flow.translator = Translator(
+    async def _translate(
+        self, node: socket.socket, peer: socket.socket, first: bytes, flow: Flow
+    ) -> None:
+        translator = Translator(
             self._settings.network,
-            self._settings.transport_options(),
+            self._carrying.options,
             initiator=False,
             now=asyncio.get_running_loop().time(),
             deadlines=self._settings.deadlines,
-            on_ready=ready,
         )
-        return flow.translator
-
-    def _relay(self, flow: InboundFlow) -> Relay:
-        flow.transport = "v1"
-        return Relay(
-            now=asyncio.get_running_loop().time(),
-            deadlines=self._settings.deadlines,
-            network=self._settings.network,
-            rewrite=self._settings.transport_options().version,
-        )
+        flow.translate(translator)
+        linger = self._settings.deadlines.linger
+        ending = await pump(translator, node, peer, linger=linger, from_peer=first)
+        await end(flow, ending, self._carrying, node, peer)
 
 
-def local_node(host: str, port: int) -> Callable[[], Awaitable[socket.socket]]:
-    """Opens connections to the node at a loopback or otherwise configured IP address."""
-
-    async def connect() -> socket.socket:
-        sock = socket.socket(family_of(host), socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, (host, port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    return connect
+async def _connect(node: Target) -> socket.socket:
+    """A connection to the node at a loopback or otherwise configured IP address."""
+    sock = socket.socket(family_of(node.host), socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (node.host, node.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -17,7 +17,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 TYPE_LENGTH: Final = 12
@@ -60,7 +59,7 @@ class ShortIds:
             received[number] = name
         for number, text in understood.items():
             received[number] = padded(text)
-        return cls(MappingProxyType(to_send), tuple(received))
+        return cls(to_send, tuple(received))
 
 
 _SENT: Final = """

@@ -13,36 +13,31 @@ Theory of operation
     At the end of one side (closed, reset, or broke its protocol) nothing more is read;
     what was already converted is still delivered, within `linger` seconds.
 
-    A socket that is closed with unread bytes in it resets its connection, which destroys
-    what the other end has not taken yet.  `part` reads on until it has.
+    Where the converter hands the flow on nothing may be lost: what is not delivered yet is
+    waited for as long as an idle flow may last.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import socket
 from typing import Final
 
-from isoproxy.bitcoin.translator import Converter, Ending, Side
+from isoproxy.bitcoin.converter import Converter, Ending, Side
 from isoproxy.errors import RemoteProtocolError
-from isoproxy.net.reactor import unsent
 
 _TRIM_S: Final = 30.0
-_LOOK_AGAIN_S: Final = 0.1
-_DISCARDED_AT_A_TIME: Final = 1 << 16
 
 
 class _End:
     """A socket and the side of the converter it belongs to."""
 
-    __slots__ = ("broke", "closed", "reading", "side", "sock", "writing")
+    __slots__ = ("broke", "reading", "side", "sock", "writing")
 
-    def __init__(self, sock: socket.socket, side: Side, closed: Ending, broke: Ending) -> None:
+    def __init__(self, sock: socket.socket, side: Side, broke: Ending) -> None:
         self.sock = sock
         self.side = side
-        self.closed = closed
         self.broke = broke
         self.reading = False
         self.writing = False
@@ -61,10 +56,8 @@ class _Pump:
         self._loop = asyncio.get_running_loop()
         self._converter = converter
         self._linger = linger
-        self._client = _End(
-            client, converter.client, Ending.CLIENT_CLOSED, Ending.CLIENT_BROKE_PROTOCOL
-        )
-        self._peer = _End(peer, converter.peer, Ending.PEER_CLOSED, Ending.PEER_BROKE_PROTOCOL)
+        self._client = _End(client, converter.client, Ending.CLIENT_BROKE_PROTOCOL)
+        self._peer = _End(peer, converter.peer, Ending.PEER_BROKE_PROTOCOL)
         self._ending: Ending | None = None
         self._done: asyncio.Future[Ending] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -104,17 +97,20 @@ class _Pump:
         if size:
             self._converted(end, size)
         else:
-            self._finish(end.closed)
+            self._finish(self._converter.closed(end.side))
         self._settle()
 
     def _converted(self, end: _End, size: int) -> None:
         try:
-            self._converter.received(end.side, size, self._loop.time())
+            ending = self._converter.received(end.side, size, self._loop.time())
         except RemoteProtocolError:
             self._finish(end.broke)
         except Exception as error:  # a defect must end this flow, and be heard of
             if not self._done.done():
                 self._done.set_exception(error)
+        else:
+            if ending is not None:
+                self._finish(ending)
 
     def _settle(self) -> None:
         """Send what is to be sent, then read whoever may be read."""
@@ -153,7 +149,7 @@ class _Pump:
         except OSError:
             end.side.lost += len(out)
             out.drop(len(out))
-            self._finish(end.closed)
+            self._finish(self._converter.closed(end.side))
 
     def _on_writable(self, end: _End) -> None:
         self._active = True
@@ -174,9 +170,14 @@ class _Pump:
                 self._loop.remove_reader(end.sock)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(self._linger, self._conclude)
+        seconds = self._linger
+        if ending is Ending.HANDED_ON:
+            seconds = max(self._converter.deadline() - self._loop.time(), seconds)
+        self._timer = self._loop.call_later(seconds, self._conclude)
 
     def _conclude(self) -> None:
+        if self._ending is Ending.HANDED_ON and (self._client.writing or self._peer.writing):
+            self._ending = Ending.IDLE
         if not self._done.done() and self._ending is not None:
             self._done.set_result(self._ending)
 
@@ -214,28 +215,3 @@ async def pump(
     no_delay(peer)
     assert math.isfinite(linger)
     return await _Pump(converter, client, peer, linger).run(from_client, from_peer)
-
-
-async def part(*socks: socket.socket, seconds: float) -> None:
-    """Announce the end to all, and return when each has what it was sent, or is out of time."""
-    await asyncio.gather(*(_part(sock, seconds) for sock in socks))
-
-
-async def _part(sock: socket.socket, seconds: float) -> None:
-    """Announce the end, and return when all has arrived, at most `seconds` later.
-
-    What still comes from the other end is thrown away.  A unix socket needs none of this:
-    what it was given is there to be read, whatever becomes of it.
-    """
-    if sock.family == socket.AF_UNIX:
-        return
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(OSError, TimeoutError):
-        sock.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(seconds):
-            while unsent(sock):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_AGAIN_S):
-                        if not await loop.sock_recv(sock, _DISCARDED_AT_A_TIME):
-                            return
-                await asyncio.sleep(0)

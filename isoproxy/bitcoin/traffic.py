@@ -31,7 +31,7 @@ class Tally:
         self.payload = 0
 
 
-class Direction:
+class Traffic:
     """What went one way.  `wire` is the number of bytes on the v2 side, all included."""
 
     __slots__ = ("_ids", "dropped", "tallies", "wire")

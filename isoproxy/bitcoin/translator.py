@@ -1,105 +1,41 @@
 """A v1 program on one side, a v2 peer on the other: bytes in, bytes out, no sockets.
 
 Theory of operation
-    A converter has two sides, each with an inbox (bytes received there) and an outbox
-    (bytes to be sent there).  Its owner fills an inbox, calls `received`, and sends what
-    the outboxes hold.  Time is told to it: `deadline` says when it wants `on_deadline`.
-
     `Translator` turns every whole message of a batch into its other form without copying
     the payload: towards the peer, header byte and type are written over the tail of the
     v1 header and encrypted from there into the outbox; towards the client, the packet is
     decrypted to where its payload belongs and the v1 header is written before it.  Only
     types without a short id, rare and small, are moved by 12 bytes.
 
-    `Relay` passes v1 through, for a fallback or a v1 peer that came in, or what is no v1;
-    the inbox of one side is the outbox of the other.  It can rewrite the client's VERSION,
-    or refuse it, no more.
+    Specifications: BIP324, "Application layer specification" and its table of short ids; for
+    when v1 is tried instead, Bitcoin Core's `ShouldReconnectV1` (`net.cpp`).
 
 Invariants
     Nothing of the client's leaves before the peer's key came, and until then all of it
     can be taken back (`untranslated`) for a fallback.  A message is passed on whole and
     verified, or not at all; order is kept.  What an inbox may hold is bounded by the
-    network's largest message, and both sides' owner stops reading a side while the other
-    side's outbox is not empty.
+    network's largest message.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from enum import Enum
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Final
 
 from isoproxy.bitcoin.bip324.cipher import HEADER_SIZE, OVERHEAD
 from isoproxy.bitcoin.bip324.transport import State
 from isoproxy.bitcoin.buffer import READ, ByteQueue
-from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, Networks, is_type
+from isoproxy.bitcoin.converter import Ending, Side
+from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, is_type
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
-from isoproxy.bitcoin.traffic import Direction
-from isoproxy.bitcoin.v1 import (
-    HEADER,
-    HEADER_LENGTH,
-    PREFIX_LENGTH,
-    VERSION,
-    Detected,
-    V1Receiver,
-    VersionRewrite,
-    detect,
-    encode,
-)
-from isoproxy.errors import LimitExceeded, RemoteProtocolError
+from isoproxy.bitcoin.traffic import Traffic
+from isoproxy.bitcoin.v1 import HEADER, HEADER_LENGTH, VERSION, V1Receiver
+from isoproxy.errors import LimitExceeded
 
 _PACKET_AT: Final = HEADER_LENGTH - 1 - HEADER_SIZE
 """Where a packet is decrypted to, so that a short type's payload follows a v1 header."""
-
-
-class Ending(Enum):
-    """How a flow ended; the value is the metric label."""
-
-    CLIENT_CLOSED = "client_closed"
-    PEER_CLOSED = "peer_closed"
-    CLIENT_BROKE_PROTOCOL = "client_broke_protocol"
-    PEER_BROKE_PROTOCOL = "peer_broke_protocol"
-    CLIENT_SILENT = "client_silent"
-    PEER_SILENT = "peer_silent"
-    HANDSHAKE_TIMEOUT = "handshake_timeout"
-    IDLE = "idle"
-    V2_REQUIRED = "v2_required"
-    DIAL_FAILED = "dial_failed"
-
-
-class Side:
-    """One side of a converter; `lost` bytes of its outbox found nobody there any more."""
-
-    __slots__ = ("inbox", "lost", "outbox")
-
-    def __init__(self, inbox: ByteQueue, outbox: ByteQueue) -> None:
-        self.inbox = inbox
-        self.outbox = outbox
-        self.lost = 0
-
-
-class Converter(Protocol):
-    """What stands between two sockets."""
-
-    client: Side
-    peer: Side
-
-    def accepts(self, side: Side) -> bool:
-        """False while `side` is not to be read, whatever its outboxes say."""
-
-    def received(self, side: Side, size: int, now: float) -> None:
-        """`size` bytes were put into the inbox of `side`; raises RemoteProtocolError."""
-
-    def deadline(self) -> float:
-        """When `on_deadline` is due, in the clock of `now`."""
-
-    def on_deadline(self, now: float) -> Ending | None:
-        """Do what is due; an Ending if the time is up."""
-
-    def trim(self) -> None:
-        """Give back memory that is not in use."""
 
 
 class Translator:
@@ -124,8 +60,8 @@ class Translator:
         self._receiver = V1Receiver(network)
         self.client = Side(self._receiver.queue, ByteQueue())
         self.peer = Side(self.transport.inbox, ByteQueue())
-        self.to_peer = Direction(network.ids)
-        self.to_client = Direction(network.ids)
+        self.to_peer = Traffic(network.ids)
+        self.to_client = Traffic(network.ids)
         self.ready = False
         self._on_ready = on_ready
         self._options = options
@@ -154,35 +90,46 @@ class Translator:
         return self.to_client.wire == 0
 
     @property
+    def peer_speaks_v1(self) -> bool:
+        """True if the peer answered with exactly a VERSION header of this network."""
+        return self.transport.state is State.V1
+
+    @property
     def sent_to_peer(self) -> int:
         """Bytes that have left towards the peer."""
         return self.to_peer.wire - len(self.peer.outbox) - self.peer.lost
 
     def untranslated(self) -> bytes:
         """Take back what the client sent, none of which has left."""
-        assert self.peer_was_silent
+        assert not self.transport.can_send
         return self.client.inbox.take()
 
     def accepts(self, side: Side) -> bool:
         """The client is not read further while its bytes cannot be translated yet."""
         return side is self.peer or self.transport.can_send or len(side.inbox) < READ
 
-    def received(self, side: Side, size: int, now: float) -> None:
+    def closed(self, side: Side) -> Ending:
+        return Ending.CLIENT_CLOSED if side is self.client else Ending.PEER_CLOSED
+
+    def received(self, side: Side, size: int, now: float) -> Ending | None:
         side.inbox.added(size)
         self._last_byte = now
         if side is self.client:
             self._client_to_peer()
-            return
+            return None
         if not self.to_client.wire:
             self._first_byte_at = now
         self.to_client.wire += size
         if not self.ready:
             self._handshake()
+            if self.peer_speaks_v1:
+                return Ending.PEER_SPEAKS_V1
         try:
             self._peer_to_client()
         finally:  # what comes after a good version packet, and may be forged, takes nothing back
             if not self.ready and self.transport.state is State.READY:
                 self._became_ready(now)
+        return None
 
     def _became_ready(self, now: float) -> None:
         self.ready = True
@@ -292,81 +239,3 @@ def _long_type(out: ByteQueue, at: int, size: int) -> bytes | None:
     length = size - 1 - TYPE_LENGTH
     out.view[at : at + length] = out.view[at + TYPE_LENGTH : at + TYPE_LENGTH + length]
     return kind
-
-
-class Relay:
-    """Both sides speak the same; `rewrite` is applied to the client's VERSION message.
-
-    A client that begins to speak v1 of one of the networks `refused` is not passed on.
-
-    `bytes_up` and `bytes_down` came from the client and from the peer.
-    """
-
-    def __init__(
-        self,
-        *,
-        now: float,
-        deadlines: Deadlines | None = None,
-        network: Network | None = None,
-        rewrite: VersionRewrite | None = None,
-        refused: Networks | None = None,
-    ) -> None:
-        self._refused = refused
-        self._to_peer, self._to_client = ByteQueue(), ByteQueue()
-        self._receiver = V1Receiver(network) if network is not None and rewrite else None
-        self._network, self._rewrite = network, rewrite
-        inbox = self._receiver.queue if self._receiver is not None else self._to_peer
-        self.client = Side(inbox, self._to_client)
-        self.peer = Side(self._to_client, self._to_peer)
-        self._idle = (deadlines or Deadlines()).idle
-        self._last_byte = now
-        self.bytes_up = self.bytes_down = 0
-
-    def accepts(self, side: Side) -> bool:
-        """Both sides may always be read."""
-        return True
-
-    def received(self, side: Side, size: int, now: float) -> None:
-        side.inbox.added(size)
-        self._last_byte = now
-        if side is self.peer:
-            self.bytes_down += size
-            return
-        if self._refused is not None:
-            self._refuse_v1(side.inbox, self._refused)
-        self.bytes_up += size
-        if self._receiver is not None:
-            self._rewrite_first(self._receiver)
-
-    def _refuse_v1(self, first: ByteQueue, networks: Networks) -> None:
-        """Look at the client's first bytes, which nobody has seen yet."""
-        self._refused = None
-        if detect(bytes(first.peek()[:PREFIX_LENGTH]), networks) is not Detected.NOT_V1:
-            first.take()
-            raise RemoteProtocolError("a client speaks v1 where it cannot be carried as v2")
-
-    def _rewrite_first(self, receiver: V1Receiver) -> None:
-        message = receiver.next_message()
-        if message is None:
-            return
-        assert self._network is not None
-        assert self._rewrite is not None
-        kind, start, end = message
-        first = bytes(receiver.queue.data[start:end])
-        if kind == VERSION:
-            payload = self._rewrite.apply(first[HEADER_LENGTH:])
-            first = encode(self._network, VERSION, payload)
-        self._to_peer.append(first)
-        self._to_peer.append(receiver.queue.take())
-        self.client.inbox = self._to_peer
-        self._receiver = None
-
-    def deadline(self) -> float:
-        return self._last_byte + self._idle
-
-    def on_deadline(self, now: float) -> Ending | None:
-        return Ending.IDLE if now >= self.deadline() else None
-
-    def trim(self) -> None:
-        for queue in (self._to_peer, self._to_client):
-            queue.trim()

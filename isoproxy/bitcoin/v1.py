@@ -1,4 +1,7 @@
-"""Bitcoin's v1 transport: framing, recognising it, reading and rewriting VERSION.
+"""Bitcoin's v1 transport: framing, reading and rewriting VERSION.
+
+Specification: Bitcoin's protocol documentation, "Message structure" and "version"; what a
+node does with broken messages is Bitcoin Core's `net.cpp` (`V1Transport`).
 
 Theory of operation
     A message is a header of 24 bytes (magic 4, type 12, payload length LE32, first four
@@ -6,9 +9,6 @@ Theory of operation
     messages in the bytes received, in place.  As in Bitcoin Core, a wrong magic or a
     length beyond the network's limit ends the connection; a wrong checksum or an
     unprintable type costs that message alone.
-
-    Every connection opens with a VERSION message, so its first 16 bytes (magic and
-    "version" padded) tell v1 from all else; `detect` waits for no more than it needs.
 
     VERSION (offsets in bytes): 0 version i32, 4 services u64, 12 time i64, 20 addr_recv
     (services u64, IPv6 16 bytes, port big-endian u16), 46 addr_from alike, 72 nonce u64,
@@ -20,59 +20,24 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import Enum
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from isoproxy.bitcoin.buffer import ByteQueue
-from isoproxy.bitcoin.messages import (
-    KNOWN_NETWORKS,
-    KNOWN_TYPES,
-    TYPE_LENGTH,
-    Network,
-    Networks,
-    is_type,
-    padded,
-)
+from isoproxy.bitcoin.messages import KNOWN_TYPES, TYPE_LENGTH, Network, is_type, padded
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
 
 HEADER_LENGTH: Final = 24
 HEADER: Final = struct.Struct("<4s12sI4s")
 VERSION: Final = padded("version")
-PREFIX_LENGTH: Final = 16
+PREFIX_LENGTH: Final = 4 + TYPE_LENGTH
 """Bytes that tell a v1 connection: magic and the type of its first message."""
-
 SERVICE_P2P_V2: Final = 1 << 11
 MAX_USER_AGENT: Final = 256
 
 _ADDRESSES: Final = slice(20, 72)
 _USER_AGENT: Final = 80
-
-
-class Detected(Enum):
-    """What a connection's first bytes are, if they are not a known network's v1.
-
-    FOREIGN is v1 of a network that is not among closed ones.
-    """
-
-    NOT_V1 = "not v1"
-    FOREIGN = "foreign"
-    NEED_MORE = "need more"
-
-
-def detect(first: bytes, networks: Networks = KNOWN_NETWORKS) -> Network | Detected:
-    """Tell whether a connection that begins with `first` speaks v1, and on which network.
-
-    NEED_MORE while `first` could still become a v1 VERSION message (also for no bytes).
-    """
-    if len(first) < 4:
-        like = networks.closed or any(network.magic.startswith(first) for network in networks)
-        return Detected.NEED_MORE if like else Detected.NOT_V1
-    network = networks.get(bytes(first[:4])) or (Detected.FOREIGN if networks.closed else None)
-    if network is None or not VERSION.startswith(bytes(first[4:PREFIX_LENGTH])):
-        return Detected.NOT_V1
-    return network if len(first) >= PREFIX_LENGTH else Detected.NEED_MORE
 
 
 def checksum(payload: bytes | memoryview) -> bytes:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from isoproxy.admin.client import NotRunning, ask
+from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.cli.options import loaded
 from isoproxy.config import Config, admin_address, state_directory
-from isoproxy.daemon.compose.onions import PublishedService, ServicePlan
+from isoproxy.daemon.compose.onions import PublishedService, ServicePlan, relay_of_its_own
 from isoproxy.daemon.settings.bitcoin import networks
 from isoproxy.doctor.environment import environment_of
 from isoproxy.errors import ConfigError
@@ -58,7 +59,7 @@ async def _publish(plan: ServicePlan, control: Control) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    published = PublishedService(plan, control)
+    published = PublishedService(plan, control, relay_of_its_own(), FlowRegistry())
     published.service.on_state(_tell)
     _tell_of(control)
     control.start()

@@ -19,12 +19,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TextIO
 
 from isoproxy.admin.server import AdminServer
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.config import (
     Config,
     Loaded,
@@ -60,6 +62,7 @@ from isoproxy.daemon.tor_health import TorHealth
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
+from isoproxy.front.timed_relay import relay_stream
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.reactor import Reactor
@@ -126,19 +129,24 @@ class Daemon:
             dialer_settings(config, self.upstream.socks, self.processes),
         )
         self.names = CurrentNames(config.names, self._build_names)
-        self.bitcoin = Bitcoin(config, self.dialer, self.isolator)
+        self.bitcoin = Bitcoin(config, self.dialer, self.isolator, self._relay_stream)
         self.front = FrontEnd(
             self.reactor,
             self.isolator,
             self.dialer,
             limits=rest_of(front_limits(config), self.processes),
             names=self.names.service,
-            bitcoin=self.bitcoin.p2p,
+            bitcoin=self.bitcoin.carrier,
             processes=self.processes,
         )
         self.workers = Workers(self.front, self.processes - 1, self._worker_settings)
         self.services = Services(
-            config, self.isolator, self.upstream.control, self.names.resolver_of, out
+            config,
+            self.isolator,
+            self.upstream.control,
+            self.names.resolver_of,
+            out,
+            self.bitcoin,
         )
         self.admin = AdminServer(admin_address(config))
         for request, answer in answers(self).items():
@@ -281,6 +289,12 @@ class Daemon:
         configure_log(config)
         self._log_warnings()
         self.workers.configure()
+
+    async def _relay_stream(
+        self, client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
+    ) -> None:
+        """Carry what the Bitcoin side does not translate, as any other stream."""
+        await relay_stream(self.front.services, client, peer, first, flow.relayed)
 
     def _worker_settings(self) -> Settings:
         return worker_settings(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.front.connection import Connection, Phase
 from isoproxy.front.direction import Direction
 from isoproxy.front.relaying import RelayingPhase

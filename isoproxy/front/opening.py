@@ -18,7 +18,7 @@ import asyncio
 import socket
 from ipaddress import ip_address
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError
 from isoproxy.front.carrying import CarryingPhase
 from isoproxy.front.closing import ClosingPhase

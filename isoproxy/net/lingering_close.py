@@ -6,27 +6,31 @@ Theory of operation
     §3.10.4, RFC 9112 §9.6).  So after the last bytes the sending side is shut, and what the
     other end still sends is read and thrown away until it ends, for a moment at most.
 
-    `LingeringClose` is driven by the reactor and costs no task; `lingering_close` is the
-    same for callers that await.
+    `LingeringClose` is driven by the reactor and costs no task.  `lingering_close` is for
+    callers that await; it is content when all that was sent has been taken.
 
 Invariants
-    The socket is closed at the end, at most LINGER_S seconds or MAX_DISCARDED bytes later.
+    The socket is closed at the end, at most LINGER_S seconds later; a client that is
+    refused may say MAX_DISCARDED bytes more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from isoproxy.net.deadlines import Deadlines
-from isoproxy.net.reactor import Reactor
+from isoproxy.net.reactor import Reactor, unsent
 
 LINGER_S: Final = 10.0
 """Seconds that the other end is given to read what it was told."""
 MAX_DISCARDED: Final = 1 << 18
 _CHUNK: Final = 1 << 14
+_LOOK_AGAIN_S: Final = 0.1
+_DISCARDED_AT_A_TIME: Final = 1 << 16
 
 
 class _Rest:
@@ -103,14 +107,15 @@ class LingeringClose:
 
 
 async def lingering_close(*socks: socket.socket, seconds: float = LINGER_S) -> None:
-    """Announce the end on all of `socks`, and close each when its other end has ended.
+    """Announce the end on all of `socks`, and close each when its other end has all or has ended.
 
-    They are connected, non-blocking, and watched by no one.  Returns when all are closed,
-    after `seconds` at the latest; cancelled, it closes them at once.
+    They are connected, non-blocking, and watched by no one.  What the other ends still say
+    is thrown away, however much it is.  Returns when all are closed, after `seconds` at the
+    latest; cancelled, it closes them at once.
     """
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.gather(*(_discard(sock) for sock in socks))
+            await asyncio.gather(*(_deliver(sock) for sock in socks))
     except TimeoutError:
         pass
     finally:
@@ -118,14 +123,19 @@ async def lingering_close(*socks: socket.socket, seconds: float = LINGER_S) -> N
             sock.close()
 
 
-async def _discard(sock: socket.socket) -> None:
-    rest, loop, readable = _Rest(sock), asyncio.get_running_loop(), asyncio.Event()
-    if rest.begin(b""):
+async def _deliver(sock: socket.socket) -> None:
+    """Read on until the other end has taken what it was sent.
+
+    Over a unix socket it has that: it can be read there, whatever becomes of this end.
+    """
+    if sock.family == socket.AF_UNIX or sock.fileno() < 0:
         return
-    loop.add_reader(sock, readable.set)
-    try:
-        while not rest.discard():
-            readable.clear()
-            await readable.wait()
-    finally:
-        loop.remove_reader(sock)
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while unsent(sock):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    if not await loop.sock_recv(sock, _DISCARDED_AT_A_TIME):
+                        return
+            await asyncio.sleep(0)

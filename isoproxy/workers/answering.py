@@ -42,7 +42,7 @@ class ProvenPeers(Protocol):
 
     def has(self, key: IsolationKey, peer: Target) -> bool: ...
 
-    def add(self, key: IsolationKey, peer: Target) -> None: ...
+    def remember(self, key: IsolationKey, peer: Target) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class Answering:
                 self._send(ProvenReply(number, self._is_proven(peer, key)))
             case ProvenNotice(peer, key):
                 if (known := self._key(key)) is not None:
-                    self._services.proven.add(known, peer)
+                    self._services.proven.remember(known, peer)
             case Withdrawal(number):
                 self._forget(number, cancel=True)
 

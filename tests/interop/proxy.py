@@ -1,7 +1,7 @@
 """A loop of its own thread that serves SOCKS and inbound peers, dialling straight.
 
 What the front end does with Bitcoin flows, without Tor: SOCKS request, answer, look at
-the client's first bytes, bridge.  The dialer here takes the place of the one that goes
+the client's first bytes, translate.  The dialer here takes the place of the one that goes
 through Tor; it is told the isolation key of every stream.
 """
 
@@ -14,27 +14,31 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
-from isoproxy.bitcoin.inbound import Inbound
-from isoproxy.bitcoin.messages import Network
-from isoproxy.bitcoin.sniff import read_opening
+from isoproxy.bitcoin.carry import Carrier, CarrySettings
+from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.inbound import Inbound, InboundSettings
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.isolation import (
+    P2P,
     ClientProtocol,
     IsolationKey,
     IsolationTuple,
     Isolator,
     ListenerRule,
+    Purpose,
     own_group,
 )
 from isoproxy.net.target import Target
 from isoproxy.socks import Server
+from tests.kit.relaying import relay_stream
 
 
 @dataclass
 class Proxy:
-    """A SOCKS5 server with a bridge behind it."""
+    """A SOCKS5 server with BIP324 behind it."""
 
-    settings: BridgeSettings = field(default_factory=BridgeSettings)
+    settings: CarrySettings = field(default_factory=CarrySettings)
     port: int = 0
     flows: list[Flow] = field(default_factory=list)
     dialled: list[tuple[IsolationKey, Target]] = field(default_factory=list)
@@ -70,23 +74,26 @@ class Proxy:
         stream = IsolationTuple(None, ClientProtocol.SOCKS5, user, password)
         key = self.isolator.key_for(ListenerRule(own_group("interop")), stream)
 
-        async def dial() -> socket.socket:
-            self.dialled.append((key, target))
-            peer = socket.socket()
-            peer.setblocking(False)
-            await loop.sock_connect(peer, (target.host, target.port))
-            return peer
-
-        peer = await dial()
+        peer = await self.connect(key, P2P, target)
         await loop.sock_sendall(client, server.succeed())
-        first, network = await read_opening(client, silence=2, patience=30)
-        if not isinstance(network, Network):
-            self.relayed += 1
-            await relay(client, first, peer, Flow(key, target), self.settings.deadlines)
-            return
-        flow = Flow(key, target, network)
+        carrier = Carrier(self, relay_stream, FlowRegistry(), self.proven, self.settings)
+        flow = Flow(key, target)
         self.flows.append(flow)
-        await bridge(client, first, peer, dial, flow, self.settings, self.proven)
+        rest = await carrier.carry(client, server.leftover, peer, flow, b"")
+        if rest is not None:
+            self.flows.remove(flow)
+            self.relayed += 1
+            await relay_stream(client, peer, rest.first, flow)
+
+    async def connect(
+        self, key: IsolationKey, purpose: Purpose, target: Target, *, client: bytes = b""
+    ) -> socket.socket:
+        """What the dialer through Tor does, without Tor."""
+        self.dialled.append((key, target))
+        peer = socket.socket()
+        peer.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(peer, (target.host, target.port))
+        return peer
 
 
 @contextlib.contextmanager
@@ -127,9 +134,9 @@ async def _awaited(
 
 
 @contextlib.contextmanager
-def proxy(settings: BridgeSettings | None = None) -> Iterator[Proxy]:
+def proxy(settings: CarrySettings | None = None) -> Iterator[Proxy]:
     """A SOCKS5 proxy with BIP324 behind it."""
-    made = Proxy(settings or BridgeSettings())
+    made = Proxy(settings or CarrySettings())
     with serving(made.serve) as made.port:
         yield made
 
@@ -139,3 +146,8 @@ def inbound(service: Inbound, host: str = "127.0.0.1") -> Iterator[int]:
     """An inbound service; gives its port."""
     with serving(service.serve, host) as port:
         yield port
+
+
+def inbound_service(settings: InboundSettings) -> Inbound:
+    """What serves peers for a node, in this process."""
+    return Inbound(settings, relay_stream, FlowRegistry())

@@ -10,11 +10,12 @@ from ipaddress import ip_address
 from typing import Final
 
 from isoproxy.bitcoin.bip324.transport import State, Transport
-from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
+from isoproxy.bitcoin.inbound import Inbound, InboundSettings
 from isoproxy.bitcoin.messages import REGTEST, padded
 from isoproxy.bitcoin.options import TransportOptions
 from isoproxy.bitcoin.v1 import HEADER_LENGTH, VERSION, V1Receiver, encode
-from tests.interop.proxy import inbound
+from isoproxy.net.target import Target
+from tests.interop.proxy import inbound, inbound_service
 from tests.kit.servers import Server
 
 AGENT: Final = b"/marked-client:1.0/"
@@ -108,7 +109,7 @@ class _V1Node(socketserver.BaseRequestHandler):
 def v2_node(host: str) -> Iterator[tuple[Inbound, int]]:
     """A peer that speaks v2 and tells its session IDs; gives its port."""
     with V1Node("127.0.0.1") as node:
-        service = Inbound(InboundSettings(REGTEST), local_node(*node.address))
+        service = inbound_service(InboundSettings(REGTEST, Target.parse(*node.address)))
         with inbound(service, host) as port:
             yield service, port
 

@@ -84,7 +84,9 @@ def test_session_ids_beside_circuits(tmp_path: Path, tor_network: TorNetwork) ->
         shown = flows(proxy)
         assert [flow["transport"] for flow in shown] == ["v2"] * 3
         assert [flow["network"] for flow in shown] == ["regtest"] * 3
-        assert {flow["session_id"] for flow in shown} == {f.session_id for f in service.flows}
+        assert {flow["session_id"] for flow in shown} == {
+            f.session_id for f in service.registry.flows
+        }
         assert len({flow["session_id"] for flow in shown}) == 3
         # two tuples, two circuits: as status says and as Tor says
         witness.settle()
@@ -207,7 +209,7 @@ def test_an_onion_service_may_be_told_in_v1(tmp_path: Path, tor_network: TorNetw
         shown = {flow["transport"]: flow for flow in flows(proxy)}
         assert set(shown) == {"v1", "v2"}
         assert shown["v1"]["fell_back"]
-        assert {shown["v2"]["session_id"]} == {flow.session_id for flow in service.flows}
+        assert {shown["v2"]["session_id"]} == {flow.session_id for flow in service.registry.flows}
         plain.sock.close()
         new.sock.close()
 
@@ -268,7 +270,9 @@ def test_the_proxy(tmp_path: Path, tor_network: TorNetwork) -> None:
         (proxy,) = proxy.status()["bitcoin"]["proxies"]
         assert (proxy["name"], proxy["open"], proxy["accepted"]) == ("proxy", 3, 3)
         shown = flows(proxy)
-        assert {flow["session_id"] for flow in shown} == {f.session_id for f in service.flows}
+        assert {flow["session_id"] for flow in shown} == {
+            f.session_id for f in service.registry.flows
+        }
         assert len({flow["key"] for flow in shown}) == 3
         witness.settle()
         witness.assert_isolated(witness.streams(after=start))

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
+from isoproxy.bitcoin.inbound import InboundSettings
 from isoproxy.bitcoin.messages import REGTEST
+from isoproxy.net.target import Target
 from tests.interop.nodes import BcoinSpv, Btcd, Kyoto, Neutrino, V2Front, wait_for
-from tests.interop.proxy import inbound
+from tests.interop.proxy import inbound, inbound_service
 from tests.kit.isoproxy_process import Isoproxy
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
@@ -186,7 +187,7 @@ def test_both_ends_show_the_same_session_id(
     server = Btcd(tmp_path / "server", v2=False)
     stack.callback(server.stop)
     server.call("generate", 120)
-    service = Inbound(InboundSettings(REGTEST), local_node("127.0.0.1", server.port))
+    service = inbound_service(InboundSettings(REGTEST, Target.parse("127.0.0.1", server.port)))
     port = stack.enter_context(inbound(service, tor_network.server_ip))
     proxy = stack.enter_context(
         isoproxy(tmp_path, tor_network, [port], "bitcoin.v1_fallback=never")
@@ -195,7 +196,7 @@ def test_both_ends_show_the_same_session_id(
     stack.callback(light.stop)
     reaches(light, 120)
     (flow,) = flows(proxy)
-    (there,) = service.flows
+    (there,) = service.registry.flows
     assert flow["session_id"] == there.session_id
     assert len(flow["session_id"]) == 64
     text = proxy.command("status").stdout

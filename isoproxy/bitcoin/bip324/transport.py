@@ -1,5 +1,8 @@
 """The v2 transport of Bitcoin's P2P protocol (BIP324): one side of one connection.
 
+Specification: BIP324, "Transport layer specification" (handshake, garbage, version
+negotiation) and "Overall handshake pseudocode".
+
 Theory of operation
     Both sides send a 64-byte key and up to 4095 bytes of garbage; from the two keys come
     all others, and after its garbage each side sends a 16-byte terminator that only the
@@ -8,11 +11,11 @@ Theory of operation
     decoys.  The first packet of a direction, decoy or not, authenticates that direction's
     garbage.
 
-        responder only            both
-        V1_CHECK ──mismatch──▶ KEY ──64 bytes──▶ GARBAGE ──terminator──▶ VERSION ──▶ READY
-            └──16 bytes match──▶ V1                            first packet that is no decoy
+    `TRANSITIONS` holds the states and what leads from one to the next.  A responder begins
+    in V1_CHECK, an initiator in KEY.
 
-    The responder sends nothing until the first byte that no v1 client would have sent.
+    The responder sends nothing until the first byte that no v1 client would have sent.  A
+    peer that was dialled and speaks v1 of its own accord is told by the same 16 bytes.
     Either side sends its terminator and version packet as soon as it has the other's key,
     and may send messages at once: it does not wait for the other's version packet.
 
@@ -68,6 +71,26 @@ class State(Enum):
     VERSION = "version"
     READY = "ready"
 
+
+class Event(Enum):
+    """What came in."""
+
+    V1_PREFIX = 'magic and "version"'
+    NO_V1_PREFIX = "a byte that v1 would not begin with"
+    KEY = "64 bytes of key"
+    TERMINATOR = "garbage terminator"
+    PACKET = "first packet that is no decoy"
+
+
+TRANSITIONS: Final = {
+    (State.V1_CHECK, Event.V1_PREFIX): State.V1,
+    (State.V1_CHECK, Event.NO_V1_PREFIX): State.KEY,
+    (State.KEY, Event.V1_PREFIX): State.V1,
+    (State.KEY, Event.KEY): State.GARBAGE,
+    (State.GARBAGE, Event.TERMINATOR): State.VERSION,
+    (State.VERSION, Event.PACKET): State.READY,
+}
+"""V1, GARBAGE and READY have no way back; from KEY to V1 goes an initiator alone."""
 
 _READY: Final = State.READY
 
@@ -164,10 +187,9 @@ class Transport:
         if self.state is State.V1_CHECK and self._is_v2():
             output = self.opening()
         if self.state is State.KEY:
-            if not self._initiator and self.inbox.peek()[4:PREFIX_LENGTH] == VERSION:
-                raise RemoteProtocolError("the other side is a v1 peer of another network")
-            if len(self.inbox) >= ENCODED_LENGTH:
-                output += self._derive()
+            self._notice_v1()
+        if self.state is State.KEY and len(self.inbox) >= ENCODED_LENGTH:
+            output += self._derive()
         if self.state is State.GARBAGE:
             self._find_terminator()
         return output
@@ -176,11 +198,22 @@ class Transport:
         """Leave V1_CHECK as soon as the bytes received decide it."""
         first = bytes(self.inbox.peek()[:PREFIX_LENGTH])
         if not (self._magic + VERSION).startswith(first):
-            self.state = State.KEY
+            self._on(Event.NO_V1_PREFIX)
             return True
         if len(first) == PREFIX_LENGTH:
-            self.state = State.V1
+            self._on(Event.V1_PREFIX)
         return False
+
+    def _notice_v1(self) -> None:
+        """Tell a key from a VERSION header, as BIP324 has responders do it."""
+        first = bytes(self.inbox.peek()[:PREFIX_LENGTH])
+        if self._initiator and first == self._magic + VERSION:
+            self._on(Event.V1_PREFIX)
+        elif not self._initiator and first[4:] == VERSION:
+            raise RemoteProtocolError("the other side is a v1 peer of another network")
+
+    def _on(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]
 
     def _derive(self) -> bytes:
         """Take the other side's key; our terminator, decoys and version packet come out."""
@@ -198,7 +231,7 @@ class Transport:
         self._sealer = PacketSealer(*sending, self._garbage)
         self._opener = PacketOpener(*receiving)
         self.session_id = keys.session_id
-        self.state = State.GARBAGE
+        self._on(Event.KEY)
         decoys = b"".join(self._sealer.seal(decoy, ignore=True) for decoy in self._decoys)
         self._garbage, self._decoys = b"", ()
         return terminator + decoys + self._sealer.seal(b"")
@@ -211,7 +244,7 @@ class Transport:
         if found >= 0:
             opener.authenticate(bytes(inbox.data[inbox.start : found]))
             inbox.start = found + TERMINATOR_LENGTH
-            self.state = State.VERSION
+            self._on(Event.TERMINATOR)
             self._reading = True
         elif len(inbox) >= MAX_GARBAGE + TERMINATOR_LENGTH:
             raise LimitExceeded("the BIP324 garbage has no end, or the peer is on another network")
@@ -261,7 +294,7 @@ class Transport:
             elif self.state is _READY:
                 return size
             else:
-                self.state = State.READY
+                self._on(Event.PACKET)
 
     def seal_onto(self, plaintext: bytes | bytearray | memoryview, out: ByteQueue) -> None:
         """Queue the packet of a header byte and contents; see PacketSealer."""

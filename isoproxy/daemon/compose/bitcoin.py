@@ -18,24 +18,21 @@ import socket
 from collections.abc import Hashable, Iterator, Mapping
 
 from isoproxy.bitcoin.bip324.transport import self_test
+from isoproxy.bitcoin.carry import Carrier, RelayStream
 from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.bitcoin.proxy import BitcoinProxy
 from isoproxy.config import Config, ProxyConfig
 from isoproxy.daemon.compose.listeners import place_of, switch_mode
 from isoproxy.daemon.settings.bitcoin import (
-    bridge_settings,
-    claimed_ports,
-    networks,
+    carry_settings,
+    proxy_carry_settings,
     proxy_listener,
     proxy_settings,
 )
 from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.listener import (
-    ListenerSettings,
-)
-from isoproxy.front.peer_to_peer import PeerToPeer
-from isoproxy.isolation import P2P, IsolationKey, IsolationTuple, Isolator
+from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.value.name import Route
 from isoproxy.net.listening import ListeningSocket
@@ -52,15 +49,21 @@ class ProxyListener:
     def __init__(
         self,
         front: FrontEnd,
-        registry: FlowRegistry,
-        settings: ListenerSettings,
+        carrier: Carrier,
+        config: Config,
+        proxy: ProxyConfig,
         listening: ListeningSocket,
     ) -> None:
         self._front = front
         self.listening = listening
+        settings = proxy_listener(config, proxy)
         self.context = front.context(settings, unix=listening.is_unix)
         self.proxy = BitcoinProxy(
-            self._key_for, self._connect, registry, resolve=self._resolve, socks=self._hand_over
+            proxy_settings(config, proxy),
+            carrier.sibling(proxy_carry_settings(config.bitcoin, proxy)),
+            front.services.isolator,
+            resolve=self._resolve,
+            socks=self._hand_over,
         )
         serving = self.proxy.serve(listening.socket)
         self._task = front.services.loop.create_task(serving, name="bitcoin proxy")
@@ -76,8 +79,8 @@ class ProxyListener:
         """Follow the configuration, for connections to come."""
         settings = proxy_listener(config, proxy)
         self.context.follow(settings)
-        self.proxy.settings = proxy_settings(config.bitcoin, proxy)
-        self.proxy.bridging = bridge_settings(config.bitcoin)
+        self.proxy.settings = proxy_settings(config, proxy)
+        self.proxy.carrier.settings = proxy_carry_settings(config.bitcoin, proxy)
 
     def view(self, name: str) -> ProxyView:
         """How it stands, under the configuration's `name`."""
@@ -98,19 +101,13 @@ class ProxyListener:
     def _closed(self, task: asyncio.Task[None]) -> None:
         self.listening.close()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.err("proxy_defect", proxy=self.context.settings.name, error=error)
-
-    def _key_for(self, stream: IsolationTuple) -> IsolationKey:
-        return self._front.isolator.key_for(self.context.rule.listener, stream)
+            _log.err("internal_error", proxy=self.context.settings.name, error=error)
 
     async def _resolve(self, target: Target, key: IsolationKey, client: bytes) -> Target:
         if target.is_ip or self.context.rule.top_levels.route(target.host) is not Route.NAMECOIN:
             return target
         assert self._front.settings.names is not None, "who routes names to Namecoin has a resolver"
         return await self._front.settings.names.address_of(target, key, Want.STREAM, client)
-
-    async def _connect(self, key: IsolationKey, target: Target, client: bytes) -> socket.socket:
-        return await self._front.dialer.connect(key, P2P, target, client=client)
 
     async def _hand_over(self, client: socket.socket) -> None:
         """Make a SOCKS client the front end's."""
@@ -121,16 +118,22 @@ class ProxyListener:
 
 
 class Bitcoin:
-    """The Bitcoin side of a daemon: `p2p` for the front end, and the proxies.
+    """The Bitcoin side of a daemon: `carrier` for the front end, and the proxies.
 
+    `relay` carries what is not translated.
     Raises OperationError if v2 is on and the libraries do not compute it.
     """
 
-    def __init__(self, config: Config, dialer: Dialer, isolator: Isolator) -> None:
+    def __init__(
+        self, config: Config, dialer: Dialer, isolator: Isolator, relay: RelayStream
+    ) -> None:
         if config.bitcoin.v2 == "on":
             self_test()
+        self.relay = relay
         self.registry = FlowRegistry()
-        self.p2p = PeerToPeer(dialer, isolator, ports=frozenset(), registry=self.registry)
+        self.proven = ProvenV2()
+        isolator.on_new_epoch(self.proven.forget)
+        self.carrier = Carrier(dialer, relay, self.registry, self.proven)
         self.proxies: dict[str, ProxyListener] = {}
         self._follow(config)
 
@@ -166,11 +169,12 @@ class Bitcoin:
         for proxy in config.bitcoin.proxy:
             settings = proxy_listener(config, proxy)
             if proxy.name in sockets:
-                listener = ProxyListener(front, self.registry, settings, sockets[proxy.name])
+                sock = sockets[proxy.name]
+                listener = ProxyListener(front, self.carrier, config, proxy, sock)
                 opened.append(listener)
             else:
                 listener = before.pop(place_of(settings))
-            listener.configure(config, proxy)
+                listener.configure(config, proxy)
             self.proxies[proxy.name] = listener
         for gone in before.values():
             gone.close()
@@ -188,9 +192,7 @@ class Bitcoin:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _follow(self, config: Config) -> None:
-        self.p2p.ports = claimed_ports(config.bitcoin)
-        self.p2p.settings = bridge_settings(config.bitcoin)
-        self.p2p.networks = networks(config.bitcoin)
+        self.carrier.settings = carry_settings(config.bitcoin)
 
     def _by_place(self) -> dict[Hashable, ProxyListener]:
         return {place_of(listener.context.settings): listener for listener in self.proxies.values()}

@@ -15,13 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
+from isoproxy.bitcoin.carry import RelayStream
+from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.inbound import Inbound, InboundSettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.config import OnionServiceConfig
 from isoproxy.errors import ConfigError, OperationError
+from isoproxy.front.pipes import PipePool
+from isoproxy.front.services import FrontServices, FrontSettings
+from isoproxy.front.timed_relay import relay_stream
+from isoproxy.isolation import Isolator
 from isoproxy.multiaddr import onion_multiaddr
+from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.reactor import Reactor
+from isoproxy.net.target import Target
 from isoproxy.tor.control.connection import Control
+from isoproxy.tor.dialer import Dialer, DialerSettings
 from isoproxy.tor.onion import OnionPort, OnionService, OnionState
 
 _BACKLOG: Final = 128
@@ -71,16 +82,25 @@ def service_plan(config: OnionServiceConfig, networks: Networks = KNOWN_NETWORKS
 
 
 class PublishedService:
-    """An onion service and, with `v2`, the peers it lets in."""
+    """An onion service and, with `v2`, the peers it lets in, which `registry` lists.
 
-    def __init__(self, plan: ServicePlan, control: Control) -> None:
+    `relay` carries those that speak v1.
+    """
+
+    def __init__(
+        self,
+        plan: ServicePlan,
+        control: Control,
+        relay: RelayStream,
+        registry: FlowRegistry,
+    ) -> None:
         self.plan = plan
         self._inbound: Inbound | None = None
         self._listener: socket.socket | None = None
         self._serving: asyncio.Task[None] | None = None
         target = plan.target
         if plan.v2:
-            self._inbound = _inbound(plan)
+            self._inbound = Inbound(inbound_settings(plan), relay, registry)
             self._listener, target = _listen()
         try:
             self.service = OnionService(
@@ -128,13 +148,36 @@ class PublishedService:
         return [f"{address}:{port} {onion_multiaddr(address, port)}" for port in self.plan.ports]
 
 
-def _inbound(plan: ServicePlan) -> Inbound:
-    """What serves the peers of a Bitcoin node at the target; raises ConfigError."""
+def inbound_settings(plan: ServicePlan) -> InboundSettings:
+    """How the peers of the Bitcoin node at the target are served; raises ConfigError."""
     host = plan.target.host
     if host is None:
         raise ConfigError("with v2 an onion service's target must be a TCP address")
-    settings = InboundSettings(_network(plan), plan.advertise_v2)
-    return Inbound(settings, local_node(host, plan.target.port))
+    return InboundSettings(_network(plan), Target.parse(host, plan.target.port), plan.advertise_v2)
+
+
+def relay_of_its_own() -> RelayStream:
+    """The relay of a process that has no front end, and opens no streams."""
+    loop = asyncio.get_running_loop()
+
+    def internal_error(handler: object, error: Exception) -> None:
+        services.internal_error(handler, error)
+
+    reactor, isolator = Reactor(loop, internal_error), Isolator()
+    services = FrontServices(
+        reactor,
+        isolator,
+        Dialer(reactor, isolator, DialerSettings(Endpoint())),
+        Deadlines(loop),
+        PipePool.for_this_machine(1),
+        None,
+        FrontSettings(),
+    )
+
+    async def relay(client: socket.socket, peer: socket.socket, first: bytes, flow: Flow) -> None:
+        await relay_stream(services, client, peer, first, flow.relayed)
+
+    return relay
 
 
 def _network(plan: ServicePlan) -> Network:

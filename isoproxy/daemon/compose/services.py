@@ -9,6 +9,7 @@ from typing import Final, TextIO
 
 from isoproxy.config import Config
 from isoproxy.daemon.announce import announce
+from isoproxy.daemon.compose.bitcoin import Bitcoin
 from isoproxy.daemon.compose.dns import dns_policy, dns_server
 from isoproxy.daemon.compose.onions import PublishedService, service_plan
 from isoproxy.daemon.settings.bitcoin import networks
@@ -25,7 +26,8 @@ class Services:
     """The DNS server and the onion services of `config`; raises ConfigError.
 
     `resolver_of` gives a client's resolver; `out` gets a line for each service, which does
-    not say where it is if the line ends up in the journal.
+    not say where it is if the line ends up in the journal.  `bitcoin` lists the peers that
+    come in.
     """
 
     def __init__(
@@ -35,12 +37,18 @@ class Services:
         control: Control,
         resolver_of: Callable[[bytes | None], Resolver],
         out: TextIO,
+        bitcoin: Bitcoin,
     ) -> None:
         self._out: Final = out
         self._discreet: Final = config.observe.safe_logging and goes_to_the_journal(out)
         self.dns: Final = dns_server(config, resolver_of, isolator)
         self.onions: Final = [
-            PublishedService(service_plan(service, networks(config.bitcoin)), control)
+            PublishedService(
+                service_plan(service, networks(config.bitcoin)),
+                control,
+                bitcoin.relay,
+                bitcoin.registry,
+            )
             for service in config.onion_service
         ]
         self._announcing: Final[set[asyncio.Task[None]]] = set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from isoproxy.bitcoin.bridge import BridgeSettings
+from dataclasses import replace
+
+from isoproxy.bitcoin.carry import CarrySettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Networks, custom_signet
 from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.proxy import ProxySettings
@@ -38,21 +40,29 @@ def transport_options(config: BitcoinConfig) -> TransportOptions:
     )
 
 
-def bridge_settings(config: BitcoinConfig) -> BridgeSettings:
-    return BridgeSettings(Fallback(config.v1_fallback), transport_options(config))
+def carry_settings(config: BitcoinConfig) -> CarrySettings:
+    """How streams are carried; no port is claimed where v2 is off."""
+    return CarrySettings(
+        Fallback(config.v1_fallback),
+        transport_options(config),
+        networks=networks(config),
+        ports=frozenset(config.ports if config.v2 == "on" else ()),
+    )
 
 
-def claimed_ports(config: BitcoinConfig) -> frozenset[int]:
-    """The destination ports whose streams are looked at; none where v2 is off."""
-    return frozenset(config.ports if config.v2 == "on" else ())
+def proxy_carry_settings(config: BitcoinConfig, proxy: ProxyConfig) -> CarrySettings:
+    """How a proxy's streams are carried, on its own network if it has one."""
+    settings = carry_settings(config)
+    if proxy.network is None:
+        return settings
+    return replace(settings, networks=Networks([settings.networks.named(proxy.network)]))
 
 
-def proxy_settings(config: BitcoinConfig, proxy: ProxyConfig) -> ProxySettings:
-    known = networks(config)
+def proxy_settings(config: Config, proxy: ProxyConfig) -> ProxySettings:
     return ProxySettings(
+        proxy_listener(config, proxy).rule.listener,
         peer=None if proxy.peer is None else target_of(proxy.peer),
         peers={target_of(asked): target_of(peer) for asked, peer in proxy.peers.items()},
-        networks=known if proxy.network is None else Networks([known.named(proxy.network)]),
         allow_private=proxy.allow_private_addresses,
         max_connections=proxy.max_connections,
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import Sums
-from isoproxy.bitcoin.traffic import Direction
+from isoproxy.bitcoin.traffic import Traffic
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.circuits import CircuitIds
 from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
@@ -29,7 +29,7 @@ def bitcoin_status(
     totals = bitcoin.totals
     return {
         "proxies": [_proxy(proxy) for proxy in bitcoin.proxies],
-        "flows": [_flow(flow, circuits.get((flow.key, P2P), ()), safe) for flow in shown],
+        "flows": [_flow(flow, _circuits(flow, circuits), safe) for flow in shown],
         "open": len(bitcoin.flows),
         "totals": {
             "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
@@ -54,10 +54,11 @@ def _proxy(proxy: ProxyView) -> dict[str, object]:
 def _flow(flow: Flow, circuits: Sequence[str], safe: bool) -> dict[str, object]:
     translator = flow.translator
     shown: dict[str, object] = {
-        "key": flow.key.label,
+        "key": flow.key.label if flow.key is not None else "",
+        "inbound": flow.inbound,
         "target": reveal(Sensitive(flow.peer), safe=safe),
         "network": flow.network.name if flow.network is not None else None,
-        "transport": flow.transport,
+        "transport": flow.transport.value,
         "session_id": flow.session_id,
         "circuits": list(circuits),
         "fell_back": flow.fell_back,
@@ -70,7 +71,11 @@ def _flow(flow: Flow, circuits: Sequence[str], safe: bool) -> dict[str, object]:
     return shown
 
 
-def _direction(direction: Direction) -> dict[str, object]:
+def _circuits(flow: Flow, circuits: CircuitIds) -> Sequence[str]:
+    return circuits.get((flow.key, P2P), ()) if flow.key is not None else ()
+
+
+def _direction(direction: Traffic) -> dict[str, object]:
     return {
         "v1_bytes": direction.v1_bytes,
         "v2_bytes": direction.v2_bytes,

@@ -29,7 +29,7 @@ def overview(snapshot: Snapshot, *, max_flows: int | None = None) -> Answer:
     flows = sorted(traffic.report.flows, key=lambda flow: (not flow.key, flow.key, -flow.age_s))
     shown, shown_peers = flows[:max_flows], traffic.bitcoin.flows[:max_flows]
     carriers = {flow.carrier for flow in shown if flow.carrier is not None}
-    carriers |= {(flow.key, P2P) for flow in shown_peers}
+    carriers |= {(flow.key, P2P) for flow in shown_peers if flow.key is not None}
     circuits = circuits_of(snapshot.circuits, carriers, snapshot.form)
     safe = snapshot.config.observe.safe_logging
     return {

@@ -6,15 +6,16 @@ from typing import Final
 
 from isoproxy.bitcoin.bip324.ellswift import KeyPair
 from isoproxy.bitcoin.bip324.transport import State, Transport
-from isoproxy.bitcoin.messages import REGTEST
+from isoproxy.bitcoin.converter import Side
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, REGTEST
 from isoproxy.bitcoin.options import TransportOptions
-from isoproxy.bitcoin.translator import Relay, Side, Translator
+from isoproxy.bitcoin.sniff import begins_proxy_protocol, detect, read_version, rewrite_version
+from isoproxy.bitcoin.translator import Translator
 from isoproxy.bitcoin.v1 import (
     HEADER_LENGTH,
     VERSION,
     V1Receiver,
     VersionRewrite,
-    detect,
     encode,
     parse_version,
 )
@@ -99,10 +100,12 @@ def _translator(data: bytes) -> None:
     translator.on_deadline(1.0)
 
 
-def _relay(data: bytes) -> None:
-    relay = Relay(now=0.0, network=REGTEST, rewrite=_REWRITE)
-    for part in pieces(data):
-        relay.received(relay.client, _put(relay.client, part), 0.0)
+def _first(data: bytes) -> None:
+    for networks in (KNOWN_NETWORKS, KNOWN_NETWORKS.as_all()):
+        detect(data, networks)
+    begins_proxy_protocol(data)
+    rewrite_version(data, REGTEST, _REWRITE)
+    read_version(data, REGTEST)
 
 
 TARGETS: Final = [
@@ -116,5 +119,5 @@ TARGETS: Final = [
         _REMOTE,
         [b"\x01\x50" + _V1, b"\x03\xff" + _V1, b"\x02\x30\x12" + bytes(8) + b"\xff\xfe\x00" + _V1],
     ),
-    FuzzTarget("v1-relay", _relay, _REMOTE, [b"\x20" + _V1]),
+    FuzzTarget("first-bytes", _first, _REMOTE, [_V1, b"\x04\x01\x20\x8d" + bytes(6)]),
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from isoproxy.bitcoin.bip324.transport import Transport
+from isoproxy.bitcoin.converter import Side
 from isoproxy.bitcoin.messages import MAINNET, Network, padded
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
-from isoproxy.bitcoin.translator import Side, Translator
+from isoproxy.bitcoin.translator import Translator
 from isoproxy.bitcoin.v1 import HEADER_LENGTH, VERSION, V1Receiver, encode
 from tests.unit.bitcoin.test_v1 import version_payload
 

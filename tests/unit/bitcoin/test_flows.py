@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import Event, Flow
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
 from isoproxy.bitcoin.messages import MAINNET
-from isoproxy.bitcoin.translator import Ending, Relay
+from isoproxy.bitcoin.translator import Translator
 from isoproxy.net.target import Target
 from tests.unit.bitcoin.ends import key
 from tests.unit.bitcoin.peers import established, short, v1
@@ -21,7 +22,17 @@ def translated() -> Flow:
     session.from_client(v1("ping", bytes(8)))
     session.from_peer(short("pong", bytes(8)))
     session.from_peer(b"\xff")
-    return Flow(key(), PEER, MAINNET, session.translator, transport="v2")
+    return flow_of(session.translator)
+
+
+def flow_of(translator: Translator | None, *events: Event, inbound: bool = False) -> Flow:
+    """A flow of a v1 client, after `events`."""
+    flow = Flow(None if inbound else key(), PEER, inbound=inbound)
+    flow.network = MAINNET
+    flow.translator = translator
+    for event in events:
+        flow.on(event)
+    return flow
 
 
 def test_flows_under_way_and_flows_that_ended_count_alike() -> None:
@@ -47,32 +58,40 @@ def test_flows_under_way_and_flows_that_ended_count_alike() -> None:
 
 def test_what_is_not_translated_counts_in_bytes_alone() -> None:
     registry = FlowRegistry()
-    flow = Flow(key(), PEER, transport="untouched", plain=Relay(now=0))
-    assert flow.plain is not None
-    with registry.entry(flow):
-        flow.plain.client.inbox.reserve(5)[:] = b"SSH-2"
-        flow.plain.received(flow.plain.client, 5, 0)
+    flow = Flow(key(), PEER)
+    with registry.entry(flow), registry.entry(flow):
+        flow.on(Event.OTHER_CLIENT)
+        flow.relayed.bytes_up += 5
     totals = registry.totals()
     assert (totals.to_peer.wire, totals.to_peer.v1) == (5, 0)
     assert totals.outcomes == {Outcome.UNTOUCHED: 1}
+
+
+def ended(flow: Flow, ending: Ending) -> Flow:
+    flow.end(ending)
+    return flow
 
 
 @pytest.mark.parametrize(
     ("flow", "outcome"),
     [
         (Flow(key(), PEER), Outcome.UNTOUCHED),
-        (Flow(key(), PEER, MAINNET, transport="v1", fell_back=True), Outcome.V1_FALLBACK),
-        (Flow(key(), PEER, MAINNET, ended=Ending.V2_REQUIRED), Outcome.REFUSED),
-        (Flow(key(), PEER, MAINNET, ended=Ending.HANDSHAKE_TIMEOUT), Outcome.FAILED),
-        (Flow(key(), PEER, MAINNET, transport="v2", ended=Ending.IDLE), Outcome.V2),
+        (
+            flow_of(None, Event.V1_CLIENT, Event.NO_V2, Event.DIALLED),
+            Outcome.V1_FALLBACK,
+        ),
+        (flow_of(None, Event.V1_PEER, inbound=True), Outcome.V1_INBOUND),
+        (ended(flow_of(None, Event.V1_CLIENT), Ending.V2_REQUIRED), Outcome.REFUSED),
+        (ended(flow_of(None, Event.V1_CLIENT), Ending.HANDSHAKE_TIMEOUT), Outcome.FAILED),
+        (ended(translated(), Ending.IDLE), Outcome.V2),
     ],
 )
 def test_outcomes(flow: Flow, outcome: Outcome) -> None:
     assert Outcome.of(flow) is outcome
 
 
-def test_a_defect_is_counted_too() -> None:
+def test_an_internal_error_is_counted_too() -> None:
     registry = FlowRegistry()
-    with pytest.raises(RuntimeError), registry.entry(Flow(key(), PEER, MAINNET)):
+    with pytest.raises(RuntimeError), registry.entry(flow_of(None)):
         raise RuntimeError
     assert registry.totals().outcomes == {Outcome.FAILED: 1}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import socket
 
 import pytest
 
-from isoproxy.bitcoin.inbound import Inbound, InboundSettings, local_node
+from isoproxy.bitcoin.carry import RelayStream
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import Flow, TransportType
+from isoproxy.bitcoin.flows import FlowRegistry, Outcome
+from isoproxy.bitcoin.inbound import Inbound, InboundSettings
 from isoproxy.bitcoin.messages import MAINNET, REGTEST, padded
-from isoproxy.bitcoin.translator import Ending
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, encode, parse_version
+from isoproxy.front.timed_relay import relay_stream
+from isoproxy.net.target import Target
+from tests.kit.relaying import relay_stream as straight
 from tests.unit.bitcoin.ends import (
     V1End,
     V2End,
@@ -22,14 +29,18 @@ from tests.unit.bitcoin.ends import (
 )
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload
+from tests.unit.front.services import front_services
+
+NODE = Target.parse("127.0.0.1", 8333)
 
 
 class World:
     """An inbound service; the node's far end appears in `nodes`."""
 
-    def __init__(self, *, advertise_v2: bool = False) -> None:
+    def __init__(self, *, advertise_v2: bool = False, relay: RelayStream = straight) -> None:
         self.nodes: asyncio.Queue[socket.socket] = asyncio.Queue()
-        self.service = Inbound(InboundSettings(MAINNET, advertise_v2), self.connect)
+        settings = InboundSettings(MAINNET, NODE, advertise_v2)
+        self.service = Inbound(settings, relay, FlowRegistry(), self.connect)
 
     async def connect(self) -> socket.socket:
         far, near = pair()
@@ -55,14 +66,14 @@ async def test_a_v2_peer_meets_a_v1_node(advertise: bool) -> None:
     services = parse_version(answered[13:]).services
     assert bool(services & SERVICE_P2P_V2) is advertise
     assert await peer.contents() == short("ping", bytes(8))
-    (flow,) = world.service.flows
-    assert flow.transport == "v2"
+    (flow,) = world.service.registry.flows
+    assert flow.transport is TransportType.V2
     assert peer.transport.session_id is not None
     assert flow.session_id == peer.transport.session_id.hex()
     sock.close()
     await task
     assert flow.ended is Ending.PEER_CLOSED
-    assert not world.service.flows
+    assert not world.service.registry.flows
     node.sock.close()
 
 
@@ -79,8 +90,8 @@ async def test_a_v1_peer_is_passed_through(advertise: bool) -> None:
     services = parse_version((await peer.message())[1]).services
     assert bool(services & SERVICE_P2P_V2) is advertise
     assert await peer.message() == (padded("verack"), b"")
-    (flow,) = world.service.flows
-    assert (flow.transport, flow.session_id) == ("v1", "")
+    (flow,) = world.service.registry.flows
+    assert (flow.transport, flow.session_id) == (TransportType.V1, "")
     node.sock.close()
     await task
     assert await receive(sock) == b""
@@ -94,7 +105,9 @@ async def test_a_node_that_still_speaks_gets_all_that_came_before_the_end() -> N
         return near
 
     far, own = pair()
-    task = asyncio.create_task(Inbound(InboundSettings(MAINNET), connect).handle(own))
+    task = asyncio.create_task(
+        Inbound(InboundSettings(MAINNET, NODE), straight, FlowRegistry(), connect).handle(own)
+    )
     peer = V2End(far, initiator=True)
     await peer.shake()
     await peer.send(short("block", bytes(400_000)))
@@ -104,16 +117,23 @@ async def test_a_node_that_still_speaks_gets_all_that_came_before_the_end() -> N
 
 
 async def test_a_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
-    world = World()
-    far, own = narrow_tcp_pair()
-    task = asyncio.create_task(world.service.handle(own))
-    await send(far, HELLO)
-    node = V1End(await world.nodes.get())
-    assert await node.message() == (VERSION, version_payload())
-    await send(node.sock, v1("block", bytes(400_000)))
-    node.sock.close()
-    assert await speak_then_read(far) == v1("block", bytes(400_000))
-    await task
+    with front_services() as services:
+
+        async def relay(
+            client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
+        ) -> None:
+            await relay_stream(services, client, peer, first, flow.relayed)
+
+        world = World(relay=relay)
+        far, own = narrow_tcp_pair()
+        task = asyncio.create_task(world.service.handle(own))
+        await send(far, HELLO)
+        node = V1End(await world.nodes.get())
+        assert await node.message() == (VERSION, version_payload())
+        await send(node.sock, v1("block", bytes(400_000)))
+        node.sock.close()
+        assert await speak_then_read(far) == v1("block", bytes(400_000))
+        await task
 
 
 async def test_a_v1_peer_of_another_network_is_refused() -> None:
@@ -124,6 +144,7 @@ async def test_a_v1_peer_of_another_network_is_refused() -> None:
     while await receive(sock):
         pass
     sock.close()
+    assert world.service.registry.totals().outcomes == {Outcome.FAILED: 1}
     node = world.nodes.get_nowait()
     assert await receive(node) == b""
     node.close()
@@ -152,7 +173,7 @@ async def test_a_peer_that_stops_within_the_handshake() -> None:
 
 
 async def test_peers_are_bounded_and_end_with_the_service() -> None:
-    service = Inbound(InboundSettings(MAINNET, max_connections=1), local_node("127.0.0.1", 1))
+    service = Inbound(InboundSettings(MAINNET, NODE, max_connections=1), straight, FlowRegistry())
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     serving = asyncio.create_task(service.serve(listener))
@@ -174,7 +195,8 @@ async def test_peers_are_bounded_and_end_with_the_service() -> None:
 async def test_a_node_that_is_down_closes_the_peer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    service = Inbound(InboundSettings(MAINNET), local_node("127.0.0.1", port))
+    settings = InboundSettings(MAINNET, Target.parse("127.0.0.1", port))
+    service = Inbound(settings, straight, FlowRegistry())
     far, near = pair()
     task = asyncio.create_task(service.handle(near))
     await send(far, HELLO)
@@ -187,6 +209,21 @@ async def test_a_node_that_is_down_closes_the_peer() -> None:
 async def test_the_local_node_is_reached(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as server:
-        sock = await local_node(host, server.getsockname()[1])()
-        with sock:
-            assert sock.getpeername()[:2] == server.getsockname()[:2]
+        settings = InboundSettings(MAINNET, Target.parse(host, server.getsockname()[1]))
+        service = Inbound(settings, straight, FlowRegistry())
+        far, near = pair()
+        task = asyncio.create_task(service.handle(near))
+        await send(far, HELLO)
+        server.setblocking(False)
+        node, _ = await asyncio.get_running_loop().sock_accept(server)
+        with node:
+            assert await receive(node, len(HELLO)) == HELLO
+        far.close()
+        await task
+
+
+def test_what_a_process_serves_by_can_be_sent_to_it() -> None:
+    settings = InboundSettings(MAINNET, NODE, advertise_v2=True)
+    there = pickle.loads(pickle.dumps(settings))  # noqa: S301  our own
+    assert (there.network.magic, there.node) == (MAINNET.magic, NODE)
+    assert there.network.ids.to_send == MAINNET.ids.to_send

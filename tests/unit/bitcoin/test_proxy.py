@@ -9,12 +9,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from isoproxy.bitcoin import proxy as module
-from isoproxy.bitcoin.bridge import BridgeSettings
+from isoproxy.bitcoin.carry import Carrier, CarrySettings
+from isoproxy.bitcoin.flow import TransportType
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import (
-    GATEWAY_ISOLATION,
+    PROXY_ISOLATION,
     BitcoinProxy,
     ProxySettings,
     check_learned,
@@ -22,8 +24,16 @@ from isoproxy.bitcoin.proxy import (
 )
 from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
-from isoproxy.isolation import IsolationKey, Isolator, ListenerRule, own_group
+from isoproxy.isolation import (
+    P2P,
+    IsolationKey,
+    Isolator,
+    ListenerRule,
+    Purpose,
+    own_group,
+)
 from isoproxy.net.target import Target
+from tests.kit.relaying import relay_stream
 from tests.unit.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload
@@ -31,28 +41,35 @@ from tests.unit.bitcoin.test_v1 import version_payload
 ONION = Target.parse("b" * 56 + ".onion", 8333)
 
 
+RULE = ListenerRule(own_group("proxy"), PROXY_ISOLATION)
+
+
 class World:
-    """A proxy whose dialler hands out one end of a socket pair."""
+    """A proxy whose dialer hands out one end of a socket pair."""
 
     def __init__(
-        self, settings: ProxySettings | None = None, *, refuse: ErrorKind | None = None
+        self,
+        settings: ProxySettings | None = None,
+        *,
+        carrying: CarrySettings | None = None,
+        refuse: ErrorKind | None = None,
     ) -> None:
-        self.isolator = Isolator()
         self.registry = FlowRegistry()
-        self.rule = ListenerRule(own_group("proxy"), GATEWAY_ISOLATION)
         self.dialled: list[tuple[IsolationKey, Target]] = []
         self.peers: asyncio.Queue[socket.socket] = asyncio.Queue()
-        self.socks_clients: list[socket.socket] = []
+        self.proxy_clients: list[socket.socket] = []
         self.refuse = refuse
         self.proxy = BitcoinProxy(
-            lambda stream: self.isolator.key_for(self.rule, stream),
-            self.connect,
-            self.registry,
-            settings=settings,
+            settings or ProxySettings(RULE),
+            Carrier(self, relay_stream, self.registry, ProvenV2(), carrying),
+            Isolator(),
             socks=self.socks,
         )
 
-    async def connect(self, key: IsolationKey, target: Target, client: bytes) -> socket.socket:
+    async def connect(
+        self, key: IsolationKey, purpose: Purpose, target: Target, *, client: bytes = b""
+    ) -> socket.socket:
+        assert purpose == P2P
         self.dialled.append((key, target))
         if self.refuse is not None:
             raise DialError(kind=self.refuse)
@@ -61,7 +78,7 @@ class World:
         return near
 
     async def socks(self, client: socket.socket) -> None:
-        self.socks_clients.append(client)
+        self.proxy_clients.append(client)
         await send(client, b"socks " + await receive(client))
 
     async def serve(self, first: bytes) -> tuple[socket.socket, asyncio.Task[None]]:
@@ -84,7 +101,7 @@ async def test_the_destination_comes_from_version() -> None:
     assert target == Target.parse("1.2.3.4", 8333)
     (flow,) = world.registry.flows
     assert flow.key == key
-    assert flow.transport == "v2"
+    assert flow.transport is TransportType.V2
     client.close()
     await task
     peer.sock.close()
@@ -159,7 +176,7 @@ async def test_port_zero_is_never_learned() -> None:
 
 async def test_a_map_turns_an_address_into_an_onion_service() -> None:
     private = Target.parse("10.64.0.1", 8333)
-    world = World(ProxySettings(peers={private: ONION}))
+    world = World(ProxySettings(RULE, peers={private: ONION}))
     payload = version_payload(host=IPv6Address("::ffff:10.64.0.1").packed)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
     peer = await world.peers.get()
@@ -170,7 +187,7 @@ async def test_a_map_turns_an_address_into_an_onion_service() -> None:
 
 
 async def test_a_test_network_may_lift_the_guard() -> None:
-    world = World(ProxySettings(allow_private=True))
+    world = World(ProxySettings(RULE, allow_private=True))
     payload = version_payload(host=IPv6Address("::1").packed, port=18444)
     client, task = await world.serve(encode(MAINNET, VERSION, payload))
     peer = await world.peers.get()
@@ -181,7 +198,7 @@ async def test_a_test_network_may_lift_the_guard() -> None:
 
 
 async def test_a_configured_peer_needs_no_version() -> None:
-    world = World(ProxySettings(peer=ONION))
+    world = World(ProxySettings(RULE, peer=ONION))
     client, task = await world.serve(b"\xaa" * 64)
     peer = await world.peers.get()
     assert await receive_exactly(peer, 64) == b"\xaa" * 64
@@ -195,7 +212,7 @@ async def test_a_configured_peer_needs_no_version() -> None:
 
 @pytest.mark.virtual_clock
 async def test_silence_towards_a_known_destination_is_relayed() -> None:
-    world = World(ProxySettings(peer=ONION))
+    world = World(ProxySettings(RULE, peer=ONION))
     client, task = await world.serve(b"")
     peer = await world.peers.get()
     await asyncio.get_running_loop().sock_sendall(peer, b"banner")
@@ -207,7 +224,7 @@ async def test_silence_towards_a_known_destination_is_relayed() -> None:
 
 @pytest.mark.virtual_clock
 async def test_a_client_that_hesitates_is_carried_as_v2_all_the_same() -> None:
-    world = World(ProxySettings(peer=ONION))
+    world = World(ProxySettings(RULE, peer=ONION))
     client, task = await world.serve(b"")
     peer = await world.peers.get()
     await asyncio.sleep(60)
@@ -223,7 +240,9 @@ async def test_a_client_that_hesitates_is_carried_as_v2_all_the_same() -> None:
 
 
 async def test_v1_of_another_network_than_the_proxys_is_not_relayed() -> None:
-    world = World(ProxySettings(peer=ONION, networks=Networks([SIGNET])))
+    world = World(
+        ProxySettings(RULE, peer=ONION), carrying=CarrySettings(networks=Networks([SIGNET]))
+    )
     client, task = await world.serve(encode(MAINNET, VERSION, version_payload()))
     peer = await world.peers.get()
     assert await receive(peer) == b""
@@ -235,8 +254,7 @@ async def test_v1_of_another_network_than_the_proxys_is_not_relayed() -> None:
 async def test_v1_of_an_unknown_network_is_relayed_only_where_plaintext_may_leave() -> None:
     hello = b"\x01\x02\x03\x04" + HELLO[4:]
     for fallback, passed in ((Fallback.NEVER, b""), (Fallback.ONION_ONLY, hello)):
-        world = World(ProxySettings(peer=ONION))
-        world.proxy.bridging = BridgeSettings(fallback)
+        world = World(ProxySettings(RULE, peer=ONION), carrying=CarrySettings(fallback))
         client, task = await world.serve(hello)
         peer = await world.peers.get()
         got = await receive_exactly(peer, len(hello)) if passed else await receive(peer)
@@ -274,10 +292,16 @@ async def test_a_redirected_client_goes_where_it_was_going(
         b"\x04\x01\x20\x8d\x01\x02\x03\x04alice\x00",
         b"\x04\x01\x20\x8d\x00\x00\x00\x01alice\x00" + b"b" * 56 + b".onion\x00",
         b"\x04\xf0\x00\x00\x00\x00\x00\x01\x00peer.",
+        b"CONNECT peer.example:8333 HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n",
+        b"CON",
+        b"GET http://peer.example/ HTTP/1.1\r\n\r\n",
     ],
 )
-async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
-    world = World()
+@pytest.mark.parametrize("peer", [None, ONION])
+async def test_a_client_of_a_proxy_protocol_is_handed_on_untouched(
+    first: bytes, peer: Target | None
+) -> None:
+    world = World(ProxySettings(RULE, peer=peer))
     client, task = await world.serve(first)
     assert await receive(client) == b"socks " + first
     await task
@@ -295,17 +319,17 @@ async def test_a_socks_client_is_handed_on_untouched(first: bytes) -> None:
     ],
 )
 async def test_a_v2_stream_that_begins_as_socks_does(key: bytes) -> None:
-    world = World(ProxySettings(peer=ONION))
+    world = World(ProxySettings(RULE, peer=ONION))
     client, task = await world.serve(key)
     peer = await world.peers.get()
     assert await receive_exactly(peer, 64) == key
-    assert not world.socks_clients
+    assert not world.proxy_clients
     client.close()
     await task
     peer.close()
 
 
-@pytest.mark.parametrize("first", [b"\x05\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
+@pytest.mark.parametrize("first", [b"\x05\x00", b"get / HTTP/1.1\r\n\r\n", b"\x00", v1("verack")])
 async def test_what_names_no_destination_is_refused(first: bytes) -> None:
     world = World()
     client, task = await world.serve(first)
@@ -337,7 +361,7 @@ async def test_a_dial_that_fails_closes_the_client() -> None:
 
 
 async def test_connections_are_bounded_and_end_with_the_proxy() -> None:
-    world = World(ProxySettings(max_connections=2))
+    world = World(ProxySettings(RULE, max_connections=2))
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     serving = asyncio.create_task(world.proxy.serve(listener))

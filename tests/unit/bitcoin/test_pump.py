@@ -10,13 +10,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isoproxy.bitcoin.buffer import ByteQueue
+from isoproxy.bitcoin.converter import Ending, FirstBytes, Side
+from isoproxy.bitcoin.options import Deadlines
 from isoproxy.bitcoin.pump import no_delay, pump
-from isoproxy.bitcoin.translator import Ending, Relay
 from tests.unit.bitcoin.ends import pair, receive_exactly, send
 
 
-def relay() -> Relay:
-    return Relay(now=asyncio.get_running_loop().time())
+class Straight:
+    """A converter that changes nothing."""
+
+    def __init__(self) -> None:
+        up, down = ByteQueue(), ByteQueue()
+        self.client, self.peer = Side(up, down), Side(down, up)
+
+    def accepts(self, side: Side) -> bool:
+        return True
+
+    def received(self, side: Side, size: int, now: float) -> None:
+        side.inbox.added(size)
+
+    def closed(self, side: Side) -> Ending:
+        return Ending.CLIENT_CLOSED if side is self.client else Ending.PEER_CLOSED
+
+    def deadline(self) -> float:
+        return asyncio.get_running_loop().time() + 1200
+
+    def on_deadline(self, now: float) -> Ending | None:
+        return None
+
+    def trim(self) -> None:
+        for side in (self.client, self.peer):
+            side.inbox.trim()
+
+
+def relay() -> Straight:
+    return Straight()
 
 
 @given(st.binary(min_size=1, max_size=200_000), st.integers(1, 20))
@@ -88,3 +117,35 @@ def test_small_writes_are_not_delayed() -> None:
     one, two = socket.socketpair()
     with one, two:
         no_delay(one)
+
+
+def holding() -> FirstBytes[bytes]:
+    now = asyncio.get_running_loop().time()
+    return FirstBytes(lambda held: held or None, now=now, deadlines=Deadlines(idle=100))
+
+
+@pytest.mark.virtual_clock
+async def test_what_is_handed_on_loses_nothing_to_a_slow_client() -> None:
+    (client, near), (peer, far) = pair(), pair()
+    with near, far, peer, client:
+        stage = holding()
+        early = bytes(range(256)) * 20_000
+        task = asyncio.create_task(pump(stage, near, far, linger=5, from_peer=early))
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, b"hello")
+        await asyncio.sleep(50)
+        assert not task.done()
+        received = b""
+        while len(received) < len(early):
+            received += await loop.sock_recv(client, 1 << 20)
+        assert await task is Ending.HANDED_ON
+        assert received == early
+
+
+@pytest.mark.virtual_clock
+async def test_a_client_that_never_reads_is_not_handed_on() -> None:
+    (client, near), (peer, far) = pair(), pair()
+    with near, far, peer, client:
+        task = asyncio.create_task(pump(holding(), near, far, linger=5, from_peer=bytes(9 << 20)))
+        await asyncio.get_running_loop().sock_sendall(client, b"hello")
+        assert await task is Ending.IDLE

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from isoproxy.bitcoin.messages import BITCOIN_IDS, padded
-from isoproxy.bitcoin.traffic import Direction
+from isoproxy.bitcoin.traffic import Traffic
 
 
 def test_short_types_save_three_bytes_and_long_ones_cost_nine() -> None:
-    traffic = Direction(BITCOIN_IDS)
+    traffic = Traffic(BITCOIN_IDS)
     ping = traffic.tally(padded("ping"))
     ping.messages, ping.payload = 10, 80
     assert (traffic.v1_bytes, traffic.v2_bytes) == (10 * 32, 10 * 29)
@@ -18,7 +18,7 @@ def test_short_types_save_three_bytes_and_long_ones_cost_nine() -> None:
 
 
 def test_the_table_does_not_grow_with_invented_types() -> None:
-    traffic = Direction(BITCOIN_IDS)
+    traffic = Traffic(BITCOIN_IDS)
     for number in range(1000):
         row = traffic.tally(b"%d" % number + bytes(12 - len(str(number))))
         row.messages += 1

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.bitcoin.bip324.transport import State
+from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.messages import MAINNET, NAMECOIN, REGTEST, padded
 from isoproxy.bitcoin.options import Deadlines, DecoyPolicy, TransportOptions
-from isoproxy.bitcoin.translator import Ending, Relay
 from isoproxy.bitcoin.v1 import HEADER, VERSION, VersionRewrite, encode, parse_version
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, Session, established, long, short, v1
@@ -290,41 +290,3 @@ def test_garbage_as_long_as_a_peer_may_send() -> None:
     session.from_client(HELLO)
     assert session.peer.state is State.READY
     assert session.translator.ready
-
-
-def test_relay_passes_bytes_on() -> None:
-    relay = Relay(now=0.0)
-    relay.client.inbox.append(b"from the client")
-    relay.received(relay.client, 0, 5.0)
-    relay.peer.inbox.append(b"from the peer")
-    relay.received(relay.peer, 0, 5.0)
-    assert relay.peer.outbox.take() == b"from the client"
-    assert relay.client.outbox.take() == b"from the peer"
-    assert relay.deadline() == 1205
-    assert relay.on_deadline(1204) is None
-    assert relay.on_deadline(1205) is Ending.IDLE
-    assert relay.accepts(relay.client)
-    relay.trim()
-    assert len(relay.client.inbox.data) == 0
-
-
-@pytest.mark.parametrize("piece", [1, 7, 1000])
-def test_relay_rewrites_the_first_version_message_alone(piece: int) -> None:
-    rewrite = VersionRewrite(scrub=True)
-    relay = Relay(now=0.0, network=MAINNET, rewrite=rewrite)
-    stream = HELLO + v1("ping", bytes(8)) + HELLO
-    out = b""
-    for at in range(0, len(stream), piece):
-        chunk = stream[at : at + piece]
-        relay.client.inbox.append(chunk)
-        relay.received(relay.client, 0, 0.0)
-        out += relay.peer.outbox.take()
-    scrubbed = encode(MAINNET, VERSION, rewrite.apply(version_payload()))
-    assert out == scrubbed + v1("ping", bytes(8)) + HELLO
-
-
-def test_relay_leaves_other_first_messages_alone() -> None:
-    relay = Relay(now=0.0, network=MAINNET, rewrite=VersionRewrite(scrub=True))
-    relay.client.inbox.append(v1("ping", bytes(8)))
-    relay.received(relay.client, 0, 0.0)
-    assert relay.peer.outbox.take() == v1("ping", bytes(8))

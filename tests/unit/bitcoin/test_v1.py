@@ -10,17 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.bitcoin.messages import KNOWN_NETWORKS, MAINNET, NAMECOIN, REGTEST, Network, padded
+from isoproxy.bitcoin.messages import MAINNET, NAMECOIN, REGTEST, Network, padded
 from isoproxy.bitcoin.v1 import (
     HEADER,
     HEADER_LENGTH,
     SERVICE_P2P_V2,
     VERSION,
-    Detected,
     V1Receiver,
     VersionRewrite,
     checksum,
-    detect,
     encode,
     parse_version,
 )
@@ -57,39 +55,6 @@ def messages_of(receiver: V1Receiver) -> list[tuple[bytes, bytes]]:
 def test_known_message() -> None:
     verack = encode(MAINNET, padded("verack"), b"")
     assert verack.hex() == "f9beb4d976657261636b000000000000000000005df6e0e2"
-
-
-@pytest.mark.parametrize("network", list(KNOWN_NETWORKS), ids=lambda network: network.name)
-def test_detects_every_network_byte_by_byte(network: Network) -> None:
-    hello = encode(network, VERSION, version_payload())
-    for size in range(16):
-        assert detect(hello[:size]) is Detected.NEED_MORE
-    for size in (16, 24, len(hello)):
-        assert detect(hello[:size]) is network
-    for position in range(16):
-        wrong = bytearray(hello[: position + 1])
-        wrong[position] ^= 0xA5
-        assert detect(bytes(wrong)) is Detected.NOT_V1
-
-
-def test_closed_networks_tell_other_networks_from_what_is_no_v1() -> None:
-    networks = KNOWN_NETWORKS.as_all()
-    hello = b"\x01\x02\x03\x04" + encode(MAINNET, VERSION, version_payload())[4:]
-    for size in range(16):
-        assert detect(hello[:size], networks) is Detected.NEED_MORE
-    assert detect(hello[:16], networks) is Detected.FOREIGN
-    assert detect(hello, networks.with_networks([])) is Detected.FOREIGN
-    assert detect(hello) is Detected.NOT_V1
-    assert detect(encode(MAINNET, VERSION, b""), networks) is MAINNET
-    for position in range(4, 16):
-        wrong = bytearray(hello[: position + 1])
-        wrong[position] ^= 0xA5
-        assert detect(bytes(wrong), networks) is Detected.NOT_V1
-
-
-@given(st.binary(max_size=40))
-def test_detection_never_fails(first: bytes) -> None:
-    assert detect(first) in {Detected.NOT_V1, Detected.NEED_MORE} or first[4:16] == VERSION
 
 
 @given(

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isoproxy.bitcoin.bridge import ProvenV2
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import Want

@@ -24,6 +24,7 @@ from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
 from isoproxy.tor.dialer import Dialer
+from tests.kit.relaying import relay_stream
 from tests.kit.socks_port import SocksPort
 
 ONION = Target.parse("b" * 56 + ".onion", 8333)
@@ -54,8 +55,8 @@ async def world(port: SocksPort, config: Config) -> AsyncIterator[tuple[Bitcoin,
     reactor = Reactor(asyncio.get_running_loop(), fail)
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, dialer_settings(config, port.endpoint))
-    bitcoin, names = Bitcoin(config, dialer, isolator), Table()
-    front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=bitcoin.p2p)
+    bitcoin, names = Bitcoin(config, dialer, isolator, relay_stream), Table()
+    front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=bitcoin.carrier)
     with bitcoin.reserved(config) as sockets:
         bitcoin.apply(front, config, sockets)
     try:
@@ -76,7 +77,7 @@ async def test_without_libraries_that_compute_it_nothing_starts_but_with_v2_off(
     off, on = load(None, ["bitcoin.v2=off"]).config, load(None, []).config
     async with SocksPort() as port, world(port, off) as (_, front, _):
         with pytest.raises(OperationError, match="coincurve"):
-            Bitcoin(on, front.dialer, Isolator())
+            Bitcoin(on, front.dialer, Isolator(), relay_stream)
 
 
 async def test_a_client_that_speaks_socks4_is_the_front_ends() -> None:
@@ -118,7 +119,7 @@ async def test_a_reload_keeps_what_stays_and_changes_nothing_if_it_cannot() -> N
             assert bitcoin.apply(front, changed, sockets) == []
         assert bitcoin.proxies == {"proxy": door}
         assert door.proxy.settings.max_connections == 7
-        assert door.proxy.bridging.options.garbage == (0, 0)
+        assert door.proxy.carrier.settings.options.garbage == (0, 0)
 
         with socket.create_server(("127.0.0.1", 0)) as taken:
             there = f"bitcoin.proxy.2.address=127.0.0.1:{taken.getsockname()[1]}"

@@ -11,9 +11,9 @@ from isoproxy.bitcoin.options import DecoyPolicy, Fallback, TransportOptions
 from isoproxy.bitcoin.v1 import VersionRewrite
 from isoproxy.config import Config, load
 from isoproxy.daemon.settings.bitcoin import (
-    bridge_settings,
-    claimed_ports,
+    carry_settings,
     networks,
+    proxy_carry_settings,
     proxy_listener,
     proxy_settings,
     target_of,
@@ -29,11 +29,11 @@ def configured(*settings: str) -> Config:
 
 def test_by_default_a_connection_looks_like_cores() -> None:
     bitcoin = configured().bitcoin
-    settings = bridge_settings(bitcoin)
+    settings = carry_settings(bitcoin)
     assert settings.fallback is Fallback.ONION_ONLY
     assert settings.options == TransportOptions()
     assert settings.options.garbage == (0, 4094)
-    assert 8333 in claimed_ports(bitcoin)
+    assert 8333 in settings.ports
 
 
 def test_every_option_arrives() -> None:
@@ -48,7 +48,7 @@ def test_every_option_arrives() -> None:
         "bitcoin.scrub_version=true",
         "bitcoin.user_agent_suffix=suffix/",
     ).bitcoin
-    settings = bridge_settings(bitcoin)
+    settings = carry_settings(bitcoin)
     assert settings.fallback is Fallback.NEVER
     assert settings.options == TransportOptions(
         garbage=(0, 0),
@@ -59,7 +59,7 @@ def test_every_option_arrives() -> None:
 
 
 def test_v2_can_be_turned_off() -> None:
-    assert claimed_ports(configured("bitcoin.v2=off").bitcoin) == frozenset()
+    assert carry_settings(configured("bitcoin.v2=off").bitcoin).ports == frozenset()
 
 
 def test_a_proxy_and_a_custom_signet() -> None:
@@ -72,8 +72,9 @@ def test_a_proxy_and_a_custom_signet() -> None:
         "bitcoin.proxy.1.peer=peer.example:8333",
         "bitcoin.proxy.1.allow_private_addresses=true",
     )
-    first, second = (proxy_settings(config.bitcoin, one) for one in config.bitcoin.proxy)
-    assert [network.name for network in first.networks] == ["signet-54d26fbd"]
+    first, second = (proxy_settings(config, one) for one in config.bitcoin.proxy)
+    carried = proxy_carry_settings(config.bitcoin, config.bitcoin.proxy[0])
+    assert [network.name for network in carried.networks] == ["signet-54d26fbd"]
     assert len(list(networks(config.bitcoin))) == len(list(KNOWN_NETWORKS)) + 1
     assert first.peers == {Target.parse("10.64.0.1", 8333): Target.parse("2001:db8::1", 1)}
     assert (first.max_connections, first.allow_private, second.allow_private) == (7, False, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import Totals
 from isoproxy.config import load
 from isoproxy.daemon.status.snapshot import BitcoinView, ListenerView, Snapshot, TorView, Traffic

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.status.bitcoin import bitcoin_status
@@ -23,14 +23,17 @@ from tests.unit.bitcoin.peers import established
 @pytest.mark.parametrize(("safe", "shown"), [(True, SCRUBBED), (False, "peer.example:8333")])
 def test_who_the_peer_is_shows_only_where_logging_is_not_safe(safe: bool, shown: str) -> None:
     session = established()
-    flow = Flow(key(), Target.parse("peer.example", 8333), MAINNET, session.translator)
+    own = key()
+    flow = Flow(own, Target.parse("peer.example", 8333))
+    flow.network = MAINNET
+    flow.translate(session.translator)
     registry = FlowRegistry()
     proxy = ProxyView(
         "one", "127.0.0.1:1324", Isolate.DEST_ADDR, 3, 9, Counter({ErrorKind.BUSY: 2})
     )
     with registry.entry(flow):
         bitcoin = BitcoinView([proxy], registry.sorted_flows(), registry.totals())
-        answer = bitcoin_status(bitcoin, [flow], {(flow.key, P2P): ["7"]}, safe=safe)
+        answer = bitcoin_status(bitcoin, [flow], {(own, P2P): ["7"]}, safe=safe)
     assert answer["open"] == 1
     assert answer["proxies"] == [
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.status.metrics import MESSAGE_TYPES, collect, collect_bitcoin
@@ -24,8 +24,9 @@ def test_metrics_count_by_known_types_alone() -> None:
     session = established()
     session.from_client(v1("ping", bytes(8)) + v1("mysterious"))
     registry = FlowRegistry()
-    flow = Flow(key(), Target.parse("peer.example", 8333), MAINNET, session.translator)
-    flow.transport = "v2"
+    flow = Flow(key(), Target.parse("peer.example", 8333))
+    flow.network = MAINNET
+    flow.translate(session.translator)
     with registry.entry(flow):
         pass
     metrics = Metrics((), MESSAGE_TYPES)

@@ -11,14 +11,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from isoproxy.bitcoin.bridge import BridgeSettings
-from isoproxy.bitcoin.flows import Outcome
+from isoproxy.bitcoin.carry import Carrier, CarrySettings
+from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flows import FlowRegistry, Outcome
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.bitcoin.options import Deadlines, Fallback
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.front.peer_to_peer import PeerToPeer
 from isoproxy.front.services import Names
+from isoproxy.front.timed_relay import relay_stream
 from isoproxy.isolation import (
     APP,
     P2P,
@@ -65,9 +67,15 @@ async def front_end(
     reactor = Reactor(asyncio.get_running_loop(), defect)
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
-    settings = BridgeSettings(fallback=fallback, deadlines=Deadlines(first_byte=1, handshake=1))
-    p2p = PeerToPeer(dialer, isolator, ports=frozenset({PORT}), settings=settings, silence_s=0.2)
-    front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=p2p)
+    deadlines = Deadlines(first_byte=1, handshake=1)
+    settings = CarrySettings(fallback, deadlines=deadlines, ports=frozenset({PORT}))
+
+    async def relay(client: socket.socket, peer: socket.socket, first: bytes, flow: Flow) -> None:
+        await relay_stream(front.services, client, peer, first, flow.relayed)
+
+    registry = FlowRegistry()
+    carrier = Carrier(dialer, relay, registry, ProvenV2(), settings)
+    front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=carrier)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = Endpoint.tcp(*free.getsockname())
@@ -80,7 +88,7 @@ async def front_end(
         await front.drain(0)
         dialer.close()
         assert (len(front.connections), len(front.services.tasks), len(reactor)) == (0, 0, 0)
-        assert not p2p.registry.flows
+        assert not registry.flows
         reactor.close()
 
 
@@ -99,7 +107,7 @@ async def leave(writer: asyncio.StreamWriter) -> None:
 
 async def test_what_is_not_v1_passes_untouched_on_circuits_of_its_own() -> None:
     async with SocksPort() as port, front_end(port, Fallback.NEVER) as front:
-        for said in (b"SSH-2.0-client\r\n", VERSION[:10] + b"x" * 20):
+        for said in (b"SSH-2.0-client\r\n", b"\x0b\x12" + b"x" * 20):
             reader, writer = await ask(front, REQUEST + said)
             assert await reader.readexactly(len(said)) == said
             writer.write_eof()
@@ -177,8 +185,9 @@ async def test_v1_of_an_unknown_network_never_leaves_either(hesitation: float, p
         writer.close()
         await until(lambda: bool(received))
         assert received == [b""]
-        assert isinstance(front.services.bitcoin, PeerToPeer)
-        assert front.services.bitcoin.registry.totals().outcomes == {Outcome.REFUSED: 1}
+        carrier = front.services.bitcoin
+        assert isinstance(carrier, Carrier)
+        await until(lambda: carrier.registry.totals().outcomes == {Outcome.REFUSED: 1})
 
 
 async def test_v1_of_an_unknown_network_passes_where_plaintext_may() -> None:

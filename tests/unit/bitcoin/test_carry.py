@@ -1,24 +1,30 @@
-"""The bridge on sockets: flows, endings, and the fallback that must never surprise."""
+"""Flows on sockets, their endings, and the fallback that must never surprise."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from isoproxy.bitcoin.bridge import BridgeSettings, Flow, ProvenV2, bridge, relay
 from isoproxy.bitcoin.buffer import ByteQueue
-from isoproxy.bitcoin.messages import MAINNET, padded
+from isoproxy.bitcoin.carry import Carrier, CarrySettings, Untranslated
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import Flow, TransportType, V1Reason
+from isoproxy.bitcoin.flows import FlowRegistry, Outcome
+from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.messages import MAINNET, SIGNET, padded
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
-from isoproxy.bitcoin.translator import Ending, Translator
+from isoproxy.bitcoin.translator import Translator
 from isoproxy.bitcoin.v1 import VERSION, VersionRewrite, encode
 from isoproxy.errors import DialError, ErrorKind
-from isoproxy.isolation import Isolator
+from isoproxy.isolation import P2P, IsolationKey, Isolator, Purpose
 from isoproxy.net.target import Target
 from tests.kit.garbage import no_collector
+from tests.kit.relaying import relay_stream
 from tests.kit.waiting import until
 from tests.unit.bitcoin.ends import (
     V1End,
@@ -37,8 +43,22 @@ ONION = Target.parse("a" * 56 + ".onion", 8333)
 CLEARNET = Target.parse("peer.example", 8333)
 
 
+class Dialling:
+    """Stands for the dialer through Tor: hands out what `dial` opens, and notes for whom."""
+
+    def __init__(self, dial: Callable[[], Awaitable[socket.socket]]) -> None:
+        self._dial = dial
+        self.asked: list[tuple[IsolationKey, Purpose, Target, bytes]] = []
+
+    async def connect(
+        self, key: IsolationKey, purpose: Purpose, target: Target, *, client: bytes = b""
+    ) -> socket.socket:
+        self.asked.append((key, purpose, target, client))
+        return await self._dial()
+
+
 class World:
-    """A bridge under way, and both far ends."""
+    """A flow under way, and both far ends."""
 
     def __init__(
         self,
@@ -48,19 +68,26 @@ class World:
         fallback: Fallback = Fallback.ONION_ONLY,
         options: TransportOptions | None = None,
         dial: Callable[[], Awaitable[socket.socket]] | None = None,
+        peer: tuple[socket.socket, socket.socket] | None = None,
+        client: tuple[socket.socket, socket.socket] | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
-        self.client, client = pair()
-        self.peer, peer = pair()
+        self.client, near_client = client or pair()
+        self.peer, near_peer = peer or pair()
         self.isolator = Isolator()
-        self.flow = Flow(key(isolator=self.isolator), target, MAINNET)
+        self.key = key(isolator=self.isolator)
+        self.flow = Flow(self.key, target)
         self.proven = ProvenV2()
-        self.near = [client, peer]
+        self.registry = FlowRegistry()
+        self.near = [near_client, near_peer]
         self.second: socket.socket | None = None
         self.dials = 0
         self._dialled = asyncio.Event()
-        settings = BridgeSettings(fallback, options or TransportOptions(), Deadlines())
+        self.dialer = Dialling(dial or self.dial)
+        settings = CarrySettings(fallback, options or TransportOptions(), deadlines or Deadlines())
+        self.carrier = Carrier(self.dialer, relay_stream, self.registry, self.proven, settings)
         self.task = asyncio.create_task(
-            bridge(client, first, peer, dial or self.dial, self.flow, settings, self.proven)
+            self.carrier.carry(near_client, first, near_peer, self.flow, b"client")
         )
 
     async def dial(self) -> socket.socket:
@@ -79,14 +106,23 @@ class World:
     async def ending(self) -> Ending:
         """How it ended; every socket must be closed then."""
         try:
-            ending = await self.task
+            assert await self.task is None
         finally:
             for sock in (self.client, self.peer, self.second):
                 if sock is not None:
                     sock.close()
-        assert self.flow.ended is ending
         assert all(sock.fileno() == -1 for sock in self.near)
-        return ending
+        assert self.flow.ended is not None
+        return self.flow.ended
+
+    async def handed_back(self) -> bytes:
+        """What goes first on a stream that is handed back, open."""
+        rest = await self.task
+        assert isinstance(rest, Untranslated)
+        assert all(sock.fileno() != -1 for sock in self.near)
+        for sock in (*self.near, self.client, self.peer):
+            sock.close()
+        return rest.first
 
 
 async def no_dial() -> socket.socket:
@@ -108,21 +144,21 @@ async def test_messages_flow_both_ways_and_the_session_is_shown() -> None:
     assert await client.message() == (padded("ping"), bytes(8))
     await send(world.client, v1("pong", bytes(8)))
     assert await peer.contents() == short("pong", bytes(8))
-    assert world.flow.transport == "v2"
+    assert world.flow.transport is TransportType.V2
     assert peer.transport.session_id is not None
     assert world.flow.session_id == peer.transport.session_id.hex()
-    assert world.proven.has(world.flow.key, ONION)
+    assert world.proven.has(world.key, ONION)
     world.client.close()
     assert await world.ending() is Ending.CLIENT_CLOSED
     assert world.dials == 0
 
 
 async def end_a_flow(shakes_hands: bool) -> None:
-    world = World(fallback=Fallback.NEVER)
+    world = World(fallback=Fallback.NEVER, dial=no_dial)  # `world.dial` would be a cycle
     if shakes_hands:
         await V2End(world.peer).shake()
-    state = "v2" if shakes_hands else "detecting"
-    await until(lambda: world.flow.translator and world.flow.transport == state)
+    state = TransportType.V2 if shakes_hands else TransportType.DETECTING
+    await until(lambda: world.flow.translator and world.flow.transport is state)
     assert buffers() > 0
     world.peer.close()
     await world.ending()
@@ -191,9 +227,12 @@ async def test_a_forged_packet_does_not_undo_what_the_version_packet_proved() ->
     forged[-1] ^= 1
     await send(world.peer, output + forged)
     assert await world.ending() is Ending.PEER_BROKE_PROTOCOL
-    assert world.proven.has(world.flow.key, ONION)
+    assert world.proven.has(world.key, ONION)
     assert peer.session_id is not None
-    assert (world.flow.transport, world.flow.session_id) == ("v2", peer.session_id.hex())
+    assert (world.flow.transport, world.flow.session_id) == (
+        TransportType.V2,
+        peer.session_id.hex(),
+    )
 
 
 async def test_a_client_on_another_network_ends_both_sides() -> None:
@@ -219,10 +258,12 @@ async def test_a_v1_peer_that_closes_is_tried_again_by_the_same_dial() -> None:
     assert await peer.message() == (VERSION, version_payload())
     await send(peer.sock, v1("verack"))
     assert await client.message() == (padded("verack"), b"")
-    assert (world.dials, world.flow.transport, world.flow.fell_back) == (1, "v1", True)
+    assert (world.dials, world.flow.transport, world.flow.fell_back) == (1, TransportType.V1, True)
     assert world.flow.session_id == ""
+    assert world.dialer.asked == [(world.flow.key, P2P, ONION, b"client")]
     peer.sock.close()
-    assert await world.ending() is Ending.PEER_CLOSED
+    assert await world.ending() is Ending.HANDED_ON
+    assert world.registry.totals().outcomes == {Outcome.V1_FALLBACK: 1}
 
 
 async def test_scrubbing_holds_for_a_fallback_too() -> None:
@@ -244,7 +285,7 @@ async def test_a_silent_peer_is_tried_again_after_a_minute() -> None:
     assert 60 <= loop.time() < 63
     assert await loop.sock_recv(second, 4096) == HELLO
     world.client.close()
-    assert await world.ending() is Ending.CLIENT_CLOSED
+    await world.ending()
 
 
 @pytest.mark.parametrize(
@@ -283,9 +324,71 @@ async def test_one_byte_received_forbids_a_fallback() -> None:
     assert await world.ending() is Ending.PEER_CLOSED
 
 
+@pytest.mark.parametrize("piece", [1, 16, 1000])
+async def test_a_peer_that_answers_in_v1_is_tried_again_at_once(piece: int) -> None:
+    world = World()
+    await receive(world.peer)
+    for start in range(0, len(HELLO), piece):
+        with contextlib.suppress(BrokenPipeError):
+            await send(world.peer, HELLO[start : start + piece])
+    second = await world.fallback()
+    assert await V1End(second).message() == (VERSION, version_payload())
+    assert world.flow.v1_reason is V1Reason.PEER_SPEAKS_V1
+    assert await receive(world.peer) == b""
+    second.close()
+    await world.ending()
+
+
+@pytest.mark.parametrize("fallback", [Fallback.NEVER, Fallback.ONION_ONLY])
+async def test_a_peer_that_answers_in_v1_gets_no_plaintext_where_that_is_not_allowed(
+    fallback: Fallback,
+) -> None:
+    world = World(target=CLEARNET, fallback=fallback, dial=no_dial)
+    await receive(world.peer)
+    await send(world.peer, HELLO)
+    assert await world.ending() is Ending.V2_REQUIRED
+    assert world.flow.v1_reason is V1Reason.PEER_SPEAKS_V1
+
+
+async def test_a_peer_that_spoke_v1_before_the_client_goes_on_in_v1() -> None:
+    """Nothing was said to it: the same stream will do."""
+    world = World(first=b"", dial=no_dial)
+    await send(world.peer, HELLO)
+    client, peer = V1End(world.client), V1End(world.peer)
+    assert await client.message() == (VERSION, version_payload())
+    await send(world.client, HELLO)
+    assert await peer.message() == (VERSION, version_payload())
+    assert world.flow.transport is TransportType.V1
+    world.client.close()
+    await world.ending()
+
+
+@pytest.mark.parametrize("said", [HELLO[:15], v1("verack"), encode(SIGNET, VERSION, bytes(86))])
+async def test_only_a_version_header_makes_a_peer_a_v1_peer(said: bytes) -> None:
+    world = World(first=b"", fallback=Fallback.ALWAYS, dial=no_dial)
+    await send(world.peer, said)
+    await receive(world.client)
+    await send(world.client, HELLO)
+    assert await world.ending() is Ending.V2_REQUIRED
+
+    world = World(fallback=Fallback.ALWAYS, dial=no_dial)
+    await receive(world.peer)
+    await send(world.peer, said)
+    world.peer.shutdown(socket.SHUT_WR)
+    assert await world.ending() is Ending.PEER_CLOSED
+
+
+async def test_a_peer_proven_v2_that_answers_in_v1_gets_no_plaintext() -> None:
+    world = World(fallback=Fallback.ALWAYS, dial=no_dial)
+    world.proven.remember(world.key, ONION)
+    await receive(world.peer)
+    await send(world.peer, HELLO)
+    assert await world.ending() is Ending.V2_REQUIRED
+
+
 async def test_a_peer_proven_v2_is_never_spoken_to_in_plaintext() -> None:
     world = World(fallback=Fallback.ALWAYS, dial=no_dial)
-    world.proven.add(world.flow.key, ONION)
+    world.proven.remember(world.key, ONION)
     await receive(world.peer)
     world.peer.close()
     assert await world.ending() is Ending.V2_REQUIRED
@@ -385,93 +488,68 @@ async def test_a_hostile_flow_disturbs_no_other() -> None:
     await good.ending()
 
 
-async def test_relay_carries_what_is_no_v1_untouched() -> None:
-    (client, near), (peer, far) = pair(), pair()
-    task = asyncio.create_task(relay(near, b"first", far, Flow(key(), ONION), Deadlines()))
-    assert await receive(peer) == b"first"
-    await send(peer, b"answer")
-    assert await receive(client) == b"answer"
-    client.close()
-    assert await task is Ending.CLIENT_CLOSED
-    assert near.fileno() == far.fileno() == -1
-    peer.close()
-
-
-async def test_a_client_that_still_speaks_gets_all_that_came_before_the_end() -> None:
-    client, near = narrow_tcp_pair()
-    peer, far = pair()
-    task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
-    await send(peer, bytes(400_000))
-    peer.close()
-    assert len(await speak_then_read(client)) == 400_000
-    assert await task is Ending.PEER_CLOSED
-
-
-async def test_a_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
-    peer, far = narrow_tcp_pair()
-    client, near = pair()
-    task = asyncio.create_task(relay(near, b"", far, Flow(key(), ONION), Deadlines()))
-    await send(client, bytes(400_000))
-    client.close()
-    assert len(await speak_then_read(peer)) == 400_000
-    assert await task is Ending.CLIENT_CLOSED
-
-
 async def test_a_v2_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
     far, near = narrow_tcp_pair()
-    client, own = pair()
-    flow = Flow(key(), ONION, MAINNET)
-    settings = BridgeSettings()
-    task = asyncio.create_task(bridge(own, HELLO, near, no_dial, flow, settings, ProvenV2()))
+    world = World(peer=(far, near), dial=no_dial)
     peer = V2End(far)
     await peer.shake()
     assert await peer.contents() == LONG_VERSION
-    await send(client, v1("block", bytes(400_000)))
-    client.close()
+    await send(world.client, v1("block", bytes(400_000)))
+    world.client.close()
     _, contents = peer.transport.receive(await speak_then_read(far))
     assert contents == [short("block", bytes(400_000))]
-    await task
+    await world.ending()
 
 
-async def test_a_v1_peer_that_still_speaks_gets_all_that_came_before_the_end() -> None:
+async def test_a_client_that_still_speaks_gets_all_that_came_before_the_end() -> None:
     far, near = narrow_tcp_pair()
-
-    async def dial() -> socket.socket:
-        return near
-
-    world = World(dial=dial)
-    await receive(world.peer)
+    world = World(client=(far, near))
+    peer = V2End(world.peer)
+    await peer.shake()
+    assert await peer.contents() == LONG_VERSION
+    await peer.send(short("block", bytes(400_000)))
     world.peer.close()
-    assert await receive(far) == HELLO
-    await send(world.client, bytes(400_000))
-    world.client.close()
-    assert await speak_then_read(far) == bytes(400_000)
-    assert await world.ending() is Ending.CLIENT_CLOSED
-    assert near.fileno() == -1
+    assert await speak_then_read(far) == v1("block", bytes(400_000))
+    assert await world.ending() is Ending.PEER_CLOSED
 
 
-def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:
-    isolator = Isolator()
-    one, two = key(b"one", isolator), key(b"two", isolator)
-    proven = ProvenV2(max_keys=2, max_peers=2)
-    isolator.on_new_epoch(proven.forget)
-    proven.add(one, ONION)
-    assert proven.has(one, ONION)
-    assert not proven.has(two, ONION)
-    assert not proven.has(one, CLEARNET)
-    for number in range(5):
-        proven.add(one, Target.parse("peer.example", number + 1))
-    assert not proven.has(one, ONION)
-    assert proven.has(one, Target.parse("peer.example", 5))
-    proven.add(two, ONION)
-    proven.add(key(b"three", isolator), ONION)
-    assert not proven.has(one, Target.parse("peer.example", 5))
-    isolator.new_epoch()
-    assert not proven.has(two, ONION)
+async def test_what_is_not_v1_is_handed_back_open_and_whole() -> None:
+    world = World(first=b"SSH-")
+    assert await world.handed_back() == b"SSH-"
+    assert world.flow.transport is TransportType.UNTOUCHED
+    assert world.registry.totals().outcomes == {Outcome.UNTOUCHED: 1}
+
+    world = World(first=b"")
+    await send(world.client, b"\x16\x03\x01" + bytes(100))
+    assert await world.handed_back() == b"\x16\x03\x01" + bytes(100)
+
+
+async def test_a_peer_that_speaks_first_is_not_waited_with() -> None:
+    world = World(first=b"")
+    await send(world.peer, b"220 hello\r\n")
+    assert await receive(world.client) == b"220 hello\r\n"
+    await send(world.client, b"EHLO there\r\n")
+    assert await world.handed_back() == b"EHLO there\r\n"
+
+
+async def test_a_client_that_only_listens_may_say_so() -> None:
+    world = World(first=b"")
+    world.client.shutdown(socket.SHUT_WR)
+    assert await world.handed_back() == b""
+
+
+@pytest.mark.parametrize("fallback", list(Fallback))
+async def test_v1_after_a_peer_of_another_protocol_spoke_goes_nowhere(fallback: Fallback) -> None:
+    world = World(first=b"", fallback=fallback, dial=no_dial)
+    await send(world.peer, b"220 hello\r\n")
+    await receive(world.client)
+    await send(world.client, HELLO)
+    assert await receive(world.peer) == b""
+    assert await world.ending() is Ending.V2_REQUIRED
 
 
 def test_a_flow_prints_nothing() -> None:
-    assert "onion" not in repr(Flow(key(), ONION, MAINNET))
+    assert "onion" not in repr(Flow(key(), ONION))
 
 
 def test_hello_is_what_clients_send() -> None:

@@ -1,0 +1,350 @@
+"""One straight way for a Bitcoin stream: sniff, translate, fall back, or hand it back.
+
+Theory of operation
+    The client's first bytes tell what it speaks; meanwhile the peer's pass, so that a
+    protocol in which the server speaks first waits for nothing.  v1 of an accepted network
+    puts a `Translator` between the two.  Anything else is handed back, `Untranslated`, to
+    the relay of the front end, but for v1 that must not pass as it is.  The states are in
+    `flow.TRANSITIONS`.
+
+    If the peer closes or stays silent without one byte received, Bitcoin Core's own rule
+    (`ShouldReconnectV1`, net.cpp) would have it tried again in v1, on a new connection; so
+    would exactly a v1 VERSION header in place of its key (BIP324 has responders compare
+    these 16 bytes).  We do either only where the settings allow it (`Fallback`), never to
+    a peer that has spoken v2 under this key before, and over a stream that is dialled with
+    the key, purpose and target of the flow; there is no other way to open one, in
+    particular no direct one.
+
+    A hostile exit can cut the first stream to see the second in plaintext; that is why
+    the default allows it to onion services alone, whose streams are encrypted to the end.
+
+Invariants
+    With NEVER, no byte of a client that speaks v1 leaves but in v2.  Both sockets are
+    closed when `carry` returns None or raises, both are open when it returns
+    `Untranslated`.  Errors end the flow, they are not raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from isoproxy.bitcoin.converter import Ending, FirstBytes, Rewriting
+from isoproxy.bitcoin.flow import Event, Flow, V1Reason
+from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.known_peers import ProvenPeers
+from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
+from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
+from isoproxy.bitcoin.pump import pump
+from isoproxy.bitcoin.sniff import Detected, begins_v1, detect, rewrite_version
+from isoproxy.bitcoin.translator import Translator
+from isoproxy.bitcoin.v1 import HEADER_LENGTH
+from isoproxy.errors import IsoproxyError
+from isoproxy.isolation import P2P, IsolationKey, Purpose
+from isoproxy.net.lingering_close import lingering_close
+from isoproxy.net.target import Target
+
+RelayStream = Callable[[socket.socket, socket.socket, bytes, Flow], Awaitable[None]]
+"""Relays between a client and a peer until both have ended, and closes both sockets.  The
+bytes were read from the client and go to the peer first; what is moved is added to
+`flow.relayed`."""
+
+
+class Dialer(Protocol):
+    """Opens streams through Tor."""
+
+    async def connect(
+        self, key: IsolationKey, purpose: Purpose, target: Target, *, client: bytes = b""
+    ) -> socket.socket:
+        """A connected, non-blocking socket; raises IsoproxyError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Untranslated:
+    """A stream that may pass as it is; `first` was read from the client and goes first."""
+
+    first: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CarrySettings:
+    """How flows are carried: v1 of which `networks` is translated, and how that looks.
+
+    `ports` are the destination ports whose streams are dialled for Bitcoin at once.
+    """
+
+    fallback: Fallback = Fallback.ONION_ONLY
+    options: TransportOptions = field(default_factory=TransportOptions)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    networks: Networks = KNOWN_NETWORKS
+    ports: frozenset[int] = frozenset()
+
+    def recognised(self) -> Networks:
+        """The networks, closed where no plaintext may leave: of others it must not either."""
+        return self.networks.as_all() if self.fallback is Fallback.NEVER else self.networks
+
+    def allows_v1(self, peer: Target) -> bool:
+        """Whether the policy lets `peer` be spoken to in v1."""
+        onion = self.fallback is Fallback.ONION_ONLY and peer.is_onion
+        return onion or self.fallback is Fallback.ALWAYS
+
+
+class Carrier:
+    """Carries flows.  `settings` may be replaced at any time, for flows to come.
+
+    `registry` and `proven` are shared by all carriers of a process.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        relay: RelayStream,
+        registry: FlowRegistry,
+        proven: ProvenPeers,
+        settings: CarrySettings | None = None,
+    ) -> None:
+        self._dialer = dialer
+        self._relay = relay
+        self.registry = registry
+        self._proven = proven
+        self.settings = settings or CarrySettings()
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """Destination ports whose streams are for Bitcoin peers."""
+        return self.settings.ports
+
+    def sibling(self, settings: CarrySettings) -> Carrier:
+        """Another carrier of the same process, with settings of its own."""
+        return Carrier(self._dialer, self._relay, self.registry, self._proven, settings)
+
+    async def carry(
+        self,
+        client: socket.socket,
+        early: bytes,
+        peer: socket.socket,
+        flow: Flow,
+        client_id: bytes,
+    ) -> Untranslated | None:
+        """Carry one flow to its end, or hand it back.
+
+        `early` is what was read from the client already; `peer` is the stream to
+        `flow.peer` that was opened under `flow.key` for the client field `client_id`; from
+        it nothing was read.  Both sockets are non-blocking.
+        """
+        with contextlib.ExitStack() as sockets, self.registry.entry(flow):
+            for sock in (client, peer):
+                sockets.callback(sock.close)
+            first = None
+            with contextlib.suppress(OSError, TimeoutError):
+                first = await self._sniff(client, early, peer, flow, client_id)
+            if first is None:
+                return None
+            flow.on(Event.OTHER_CLIENT)
+            sockets.pop_all()
+            return Untranslated(first)
+
+    async def _sniff(
+        self, client: socket.socket, early: bytes, peer: socket.socket, flow: Flow, client_id: bytes
+    ) -> bytes | None:
+        """See what the client speaks; returns what it said if that is not ours to carry."""
+        networks, said = self.settings.recognised(), b""
+
+        def judge(held: bytes) -> Network | Detected | None:
+            found = detect(held, networks)
+            return None if found is Detected.NEED_MORE else found
+
+        first, found = early, judge(early)
+        if found is None:
+            stage: FirstBytes[Network | Detected] = FirstBytes(
+                judge, now=_now(), deadlines=self.settings.deadlines
+            )
+            if not await _hold(stage, client, peer, flow, self.settings, early):
+                return None
+            first, found, said = stage.held, stage.verdict, stage.peer_said
+        if isinstance(found, Network):
+            flow.network = found
+            await self._v1_client(client, first, peer, said, flow, client_id)
+            return None
+        if found is Detected.FOREIGN:
+            await end(flow, Ending.V2_REQUIRED, self.settings, client, peer)
+            return None
+        return first
+
+    async def _v1_client(
+        self,
+        client: socket.socket,
+        first: bytes,
+        peer: socket.socket,
+        said: bytes,
+        flow: Flow,
+        client_id: bytes,
+    ) -> None:
+        """Carry a client that speaks v1; `said` is what the peer has said before it."""
+        assert flow.network is not None
+        if not said:
+            await self._translate(client, first, peer, flow, client_id)
+        elif begins_v1(said, flow.network) and await self._may_speak_v1(flow):
+            flow.v1_reason = V1Reason.PEER_SPEAKS_V1
+            flow.on(Event.V1_PEER)
+            await relay_v1(client, peer, flow, self.settings, self._relay, from_client=first)
+        else:
+            await end(flow, Ending.V2_REQUIRED, self.settings, client, peer)
+
+    async def _translate(
+        self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, client_id: bytes
+    ) -> None:
+        settings = self.settings
+        assert flow.network is not None
+        assert flow.key is not None
+        translator = Translator(
+            flow.network,
+            settings.options,
+            initiator=True,
+            now=_now(),
+            deadlines=settings.deadlines,
+            on_ready=partial(self._proven.remember, flow.key, flow.peer),
+        )
+        flow.translate(translator)
+        linger = settings.deadlines.linger
+        ending = await pump(translator, client, peer, linger=linger, from_client=first)
+        flow.v1_reason = _v1_reason(ending, translator)
+        if flow.v1_reason is None:
+            await end(flow, ending, settings, client, peer)
+        elif await self._may_speak_v1(flow):
+            peer.close()
+            flow.on(Event.NO_V2)
+            await self._redial(client, translator.untranslated(), flow, client_id)
+        else:
+            await end(flow, Ending.V2_REQUIRED, settings, client, peer)
+
+    async def _may_speak_v1(self, flow: Flow) -> bool:
+        assert flow.key is not None
+        if not self.settings.allows_v1(flow.peer):
+            return False
+        return not await self._proven.is_proven(flow.key, flow.peer)
+
+    async def _redial(
+        self, client: socket.socket, sent: bytes, flow: Flow, client_id: bytes
+    ) -> None:
+        """Speak v1 over a second stream of the same key, from the client's first byte on."""
+        assert flow.key is not None
+        try:
+            peer = await self.dial(flow.key, flow.peer, client_id)
+        except IsoproxyError as error:
+            flow.dial_error = error.kind
+            await end(flow, Ending.DIAL_FAILED, self.settings, client)
+            return
+        with contextlib.closing(peer):
+            flow.on(Event.DIALLED)
+            await relay_v1(client, peer, flow, self.settings, self._relay, from_client=sent)
+
+    async def carry_all(
+        self,
+        client: socket.socket,
+        early: bytes,
+        peer: socket.socket,
+        flow: Flow,
+        client_id: bytes,
+    ) -> None:
+        """As `carry`, and to the end in any case: what it hands back is relayed."""
+        with self.registry.entry(flow):
+            rest = await self.carry(client, early, peer, flow, client_id)
+            if rest is not None:
+                await self._relay(client, peer, rest.first, flow)
+                flow.end(Ending.HANDED_ON)
+
+    async def dial(self, key: IsolationKey, peer: Target, client_id: bytes) -> socket.socket:
+        """A stream to a Bitcoin peer; raises IsoproxyError."""
+        return await self._dialer.connect(key, P2P, peer, client=client_id)
+
+
+def _v1_reason(ending: Ending, translator: Translator) -> V1Reason | None:
+    """Why the peer is to be spoken to in v1, if it is to be.
+
+    Bitcoin Core's rule: a v1 peer had enough to judge by, and answered nothing at all; or
+    it answered with what only a v1 peer says.
+    """
+    if ending is Ending.PEER_SPEAKS_V1:
+        return V1Reason.PEER_SPEAKS_V1
+    if not translator.peer_was_silent or translator.sent_to_peer < HEADER_LENGTH:
+        return None
+    return {
+        Ending.PEER_CLOSED: V1Reason.PEER_CLOSED,
+        Ending.PEER_SILENT: V1Reason.PEER_SILENT,
+    }.get(ending)
+
+
+async def relay_v1(
+    client: socket.socket,
+    peer: socket.socket,
+    flow: Flow,
+    settings: CarrySettings,
+    relay: RelayStream,
+    *,
+    from_client: bytes = b"",
+    from_peer: bytes = b"",
+) -> None:
+    """Carry v1 as it is, but for a VERSION message of the client's that is to be rewritten.
+
+    `from_client` and `from_peer` were read already.  Ends the flow.
+    """
+    rewrite, network, relayed = settings.options.version, flow.network, flow.relayed
+    assert network is not None
+
+    def judge(held: bytes) -> bytes | None:
+        return rewrite_version(held, network, rewrite) if rewrite else held or None
+
+    stage = Rewriting(judge, now=_now(), deadlines=settings.deadlines)
+    if not await _hold(stage, client, peer, flow, settings, from_client, from_peer):
+        return
+    if stage.verdict is None:
+        await end(flow, Ending.CLIENT_CLOSED, settings, client, peer)
+        return
+    # Who came to us is the relay's client, and is the one to be given all before the end.
+    if flow.inbound:
+        relayed.bytes_up, relayed.bytes_down = stage.passed, len(stage.verdict)
+        await relay(peer, client, b"", flow)
+    else:
+        relayed.bytes_up, relayed.bytes_down = len(stage.verdict), stage.passed
+        await relay(client, peer, b"", flow)
+    flow.end(Ending.HANDED_ON)
+
+
+async def _hold(
+    stage: FirstBytes[Any],
+    client: socket.socket,
+    peer: socket.socket,
+    flow: Flow,
+    settings: CarrySettings,
+    from_client: bytes,
+    from_peer: bytes = b"",
+) -> bool:
+    """Hold the client's first bytes; False if that was the end."""
+    ending = await pump(
+        stage,
+        client,
+        peer,
+        linger=settings.deadlines.linger,
+        from_client=from_client,
+        from_peer=from_peer,
+    )
+    if ending is not Ending.HANDED_ON:
+        await end(flow, ending, settings, client, peer)
+    return ending is Ending.HANDED_ON
+
+
+async def end(flow: Flow, ending: Ending, settings: CarrySettings, *socks: socket.socket) -> None:
+    """Note the end, and see that what was sent last arrives."""
+    flow.end(ending)
+    await lingering_close(*socks, seconds=settings.deadlines.linger)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
