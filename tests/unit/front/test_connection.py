@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from isoproxy.bitcoin.bridge import Flow
+from isoproxy.bitcoin.flow import Flow
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.front.services import Untranslated
 from isoproxy.front.states import TRANSITIONS, Event, State
