@@ -76,7 +76,7 @@ def _section(path: str, option: Option) -> Iterator[str]:
         if inner.section is not None:
             nested.append((f"{path}.{name}", inner))
             continue
-        yield from roff.item(roff.bold(name), [inner.doc, _default(field.default, inner)])
+        yield from roff.item(roff.bold(name), [inner.sentence, _default(field.default, inner)])
     for inner_path, inner in nested:
         yield from _section(inner_path, inner)
 

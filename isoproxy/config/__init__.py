@@ -4,6 +4,7 @@
     sources.py   files and options, merged; each value keeps where it was written
     build.py     the tree becomes `Config`; unknown keys get the nearest known one
     check.py     rules between settings
+    passwords.py files that show their passwords to every user
     sample.py    the commented sample, from the schema
 
 All problems of all files are reported at once, each as `file:line: key: what to do`.
@@ -21,6 +22,7 @@ from isoproxy.config.build import build
 from isoproxy.config.check import check, check_reload
 from isoproxy.config.diff import changed_keys
 from isoproxy.config.option import LoginAt
+from isoproxy.config.passwords import exposed_passwords
 from isoproxy.config.paths import (
     LOCAL_DROP_INS,
     SYSTEM_DIRECTORY,
@@ -87,14 +89,18 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Loaded:
     problems: list[str] = []
     tree = Table("defaults")
     files = _files(path, problems)
+    warnings: list[str] = []
     for file in files:
-        merge(tree, read_file(file, problems))
+        table = read_file(file, problems)
+        warnings += exposed_passwords(file, table)
+        merge(tree, table)
     for setting in settings:
         merge(tree, read_option(setting, problems))
     config, places = build(tree, problems)
     if not problems:
-        errors, warnings = check(config, places)
+        errors, doubtful = check(config, places)
         problems += errors
+        warnings += doubtful
     if problems:
         raise ConfigError("\n".join(problems))
     return Loaded(config, tuple(warnings), tuple(files))

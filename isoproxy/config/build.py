@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from isoproxy.config.bitcoin import ProxyConfig
 from isoproxy.config.option import Option, options_of
-from isoproxy.config.schema import DEFAULT_NAME, Config, ListenerConfig
+from isoproxy.config.schema import DEFAULT_NAME, PRESETS, Config, ListenerConfig
 from isoproxy.config.sources import Leaf, Node, Table, Tables, plain
 from isoproxy.config.torline import parse_tor_line
+from isoproxy.isolation import FLAG_NAMES
 
 T = TypeVar("T")
 Named = TypeVar("Named", ListenerConfig, ProxyConfig)
@@ -54,7 +55,7 @@ def _keys(kind: type[Any], prefix: str) -> list[str]:
 def _section(kind: type[T], table: Table, prefix: str, problems: list[str], places: Places) -> T:
     options = options_of(kind)
     if kind is ListenerConfig:
-        table = _expanded(table, problems)
+        table = _with_preset(_expanded(table, problems))
     values: dict[str, object] = {}
     for key, node in table.items.items():
         if key not in options:
@@ -117,6 +118,19 @@ def _expanded(table: Table, problems: list[str]) -> Table:
             )
         items[key] = Leaf(value, line.where)
     return Table(table.where, items)
+
+
+def _with_preset(table: Table) -> Table:
+    """A listener with its preset's flags, where it does not name its own."""
+    preset = table.items.get("preset")
+    known = isinstance(preset, Leaf) and isinstance(preset.value, str)
+    if preset is None or not known or "isolate" in table.items:
+        return table
+    flags = PRESETS.get(str(plain(preset)))
+    if flags is None:
+        return table
+    names = [name for name, flag in FLAG_NAMES.items() if flag in flags]
+    return Table(table.where, {**table.items, "isolate": Leaf(names, preset.where)})
 
 
 def _unknown_key(prefix: str, key: str, kind: type[Any]) -> str:

@@ -9,9 +9,9 @@ from ipaddress import ip_address
 
 from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import Places, problem
-from isoproxy.config.schema import Config
+from isoproxy.config.schema import PRESETS, Config
 from isoproxy.errors import ConfigError
-from isoproxy.isolation import Isolate
+from isoproxy.isolation import FLAG_NAMES, Isolate
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.managed.torrc import checked
 
@@ -97,9 +97,20 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f"{key}.isolate",
                 "a listener that other machines reach must keep them apart; add ClientAddr",
             )
+    for index, listener in enumerate(config.listener):
+        if listener.preset is not None and PRESETS[listener.preset] & ~listener.isolate:
+            yield (
+                f"listener.{index}.isolate",
+                f'looser than the preset "{listener.preset}"; leave it out, or add to '
+                f"{_names_of(PRESETS[listener.preset])}",
+            )
     served = (config.listener, config.bitcoin.proxy, config.dns.address, config.onion_service)
     if not any(served):
         yield "listener", "nothing to do: no listener, proxy, DNS server or onion service"
+
+
+def _names_of(flags: Isolate) -> str:
+    return ", ".join(name for name, flag in FLAG_NAMES.items() if flag in flags)
 
 
 def _listening(config: Config) -> Iterator[tuple[str, Endpoint]]:

@@ -43,6 +43,13 @@ class Option:
     section: type[Any] | None = None
     repeated: bool = False
 
+    @property
+    def sentence(self) -> str:
+        """`doc`, with the words that are allowed where there is a choice that it does not tell."""
+        if not isinstance(self.read, choice) or all(f'"{w}"' in self.doc for w in self.read.words):
+            return self.doc
+        return f"{self.doc} One of {self.read.listed}."
+
 
 def option(default: T, doc: str, read: Reader[T], *, example: str = "", secret: bool = False) -> T:
     """A setting: typed as its value, at run time a dataclass field."""
@@ -134,14 +141,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def choice(*words: str) -> Reader[str]:
-    def read(raw: object) -> str:
-        if raw not in words:
-            known = ", ".join(f'"{word}"' for word in words)
-            raise ValueError(f"expected one of {known}{nearest(str(raw), words)}")
+class choice:
+    """One of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, raw: object) -> str:
+        if raw not in self.words:
+            raise ValueError(f"expected one of {self.listed}{nearest(str(raw), self.words)}")
         return str(raw)
 
-    return read
+    @property
+    def listed(self) -> str:
+        return ", ".join(f'"{word}"' for word in self.words)
 
 
 def listening(raw: object) -> Endpoint:

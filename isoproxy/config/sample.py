@@ -51,7 +51,11 @@ def _blocks(path: str, option: Option, given: Any) -> Iterator[str]:
                 for one in (value or (None,) if inner.repeated else (value,))
             ]
             continue
-        lines += ["", *_comment(inner.doc), _line(name, field, inner, value, given is not None)]
+        lines += [
+            "",
+            *_comment(inner.sentence),
+            _line(name, field, inner, value, given is not None),
+        ]
     yield "\n".join(lines)
     for inner_path, inner, one in nested:
         yield from _blocks(inner_path, inner, one)

@@ -42,6 +42,12 @@ from isoproxy.net.endpoint import Endpoint
 DEFAULT_PORT: Final = 9250  # Whonix takes 9040-9229
 DEFAULT_NAME: Final = "default"
 """What the first listener is called if it is given no name."""
+NO_CREDENTIALS_PORT: Final = 9251
+NO_CREDENTIALS: Final = "no-credentials"
+PRESETS: Final = {
+    NO_CREDENTIALS: DEFAULT_ISOLATION | Isolate.DEST_ADDR | Isolate.DEST_PORT,
+}
+"""Flags by name; each is at least as strict as the default."""
 LOG_LEVELS: Final = ("debug", "info", "notice", "warn", "err")
 
 _name = matching(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of small letters, digits, '-' and '_'")
@@ -123,13 +129,38 @@ class ListenerConfig:
         optional(integer(0, 2**31 - 1)),
         example="1",
     )
+    preset: str | None = option(
+        None,
+        'A set of flags by name: "no-credentials" is for programs that send no user name and '
+        "password; it isolates by ClientAddr, SOCKSAuth, DestAddr and DestPort.",
+        optional(choice(*PRESETS)),
+        example='"no-credentials"',
+    )
     extended_errors: bool = option(
         True, "Tell clients Tor's precise reasons, SOCKS replies F0 to F7.", boolean
     )
     require_auth: bool = option(
         False, "Refuse clients that send no isolation user name and password.", boolean
     )
+    proxy_auth_challenge: bool = option(
+        False,
+        "Answer HTTP clients that send no user name and password with 407: some send them only "
+        "when they are asked. SOCKS clients notice nothing of it.",
+        boolean,
+    )
     mode: Mode = option(Mode(0o660), "Permissions of a unix socket, octal.", permissions)
+
+
+DEFAULT_LISTENERS: Final = (
+    ListenerConfig(name=DEFAULT_NAME),
+    ListenerConfig(
+        Endpoint("127.0.0.1", NO_CREDENTIALS_PORT),
+        name=NO_CREDENTIALS,
+        isolate=PRESETS[NO_CREDENTIALS],
+        preset=NO_CREDENTIALS,
+    ),
+)
+"""What is open where the configuration names no listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +401,7 @@ class Config:
 
     tor: TorConfig = section(TorConfig, "How Tor is reached.")
     listener: tuple[ListenerConfig, ...] = sections(
-        ListenerConfig, "A port for applications.", default=(ListenerConfig(name=DEFAULT_NAME),)
+        ListenerConfig, "A port for applications.", default=DEFAULT_LISTENERS
     )
     limits: LimitsConfig = section(LimitsConfig, "What clients may use up.")
     names: NamesConfig = section(NamesConfig, "Namecoin names.")

@@ -7,7 +7,9 @@ replaces the earlier one; so a drop-in can both add a listener and change one.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,12 +52,26 @@ Node = Leaf | Table | Tables
 def read_file(path: Path, problems: list[str]) -> Table:
     """The settings of one file; what is wrong with it is added to `problems`."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
+        data = _contents(path)
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}; check the path and its owner")
         return Table(str(path))
+    if data is None:
+        problems.append(f"{path}: is not a file; a configuration is read again at every reload")
+        return Table(str(path))
     return read_document(str(path), data, problems)
+
+
+def _contents(path: Path) -> bytes | None:
+    """At most a little more than is allowed; None for what can be read once, or never ends."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) and path != Path(os.devnull):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(_MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def read_document(name: str, data: bytes, problems: list[str]) -> Table:
@@ -64,7 +80,7 @@ def read_document(name: str, data: bytes, problems: list[str]) -> Table:
         problems.append(f"{name}: larger than {_MAX_FILE_BYTES} bytes; split it into drop-ins")
         return Table(name)
     try:
-        document = data.decode("utf-8").replace("\r\n", "\n")
+        document = data.decode("utf-8-sig").replace("\r\n", "\n")  # some editors mark UTF-8
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problems.append(f"{name}:{line}: not UTF-8; save the file in that encoding")

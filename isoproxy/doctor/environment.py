@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from isoproxy.config import Config
+from isoproxy.config.passwords import has_password, is_exposed
+from isoproxy.config.sources import read_file
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.net.endpoint import Endpoint
 
@@ -65,28 +66,16 @@ def secrets(files: Iterable[Path]) -> Iterator[Finding]:
     """Whether others can read the configuration's passwords."""
     for file in files:
         check = f"passwords in {file.name}"
-        try:
-            tree = tomllib.loads(file.read_text("utf-8"))
-            mode = stat.S_IMODE(file.stat().st_mode)
-        except (OSError, ValueError):
+        problems: list[str] = []
+        table = read_file(file, problems)
+        if problems:
             yield failed(check, f"{file} cannot be read", "run the doctor as isoproxy's user")
+        elif not has_password(table):
             continue
-        if not _has_secret(tree):
-            continue
-        if mode & stat.S_IROTH:
+        elif is_exposed(file):
             yield failed(check, f"every user can read {file}", f"chmod o-rwx {file}")
         else:
-            yield ok(check, f"{file} has mode {mode:04o}")
-
-
-def _has_secret(tree: Mapping[str, Any]) -> bool:
-    names = tree.get("names", {}).get("rpc", {})
-    places = names.get("clients", {}).values()
-    return bool(
-        tree.get("tor", {}).get("control_password")
-        or names.get("password")
-        or any("@" in place and not place.startswith("unix:") for place in places)
-    )
+            yield ok(check, f"{file} has mode {stat.S_IMODE(file.stat().st_mode):04o}")
 
 
 def permissions(config: Config, state: Path, admin: Path, *, running: bool) -> Iterator[Finding]:

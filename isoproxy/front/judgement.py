@@ -41,10 +41,14 @@ _UNRESOLVED: Final = TopLevels().without_namecoin()
 
 @dataclass(frozen=True, slots=True)
 class HandshakeRule:
-    """What a listener demands of its clients; `top_levels` says who resolves a name."""
+    """What a listener demands of its clients; `top_levels` says who resolves a name.
+
+    With `proxy_auth_challenge` HTTP clients without credentials are asked for some.
+    """
 
     listener: ListenerRule
     require_auth: bool = False
+    proxy_auth_challenge: bool = False
     extended_errors: bool = True
     unix: bool = False
     top_levels: TopLevels = _UNRESOLVED
@@ -156,7 +160,7 @@ class ClientHandshake:
             raise RemoteProtocolError(reply=_TLS_ALERT)
         rule = self._rule
         if chr(first).isascii() and chr(first).isalpha():
-            self._http = HttpConnect(require_auth=rule.require_auth)
+            self._http = HttpConnect(require_auth=rule.require_auth or rule.proxy_auth_challenge)
             return
         self._socks = Server(
             require_auth=rule.require_auth,

@@ -54,6 +54,7 @@ def session_rule(config: Config, listener: ListenerConfig) -> HandshakeRule:
     return HandshakeRule(
         ListenerRule(group, listener.isolate),
         require_auth=listener.require_auth,
+        proxy_auth_challenge=listener.proxy_auth_challenge,
         extended_errors=listener.extended_errors,
         unix=listener.address.is_unix,
         top_levels=top_levels(config.names),

@@ -39,7 +39,7 @@ def problems_of(directory: Path, text: str, *settings: str) -> list[str]:
 def test_without_a_file_managed_tor_and_the_default_port() -> None:
     config = Config()
     assert config.tor.mode == "managed"
-    assert [str(one.address) for one in config.listener] == ["127.0.0.1:9250"]
+    assert [str(one.address) for one in config.listener] == ["127.0.0.1:9250", "127.0.0.1:9251"]
     assert config.listener[0].isolate == Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH
     assert config.observe.safe_logging is True
 
@@ -361,8 +361,9 @@ def test_a_client_network_needs_an_address(place: str) -> None:
 
 
 def test_changed_keys_say_what_but_not_to_what(tmp_path: Path) -> None:
-    old = load(None, ["tor.control_password=one"]).config
-    new = load(None, ["tor.control_password=two", "listener.0.require_auth=true"]).config
+    auth = "listener.0.require_auth={}"
+    old = load(None, ["tor.control_password=one", auth.format("false")]).config
+    new = load(None, ["tor.control_password=two", auth.format("true")]).config
     assert changed_keys(old, new) == ("listener.0.require_auth", "tor.control_password")
     longer = load(None, ["listener.0.name=a", "listener.1.address=127.0.0.1:9251"]).config
     assert changed_keys(old, longer) == ("listener", "tor.control_password")

@@ -187,3 +187,16 @@ def test_garbage_ends_in_a_wish_an_answer_or_one_error(data: bytes, size: int) -
         except RemoteProtocolError as error:
             assert isinstance(error.reply, bytes)
             return
+
+
+def test_http_clients_are_asked_for_credentials_where_the_listener_does() -> None:
+    plain = HTTP
+    login = HTTP.replace(b"Host", b"Proxy-Authorization: Basic YTpi\r\nHost")
+    rule = replace(RULE, proxy_auth_challenge=True)
+    assert request(plain).stream.username is None
+    with pytest.raises(RemoteProtocolError) as caught:
+        ask(plain, rule)
+    assert caught.value.reply.startswith(b"HTTP/1.0 407 ")
+    assert b"Proxy-Authenticate: Basic" in caught.value.reply
+    assert request(login, rule).key == request(login).key
+    assert request(socks5(b"a.test"), rule).key == request(socks5(b"a.test")).key
