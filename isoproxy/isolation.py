@@ -140,6 +140,27 @@ def client_of_uid(uid: int) -> bytes:
     return b"u%d" % uid
 
 
+def budget_of(client: bytes | None) -> bytes:
+    """Whose budget a client field draws on: what one machine can be many of counts once.
+
+    All of 127.0.0.0/8 and ::1 are this machine; of IPv6 the first 64 bits count, which is
+    what one machine is given.
+    """
+    if client is None:
+        return b""
+    family, packed = client[:1], client[1:17]
+    if family == b"6" and packed[:12] == _IPV4_MAPPED:
+        family, packed = b"4", packed[12:]
+    if packed == _IPV6_LOOPBACK or (family == b"4" and packed[:1] == b"\x7f"):
+        return _THIS_MACHINE
+    return family + packed[:8] if family == b"6" else family + packed
+
+
+_IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"
+_IPV6_LOOPBACK: Final = bytes(15) + b"\x01"
+_THIS_MACHINE: Final = b"this machine"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class IsolationTuple:
     """All that may separate a stream from others; the listener's flags choose from it.
@@ -179,10 +200,13 @@ class IsolationKey:
 
     Keys are equal exactly when their streams may share.  Opaque: only an `Isolator`
     makes one, and it cannot be copied to disk.
+
+    `client` says whose budget its work draws on (`budget_of`); it decides nothing else.
     """
 
-    __slots__ = ("__label_secret", "__secret", "epoch", "verbatim")
+    __slots__ = ("__label_secret", "__secret", "client", "epoch", "verbatim")
 
+    client: bytes
     epoch: int
     verbatim: Credentials | None
 
@@ -193,11 +217,13 @@ class IsolationKey:
         epoch: int,
         label_secret: bytes,
         verbatim: Credentials | None = None,
+        client: bytes = b"",
     ) -> None:
         if builder is not _BUILDER:
             raise TypeError("an IsolationKey is built by an Isolator only")
         self.__secret = secret
         self.__label_secret = label_secret
+        self.client = client
         self.epoch = epoch
         self.verbatim = verbatim
 
@@ -368,7 +394,8 @@ class Isolator:
             digest_size=_SECRET_LENGTH,
         ).digest()
         verbatim = self._application_credentials(stream) if self._verbatim else None
-        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, verbatim)
+        client = budget_of(stream.client)
+        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, verbatim, client)
 
     @staticmethod
     def _application_credentials(stream: IsolationTuple) -> Credentials | None:
@@ -426,8 +453,8 @@ class Isolator:
         """
         if not self.is_current(key):
             raise PolicyRefusal(kind=ErrorKind.STALE_KEY)
-        secret = key.secret_for(_BUILDER)
-        return secret + self._seal(secret)
+        content = key.secret_for(_BUILDER) + key.client
+        return self._seal(content) + content
 
     def import_key(self, exported: bytes) -> IsolationKey:
         """The key that another process of ours exported in this epoch.
@@ -435,15 +462,16 @@ class Isolator:
         It has no credentials of an application's: it is for look-ups and comparisons.
         Raises PolicyRefusal(STALE_KEY) for anything else.
         """
-        secret, seal = exported[:_SECRET_LENGTH], exported[_SECRET_LENGTH:]
-        if not hmac.compare_digest(seal, self._seal(secret)):
+        seal, content = exported[:_SEAL_LENGTH], exported[_SEAL_LENGTH:]
+        if not hmac.compare_digest(seal, self._seal(content)):
             raise PolicyRefusal(kind=ErrorKind.STALE_KEY)
-        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret)
+        secret, client = content[:_SECRET_LENGTH], content[_SECRET_LENGTH:]
+        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, client=client)
 
-    def _seal(self, secret: bytes) -> bytes:
-        """Proof that an Isolator of this epoch exported the key with this secret."""
+    def _seal(self, content: bytes) -> bytes:
+        """Proof that an Isolator of this epoch exported the key with this content."""
         return hashlib.blake2b(
-            secret, key=self._epoch_secret, person=_EXPORT_PERSON, digest_size=_SEAL_LENGTH
+            content, key=self._epoch_secret, person=_EXPORT_PERSON, digest_size=_SEAL_LENGTH
         ).digest()
 
     def on_new_epoch(self, follower: Callable[[], None]) -> Callable[[], None]:

@@ -28,6 +28,7 @@ from isoproxy.isolation import (
     Isolator,
     ListenerRule,
     accepts_username,
+    budget_of,
     canonical_fields,
     client_of_address,
     client_of_uid,
@@ -326,3 +327,32 @@ def test_a_key_crosses_to_another_process_of_the_same_epoch_and_to_no_other() ->
 def test_nobody_but_an_isolator_opens_a_key() -> None:
     with pytest.raises(TypeError):
         Isolator().own_key("a").secret_for(object())
+
+
+def test_what_one_machine_can_be_many_of_draws_on_one_budget() -> None:
+    def budgets(*hosts: str) -> set[bytes]:
+        return {budget_of(client_of_address(host)) for host in hosts}
+
+    assert budgets("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1") == {b"this machine"}
+    assert len(budgets("2001:db8::1", "2001:db8::ffff:2:3:4")) == 1
+    assert len(budgets("192.0.2.1", "::ffff:192.0.2.1")) == 1
+    assert len(budgets("192.0.2.1", "192.0.2.2", "2001:db8::", "2001:db8:0:1::")) == 4
+    assert budget_of(client_of_uid(127)) == client_of_uid(127)
+    assert budget_of(None) == b""
+
+
+def test_a_key_tells_whose_budget_it_draws_on_in_every_process_and_nothing_else() -> None:
+    ours, theirs = Isolator(), Isolator()
+    theirs.import_state(ours.export_state())
+    rule = ListenerRule(b"group", Isolate.SOCKS_AUTH)
+    keys = [
+        ours.key_for(rule, IsolationTuple(client_of_address(host), ClientProtocol.SOCKS5))
+        for host in ("192.0.2.1", "192.0.2.2")
+    ]
+    assert keys[0] == keys[1]
+    there = [theirs.import_key(ours.export_key(key)) for key in keys]
+    assert [key.client for key in there] == [key.client for key in keys]
+    assert keys[0].client != keys[1].client
+    forged = ours.export_key(keys[0])[:-1] + b"x"
+    with pytest.raises(PolicyRefusal):
+        theirs.import_key(forged)
