@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,12 +22,15 @@ settings.load_profile("isoproxy")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run `async def` tests; with the mark `virtual_clock` their timers do not wait."""
+    """Run `async def` tests; with the mark `virtual_clock` their timers do not wait.
+
+    `virtual_clock(grace_s=0)` is for tests that use no descriptor at all.
+    """
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
-    virtual = pyfuncitem.get_closest_marker("virtual_clock") is not None
+    virtual = pyfuncitem.get_closest_marker("virtual_clock")
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    factory = VirtualClockLoop if virtual else ReactorLoop
+    factory = partial(VirtualClockLoop, **virtual.kwargs) if virtual else ReactorLoop
     with asyncio.Runner(debug=True, loop_factory=factory) as runner:
         runner.run(pyfuncitem.obj(**arguments))
     return True

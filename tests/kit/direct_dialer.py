@@ -21,13 +21,21 @@ class DirectDialer:
     def __init__(self, ports: Mapping[str, int] | None = None) -> None:
         self.ports = dict(ports or {})
         self.credentials: list[Credentials] = []
+        self.clients: list[bytes] = []
         self.dead: set[str] = set()
 
     async def connect(
-        self, key: IsolationKey, purpose: Purpose, target: Target, *, timeout: float | None = None
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        *,
+        client: bytes = b"",
+        timeout: float | None = None,
     ) -> socket.socket:
         """A connected socket, as `isoproxy.tor.dialer.Dialer.connect` gives one."""
         label = f"{target.host}:{target.port}"
+        self.clients.append(client)
         self.credentials.append(upstream_credentials(key, purpose))
         if label in self.dead:
             raise DialError(kind=ErrorKind.CONNECTION_REFUSED)
