@@ -217,13 +217,19 @@ class ElectrumConfig:
         12, "Blocks on top of a registration before it is believed.", integer(1, 1000)
     )
     pool_size: int = option(
-        8, "Connections kept open and unbound for identities to come.", integer(0, 256)
+        96,
+        "Connections open ahead of identities to come, on average; 0 for none. Fewer are "
+        "noticed by identities when there are none left.",
+        integer(0, 256),
     )
     max_connections: int = option(
-        128, "Connections that identities may have open, all together.", integer(1, 4096)
+        256,
+        "Connections that look-ups may have open beside those, all together; one client may "
+        "have as many as it leaves free.",
+        integer(1, 4096),
     )
     circuits_per_minute: int = option(
-        60, "New circuits to servers that Tor is asked for in a minute.", integer(1, 6000)
+        60, "Circuits that one client's look-ups may open in a minute.", integer(1, 6000)
     )
     anchor_height: int | None = option(
         None,

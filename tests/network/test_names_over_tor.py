@@ -29,7 +29,7 @@ from tests.kit.witness import Witness
 
 ANSWERS = recorded_answers()
 CHAIN = RegtestChain.recorded()
-POOL = PoolSettings(wait=60.0, open_timeout=60.0, opens_per_minute=600, burst=32, clean=1)
+POOL = PoolSettings(reserve=0, wait=60.0, open_timeout=60.0, opens_per_minute=600)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, recorded_answer
 from tests.kit.namecoin.daemon import NamecoinDaemon
 
 ANSWERS = recorded_answers()
-POOL = PoolSettings(opens_per_minute=6000, burst=100)
+POOL = PoolSettings(reserve=0, opens_per_minute=6000)
 
 
 class Lab:

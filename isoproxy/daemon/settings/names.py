@@ -13,7 +13,6 @@ from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import SHIPPED, parse_servers
 from isoproxy.namecoin.resolve.answer import Policy
 
-_FAVOURED_SERVERS: Final = 4
 _MAX_TIP_AGE_S: Final = 86_400.0
 
 
@@ -48,7 +47,6 @@ def electrum_settings(config: ElectrumConfig, timeout_s: float) -> ElectrumSetti
         anchor = Anchor(config.anchor_height, hash_from_hex(config.anchor_hash))
     if config.checkpoint_height is not None and config.checkpoint_root is not None:
         checkpoint = Checkpoint(config.checkpoint_height, hash_from_hex(config.checkpoint_root))
-    favoured = min(len(servers), max(_FAVOURED_SERVERS, config.quorum))
     return ElectrumSettings(
         network=network,
         servers=servers,
@@ -60,9 +58,9 @@ def electrum_settings(config: ElectrumConfig, timeout_s: float) -> ElectrumSetti
         deadline=timeout_s * 0.75,
         max_tip_age=None if network is REGTEST else _MAX_TIP_AGE_S,
         pool=PoolSettings(
-            clean=-(-config.pool_size // favoured),
-            clean_servers=favoured,
-            max_bound=config.max_connections,
+            reserve=config.pool_size,
+            asked=config.quorum,
+            max_own=config.max_connections,
             opens_per_minute=config.circuits_per_minute,
         ),
     )

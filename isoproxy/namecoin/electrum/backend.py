@@ -11,8 +11,8 @@ Theory of operation
     the value.
 
     Questions are seen by the servers of their key alone: headers come over connections of
-    our own, and nothing learned for one key is kept for another, except which servers are
-    of use to a key that has no connection to them (see `scores`).
+    our own, and nothing learned for one key is kept for another.  How long a server is
+    waited for before one more is asked depends on the connections of that key alone.
 
 Invariants
     A value is returned only after `spv.verify`; no number in it is a server's word.
@@ -28,7 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from isoproxy.errors import ConfigError, DialError, ErrorKind, RemoteProtocolError
+from isoproxy.errors import (
+    ConfigError,
+    DialError,
+    ErrorKind,
+    IsoproxyError,
+    RemoteProtocolError,
+)
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.chain.anchor import best_anchor
@@ -40,7 +46,7 @@ from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.header_sync import HeaderSync, Progress
-from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
+from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
 from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
 from isoproxy.namecoin.electrum.scores import KeyScores, Scores
@@ -80,7 +86,8 @@ class ElectrumSettings:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Counts of servers: all, those that answered last time, liars and laggards."""
+    """Counts of servers: all, those that answered last time, and those that lied, as far as
+    our own connections and headers tell; what look-ups find out is known to their keys."""
 
     known: int
     up: int
@@ -156,18 +163,20 @@ class ElectrumBackend:
     def health(self) -> Health:
         """How many servers there are, answered last time, and are kept away from."""
         now = asyncio.get_running_loop().time()
-        health = [self.pool.scores.of(server) for server in self.settings.servers]
+        health = [
+            (self.pool.scores.of(server), self.sync.scores.of(server))
+            for server in self.settings.servers
+        ]
         return Health(
             known=len(health),
-            up=sum(one.latency is not None and not one.failures for one in health),
-            demoted=sum(now < max(one.liar_until, one.suspect_until) for one in health),
+            up=sum(any(one.is_up for one in both) for both in health),
+            demoted=sum(any(now < one.liar_until for one in both) for both in health),
         )
 
     def reset_backoff(self) -> None:
         """Tor is back: try every server that could not be reached, now."""
-        for scores in (self.pool.scores, *self.key_scores):
+        for scores in (self.pool.scores, self.sync.scores, *self.key_scores):
             scores.reset_backoff()
-        self.pool.nudge()
         self.sync.nudge()
 
     def on_block(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -202,7 +211,6 @@ class ElectrumBackend:
         if limit is not None:
             age = self._wall_clock() - self.chain.time(self.chain.tip_height)
             if age > limit:
-                self.sync.nudge()
                 raise TemporaryFailure
 
     def _conclude(self, answers: Sequence[ServerVerdict], key: IsolationKey) -> Found | Absent:
@@ -239,7 +247,6 @@ class _Panel:
 
     def __init__(self, backend: ElectrumBackend, question: NameQuestion, key: IsolationKey) -> None:
         self._pool: Final = backend.pool
-        self._sync: Final = backend.sync
         self._settings: Final = backend.settings
         self._scores: Final = backend.key_scores.of(key)
         self._question: Final = question
@@ -253,17 +260,18 @@ class _Panel:
         """As `quorum.Panel` has it; keeps the server's score."""
         scores, key = self._scores, self._key
         loop = asyncio.get_running_loop()
-        session = await self._pool.session(key, server)
+        try:
+            session = await self._pool.session(key, server)
+        except IsoproxyError as error:
+            if error.kind not in (ErrorKind.STALE_KEY, ErrorKind.BUSY):
+                scores.failed(server, loop.time())
+            raise DialError(kind=error.kind) from None
         began = loop.time()
         try:
             async with asyncio.timeout(self._settings.answer_timeout):
                 verdict = await self._question.ask(session)
-        except StillSyncing:
-            self._sync.nudge()
-            raise
         except ServerLags:
             scores.mark_lagging(server, loop.time())
-            self._sync.nudge()
             raise
         except TimeoutError:
             scores.failed(server, loop.time())
@@ -274,7 +282,7 @@ class _Panel:
             scores.failed(server, loop.time())
             raise DialError(kind=refusal.kind) from None
         except (AnswerTooLong, Ambiguous) as neither:
-            self._pool.scores.mark_lagging(server, loop.time())
+            scores.mark_lagging(server, loop.time())
             self._pool.drop(key, server)
             raise DialError(kind=neither.kind) from None
         except RemoteProtocolError as lie:
@@ -289,15 +297,11 @@ class _Panel:
             self._scores.was_slow(server, waited)
 
     def hedge_delay(self) -> float:
-        """What servers usually take decides, not what those took that were asked: a client
-        that waits for a slow one is to wait no longer than others.
+        """The handshakes of this key's own connections say how long an answer takes.  What
+        other connections say would be a mark that all identities of this client bear.
         """
-        known = [
-            latency
-            for server in self._settings.servers
-            if (latency := self._pool.scores.of(server).latency) is not None
-        ]
-        if not known:
+        trips = self._pool.round_trips(self._key)
+        if not trips:
             return self._settings.hedge_after
-        usual = statistics.median_low(known)
+        usual = statistics.median_low(trips)
         return min(self._settings.hedge_after, max(_LEAST_HEDGE_S, 3 * usual))

@@ -2,7 +2,8 @@
 
 Invariants
     Each connection is dialled under a key that nobody else has, so over a circuit of its
-    own, and is thrown away if the epoch of that key has ended meanwhile.
+    own; so is each further try that a certificate takes.  A new epoch ends none that has
+    reached its server: the server would see it, of all that are one client's, at one moment.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
 from isoproxy.namecoin.chain.params import ChainParams
 from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import LOOKUP_LINE, ElectrumSession
-from isoproxy.namecoin.electrum.tls import NotVouchedFor, TlsPolicy
+from isoproxy.namecoin.electrum.tls import NotVouchedFor
 from isoproxy.net.target import Target
 
 _MORE_CONNECTIONS: Final = 2
@@ -28,9 +29,25 @@ class Dials(Protocol):
     """The part of the Tor dialer that is needed here."""
 
     async def connect(
-        self, key: IsolationKey, purpose: Purpose, target: Target, *, timeout: float | None = None
+        self,
+        key: IsolationKey,
+        purpose: Purpose,
+        target: Target,
+        *,
+        client: bytes = b"",
+        timeout: float | None = None,
     ) -> socket.socket:
-        """A connected, non-blocking socket; raises DialError."""
+        """A connected, non-blocking socket; raises DialError.  `client` pays for the circuit."""
+        ...
+
+
+class SpeaksTls(Protocol):
+    """The part of `tls.TlsPolicy` that is needed here."""
+
+    async def open(
+        self, sock: socket.socket, server: Server
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Streams over the connected `sock`, which is closed on failure; raises DialError."""
         ...
 
 
@@ -42,7 +59,7 @@ class Opener:
         dialer: Dials,
         isolator: Isolator,
         network: ChainParams,
-        tls: TlsPolicy,
+        tls: SpeaksTls,
         timeout: float,
     ) -> None:
         self._dialer = dialer
@@ -51,41 +68,39 @@ class Opener:
         self._tls = tls
         self._timeout = timeout
 
-    async def open(self, server: Server) -> ElectrumSession:
-        """A new connection to `server`, the handshake done.
+    async def open(self, server: Server, client: bytes = b"") -> ElectrumSession:
+        """A new connection to `server`, the handshake done; `client` pays for the circuit.
 
         A certificate that no authority vouches for takes further connections, over other
-        circuits, to be judged.  Raises DialError, STALE_KEY if the epoch changed meanwhile, and
-        RemoteProtocolError for a server that is of no use.
+        circuits, to be judged.  Raises DialError, and RemoteProtocolError for a server that
+        is of no use.
         """
         try:
             async with asyncio.timeout(self._timeout):
-                key, streams = await self._judged_streams(server)
+                streams = await self._judged_streams(server, client)
         except TimeoutError:
             raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
-        session = await ElectrumSession.start(
+        return await ElectrumSession.start(
             *streams, self._network, max_line=LOOKUP_LINE, timeout=self._timeout
         )
-        if not self._isolator.is_current(key):
-            session.close()
-            raise DialError(kind=ErrorKind.STALE_KEY)
-        return session
 
     async def _judged_streams(
-        self, server: Server
-    ) -> tuple[IsolationKey, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Streams whose certificate is the right one, and the key they were dialled under."""
+        self, server: Server, client: bytes
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Streams whose certificate is the right one."""
         for _ in range(_MORE_CONNECTIONS):
-            key = self._isolator.own_key("name server connection")
             with contextlib.suppress(NotVouchedFor):
-                return key, await self._streams(key, server)
-        key = self._isolator.own_key("name server connection")
-        return key, await self._streams(key, server)
+                return await self._streams(server, client)
+        return await self._streams(server, client)
 
     async def _streams(
-        self, key: IsolationKey, server: Server
+        self, server: Server, client: bytes
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         sock = await self._dialer.connect(
-            key, name_purpose(server.label), server.target, timeout=self._timeout
+            self._isolator.own_key("name server connection"),
+            name_purpose(server.label),
+            server.target,
+            client=client,
+            timeout=self._timeout,
         )
         return await self._tls.open(sock, server)

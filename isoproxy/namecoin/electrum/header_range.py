@@ -7,6 +7,10 @@ Theory of operation
     whoever mined it or passed it on.  The next time such a server is asked for fewer
     (`ask_less`), down to a single one, and for twice as many again after each answer.
 
+    A range that is not there after a short while is asked of another server, and the one that
+    let us wait loses its turn: no server that claims what others do not have can keep us at an
+    old tip for longer.
+
     An answer is 10 MB at most, and what its headers cost to read and check is up to whoever
     made them.  `read` gives the loop's other work its turn every few milliseconds.
 """
@@ -18,7 +22,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from isoproxy.errors import DialError, RemoteProtocolError
+from isoproxy.errors import DialError, ErrorKind, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, MinedHeader, series
 from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
@@ -41,10 +45,18 @@ class Miscounted(RemoteProtocolError):
         super().__init__("a name server sent too few headers, or too many")
 
 
+class RangeTooSlow(DialError):
+    """A server did not send a range in time."""
+
+    def __init__(self) -> None:
+        super().__init__("a name server is slow to send headers", kind=ErrorKind.TTL_EXPIRED)
+
+
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
-    """`chunk` headers are asked for at a time, over `connections` connections.  A fork is
-    settled within `settle_timeout`, or with another server.
+    """`chunk` headers are asked for at a time, over `connections` connections.  A range takes
+    `patience` and `patience_per_header` at most, and a fork is settled within
+    `settle_timeout`, or with another server.
 
     A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
     `cost_capacity` at once, `cost_rate` units a second from then on.  Times in s.
@@ -54,8 +66,9 @@ class SyncSettings:
     connections: int = 3
     cost_capacity: float = 6000.0
     cost_rate: float = 0.9
-    answer_timeout: float = 120.0
-    settle_timeout: float = 300.0
+    patience: float = 8.0
+    patience_per_header: float = 0.05
+    settle_timeout: float = 30.0
     idle: float = 60.0
 
 
@@ -94,11 +107,13 @@ class HeaderRanges:
         loop = asyncio.get_running_loop()
         estimate = 1 + count / 50 + count * self._bytes_per_header / 5000
         await asyncio.sleep(budget.wait_for(estimate, loop.time()))
+        patience = settings.patience + settings.patience_per_header * count
         try:
-            async with asyncio.timeout(settings.answer_timeout):
-                answer = await session.call("blockchain.block.headers", start, count)
+            with session.in_use():
+                async with asyncio.timeout(patience):
+                    answer = await session.call("blockchain.block.headers", start, count)
         except TimeoutError:
-            raise DialError from None
+            raise RangeTooSlow from None
         got, blob = results.header_blob(answer, MAX_BLOB)
         size = min(2 * len(blob), _MOST_PER_HEADER * count)
         budget.spend(1 + count / 50 + size / 5000)

@@ -1,8 +1,9 @@
 """Keeping our header chain at the tip, in the background, at the servers' pace.
 
 Theory of operation
-    A few connections of our own (never a user's) are subscribed to new headers.  Each
-    round does what is needed, in this order:
+    A few connections of our own (never a user's) are subscribed to new headers.  They are
+    opened at once, end by clocks as all others do, and are replaced.  Each round does
+    what is needed, in this order:
 
     1. *Bootstrap*: the trust anchor and the few headers below it that the rules need.
     2. *Forward* to the tip that servers claim, each range asked of another server, every
@@ -20,7 +21,8 @@ Theory of operation
 Invariants
     The chain and the store change only here, by whole verified ranges, in that order.
     A server that keeps us from what others have is gone by a deadline: what it claimed
-    when a range was asked for, it must deliver.
+    when a range was asked for, it must deliver.  What servers do here is known here alone:
+    it has no part in which servers are asked for names, and no look-up begins a round.
 """
 
 from __future__ import annotations
@@ -44,15 +46,21 @@ from isoproxy.namecoin.chain.header_chain import (
 from isoproxy.namecoin.chain.params import Checkpoint
 from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.electrum import header_range
-from isoproxy.namecoin.electrum.header_range import HeaderRanges, Miscounted, SyncSettings
+from isoproxy.namecoin.electrum.header_range import (
+    HeaderRanges,
+    Miscounted,
+    RangeTooSlow,
+    SyncSettings,
+)
 from isoproxy.namecoin.electrum.pool import ServerPool
 from isoproxy.namecoin.electrum.results import TipClaim
+from isoproxy.namecoin.electrum.scores import Scores
 from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
 
 _FIRST_FORK_STEP: Final = 8
-_TOO_MUCH: Final = (ServerRefused, AnswerTooLong)
+_TOO_MUCH: Final = (ServerRefused, AnswerTooLong, RangeTooSlow)
 """What a server, or we, say to a range that is too long."""
 _NO_LIES: Final = (*_TOO_MUCH, HeaderFromTheFuture)
 
@@ -87,6 +95,7 @@ class HeaderSync:
         self.chain = chain
         self._store = store
         self._pool = pool
+        self.scores = Scores(pool.scores.servers)
         self._settings = settings or SyncSettings()
         self._ranges = HeaderRanges(self._settings)
         self._checkpoint = checkpoint
@@ -156,25 +165,27 @@ class HeaderSync:
             if session.closed.is_set():
                 self._close(label)
         now = asyncio.get_running_loop().time()
-        scores = self._pool.scores
         due = [
             server
-            for server in scores.choose(now)
-            if server.label not in self._sessions and scores.is_due(server, now)
+            for server in self.scores.choose(now)
+            if server.label not in self._sessions and self.scores.is_due(server, now)
         ]
         missing = due[: self._settings.connections - len(self._sessions)]
         await asyncio.gather(*(self._open(server) for server in missing))
 
     async def _open(self, server: Server) -> None:
-        with contextlib.suppress(DialError):
+        try:
             session = await self._pool.reserve(server)
-            session.on_tip = self._wake.set
-            self._sessions[server.label] = (server, session)
+        except IsoproxyError as error:
+            self._note(server, error)
+            return
+        session.on_tip = self._wake.set
+        self._sessions[server.label] = (server, session)
 
     def _close(self, label: str) -> None:
         _, session = self._sessions.pop(label)
         session.on_tip = lambda: None
-        self._pool.release(session)
+        session.close()
 
     def _blame(self, label: str, error: BaseException) -> None:
         """Stop using a server's connection; what it did decides how long."""
@@ -183,12 +194,20 @@ class HeaderSync:
         server, _ = self._sessions[label]
         if isinstance(error, _TOO_MUCH):
             self._ranges.ask_less(label)
+        self._note(server, error)
+        self._close(label)
+
+    def _note(self, server: Server, error: BaseException) -> None:
         now = asyncio.get_running_loop().time()
         if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
-            self._pool.scores.record_invalid_proof(server, now)
+            self.scores.record_invalid_proof(server, now)
         else:
-            self._pool.scores.failed(server, now)
-        self._close(label)
+            self.scores.failed(server, now)
+
+    def _delivered(self, label: str) -> None:
+        """A server has kept a promise: what it failed in before is forgiven."""
+        if label in self._sessions:
+            self.scores.answered(self._sessions[label][0], 0.0)
 
     async def _round(self) -> None:
         if not self.chain.is_anchored:
@@ -253,6 +272,7 @@ class HeaderSync:
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
             else:
+                self._delivered(label)
                 return
 
     def _put_below(self, headers: list[Header]) -> None:
@@ -281,6 +301,7 @@ class HeaderSync:
                 if len(headers) != count:
                     raise Miscounted
                 self._put_below(headers)
+                self._delivered(label)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
                 return
@@ -312,6 +333,7 @@ class HeaderSync:
                     await self._settle_fork(label, claims[label])
                     return
                 await self._append(branch, blob, count)
+                self._delivered(label)
             except (RemoteProtocolError, DialError) as error:
                 self._blame(label, error)
                 break

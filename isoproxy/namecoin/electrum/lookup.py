@@ -7,6 +7,11 @@ Theory of operation
     servers the history comes first, then the transactions and branches that decide,
     all at once: two round trips.
 
+    Which height that is follows from what this server said on this connection, never from
+    our own tip: a server that could hold our headers back would else read, in every question
+    of every identity of ours, that they are held back.  The answer reaches `MAX_LAG` blocks
+    further down than the server's word needs, in case our tip is that much lower.
+
     What comes back is verified operation by operation, newest first, down to the first
     that is deep enough.  Operations above our verified tip are not looked at, unless they
     are deep enough by the server's: then our headers are behind, or it lies, and what we
@@ -80,32 +85,33 @@ class NameQuestion:
         """The verified answer of one server; the caller sets the deadline.
 
         Raises RemoteProtocolError if it is wrong, ServerRefused or DialError if there is
-        none, StillSyncing if it cannot be judged yet.
+        none, StillSyncing if it cannot be judged yet, ServerLags if it is too old to count.
         """
-        if session.claimed_height < self._chain.tip_height - MAX_LAG:
-            raise ServerLags
+        with session.in_use():
+            return await self._ask(session)
+
+    async def _ask(self, session: ElectrumSession) -> ProofVerdict:
+        claimed = session.claimed_height
+        deep = max(0, claimed - self._confirmations + 1 - MAX_LAG)
         if session.offers_value_proof:
-            proofs = await self._value_proof(session)
+            proofs = await self._value_proof(session, deep)
         else:
-            proofs = await self._from_history(session)
+            proofs = await self._from_history(session, deep)
+        if claimed < self._chain.tip_height - MAX_LAG:
+            raise ServerLags
         check_order([(proof.height, proof.transaction) for proof in proofs])
         return await self._judge(session, proofs)
 
-    async def _value_proof(self, session: ElectrumSession) -> list[NameProof]:
-        deep = max(0, self._chain.tip_height - self._confirmations + 1)
-        answer = await session.call(
-            "blockchain.name.get_value_proof", self._key, min(deep, session.claimed_height)
-        )
+    async def _value_proof(self, session: ElectrumSession, deep: int) -> list[NameProof]:
+        answer = await session.call("blockchain.name.get_value_proof", self._key, deep)
         return results.value_proof(answer, self._key)
 
-    async def _from_history(self, session: ElectrumSession) -> list[NameProof]:
+    async def _from_history(self, session: ElectrumSession, deep: int) -> list[NameProof]:
         history = results.history(
             await session.call("blockchain.scripthash.get_history", self._key)
         )
         check_order([(item.height, item.txid) for item in history])
-        for item in history:
-            self._refuse_if_behind(session, item.height)
-        items = results.wanted(history, self._chain.tip_height, self._confirmations)
+        items = results.wanted(history, deep)
         requests = []
         for item in items:
             txid = item.txid[::-1].hex()

@@ -1,30 +1,32 @@
-"""Connections to Electrum servers: opened ahead, bound to one key, never shared.
+"""Connections to Electrum servers: born and ended by clocks that know nothing of use.
 
 Theory of operation
-    For every server that is due the pool keeps a few *clean* connections: dialled on
-    circuits of their own (each under a key nobody else has), handshaken, unused.  The
-    first look-up of an isolation key at a server takes a clean one and keeps it: the
-    connection is *bound* to that key until it ends.  An empty pool makes a look-up wait,
-    up to a deadline, while one more is opened; it does not fail.
+    The pool keeps a *reserve* of connections, dialled on circuits of their own (each under
+    a key nobody else has), handshaken, unused.  They are opened by a Poisson process, each
+    at a server that a new key might ask, and each draws at birth, from an exponential
+    distribution, how long it will live.  Neither rate knows what was taken: what is taken
+    is not replaced, and nothing ends for not being used.
 
-    Clean connections exist before anybody asks, and one that a key has taken is replaced
-    a random while later; so when they are opened says nothing about who asks when, and
-    does not tie the replacement's first key to the key before.  Nor are several opened to
-    one server at once, unless as many wait for them.  All are pinged at random
-    intervals below the time after which servers drop silent clients, each when it is due:
-    common rounds would show which connections belong together.  For the same reason each
-    bound connection that nobody uses ends at a time of its own, and the one unused longest
-    not at once when there are too many.  New circuits are limited per minute.
+    The first look-up of an isolation key at a server takes one of the reserve, any of them
+    with the same chance, and keeps it: the connection is *bound* to that key until its life
+    is over; a look-up under way finishes first.  The key's next look-up binds another one.
+    Where there is none, the look-up opens a connection for itself, with a life of its own:
+    that tells its server of this key alone.  How large the reserve has to be so that
+    identities do not notice each other by it: docs/decisions/0100-reserve.md.
 
-    A new epoch makes all there is useless: nobody can have a key again that something is
-    bound to, and what carries no name is closed.  Bound connections end as if they were
-    not used any more; if they ended together, their servers would know whose were one
-    client's, just when that client wants to be another.
+    A new epoch unbinds everything, and opens and closes nothing.  What carried a name
+    carries none any more and ends when it would have ended.  What carried none serves the
+    new epoch: to close it would show its servers, at one moment, what is one client's.
+
+    Each connection is pinged at random intervals below the time after which servers drop
+    silent clients.
 
 Invariants
-    * A session is in exactly one place: clean, bound to one key, or reserved for our own
-      header synchronisation.  It moves from clean to another place once.
-    * No dial without a key of the current epoch.
+    * A session carries the look-ups of one key, or none.  It is in exactly one place: in the
+      reserve, bound, unbound for good, or reserved for our own headers.
+    * When a session of the reserve begins and ends, and when one is pinged, depends on
+      random numbers and on its server, never on what another session is used for.
+    * A client can hold as many sessions, of the reserve and beside it, as it leaves to others.
 """
 
 from __future__ import annotations
@@ -32,75 +34,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.chain.params import ChainParams
-from isoproxy.namecoin.electrum.connector import Dials, Opener
-from isoproxy.namecoin.electrum.rate_limit import OpenRate
+from isoproxy.namecoin.electrum.connector import Dials, Opener, SpeaksTls
+from isoproxy.namecoin.electrum.rate_limit import ClientRates, FairShare
 from isoproxy.namecoin.electrum.scores import Scores
 from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.namecoin.electrum.session import MAX_SYNC_LINE, ElectrumSession, ServerRefused
-from isoproxy.namecoin.electrum.tls import TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
 
-_LEAST_LIFE_S: Final = 5.0
-"""A bound connection is not closed to make room before it can have been used."""
+OPENINGS_PER_HOUR: Final = 54.0
+"""With the headers' connections that is below 60 new circuits an hour at rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """`clean` connections are kept per server, for the best `clean_servers` servers.
+    """`reserve` is the mean number of connections that are open while nobody uses any.
 
-    Times in s, `refill_after` is a mean, `unused_after` give or take a tenth.
-    `opens_per_minute` limits new circuits, `burst` of them may come at once.
+    A new key asks `asked` servers.  `own_life` is the mean life in s of what a look-up opens
+    for itself; there are `max_own` of them, and `opens_per_minute` for each client.  `wait`
+    and `open_timeout` are s, `ping_after` the limits of a uniform distribution, in s.
     """
 
-    clean: int = 2
-    clean_servers: int = 4
-    max_bound: int = 128
-    opens_per_minute: float = 60.0
-    burst: int = 16
+    reserve: int = 96
+    openings_per_hour: float = OPENINGS_PER_HOUR
+    asked: int = 2
+    own_life: float = 900.0
+    max_own: int = 256
+    opens_per_minute: int = 60
     wait: float = 20.0
     open_timeout: float = 45.0
-    refill_after: float = 30.0
     ping_after: tuple[float, float] = (200.0, 450.0)
-    unused_after: float = 900.0
 
-
-@dataclass(eq=False, slots=True)
-class _Slot:
-    """What the pool holds for one server; look-ups in `queue` wait for a session."""
-
-    server: Server
-    clean: deque[ElectrumSession] = field(default_factory=deque)
-    queue: deque[asyncio.Future[ElectrumSession]] = field(default_factory=deque)
-    opening: int = 0
-    owed: list[float] = field(default_factory=list)  # when what was taken may be replaced
-
-
-def _fail(slot: _Slot, error: IsoproxyError, count: int) -> None:
-    """Let some of those who wait for this server turn to another one."""
-    for _ in range(min(count, len(slot.queue))):
-        waiter = slot.queue.popleft()
-        if not waiter.done():
-            waiter.set_exception(DialError(kind=error.kind))
-
-
-@dataclass(eq=False, slots=True)
-class _Bound:
-    session: ElectrumSession
-    used_at: float
-    ends_at: float
-    must_go: bool = False  # to make room
+    @property
+    def life(self) -> float:
+        """The mean life of a connection that our clocks opened, in s."""
+        return max(self.reserve, 1) * 3600.0 / self.openings_per_hour
 
 
 class ServerPool:
-    """See the module's text.  `run` must be running for anything to be opened."""
+    """See the module's text.  `run` must be running for the reserve to fill; `rng` is what
+    its clocks are drawn from."""
 
     def __init__(
         self,
@@ -108,48 +87,56 @@ class ServerPool:
         isolator: Isolator,
         network: ChainParams,
         scores: Scores,
-        tls: TlsPolicy,
+        tls: SpeaksTls,
         settings: PoolSettings | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._isolator = isolator
         self.scores = scores
-        self.settings = settings or PoolSettings()
-        self._opener = Opener(dialer, isolator, network, tls, self.settings.open_timeout)
-        self._slots = {server.label: _Slot(server) for server in scores.servers}
-        self._bound: OrderedDict[tuple[IsolationKey, str], _Bound] = OrderedDict()
+        self.settings = settings = settings or PoolSettings()
+        self._opener = Opener(dialer, isolator, network, tls, settings.open_timeout)
+        self._open: dict[ElectrumSession, asyncio.TimerHandle] = {}
+        self._reserve: dict[str, list[ElectrumSession]] = {s.label: [] for s in scores.servers}
+        self._bound: dict[tuple[IsolationKey, str], ElectrumSession] = {}
         self._binding: dict[tuple[IsolationKey, str], asyncio.Task[ElectrumSession]] = {}
-        self._reserved: set[ElectrumSession] = set()
-        self._ping_at: dict[ElectrumSession, float] = {}
+        self._upkeep: set[ElectrumSession] = set()
+        self._taken: dict[ElectrumSession, bytes] = {}
+        self._own = FairShare(settings.max_own)
+        self._rates = ClientRates(settings.opens_per_minute)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._rng = random.SystemRandom()
-        self._rate: OpenRate | None = None
+        self._rng = rng or random.SystemRandom()
         self._closed = False
-        self._leave = isolator.on_new_epoch(self.drop_nameless)
+        self._leave = isolator.on_new_epoch(self.unbind_all)
 
     # -- for look-ups ----------------------------------------------------------
 
     def servers_of(self, key: IsolationKey) -> list[str]:
-        """Labels of the servers that have a live connection bound to `key`."""
+        """Labels of the servers that have a connection bound to `key`."""
         return [
             label
-            for (owner, label), bound in self._bound.items()
-            if owner == key and not bound.session.closed.is_set()
+            for (owner, label), session in self._bound.items()
+            if owner == key and session.is_usable
+        ]
+
+    def round_trips(self, key: IsolationKey) -> list[float]:
+        """How long the handshakes of the connections bound to `key` took, in s."""
+        return [
+            session.round_trip
+            for (owner, _), session in self._bound.items()
+            if owner == key and session.is_usable
         ]
 
     async def session(self, key: IsolationKey, server: Server) -> ElectrumSession:
-        """The connection to `server` bound to `key`; binds a clean one at first use.
+        """The connection to `server` bound to `key`; binds one at first use.
 
-        Waits `settings.wait` s at most.  Raises DialError.
+        Waits `settings.wait` s at most.  Raises DialError, BUSY if the key's client has its
+        share, and RemoteProtocolError for a server that is of no use.
         """
         self._require_current(key)
-        now = asyncio.get_running_loop().time()
         place = (key, server.label)
         bound = self._bound.get(place)
-        if bound is not None and not bound.session.closed.is_set():
-            bound.used_at, bound.ends_at, bound.must_go = now, self._end_of_use(now), False
-            self._bound.move_to_end(place)
-            return bound.session
+        if bound is not None and bound.is_usable:
+            return bound
         binding = self._binding.get(place)
         if binding is None:
             binding = asyncio.get_running_loop().create_task(self._bind(key, server))
@@ -158,22 +145,10 @@ class ServerPool:
         return await asyncio.shield(binding)
 
     async def _bind(self, key: IsolationKey, server: Server) -> ElectrumSession:
-        session = await self._take_clean(server, self._a_while())
-        if not self._isolator.is_current(key):
-            session.close()
-            raise DialError(kind=ErrorKind.STALE_KEY)
-        now = asyncio.get_running_loop().time()
-        self._bound[key, server.label] = _Bound(session, now, self._end_of_use(now))
-        self._wake.set()
+        session = self._take(server, key.client) or await self._open_own(server, key.client)
+        self._require_current(key)
+        self._bound[key, server.label] = session
         return session
-
-    def _a_while(self) -> float:
-        """The s after which nobody can tell what something was the consequence of."""
-        return random.expovariate(1.0) * self.settings.refill_after
-
-    def _end_of_use(self, now: float) -> float:
-        """When a connection used `now` is closed if it is not used again."""
-        return now + self.settings.unused_after * self._rng.uniform(0.9, 1.1)
 
     def _bound_or_not(
         self, place: tuple[IsolationKey, str], task: asyncio.Task[ElectrumSession]
@@ -182,86 +157,149 @@ class ServerPool:
         if not task.cancelled():
             task.exception()
 
-    async def reserve(self, server: Server) -> ElectrumSession:
-        """A connection for our own upkeep alone; end it with `release`."""
-        session = await self._take_clean(server)
-        session.allow_long_answers(MAX_SYNC_LINE)
-        self._reserved.add(session)
+    def _take(self, server: Server, client: bytes) -> ElectrumSession | None:
+        """One of the reserve, unless `client` has taken as many as are left."""
+        left = sum(map(len, self._reserve.values()))
+        mine = sum(owner == client for owner in self._taken.values())
+        reserve = self._reserve[server.label]
+        if not reserve or mine >= left:
+            return None
+        session = reserve.pop(self._rng.randrange(len(reserve)))
+        self._taken[session] = client
         return session
 
-    def release(self, session: ElectrumSession) -> None:
-        """Close a reserved connection."""
-        self._reserved.discard(session)
-        session.close()
+    async def _open_own(self, server: Server, client: bytes) -> ElectrumSession:
+        """A connection that the reserve cannot give, at `client`'s expense."""
+        now = asyncio.get_running_loop().time()
+        delay = self._rates.wait_for(client, now)
+        if delay > self.settings.wait or not self._own.take(client):
+            raise DialError(kind=ErrorKind.BUSY)
+        self._rates.spend(client, now)
+        try:
+            async with asyncio.timeout(self.settings.wait):
+                await asyncio.sleep(delay)
+                session = await self._opener.open(server, client)
+        except TimeoutError:
+            self._own.give_back(client)
+            raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
+        except BaseException:
+            self._own.give_back(client)
+            raise
+        self._admit(session, self.settings.own_life, lambda: self._own.give_back(client))
+        return session
 
     def drop(self, key: IsolationKey, server: Server) -> None:
         """Close the connection to `server` that is bound to `key`, if there is one."""
         bound = self._bound.pop((key, server.label), None)
         if bound is not None:
-            bound.session.close()
+            bound.close()
 
-    def forget(self, key: IsolationKey) -> None:
-        """Close all that is bound to `key`."""
+    def unbind(self, key: IsolationKey) -> None:
+        """Have nothing bound to `key` any more; what was ends when it would have ended."""
         for place in [place for place in self._bound if place[0] == key]:
-            self._bound.pop(place).session.close()
+            del self._bound[place]
 
-    def drop_nameless(self) -> None:
-        """Close the connections that carry no name: clean ones, and those of our upkeep.
-
-        New ones are not opened right behind them, which would tie the next epoch's first
-        key at a server to those that were there before.
-        """
-        now = asyncio.get_running_loop().time()
-        for slot in self._slots.values():
-            for session in slot.clean:
-                session.close()
-            slot.clean.clear()
-            slot.owed = [now + self._a_while() for _ in range(self.settings.clean)]
-        for session in self._reserved:
-            session.close()
-        self._reserved.clear()
-        self._wake.set()
-
-    def _drop_bound(self) -> None:
-        for bound in self._bound.values():
-            bound.session.close()
+    def unbind_all(self) -> None:
+        """Have nothing bound to any key any more."""
         self._bound.clear()
 
-    def nudge(self) -> None:
-        """Look now for what is due."""
-        self._wake.set()
+    # -- for our own headers -------------------------------------------------------
+
+    async def reserve(self, server: Server) -> ElectrumSession:
+        """A new connection for our own upkeep alone, which lives as long as others do."""
+        session = await self._opened_by_clock(server)
+        session.allow_long_answers(MAX_SYNC_LINE)
+        self._upkeep.add(session)
+        self._admit(session, self.settings.life, lambda: self._upkeep.discard(session))
+        return session
+
+    # -- clocks ------------------------------------------------------------------
 
     def counts(self) -> tuple[int, int, int]:
-        """How many connections are clean, bound and reserved."""
-        clean = sum(len(slot.clean) for slot in self._slots.values())
-        return clean, len(self._bound), len(self._reserved)
-
-    # -- upkeep ------------------------------------------------------------------
+        """How many connections are in the reserve, bound, and for upkeep."""
+        return sum(map(len, self._reserve.values())), len(self._bound), len(self._upkeep)
 
     async def run(self) -> None:
-        """Keep the pool filled, pinged and small; runs until cancelled."""
+        """Open connections by the clock, until cancelled."""
+        rate = self.settings.openings_per_hour / 3600.0
         try:
             while True:
-                self._wake.clear()
-                delay = self._tend(asyncio.get_running_loop().time())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._wake.wait()
+                await asyncio.sleep(self._rng.expovariate(rate))
+                if self.settings.reserve:
+                    self._open_one()
         finally:
             await self.close()
 
+    def _open_one(self) -> None:
+        """Begin to open one connection of the reserve, where a new key might ask."""
+        now = asyncio.get_running_loop().time()
+        server = self._rng.choice(self.scores.choose(now)[: self.settings.asked])
+        if self.scores.is_due(server, now):
+            task = asyncio.get_running_loop().create_task(self._fill(server))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fill(self, server: Server) -> None:
+        with contextlib.suppress(IsoproxyError):
+            session = await self._opened_by_clock(server)
+            reserve = self._reserve[server.label]
+            reserve.append(session)
+
+            def gone() -> None:
+                if self._taken.pop(session, None) is None:
+                    reserve.remove(session)
+
+            self._admit(session, self.settings.life, gone)
+
+    async def _opened_by_clock(self, server: Server) -> ElectrumSession:
+        """A new connection; whether it came about is known to all keys."""
+        clock = asyncio.get_running_loop().time
+        try:
+            session = await self._opener.open(server)
+        except IsoproxyError as error:
+            if is_breach(error):
+                self.scores.record_invalid_proof(server, clock())
+            elif error.kind is not ErrorKind.STALE_KEY:
+                self.scores.failed(server, clock())
+            raise
+        self.scores.answered(server, 0.0)
+        return session
+
+    def _admit(self, session: ElectrumSession, life: float, gone: Callable[[], None]) -> None:
+        """Have `session` pinged, and ended when the life that it draws is over; then `gone()`."""
+        loop = asyncio.get_running_loop()
+
+        def closed() -> None:
+            self._open.pop(session).cancel()
+            ending.cancel()
+            self._bound = {place: one for place, one in self._bound.items() if one is not session}
+            gone()
+
+        def ping() -> None:
+            session.ping()
+            if not session.closed.is_set():
+                self._open[session] = loop.call_later(
+                    self._rng.uniform(*self.settings.ping_after), ping
+                )
+
+        ending = loop.call_later(self._rng.expovariate(1.0 / life), session.end)
+        self._open[session] = loop.call_later(self._rng.uniform(*self.settings.ping_after), ping)
+        session.on_closed = closed
+        if session.closed.is_set():
+            closed()
+
     async def close(self) -> None:
-        """Close every connection; waiting look-ups fail."""
+        """Close every connection; look-ups that wait for one fail."""
         self._closed = True
         self._leave()
-        sessions = list(self._sessions())
-        self.drop_nameless()
-        self._drop_bound()
-        for slot in self._slots.values():
-            _fail(slot, DialError(kind=ErrorKind.NAME_BACKEND_DOWN), len(slot.queue))
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._binding.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._binding.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        sessions = list(self._open)
+        for session in sessions:
+            session.close()
+        self._bound.clear()
         for session in sessions:
             await session.wait_closed()
 
@@ -271,128 +309,9 @@ class ServerPool:
         if not self._isolator.is_current(key):
             raise DialError(kind=ErrorKind.STALE_KEY)
 
-    def _sessions(self) -> Iterator[ElectrumSession]:
-        for slot in self._slots.values():
-            yield from slot.clean
-        for bound in self._bound.values():
-            yield bound.session
-        yield from self._reserved
 
-    async def _take_clean(self, server: Server, refill_after: float = 0.0) -> ElectrumSession:
-        slot = self._slots[server.label]
-        while slot.clean:
-            session = slot.clean.popleft()
-            if not session.closed.is_set():
-                slot.owed.append(asyncio.get_running_loop().time() + refill_after)
-                self._wake.set()
-                return session
-        waiter: asyncio.Future[ElectrumSession] = asyncio.get_running_loop().create_future()
-        slot.queue.append(waiter)
-        self._wake.set()
-        try:
-            async with asyncio.timeout(self.settings.wait):
-                return await waiter
-        except (TimeoutError, asyncio.CancelledError) as reason:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._hand_over(slot, waiter.result())
-            if isinstance(reason, TimeoutError):
-                raise DialError(kind=ErrorKind.DIAL_TIMEOUT) from None
-            raise
-        finally:
-            with contextlib.suppress(ValueError):
-                slot.queue.remove(waiter)
-
-    def _hand_over(self, slot: _Slot, session: ElectrumSession) -> None:
-        while slot.queue:
-            waiter = slot.queue.popleft()
-            if not waiter.done():
-                waiter.set_result(session)
-                return
-        slot.clean.append(session)
-
-    def _tend(self, now: float) -> float:
-        """Do what is due; returns the s until something may be due again."""
-        if self._rate is None:
-            self._rate = OpenRate(self.settings.opens_per_minute, self.settings.burst, now)
-        self._ping(now)
-        self._close_unused(now)
-        ends = (bound.ends_at for bound in self._bound.values())
-        delay = min([15.0, *(due - now for due in (*self._ping_at.values(), *ends))])
-        for slot in self._slots.values():
-            slot.clean = deque(s for s in slot.clean if not s.closed.is_set())
-            slot.owed = [due for due in slot.owed if due > now]
-            delay = min([delay, *(due - now for due in slot.owed)])
-        for slot in self._in_order(now):
-            missing = self._missing(slot, now)
-            later = max(0, missing - max(1, len(slot.queue)))
-            slot.owed += [now + self._a_while() for _ in range(later)]
-            for _ in range(missing - later):
-                wait = self._rate.take(now)
-                if wait > 0:
-                    return min(delay, wait)
-                self._open(slot)
-        dues = [self.scores.of(slot.server).retry_at - now for slot in self._slots.values()]
-        return max(0.05, min([delay, *(due for due in dues if due > 0)]))
-
-    def _in_order(self, now: float) -> list[_Slot]:
-        """Slots that somebody waits for first, then by rank."""
-        ranked = [self._slots[server.label] for server in self.scores.choose(now)]
-        return sorted(ranked, key=lambda slot: not slot.queue)
-
-    def _missing(self, slot: _Slot, now: float) -> int:
-        if not self.scores.is_due(slot.server, now):
-            return 0 if not slot.queue or slot.opening else 1
-        favoured = [server.label for server in self.scores.choose(now)]
-        is_favoured = slot.server.label in favoured[: self.settings.clean_servers]
-        ahead = self.settings.clean - len(slot.owed) if is_favoured else 0
-        wanted = len(slot.queue) + max(0, ahead)
-        return max(0, wanted - len(slot.clean) - slot.opening)
-
-    def _open(self, slot: _Slot) -> None:
-        slot.opening += 1
-        task = asyncio.get_running_loop().create_task(self._connect(slot))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connect(self, slot: _Slot) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            session = await self._opener.open(slot.server)
-        except IsoproxyError as error:
-            if error.kind is ErrorKind.STALE_KEY:
-                return  # the epoch changed meanwhile: no fault of the server's
-            is_breach = isinstance(error, RemoteProtocolError) and not isinstance(
-                error, ServerRefused | AnswerTooLong
-            )
-            (self.scores.record_invalid_proof if is_breach else self.scores.failed)(
-                slot.server, loop.time()
-            )
-            _fail(slot, error, len(slot.queue) if is_breach or slot.opening == 1 else 1)
-        else:
-            self.scores.answered(slot.server, min(loop.time() - began, 2.0))
-            self._ping_at[session] = loop.time() + self._rng.uniform(*self.settings.ping_after)
-            self._hand_over(slot, session)
-        finally:
-            slot.opening -= 1
-            self._wake.set()
-
-    def _ping(self, now: float) -> None:
-        alive = {session for session in self._sessions() if not session.closed.is_set()}
-        self._ping_at = {s: due for s, due in self._ping_at.items() if s in alive}
-        for session, due in self._ping_at.items():
-            if now >= due:
-                session.ping()
-                self._ping_at[session] = now + self._rng.uniform(*self.settings.ping_after)
-
-    def _close_unused(self, now: float) -> None:
-        excess = len(self._bound) - self.settings.max_bound
-        for number, (place, bound) in enumerate(list(self._bound.items())):
-            if number < excess and not bound.must_go and now - bound.used_at > _LEAST_LIFE_S:
-                bound.must_go = True
-                bound.ends_at = min(bound.ends_at, now + self._a_while())
-            if bound.ends_at <= now and bound.session.busy:
-                bound.ends_at = now + self._a_while()
-            if bound.session.closed.is_set() or bound.ends_at <= now:
-                del self._bound[place]
-                bound.session.close()
+def is_breach(error: IsoproxyError) -> bool:
+    """True if the server broke the protocol, rather than being down, busy or in a hurry."""
+    return isinstance(error, RemoteProtocolError) and not isinstance(
+        error, ServerRefused | AnswerTooLong
+    )

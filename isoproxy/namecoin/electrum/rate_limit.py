@@ -1,38 +1,81 @@
-"""How fast circuits may be opened and how much servers may be asked for: token buckets.
+"""What look-ups may cost us, Tor and the servers: budgets, and each client's share of them.
 
 Theory of operation
     ElectrumX counts what a session costs it (a unit per 5000 bytes in either direction
     and a little per request), forgives about one unit a second, slows a session down
     above 1000 units and cuts it off above 10000.  `CostBudget` keeps the same account on
-    our side.  `OpenRate` keeps Tor from being asked for many circuits at once.
+    our side, and meters what a server sends us.
 
-    Times are seconds of any monotonic clock, passed in.
+    `FairShare` divides a number of places: a client may take one as long as it holds fewer
+    than are free.  Alone it gets a half, beside another busy one a third, and there are
+    always some left for a client that has none (dynamic thresholds: Choudhury and Hahne,
+    1998).  `ClientRates` gives each client a token bucket of its own.
+
+    Clients are `isolation.budget_of` their addresses.  Times are seconds of any monotonic
+    clock, passed in.
 """
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
+from typing import Final
 
-class OpenRate:
-    """A token bucket over new circuits; `now` in s of a monotonic clock."""
+MAX_CLIENTS: Final = 1024
+"""Clients whose rates are remembered; who has asked for nothing longest is forgotten first."""
 
-    def __init__(self, per_minute: float, burst: int, now: float) -> None:
-        self._rate = per_minute / 60.0
-        self._burst = float(burst)
-        self._tokens = self._burst
-        self._at = now
 
-    def take(self, now: float) -> float:
-        """0 if a circuit may be opened now (and it is counted), else the s to wait."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
-            return 0.0
-        return (1.0 - self._tokens) / self._rate
+class FairShare:
+    """`limit` places for all clients together."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: Counter[bytes] = Counter()
+
+    @property
+    def held(self) -> int:
+        """Places that are taken."""
+        return self._held.total()
+
+    def take(self, client: bytes) -> bool:
+        """Take a place for `client`, or return False: it holds as many as are free."""
+        if self._held[client] >= self._limit - self.held:
+            return False
+        self._held[client] += 1
+        return True
+
+    def give_back(self, client: bytes) -> None:
+        """A place that `client` has taken is free again."""
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]
+
+
+class ClientRates:
+    """`per_minute` events a minute for each client, as many of them at once."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = float(per_minute)
+        self._budgets: OrderedDict[bytes, CostBudget] = OrderedDict()
+
+    def wait_for(self, client: bytes, now: float) -> float:
+        """The s until `client` may do what is counted here."""
+        budget = self._budgets.get(client)
+        return 0.0 if budget is None else budget.wait_for(1.0, now)
+
+    def spend(self, client: bytes, now: float) -> None:
+        """Count one event; those after it wait for longer, even if this one waits."""
+        budget = self._budgets.get(client)
+        if budget is None:
+            budget = self._budgets[client] = CostBudget(self._per_minute, self._per_minute / 60.0)
+            budget.wait_for(0.0, now)
+            if len(self._budgets) > MAX_CLIENTS:
+                self._budgets.popitem(last=False)
+        self._budgets.move_to_end(client)
+        budget.spend(1.0)
 
 
 class CostBudget:
-    """What we may still cost one server; times in s of a monotonic clock."""
+    """What may be spent: `capacity` units at once, `rate` units a second from then on."""
 
     def __init__(self, capacity: float, rate: float) -> None:
         self._capacity = capacity

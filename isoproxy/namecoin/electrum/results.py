@@ -151,13 +151,12 @@ def _value_proof_item(value: object) -> NameProof:
     return name_proof(_integer(entry.get("height")), entry.get("tx"), entry.get("tx_merkle"))
 
 
-def wanted(items: Sequence[HistoryItem], tip: int, confirmations: int) -> list[HistoryItem]:
-    """The entries of a newest-first history that decide the answer.
-
-    That is the newest one deep enough and, should it turn out expired or not to be, the
-    newest one that is too young: at most two.
-    """
-    known = [item for item in items if item.height <= tip]
-    deep = [item for item in known if tip - item.height + 1 >= confirmations]
-    young = [item for item in known if tip - item.height + 1 < confirmations]
-    return young[:1] + deep[:1]
+def wanted(items: Sequence[HistoryItem], deep: int) -> list[HistoryItem]:
+    """The entries of a newest-first history that decide the answer: down to the first at the
+    height `deep` or below, as `get_value_proof` gives them."""
+    found: list[HistoryItem] = []
+    for item in items[:MAX_OPERATIONS]:
+        found.append(item)
+        if item.height <= deep:
+            break
+    return found

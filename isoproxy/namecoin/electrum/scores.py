@@ -8,14 +8,15 @@ Theory of operation
 
     Among equals the order is random, drawn anew each time, so that load spreads.
 
-    What anybody finds out is known to all who have no connection to that server.  Who has
-    one goes on using it unless its own key found it out: a server could otherwise fail, or
-    lie, to one key, and see by which connections fall silent whose else the client is.
+    Each key has its own experience and nothing else: a server that fails, or lies, to one
+    key would else see by which others stay away whose else the client is.  What is known to
+    all keys is only which servers are *down*: those that have refused, several times in a
+    row, the connections that our own clocks open.  No server can tell those of one
+    client from those of another, so it is down for all clients or for none it could name.
 
 Invariants
-    Nothing here depends on which names were asked for.  No key's experience shows in how
-    another one uses the connections it has.  Times are seconds of any monotonic clock,
-    passed in.
+    Nothing here depends on which names were asked for, and nothing that one key brings about
+    shows in what another one does.  Times are seconds of any monotonic clock, passed in.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ LIE_S: Final = 86400.0
 SUSPICION_S: Final = 1800.0
 MAX_KEYS: Final = 4096
 _SMOOTHING: Final = 0.3
+_DOWN: Final = 3
+"""So many failures in a row, and a server counts as down."""
 
 
 @dataclass(slots=True)
@@ -52,12 +55,17 @@ class ServerHealth:
         """True if it may be connected to now."""
         return now >= self.retry_at and now >= self.liar_until
 
+    @property
+    def is_up(self) -> bool:
+        """True if it answered last time."""
+        return self.latency is not None and not self.failures
+
 
 @dataclass(slots=True)
 class Scores:
-    """The health of all servers; one key's experience if there is a `common` one.
+    """The health of all servers as one party has found it: a key, the pool or the headers.
 
-    What is noted here is noted in `common` too.
+    For keys `common` is what the pool has found.
     """
 
     servers: Sequence[Server]
@@ -68,40 +76,35 @@ class Scores:
     def of(self, server: Server) -> ServerHealth:
         return self._health.setdefault(server.label, ServerHealth())
 
-    def _noted(self, server: Server) -> list[ServerHealth]:
-        common = [] if self.common is None else self.common._noted(server)
-        return [self.of(server), *common]
-
     def answered(self, server: Server, seconds: float) -> None:
         """An honest answer came after `seconds`."""
-        for health in self._noted(server):
-            health.failures, health.retry_at = 0, 0.0
-            known = health.latency
-            change = 0.0 if known is None else (1 - _SMOOTHING) * (known - seconds)
-            health.latency = seconds + change
+        health = self.of(server)
+        health.failures, health.retry_at = 0, 0.0
+        known = health.latency
+        change = 0.0 if known is None else (1 - _SMOOTHING) * (known - seconds)
+        health.latency = seconds + change
 
     def was_slow(self, server: Server, seconds: float) -> None:
         """No answer came for so long that others had to be asked."""
-        for health in self._noted(server):
-            health.latency = max(seconds, health.latency or 0.0)
+        health = self.of(server)
+        health.latency = max(seconds, health.latency or 0.0)
 
     def failed(self, server: Server, now: float) -> None:
         """It could not be reached, closed the connection, or took too long."""
-        for health in self._noted(server):
-            health.failures += 1
-            wait = min(FIRST_RETRY_S * 2 ** (health.failures - 1), LAST_RETRY_S)
-            health.retry_at = now + wait * self.rng.uniform(0.75, 1.25)
+        health = self.of(server)
+        health.failures += 1
+        wait = min(FIRST_RETRY_S * 2 ** (health.failures - 1), LAST_RETRY_S)
+        health.retry_at = now + wait * self.rng.uniform(0.75, 1.25)
 
     def record_invalid_proof(self, server: Server, now: float) -> None:
         """It said something that was proven wrong."""
-        for health in self._noted(server):
-            health.lies += 1
-            health.liar_until = now + LIE_S
+        health = self.of(server)
+        health.lies += 1
+        health.liar_until = now + LIE_S
 
     def mark_lagging(self, server: Server, now: float) -> None:
         """It knew less than another server proved; it lags, or it withholds."""
-        for health in self._noted(server):
-            health.suspect_until = now + SUSPICION_S
+        self.of(server).suspect_until = now + SUSPICION_S
 
     def reset_backoff(self) -> None:
         """Forget failures, which were not the servers' own; lies stay."""
@@ -112,21 +115,22 @@ class Scores:
         """True if it may be connected to now."""
         return self.of(server).is_due(now)
 
-    def _seen(self, server: Server, bound: Collection[str]) -> ServerHealth:
-        """What counts for who has connections to the servers in `bound` (labels)."""
+    def _is_down(self, server: Server, bound: Collection[str]) -> bool:
+        """True if nobody can connect to it, as far as our clocks can tell."""
         if self.common is None or server.label in bound:
-            return self.of(server)
-        return self.common.of(server)
+            return False
+        return self.common.of(server).failures >= _DOWN
 
     def ranked(self, now: float, bound: Collection[str] = ()) -> list[Server]:
         """All servers, the most useful first; those in `bound` before their equals."""
 
         def rank(server: Server) -> tuple[float, ...]:
-            health = self._seen(server, bound)
+            health = self.of(server)
             slow = 0 if health.latency is None else int(health.latency / 2.0)
             return (
                 now < health.liar_until,
                 now < health.retry_at,
+                self._is_down(server, bound),
                 now < health.suspect_until,
                 min(slow, 10),
                 server.label not in bound,
@@ -142,7 +146,7 @@ class Scores:
         first: list[Server] = []
         later: list[Server] = []
         for server in self.ranked(now, bound):
-            useful = self._seen(server, bound).is_due(now)
+            useful = self.is_due(server, now) and not self._is_down(server, bound)
             (later if not useful or server.operator in heard else first).append(server)
             heard.add(server.operator)
         return first + later

@@ -7,27 +7,34 @@ Theory of operation
     number at once, and matched to answers by number: nothing waits for anything else.
 
     A server that breaks the protocol, closes, or is closed fails every request under way
-    with the same error, and `closed` is set.
+    with the same error, and `closed` is set.  `end` closes as soon as no look-up uses the
+    connection any more; until then `ending` is set and no new one should begin.
 
 Invariants
     * Every wait has a deadline.
-    * The client name is one that many programs send, and the same for everybody.
+    * What is sent depends on what is asked for and on what this server said here; the client
+      name is one that many programs send, and the same for everybody.
+    * A server's bytes, reads and notifications are metered: what comes faster is read later,
+      and too many notifications are a breach.  The loop has its turn after each read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import MAX_HEADER
 from isoproxy.namecoin.chain.params import ChainParams
 from isoproxy.namecoin.electrum import results
+from isoproxy.namecoin.electrum.rate_limit import CostBudget
 from isoproxy.namecoin.electrum.results import TipClaim
 from isoproxy.namecoin.electrum.wire import (
     MAX_LINE,
     MAX_OUTSTANDING,
+    SUBSCRIBED,
     Notification,
     Refusal,
     Response,
@@ -46,6 +53,15 @@ TIP_LINE: Final = 2 * MAX_HEADER + LOOKUP_LINE
 MAX_SYNC_LINE: Final = MAX_LINE
 """Bytes of one answer while headers are downloaded."""
 READ_SIZE: Final = 1 << 16
+LOOKUP_RATE: Final = 64_000.0
+"""Bytes a second that are read over a connection for look-ups, after two of the longest results."""
+SYNC_RATE: Final = 4_000_000.0
+"""The same where headers are downloaded."""
+_LEAST_READ: Final = 1024
+"""Bytes that one read counts for at least: it is work however little it brings."""
+MAX_TIPS: Final = 32
+TIPS_PER_SECOND: Final = 0.05
+"""Announcements of new blocks: so many at once, and one in 20 s from then on."""
 
 
 class ServerRefused(RemoteProtocolError):
@@ -81,7 +97,13 @@ class ElectrumSession:
         self.protocol: tuple[int, ...] = ()
         self.tip: TipClaim | None = None
         self.on_tip: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[], None] = lambda: None
         self.closed = asyncio.Event()
+        self.ending = False
+        self.round_trip = 0.0
+        self._users = 0
+        self._bytes = CostBudget(2.0 * max_line, LOOKUP_RATE)
+        self._tips = CostBudget(float(MAX_TIPS), TIPS_PER_SECOND)
         self._heard_at = self._loop.time()
         self._ping: asyncio.Future[object] | None = None
         self._reading = self._loop.create_task(self._read())
@@ -102,10 +124,13 @@ class ElectrumSession:
         does not answer within `timeout` seconds.  The stream is closed then.
         """
         session = cls(reader, writer, max(max_line, TIP_LINE))
+        began = session._loop.time()
         try:
             async with asyncio.timeout(timeout):
                 await session._shake_hands(network)
+            session.round_trip = session._loop.time() - began
             session._wire.max_line = max_line
+            session._bytes = CostBudget(2.0 * max_line, LOOKUP_RATE)
         except TimeoutError:
             session.close()
             raise DialError(kind=ErrorKind.TTL_EXPIRED) from None
@@ -118,7 +143,7 @@ class ElectrumSession:
         version, features, tip = await asyncio.gather(
             self.call("server.version", CLIENT_NAME, PROTOCOL),
             self.call("server.features"),
-            self.call("blockchain.headers.subscribe"),
+            self.call(SUBSCRIBED),
         )
         self.protocol = _protocol_tuple(results.server_version(version))
         if not _protocol_tuple(PROTOCOL[0]) <= self.protocol <= _protocol_tuple(PROTOCOL[1]):
@@ -139,9 +164,26 @@ class ElectrumSession:
         return self.tip.height if self.tip is not None else 0
 
     @property
-    def busy(self) -> bool:
-        """True while somebody waits for an answer."""
-        return bool(self._waiting)
+    def is_usable(self) -> bool:
+        """True if a look-up may begin here."""
+        return not (self.ending or self.closed.is_set())
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A look-up is under way here: `end` waits for it."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.ending and not self._users:
+                self.close()
+
+    def end(self) -> None:
+        """Close, after the look-ups under way."""
+        self.ending = True
+        if not self._users:
+            self.close()
 
     @property
     def silence(self) -> float:
@@ -179,8 +221,9 @@ class ElectrumSession:
         self._ping.add_done_callback(_look_at_outcome)
 
     def allow_long_answers(self, max_line: int) -> None:
-        """Accept answers of up to `max_line` bytes from now on."""
+        """Accept answers of up to `max_line` bytes from now on, and as fast as they come."""
         self._wire.max_line = max_line
+        self._bytes = CostBudget(2.0 * max_line, SYNC_RATE)
 
     async def _read(self) -> None:
         failure: IsoproxyError = DialError(kind=ErrorKind.CONNECTION_REFUSED)
@@ -188,7 +231,9 @@ class ElectrumSession:
             while data := await self._reader.read(READ_SIZE):
                 self._heard_at = self._loop.time()
                 self._receive(data)
+                self._bytes.spend(max(_LEAST_READ, len(data)))
                 del data  # it can be long until there is more
+                await asyncio.sleep(self._bytes.wait_for(0.0, self._loop.time()))
         except RemoteProtocolError as error:
             failure = error
         except OSError:
@@ -204,7 +249,10 @@ class ElectrumSession:
 
     def _take(self, event: Response | Refusal | Notification) -> None:
         if isinstance(event, Notification):
-            if event.method == "blockchain.headers.subscribe" and event.params:
+            if event.method == SUBSCRIBED and event.params:
+                self._tips.spend(1.0)
+                if self._tips.wait_for(0.0, self._loop.time()) > 0.0:
+                    raise RemoteProtocolError("a name server announces too many blocks")
                 self.tip = results.tip_claim(event.params[0], MAX_HEADER)
                 self.on_tip()
             return
@@ -217,12 +265,15 @@ class ElectrumSession:
             future.set_exception(ServerRefused(event.code))
 
     def _end(self, failure: IsoproxyError) -> None:
+        if self.closed.is_set():
+            return
         self.closed.set()
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(failure)
         self._writer.transport.abort()
         self.on_tip()
+        self.on_closed()
 
     def close(self) -> None:
         """End the connection at once; requests under way fail."""

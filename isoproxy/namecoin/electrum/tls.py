@@ -114,7 +114,8 @@ def _read_pins(path: Path) -> dict[str, str]:
     return pins
 
 
-def _context(*, authorities: bool) -> ssl.SSLContext:
+def ssl_context(*, authorities: bool) -> ssl.SSLContext:
+    """What connections are made with; `authorities` have to vouch for the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if authorities:
@@ -176,7 +177,7 @@ class TlsPolicy:
     def __init__(self, pins: PinStore) -> None:
         self._pins = pins
         self._checking: ssl.SSLContext | None = None
-        self._encrypting = _context(authorities=False)
+        self._encrypting = ssl_context(authorities=False)
         self._unvouched: set[str] = set()
         self._shown: dict[str, bytes] = {}  # once, by servers without a pin
 
@@ -223,7 +224,7 @@ class TlsPolicy:
     async def _authorities(self) -> ssl.SSLContext:
         """The context that checks; reading the authorities' certificates takes a while."""
         if self._checking is None:
-            self._checking = await asyncio.to_thread(_context, authorities=True)
+            self._checking = await asyncio.to_thread(ssl_context, authorities=True)
         return self._checking
 
     def _judge(self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None) -> None:

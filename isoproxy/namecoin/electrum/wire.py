@@ -13,6 +13,8 @@ Invariants
       and more than a second of everybody's time.
     * A line is copied once, its padding never, and read once: 20 ms for the longest.
     * A response belongs to a request of ours that has none yet; any other is a breach.
+    * A few notifications of a method that we never subscribed to are passed over, more are a
+      breach; so is one longer than the longest line.
     * A server's error text never leaves this module: it may repeat what was asked.
 """
 
@@ -34,6 +36,9 @@ MAX_REQUEST: Final = 100_000
 MAX_OUTSTANDING: Final = 1024
 _HEAD: Final = 256
 """Bytes from a line's beginning within which it is clear that it is a notification."""
+MAX_UNASKED: Final = 8
+"""Notifications of other methods than `SUBSCRIBED`, in a connection's whole life."""
+SUBSCRIBED: Final = "blockchain.headers.subscribe"
 MAX_PARTS: Final = 100_000
 """Values in one line; a history that fits a look-up's line has a third of that."""
 
@@ -95,6 +100,8 @@ class Wire:
         self._buffer = bytearray()
         self._scanned = 0
         self._passes_over = False
+        self._passed_over = 0
+        self._unasked = 0
         self._number = 0
         self._outstanding: set[int] = set()
 
@@ -133,11 +140,14 @@ class Wire:
                 self._pass_over(start)
             if not self._passes_over:
                 events.append(self._event(self._text(start, end)))
-            self._passes_over = False
+            self._passes_over, self._passed_over = False, 0
             start = end + 1
         if len(self._buffer) - start > self.max_line:
             self._pass_over(start)
         if self._passes_over:
+            self._passed_over += len(self._buffer) - start
+            if self._passed_over > MAX_LINE:
+                raise RemoteProtocolError("a name server's notification has no end")
             start = len(self._buffer)
         del self._buffer[:start]
         self._scanned = len(self._buffer)
@@ -185,6 +195,9 @@ class Wire:
         method, params = message["method"], message.get("params", [])
         if not isinstance(method, str) or not isinstance(params, list):
             raise RemoteProtocolError("a name server's notification is malformed")
+        self._unasked += method != SUBSCRIBED
+        if self._unasked > MAX_UNASKED:
+            raise RemoteProtocolError("a name server tells what nobody asked for")
         return Notification(method, params)
 
 

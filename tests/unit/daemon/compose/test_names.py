@@ -31,7 +31,9 @@ def test_without_settings_the_light_client_asks_the_shipped_servers() -> None:
     assert (settings.network, settings.servers, settings.quorum) == (MAINNET, SHIPPED, 2)
     assert settings.max_tip_age == 86_400
     assert settings.ready_wait < settings.deadline < config.timeout_s
-    assert settings.pool.clean * settings.pool.clean_servers == 8
+    assert (settings.pool.reserve, settings.pool.asked) == (96, 2)
+    upkeep_an_hour = settings.sync.connections * 3600 / settings.pool.life
+    assert settings.pool.openings_per_hour + upkeep_an_hour <= 60
 
 
 def test_what_is_set_is_used() -> None:
@@ -53,7 +55,7 @@ def test_what_is_set_is_used() -> None:
     settings = electrum_settings(config.electrum, 30)
     assert settings.network is REGTEST
     assert settings.servers[0].pin == bytes.fromhex("ab" * 32)
-    assert (settings.quorum, settings.pool.clean, settings.pool.clean_servers) == (3, 2, 3)
+    assert (settings.quorum, settings.pool.reserve, settings.pool.asked) == (3, 6, 3)
     assert settings.pool.opens_per_minute == 7
     assert settings.anchor is not None
     assert settings.anchor.height == 5

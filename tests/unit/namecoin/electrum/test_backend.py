@@ -16,7 +16,8 @@ from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.chain import merkle
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.namecoin.chain.transaction import double_sha256
-from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
+from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings, _Panel
+from isoproxy.namecoin.electrum.lookup import NameQuestion
 from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import Server, parse_server
 from tests.kit.direct_dialer import DirectDialer
@@ -32,7 +33,7 @@ SETTINGS = ElectrumSettings(
     ready_wait=20.0,
     answer_timeout=5.0,
     hedge_after=0.4,
-    pool=PoolSettings(wait=10.0, open_timeout=10.0, opens_per_minute=6000, burst=100),
+    pool=PoolSettings(reserve=0, wait=10.0, open_timeout=10.0, opens_per_minute=6000),
 )
 ANSWERS = recorded_answers()
 CHAIN = RegtestChain.recorded()
@@ -68,7 +69,8 @@ class Bench:
         return await self.client.lookup(name, self.key)
 
     def lies(self, number: int) -> int:
-        return self.client.pool.scores.of(self.servers[number]).lies
+        """How often the key of now has caught a server."""
+        return self.client.key_scores.of(self.key).of(self.servers[number]).lies
 
 
 @contextlib.asynccontextmanager
@@ -178,7 +180,7 @@ async def test_an_older_server_is_asked_in_two_round_trips_for_what_decides() ->
         assert answer.value == b"2"
         asked = sorted(method for method, _ in server.requests if "scripthash" in method)
         assert len(asked) == 1
-        assert len([1 for method, _ in server.requests if method.endswith("transaction.get")]) == 2
+        assert len([1 for method, _ in server.requests if method.endswith("transaction.get")]) == 5
 
 
 async def test_keys_never_share_a_connection() -> None:
@@ -434,11 +436,28 @@ async def test_a_lie_to_one_key_does_not_end_what_another_key_asks_over_its_conn
         assert answer.servers == (server.label,)
 
 
+async def test_how_long_a_server_is_waited_for_depends_on_the_keys_own_connections() -> None:
+    """Else all identities of a client would hedge alike, and could be told by it."""
+    slow = [ElectrumServer(CHAIN, delay=0.3) for _ in range(2)]
+    async with running(*slow, *(ElectrumServer(CHAIN) for _ in range(2))) as bench:
+        pool = bench.client.pool
+        for number in range(2):
+            await pool.session(bench.isolator.own_key("other"), bench.servers[number])
+        panel = _Panel(bench.client, NameQuestion(NAME, bench.client.chain, 6), bench.key)
+        assert panel.hedge_delay() == bench.settings.hedge_after
+        await pool.session(bench.key, bench.servers[2])
+        assert panel.hedge_delay() == bench.settings.hedge_after
+        patient = replace(bench.settings, hedge_after=60.0)
+        bench.client.settings = patient
+        panel = _Panel(bench.client, NameQuestion(NAME, bench.client.chain, 6), bench.key)
+        assert panel.hedge_delay() < 0.8
+
+
 async def make_first(bench: Bench, number: int) -> None:
     """Have the others look slow, so that this server is asked."""
     for other, server in enumerate(bench.servers):
         for _ in range(20):
-            bench.client.pool.scores.answered(server, 0.01 if other == number else 5.0)
+            bench.client.key_scores.of(bench.key).answered(server, 0.01 if other == number else 5.0)
 
 
 @pytest.mark.parametrize("cause", ["long", "many parts", "ambiguous"])
@@ -486,8 +505,9 @@ async def test_a_withheld_update_is_found_at_another_server_and_the_censor_suspe
         honest.delay = 0.3  # the censor is the first to answer
         assert await value(bench, b"d/updated-thrice") == b'{"ip":"192.0.2.83"}'
         now = asyncio.get_running_loop().time()
-        assert bench.client.pool.scores.of(bench.servers[0]).suspect_until > now
-        assert bench.client.pool.scores.of(bench.servers[1]).suspect_until < now
+        scores = bench.client.key_scores.of(bench.key)
+        assert scores.of(bench.servers[0]).suspect_until > now
+        assert scores.of(bench.servers[1]).suspect_until < now
 
 
 async def test_an_operator_with_two_fast_servers_is_no_quorum_while_others_may_answer() -> None:
@@ -600,13 +620,10 @@ async def test_one_dead_one_slow_one_lying_and_everybody_is_answered_in_time() -
         SETTINGS,
         deadline=30.0,
         answer_timeout=8.0,
-        pool=replace(
-            SETTINGS.pool, wait=20.0, open_timeout=10.0, opens_per_minute=60_000, burst=1000
-        ),
+        pool=replace(SETTINGS.pool, wait=20.0, open_timeout=10.0, opens_per_minute=60_000),
     )
     async with running(*servers, settings=settings) as bench:
         bench.dialer.dead.add(bench.servers[4].label)
-        bench.client.pool.drop_nameless()
         names = [name for name, said in ANSWERS.items() if said.get("expired") is False]
         keys = [bench.isolator.own_key(str(n)) for n in range(8)]
         jobs = [(names[n % len(names)], keys[n % len(keys)]) for n in range(80)]

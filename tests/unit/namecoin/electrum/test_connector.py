@@ -61,15 +61,27 @@ async def test_a_certificate_that_no_authority_vouches_for_is_judged_over_severa
             await session.wait_closed()
 
 
-async def test_what_was_opened_for_an_old_epoch_is_thrown_away() -> None:
+async def test_a_new_epoch_does_not_end_what_has_reached_its_server() -> None:
+    """The server would see all that are one client's end at one moment."""
     bench = Bench()
     async with ElectrumServer(CHAIN, delay=0.2) as server:
         opening = asyncio.create_task(bench.opener.open(parse_server(f"127.0.0.1:{server.port}:t")))
         await asyncio.sleep(0.1)
         bench.isolator.new_epoch()
-        with pytest.raises(DialError) as failed:
-            await opening
-        assert failed.value.kind is ErrorKind.STALE_KEY
+        session = await opening
+        assert session.is_usable
+        session.close()
+        await session.wait_closed()
+
+
+async def test_who_pays_for_a_circuit_is_told_to_the_dialer() -> None:
+    bench = Bench()
+    async with ElectrumServer(CHAIN) as server:
+        for client in (b"one", b""):
+            session = await bench.opener.open(parse_server(f"127.0.0.1:{server.port}:t"), client)
+            session.close()
+            await session.wait_closed()
+    assert bench.dialer.clients == [b"one", b""]
 
 
 async def test_a_server_of_another_network_is_of_no_use() -> None:

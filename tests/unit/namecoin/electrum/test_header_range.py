@@ -3,15 +3,22 @@ test_header_sync."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any, cast
 
-from isoproxy.namecoin.electrum.header_range import HeaderRanges, SyncSettings
+import pytest
+
+from isoproxy.namecoin.electrum.header_range import HeaderRanges, RangeTooSlow, SyncSettings
 from isoproxy.namecoin.electrum.servers import parse_server
 from isoproxy.namecoin.electrum.session import ElectrumSession
 
 
 class Answering:
     """A session that has as many headers as it is asked for."""
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     async def call(self, method: str, start: int, count: int) -> Any:
         return {"count": count, "hex": "00" * 80 * count, "max": 2016}
@@ -31,3 +38,19 @@ async def test_who_refuses_is_asked_for_fewer_and_after_each_answer_for_more() -
         await ranges.fetch(server, session, 1, ranges.chunk(server.label))
         grown.append(ranges.chunk(server.label))
     assert grown == [2, 4, 8, 16, 32, 64, 128, 256, 504, 504]
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_a_range_is_waited_for_as_long_as_its_length_takes_and_no_longer() -> None:
+    class Silent(Answering):
+        async def call(self, method: str, start: int, count: int) -> Any:
+            await asyncio.Event().wait()
+
+    ranges = HeaderRanges(SyncSettings())
+    server, session = parse_server("a.example:1:t"), cast("ElectrumSession", Silent())
+    clock = asyncio.get_running_loop().time
+    for count, most in ((1, 10.0), (504, 40.0)):
+        began = clock()
+        with pytest.raises(RangeTooSlow):
+            await ranges.fetch(server, session, 1, count)
+        assert most / 2 < clock() - began < most

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from isoproxy.errors import DialError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.chain import merkle, transaction
 from isoproxy.namecoin.chain.header_chain import HeaderChain
@@ -27,10 +28,11 @@ from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain
 from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining, header_bytes
+from tests.kit.waiting import until
 from tests.unit.namecoin.chain.turns import most_per_turn
 
-SMALL = SyncSettings(chunk=20, answer_timeout=5.0, idle=0.3)
-POOL = PoolSettings(wait=5.0, open_timeout=5.0, opens_per_minute=6000, burst=100)
+SMALL = SyncSettings(chunk=20, patience=5.0, idle=0.3)
+POOL = PoolSettings(reserve=0, wait=5.0, open_timeout=5.0, opens_per_minute=6000)
 HEADERS = "blockchain.block.headers"
 
 
@@ -51,9 +53,13 @@ class Bench:
             for n, server in enumerate(servers)
         ]
         self.chain = HeaderChain(network, anchor)
-        self.scores = Scores(self.servers)
         self.pool = ServerPool(
-            DirectDialer(), self.isolator, network, self.scores, TlsPolicy(PinStore()), POOL
+            DirectDialer(),
+            self.isolator,
+            network,
+            Scores(self.servers),
+            TlsPolicy(PinStore()),
+            POOL,
         )
         self.store = (
             HeaderStore(directory, network, self.chain.anchor) if directory is not None else None
@@ -66,6 +72,7 @@ class Bench:
             settings,
             wall_clock=lambda: clock.blocks[-1].time + 600.0,
         )
+        self.scores = self.sync.scores
 
     async def until_tip(self, tip: int, timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
@@ -322,7 +329,7 @@ async def test_who_claims_more_on_another_branch_must_deliver_it_in_time(lie: st
             raise Silence
         return result | {"count": params[1], "hex": ""}
 
-    settings = replace(SMALL, settle_timeout=0.5, answer_timeout=60.0)
+    settings = replace(SMALL, settle_timeout=0.5, patience=60.0)
     async with running(server, settings=settings) as bench:
         await bench.until_complete()
         server.lie = off_our_chain
@@ -440,7 +447,7 @@ async def test_a_server_that_will_not_serve_is_no_liar(trouble: Exception) -> No
     async with running(
         ElectrumServer(chain, on_headers(refuse)),
         ElectrumServer(chain),
-        settings=replace(SMALL, answer_timeout=0.2),
+        settings=replace(SMALL, patience=0.2),
     ) as bench:
         await bench.until_complete()
         assert bench.scores.of(bench.servers[0]).lies == 0
@@ -523,7 +530,7 @@ async def test_header_connections_are_nobodys_but_ours() -> None:
         assert session not in [entry[1] for entry in bench.sync._sessions.values()]
 
 
-async def test_after_a_new_epoch_it_goes_on_over_new_connections() -> None:
+async def test_a_new_epoch_is_nothing_to_the_headers() -> None:
     chain = RegtestChain.recorded()
     server = ElectrumServer(chain)
     async with running(server) as bench:
@@ -532,3 +539,56 @@ async def test_after_a_new_epoch_it_goes_on_over_new_connections() -> None:
         chain.mine_empty(2)
         server.announce()
         await bench.until_tip(RECORDED_TIP + 2, timeout=8.0)
+        assert server.connections == 1
+
+
+async def test_no_claimant_holds_a_round_up_and_its_turn_is_another_servers() -> None:
+    """Else one of three servers would hold our tip back by announcing what it never sends."""
+    chain = RegtestChain.recorded()
+
+    def nothing(start: int, result: Any) -> Any:
+        raise Silence
+
+    servers = [ElectrumServer(RegtestChain(chain.blocks)) for _ in range(3)]
+    settings = replace(SMALL, patience=0.5, patience_per_header=0.0)
+    async with running(*servers, settings=settings) as bench:
+        await bench.until_complete()
+        servers[0].lie = on_headers(nothing)
+        for server in servers:
+            server.chain.mine_empty(1)
+        for server in servers[1:]:
+            server.chain = servers[0].chain
+        servers[0].announce()
+        assert await until_judged(bench) == (0, 1)
+        assert bench.servers[0].label not in bench.sync._sessions
+        for server in servers[1:]:
+            server.announce()
+        await bench.until_tip(RECORDED_TIP + 1, timeout=5.0)
+
+
+async def test_who_keeps_us_waiting_again_waits_longer_for_its_next_turn() -> None:
+    chain = RegtestChain.recorded()
+    server = ElectrumServer(chain)
+    settings = replace(SMALL, patience=0.1, patience_per_header=0.0)
+    async with running(server, settings=settings) as bench:
+        await bench.until_complete()
+        (one,) = bench.servers
+        bench.sync._blame(one.label, DialError())
+        bench.scores.of(one).retry_at = 0.0
+        bench.sync.nudge()
+        await until(lambda: one.label in bench.sync._sessions)
+        assert bench.scores.of(one).failures == 1
+        chain.mine_empty(1)
+        server.announce()
+        await bench.until_tip(RECORDED_TIP + 1)
+        assert bench.scores.of(one).failures == 0
+
+
+async def test_a_header_connection_whose_life_is_over_is_replaced() -> None:
+    server = ElectrumServer(RegtestChain.recorded())
+    async with running(server) as bench:
+        await bench.until_complete()
+        (session,) = bench.pool._upkeep
+        session.end()
+        await until(lambda: bench.pool.counts()[2] == 1 and session not in bench.pool._upkeep)
+        assert server.connections == 2

@@ -14,7 +14,7 @@ from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
 from isoproxy.namecoin.chain.spv import ProofVerdict
-from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags, StillSyncing
+from isoproxy.namecoin.electrum.lookup import MAX_LAG, NameQuestion, ServerLags, StillSyncing
 from isoproxy.namecoin.electrum.session import ElectrumSession
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
 from tests.kit.namecoin.at_once import append
@@ -40,9 +40,14 @@ def headers_of(chain: RegtestChain, *, anchor: int = 0) -> HeaderChain:
 
 @contextlib.asynccontextmanager
 async def session(
-    chain: RegtestChain, lie: Lie = honest, protocol: str = "1.4.3"
+    chain: RegtestChain,
+    lie: Lie = honest,
+    protocol: str = "1.4.3",
+    requests: list[tuple[str, list[Any]]] | None = None,
 ) -> AsyncIterator[ElectrumSession]:
     async with ElectrumServer(chain, lie, protocol=protocol) as server:
+        if requests is not None:
+            server.requests = requests
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         opened = await ElectrumSession.start(reader, writer, REGTEST)
         try:
@@ -75,6 +80,48 @@ async def test_the_survivor_is_found_below_younger_renewals(protocol: str) -> No
 
 
 @pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
+async def test_a_question_carries_nothing_of_our_own_headers(protocol: str) -> None:
+    """One server could hold our headers back, and would read that in questions of all keys."""
+    chain = updated(9)
+    asked: list[list[tuple[str, list[Any]]]] = []
+    for behind in (0, 2, 5, 20):
+        asked.append([])
+        ours = headers_of(RegtestChain(chain.blocks[: chain.tip + 1 - behind]))
+        async with session(chain, protocol=protocol, requests=asked[-1]) as server:
+            with contextlib.suppress(StillSyncing):
+                await question(ours).ask(server)
+    assert len(asked[0]) > 3
+    assert asked.count(asked[0]) == len(asked)
+
+
+async def test_the_height_asked_for_is_what_this_server_said_on_this_connection() -> None:
+    chain = updated(3)
+    for less in (0, 4, 30):
+
+        def claims(method: str, params: list[Any], result: Any, less: int = less) -> Any:
+            if method == "blockchain.headers.subscribe":
+                return result | {"height": result["height"] - less}
+            return result
+
+        requests: list[tuple[str, list[Any]]] = []
+        async with session(chain, claims, requests=requests) as server:
+            with contextlib.suppress(ServerLags):
+                await question(headers_of(chain), confirmations=6).ask(server)
+        ((_, params),) = [one for one in requests if one[0] == PROOF]
+        assert params[1] == chain.tip - less - 6 + 1 - MAX_LAG
+
+
+@pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
+async def test_a_tip_some_blocks_below_the_servers_still_finds_the_survivor(protocol: str) -> None:
+    chain = updated(8)
+    ours = headers_of(RegtestChain(chain.blocks[: chain.tip + 1 - MAX_LAG]))
+    async with session(chain, protocol=protocol) as server:
+        verdict = await question(ours).ask(server)
+        assert verdict.operation is not None
+        assert ours.tip_height - verdict.operation.height + 1 >= 6
+
+
+@pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
 async def test_only_young_operations_leave_the_name_unconfirmed(protocol: str) -> None:
     chain = updated(1)
     async with session(chain, protocol=protocol) as server:
@@ -102,7 +149,7 @@ async def test_an_operation_above_our_tip_is_not_looked_at() -> None:
         assert verdict.operation.update.value == b"1"
 
 
-async def test_a_server_far_behind_us_is_not_asked() -> None:
+async def test_a_server_far_behind_us_does_not_count() -> None:
     chain = updated(3)
     behind = RegtestChain(chain.blocks[: chain.tip - 7])
     async with session(behind) as server:

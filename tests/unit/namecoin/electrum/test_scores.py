@@ -46,18 +46,31 @@ FOUND_OUT: list[Callable[[Scores], None]] = [
 
 
 @pytest.mark.parametrize("find_out", FOUND_OUT, ids=["lied", "failed", "suspect", "slow"])
-def test_what_others_found_out_counts_for_whom_has_no_connection_there(
+def test_what_one_key_finds_out_changes_nothing_for_another(
     find_out: Callable[[Scores], None],
 ) -> None:
     isolator, common = Isolator(), scores(A, B)
     keys = KeyScores(common)
     one, two = (keys.of(isolator.own_key(name)) for name in ("one", "two"))
-    for by in (one, common):
-        find_out(by)
-        assert two.choose(1.0) == common.choose(1.0) == [B, A]
-        for _ in range(20):
-            assert two.choose(1.0, bound=[A.label]) == [A, B]
+    for _ in range(10):
+        find_out(one)
     assert one.choose(1.0, bound=[A.label]) == [B, A]
+    for table in (two, common):
+        assert {table.choose(1.0)[0].label for _ in range(30)} == {A.label, B.label}
+        assert table.choose(1.0, bound=[A.label]) == [A, B]
+
+
+def test_a_server_that_refuses_our_clocks_is_down_for_all_but_those_who_have_it() -> None:
+    common = scores(A, B)
+    key = KeyScores(common).of(Isolator().own_key("one"))
+    for _ in range(2):
+        common.failed(A, 0.0)
+        assert {key.choose(1e6)[0].label for _ in range(30)} == {A.label, B.label}
+    common.failed(A, 0.0)
+    assert {key.choose(1e6)[0].label for _ in range(30)} == {B.label}
+    assert key.choose(1e6, bound=[A.label]) == [A, B]
+    common.answered(A, 0.1)
+    assert {key.choose(1e6)[0].label for _ in range(30)} == {A.label, B.label}
 
 
 def test_of_keys_only_so_many_are_remembered_and_none_after_a_new_epoch() -> None:

@@ -10,15 +10,22 @@ import pytest
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError, RemoteProtocolError
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, ChainParams
+from isoproxy.namecoin.electrum.results import TipClaim
+from isoproxy.namecoin.electrum.servers import parse_server
 from isoproxy.namecoin.electrum.session import (
+    LOOKUP_LINE,
+    LOOKUP_RATE,
+    MAX_TIPS,
+    READ_SIZE,
     ElectrumSession,
     ServerRefused,
     WrongNetwork,
     abandon,
 )
-from isoproxy.namecoin.electrum.wire import MAX_OUTSTANDING
+from isoproxy.namecoin.electrum.wire import MAX_OUTSTANDING, Notification
 from tests.kit.electrum_server import Cut, ElectrumServer, Fault, Lie, Silence
 from tests.kit.garbage import no_collector
+from tests.kit.memory_net import MemoryNet
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain
 
 CHAIN = RegtestChain.recorded()
@@ -147,10 +154,9 @@ async def test_requests_do_not_wait_for_each_other() -> None:
         pings = [session.request("server.ping") for _ in range(20)]
         async with asyncio.timeout(30):
             assert await asyncio.gather(*pings) == [None] * 20
-        busy = [session.busy]
         abandon([stuck])
         await asyncio.sleep(0)
-        assert [*busy, session.busy] == [True, False]
+        assert not session._waiting
         await ended(session)
 
 
@@ -242,3 +248,101 @@ async def test_a_ping_that_is_never_answered_ends_the_connection_at_the_next() -
             states.append(session.closed.is_set())
         assert states == [False, True]
         await ended(session)
+
+
+TIP = b'{"method":"blockchain.headers.subscribe","params":[{"height":9,"hex":"%s"}]}' % (b"00" * 80)
+
+
+async def in_memory() -> tuple[ElectrumSession, asyncio.StreamReader]:
+    """A session, and where to put what its server says."""
+    label = parse_server("a.example:1:t")
+    net = MemoryNet({label.label: ElectrumServer(CHAIN)})
+    reader, writer = await net.open(None, label)
+    return await ElectrumSession.start(reader, writer, REGTEST), reader
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_a_server_that_announces_blocks_without_end_is_cut_off() -> None:
+    session, reader = await in_memory()
+    reader.feed_data((TIP + b"\n") * MAX_TIPS)
+    await asyncio.sleep(1)
+    assert not session.closed.is_set()
+    for _ in range(100):
+        await asyncio.sleep(600)  # a block each ten minutes is what there is
+        reader.feed_data(TIP + b"\n")
+    await asyncio.sleep(1)
+    assert not session.closed.is_set()
+    reader.feed_data((TIP + b"\n") * (MAX_TIPS + 2))
+    await asyncio.sleep(1)
+    assert session.closed.is_set()
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_of_what_is_announced_the_last_is_kept_and_nothing_else() -> None:
+    session, reader = await in_memory()
+    for height in range(200):
+        reader.feed_data(TIP.replace(b"9", b"%d" % height, 1) + b"\n")
+        await asyncio.sleep(60)
+    gc.collect()
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, Notification | TipClaim)]
+    assert len(kept) <= 1
+    assert session.claimed_height == 199
+    await ended(session)
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_what_comes_faster_than_the_rate_is_read_later() -> None:
+    session, reader = await in_memory()
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    reader.feed_data(TIP[:-2] + b" " * 4_000_000 + TIP[-2:] + b"\n")
+    answer = session.request("server.ping")
+    await answer
+    assert clock() - began > 0.9 * (4_000_000 - 2 * LOOKUP_LINE) / LOOKUP_RATE
+    await ended(session)
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_reading_gives_the_loop_its_turn() -> None:
+    session, reader = await in_memory()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    reader.feed_data(TIP[:-2] + b" " * 900_000 + TIP[-2:] + b"\n")
+    while session.claimed_height != 9:  # noqa: ASYNC110  every turn is counted
+        await asyncio.sleep(0)
+    assert turns >= 900_000 // READ_SIZE
+    counting.cancel()
+    await ended(session)
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_it_ends_when_no_look_up_uses_it_any_more() -> None:
+    session, _ = await in_memory()
+    told: list[bool] = []
+    session.on_closed = lambda: told.append(True)
+    with session.in_use():
+        with session.in_use():
+            session.end()
+            assert not session.is_usable
+        assert not session.closed.is_set()
+    assert session.closed.is_set()
+    await session.wait_closed()
+    session.end()
+    assert told == [True]
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_how_long_the_handshake_took_is_known() -> None:
+    label = parse_server("a.example:1:t")
+    net = MemoryNet({label.label: ElectrumServer(CHAIN, delay=0.2)}, delay=lambda: 0.4)
+    reader, writer = await net.open(None, label)
+    session = await ElectrumSession.start(reader, writer, REGTEST)
+    assert session.round_trip == pytest.approx(1.0)
+    await ended(session)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import weakref
@@ -14,7 +15,13 @@ import pytest
 
 from isoproxy.errors import DialError
 from isoproxy.namecoin.electrum.servers import Server, parse_server
-from isoproxy.namecoin.electrum.tls import CertificateRefused, NotVouchedFor, PinStore, TlsPolicy
+from isoproxy.namecoin.electrum.tls import (
+    CertificateRefused,
+    NotVouchedFor,
+    PinStore,
+    TlsPolicy,
+    ssl_context,
+)
 from tests.kit.electrumx import self_signed
 from tests.kit.garbage import no_collector
 
@@ -238,3 +245,56 @@ def test_a_certificate_that_cannot_be_stored_is_remembered_all_the_same(tmp_path
     server, pins = parse_server("a.test:1:s"), PinStore(tmp_path / "gone")
     pins.remember(server, b"\xab" * 32)
     assert pins.get(server) == b"\xab" * 32
+
+
+async def test_an_authority_vouches_for_a_name_and_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else anybody with some certificate of an authority could be any server to an exit."""
+    async with tls_server(tmp_path) as (port, _):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        pins = PinStore()
+        policy = TlsPolicy(pins)
+        assert await exchange(policy, parse_server("localhost:1:s"), port) == b"hello"
+        other = parse_server("names.example:1:s")
+        with pytest.raises(NotVouchedFor):
+            await exchange(policy, other, port)
+        assert not pins.is_vouched_for(other)
+
+
+@pytest.mark.parametrize("authorities", [False, True])
+def test_tls_of_before_1_2_is_not_spoken(authorities: bool) -> None:
+    context = ssl_context(authorities=authorities)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_the_file_of_pins_is_closed_to_others(tmp_path: Path) -> None:
+    """It tells which name servers somebody uses."""
+    before = os.umask(0)
+    try:
+        PinStore(tmp_path).remember(parse_server("names.example:1:s"), bytes(32))
+    finally:
+        os.umask(before)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+async def test_every_client_hello_is_alike_and_resumes_nothing(tmp_path: Path) -> None:
+    """But for what is random in it; else a server could tell whose connections are whose."""
+    hellos = []
+    for context in (ssl_context(authorities=False), ssl_context(authorities=True)) * 2:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="names.example")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        hellos.append(outgoing.read())
+    assert len({without_random(hello) for hello in hellos}) == 1
+    assert b"http" not in hellos[0]
+
+
+def without_random(hello: bytes) -> bytes:
+    """A ClientHello (RFC 8446, 4.1.2) without random, session ID and key share."""
+    session = 43 + 1 + hello[43]
+    share = hello.index(b"\x00\x33", session)
+    length = int.from_bytes(hello[share + 2 : share + 4])
+    return hello[:11] + hello[session : share + 4] + hello[share + 4 + length :]

@@ -13,6 +13,7 @@ from isoproxy.namecoin.electrum.wire import (
     MAX_OUTSTANDING,
     MAX_PARTS,
     MAX_TEXT,
+    MAX_UNASKED,
     Event,
     Notification,
     Refusal,
@@ -191,3 +192,23 @@ def test_any_bytes_are_events_or_a_clear_error(data: bytes) -> None:
         wire.receive(data + b"\n")
     except RemoteProtocolError as error:
         assert not any(word in str(error) for word in ("secret", "d/"))
+
+
+def test_a_server_that_tells_what_nobody_asked_for_is_cut_off_after_a_few() -> None:
+    """Before the rest of what it sent is read: it costs a thousand times less to send."""
+    line = b'{"method":"x"}\n'
+    wire = Wire()
+    assert len(wire.receive(line * MAX_UNASKED)) == MAX_UNASKED
+    with pytest.raises(RemoteProtocolError, match="nobody asked"):
+        wire.receive(line)
+    tip = b'{"method":"blockchain.headers.subscribe","params":[]}\n'
+    assert len(Wire().receive(tip * 100)) == 100
+
+
+def test_a_notification_without_end_is_a_breach() -> None:
+    wire = Wire(max_line=1000)
+    wire.receive(b'{"method":"blockchain.headers.subscribe","params":["')
+    for _ in range(MAX_LINE // 1_000_000 - 1):
+        wire.receive(b"0" * 1_000_000)
+    with pytest.raises(RemoteProtocolError, match="no end"):
+        wire.receive(b"0" * 1_000_000)
