@@ -21,6 +21,7 @@ def front_services(
     *,
     socks: Endpoint | None = None,
     bitcoin: Bitcoin | None = None,
+    pipes: PipePool | None = None,
     tick_s: float = 1.0,
 ) -> Iterator[FrontServices]:
     """Services over a SocksPort; without one every dial fails.  A defect fails the test."""
@@ -36,7 +37,7 @@ def front_services(
         isolator,
         dialer,
         Deadlines(loop, tick_s),
-        PipePool(1 << 16, 2),
+        pipes if pipes is not None else PipePool(1 << 16, 2),
         bitcoin,
         settings or FrontSettings(),
     )
