@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any, Final
 
+from isoproxy.config.paths import start_command
 from isoproxy.errors import OperationError
 
 MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -33,7 +34,9 @@ def ask(
             with sock.makefile("rb") as file:
                 answer = json.loads(file.readline(MAX_ANSWER) or b"null")
     except _NOT_RUNNING:
-        raise NotRunning(f"no isoproxy listens at {path}; start it with: isoproxy run") from None
+        raise NotRunning(
+            f"no isoproxy listens at {path}; start it with: {start_command()}"
+        ) from None
     except OSError as error:
         raise OperationError(_unreachable(path, error)) from None
     except ValueError:

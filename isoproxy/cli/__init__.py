@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _occupy_standard_descriptors()
     options = parser().parse_args(arguments)
     if sys.stderr is None:  # closed: what belongs there must not go to standard output
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- as long as we live
@@ -75,6 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return FAILURE
     return code
+
+
+def _occupy_standard_descriptors() -> None:
+    """Open nothing in place of what is closed, or a socket of ours would be taken for it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def _unwritten(error: OSError) -> OperationError:

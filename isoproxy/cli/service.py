@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from typing import Final
+from typing import Final, TextIO
 
 from isoproxy.cli.options import Commands, add_configuration, loaded
 from isoproxy.config import Loaded, load, sample_toml
@@ -45,14 +46,19 @@ def run_service(options: argparse.Namespace) -> int:
     def again() -> Loaded:
         return load(options.config, options.settings)
 
-    async def serve() -> None:
-        await Daemon(found, again, guard=guard, out=sys.stdout, progress=sys.stderr).run()
+    # A log in JSON is read by a program: it has the same events, and no other line.
+    plain = found.config.observe.log_format != "json"
+
+    async def serve(nowhere: TextIO) -> None:
+        out = sys.stdout if plain and sys.stdout is not None else nowhere
+        progress = sys.stderr if plain else nowhere
+        await Daemon(found, again, guard=guard, out=out, progress=progress).run()
 
     # A stream makes some dozens of objects, and no cycle: cycles are worth a rare look.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
-    with asyncio.Runner(loop_factory=ReactorLoop) as runner:
-        runner.run(serve())
+    with open(os.devnull, "w") as nowhere, asyncio.Runner(loop_factory=ReactorLoop) as runner:
+        runner.run(serve(nowhere))
     return 0
 
 

@@ -50,7 +50,7 @@ def status_text(
     listeners = [_listener(one) for one in answer["listeners"]]
     lines += _table(("LISTENER", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), listeners, columns)
     proxies = [_listener(one) for one in answer["bitcoin"]["proxies"]]
-    lines += _table(("GATEWAY", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), proxies, columns)
+    lines += _table(("PROXY", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), proxies, columns)
     lines += _flows(answer, columns, max_flows)
     lines += _peers(answer, columns, max_flows)
     lines += _savings(answer["bitcoin"]["totals"])
@@ -67,7 +67,8 @@ def _sentences(answer: dict[str, Any], before: dict[str, Any] | None) -> Iterato
     yield names_text(answer["names"])
     counters = answer["counters"]
     yield (
-        f"isolation: {counters['identities']} identities, {counters['open']} streams of "
+        f"isolation: {counted(counters['identities'], 'identity', 'identities')}, "
+        f"{counted(counters['open'], 'stream', 'streams')} of "
         f"{counters['opened']} since the start, epoch {answer['epoch']}; circuits pending "
         f"{counters['circuits_pending']}, queued {counters['circuits_queued']}; "
         f"local look-ups refused {counters['local_lookups_refused']}"
@@ -206,6 +207,11 @@ def _table(header: Row, rows: Sequence[Row], columns: int | None) -> Iterator[st
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - len(_CUT)] + _CUT
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def duration(seconds: float) -> str:

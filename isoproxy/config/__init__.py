@@ -45,6 +45,7 @@ from isoproxy.config.schema import (
 )
 from isoproxy.config.sources import Table, merge, read_file, read_option
 from isoproxy.errors import ConfigError
+from isoproxy.net.endpoint import Endpoint
 
 __all__ = [
     "BitcoinConfig",
@@ -107,11 +108,18 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Loaded:
 
 
 def admin_address(config: Config, environment: Mapping[str, str] = os.environ) -> Path:
-    """The path of the admin socket, for the daemon and for the commands that ask it."""
+    """The admin socket's path, for the daemon and for the commands that ask it; ConfigError."""
     if config.observe.admin is not None:
         assert config.observe.admin.path is not None, "the configuration was checked"
         return Path(config.observe.admin.path)
-    return runtime_directory(environment) / "admin"
+    path = runtime_directory(environment) / "admin"
+    try:
+        Endpoint.unix(str(path))
+    except ConfigError as error:
+        raise ConfigError(
+            f"the admin socket {path}: {error}; or set observe.admin to unix:/path"
+        ) from None
+    return path
 
 
 def _files(path: Path | None, problems: list[str]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from isoproxy.errors import OperationError
 
 SYSTEM_DIRECTORY: Final = Path("/etc/isoproxy")
 _NO_HOME: Final = Path("/nonexistent")  # as Debian's policy has it
+UNIT: Final = "isoproxy.service"
+_UNIT_DIRECTORIES: Final = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 LOCAL_DROP_INS: Final = Path("/usr/local/etc/isoproxy.d")  # kept by Whonix's bind-dirs
 
 
@@ -33,7 +36,10 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make `path` if it is missing; nobody but us may enter it.  Raises OperationError."""
+    """Make `path`, for us alone, if it is missing; raises OperationError.
+
+    One that other users could change is refused.
+    """
     if path.is_relative_to(_NO_HOME):  # root could make it
         raise OperationError(
             "there is no home directory to keep anything in; set STATE_DIRECTORY to a directory "
@@ -41,12 +47,29 @@ def private_directory(path: Path) -> Path:
         )
     try:
         _make(path)
+        status = path.stat()
     except OSError as error:
         raise OperationError(
             f"the directory {path} cannot be made: {error.strerror}; set STATE_DIRECTORY to one "
             "that this user may write"
         ) from None
+    if status.st_uid != os.geteuid():
+        raise OperationError(
+            f"the directory {path} belongs to another user, who could replace what is kept in it; "
+            "run isoproxy as that user, or set STATE_DIRECTORY to another one"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OperationError(
+            f"other users may write to the directory {path}; chmod 700 it, after a look at what is "
+            "in it"
+        )
     return path
+
+
+def start_command() -> str:
+    """How isoproxy is started here: by its unit where the package installed one."""
+    installed = any((directory / UNIT).exists() for directory in _UNIT_DIRECTORIES)
+    return "systemctl start isoproxy" if installed else "isoproxy run"
 
 
 def _make(path: Path) -> None:

@@ -172,7 +172,12 @@ class Daemon:
             await asyncio.gather(self.workers.drain(seconds), self.front.drain(seconds))
 
     def stop(self) -> None:
-        """Drain and end; called by signals."""
+        """Drain and end; a second call does not wait for the streams.  Called by signals."""
+        if self._stop.is_set():
+            _log.notice("stopping_at_once")
+            self.workers.kill()
+            for connection in self.front.connections:
+                connection.abort()
         self._stop.set()
 
     async def reload(self) -> Reloaded:

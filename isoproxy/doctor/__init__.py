@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from isoproxy.admin.client import NotRunning, ask
 from isoproxy.config import Config, Loaded, admin_address, state_directory
+from isoproxy.config.paths import start_command
 from isoproxy.doctor import environment, isolation, reach
 from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
@@ -33,8 +34,7 @@ from isoproxy.tor.managed.torrc import socket_in
 __all__ = ["Finding", "Verdict", "examine"]
 
 _RUNS: Final = "isoproxy"
-_START: Final = "isoproxy run"
-_RUNS_NOT: Final = failed(_RUNS, "it does not run, or not for this user", _START)
+_RUNS_NOT: Final = failed(_RUNS, "it does not run, or not for this user", start_command())
 
 
 async def examine(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import socks
 
+from isoproxy.config.paths import start_command
 from isoproxy.doctor import tor as torside
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.net.endpoint import Endpoint, family_of
@@ -146,7 +147,7 @@ def _new_circuit(
 def _refused(error: Exception, target: Target) -> Finding:
     reason = str(getattr(error, "socket_err", None) or error)
     if isinstance(error, ConnectionRefusedError):
-        return failed(CHECK, "isoproxy does not accept connections", "isoproxy run")
+        return failed(CHECK, "isoproxy does not accept connections", start_command())
     return failed(
         CHECK,
         f"a stream to port {target.port} was not opened: {reason}",

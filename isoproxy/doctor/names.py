@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from isoproxy.config import NamesConfig
+from isoproxy.config.paths import start_command
 from isoproxy.daemon.compose.names import rpc_backends
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, NamingError
@@ -38,7 +39,7 @@ async def examine_names(
 def light_client(status: dict[str, Any] | None) -> Finding:
     """How far the light client has come."""
     if status is None:
-        return unproven(_CHECK, "the light client runs in isoproxy alone", "isoproxy run")
+        return unproven(_CHECK, "the light client runs in isoproxy alone", start_command())
     up, known = status["servers"]["up"], status["servers"]["known"]
     if up < status["quorum"]:
         return failed(

@@ -100,6 +100,12 @@ class Workers:
         if asked:
             await asyncio.wait(asked)
 
+    def kill(self) -> None:
+        """End all workers at once, and start none any more."""
+        self._end.set()
+        for process in tuple(self.running):
+            process.end()
+
     async def drain(self, seconds: float) -> None:
         """Let all workers drain, and wait for their end."""
         if not self.ending:

@@ -14,7 +14,6 @@ Invariants
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from typing import Final
 from isoproxy.errors import OperationError
 from isoproxy.namecoin.chain.params import Anchor, ChainParams, hash_from_hex
 from isoproxy.namecoin.value.json import Json
+from isoproxy.private_file import replace_file
 
 ANCHOR_DEPTH: Final = 1008
 """Blocks; a week."""
@@ -64,8 +64,6 @@ async def anchor_from_core(
 
 def write_anchor(directory: Path, network: ChainParams, anchor: Anchor) -> None:
     """Keep `anchor` in the state `directory`, atomically."""
-    path = _path(directory, network)
-    temporary = path.with_suffix(".new")
     text = json.dumps(
         {
             "height": anchor.height,
@@ -73,12 +71,7 @@ def write_anchor(directory: Path, network: ChainParams, anchor: Anchor) -> None:
             "chainwork": f"{anchor.work:064x}",
         }
     )
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(_path(directory, network), text + "\n")
 
 
 def read_anchor(directory: Path, network: ChainParams) -> Anchor | None:

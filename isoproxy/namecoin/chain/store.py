@@ -65,7 +65,9 @@ class _RecordFile:
         self._first = first
         self._step = step
         self._count = 0
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        descriptor = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE
+        )
         self._file: BinaryIO = os.fdopen(descriptor, "r+b")
 
     def read(self) -> list[bytes]:

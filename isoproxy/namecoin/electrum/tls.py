@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
@@ -31,6 +30,7 @@ from typing import Final, cast
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.namecoin.electrum.servers import Server
 from isoproxy.observe.log import logger
+from isoproxy.private_file import replace_file
 
 _log = logger("names")
 _LIMIT: Final = 1 << 16
@@ -90,17 +90,10 @@ class PinStore:
         if self._path is None:
             return
         try:
-            self._write(self._path)
+            text = json.dumps(self._pins, indent=1, sort_keys=True)
+            replace_file(self._path, text, durable=False)
         except OSError as error:
             _log.warn("certificate_not_stored", problem=error.strerror)
-
-    def _write(self, path: Path) -> None:
-        temporary = path.with_suffix(".new")
-        text = json.dumps(self._pins, indent=1, sort_keys=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        temporary.replace(path)
 
 
 def _read_pins(path: Path) -> dict[str, str]:

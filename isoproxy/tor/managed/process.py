@@ -43,6 +43,7 @@ from typing import Final
 from isoproxy.errors import ConfigError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.observe.log import logger
+from isoproxy.private_file import replace_file
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.events import Bootstrap
 from isoproxy.tor.managed.child import Child, Spawn, end, spawn_process
@@ -207,10 +208,7 @@ class ManagedTor:
     async def _write_torrc(self) -> None:
         self.version = await self._ask_version()
         text = torrc(self.directory, self.version, self._extra)
-        fresh = self.directory / "torrc.new"
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(0o600)
-        fresh.replace(self.directory / "torrc")
+        replace_file(self.directory / "torrc", text)
 
     async def _rewrite_torrc(self) -> str | None:
         """Follow the tor that is installed by now; says why that cannot be."""

@@ -20,6 +20,7 @@ from isoproxy.net.endpoint import Endpoint
 from tests.kit.ports import free_port
 from tests.kit.service import Service, command, environment, running
 from tests.kit.socks_port import SocksPort
+from tests.kit.waiting import until as wait_for
 from tests.unit.namecoin.rpc.server import RpcServer, core_methods
 
 HELLO = b"\x05\x01\x02"
@@ -163,6 +164,55 @@ async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
         writer.close()
         async with asyncio.timeout(10):
             assert await service.process.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_second_signal_does_not_wait_for_the_streams(tmp_path: Path, workers: int) -> None:
+    settings = ["limits.drain_timeout_s=3600", f"limits.workers={workers}"]
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+        streams = [await connect(service.port()) for _ in range(8)]
+        for reader, _ in streams:
+            await reader.readexactly(10)
+        service.process.send_signal(signal.SIGINT)
+        await service.logged("event=stopping flows=8")
+        service.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(5):
+            assert await service.process.wait() == 0
+        for _, writer in streams:
+            writer.close()
+
+
+async def test_a_log_in_json_has_no_other_line(tmp_path: Path) -> None:
+    async with SocksPort() as tor:
+        settings = system_tor(tor, "observe.log_format=json")
+        async with running(tmp_path, *settings, listeners=0) as service:
+            await service.logged('"event": "tor_answers"')
+            assert await service.stop() == 0
+            assert service.process.stdout is not None
+            assert await service.process.stdout.read() == b""
+        lines = [json.loads(line) for line in service.text().splitlines()]
+    assert {"listening", "stopping"} <= {line["event"] for line in lines}
+
+
+async def test_standard_output_may_be_closed(tmp_path: Path) -> None:
+    async with SocksPort() as tor:
+        command = ["isoproxy", "run", "--set", "names.backend=none", *system_tor(tor)]
+        with (tmp_path / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *("bash", "-c", 'exec "$0" -m "$@" >&-', sys.executable, *command),
+                stderr=log,
+                env=environment(tmp_path),
+            )
+        try:
+            await wait_for(lambda: "event=tor_answers" in (tmp_path / "log").read_text())
+            assert os.readlink(f"/proc/{process.pid}/fd/1") == os.devnull
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(20):
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 async def test_sighup_changes_listeners_and_keeps_those_that_stay(tmp_path: Path) -> None:

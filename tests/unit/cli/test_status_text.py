@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from isoproxy.cli.status_text import fitting_text, status_text
+from isoproxy.cli.status_text import counted, fitting_text, status_text
 
 SESSION = "f00d" * 16
 FLOW = {
@@ -129,3 +129,10 @@ def test_two_answers_make_a_rate() -> None:
 )
 def test_sizes_are_for_people(count: int, shown: str) -> None:
     assert shown in status_text(status(flows=1) | {"flows": [FLOW | {"bytes_up": count}]})
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 identities"), (1, "1 identity"), (2, "2 identities")]
+)
+def test_one_thing_is_not_many(number: int, text: str) -> None:
+    assert counted(number, "identity", "identities") == text

@@ -367,3 +367,10 @@ def test_changed_keys_say_what_but_not_to_what(tmp_path: Path) -> None:
     assert changed_keys(old, new) == ("listener.0.require_auth", "tor.control_password")
     longer = load(None, ["listener.0.name=a", "listener.1.address=127.0.0.1:9251"]).config
     assert changed_keys(old, longer) == ("listener", "tor.control_password")
+
+
+def test_a_runtime_directory_too_long_for_a_socket_is_a_sentence() -> None:
+    environment = {"RUNTIME_DIRECTORY": "/run/" + "x" * 110}
+    with pytest.raises(ConfigError, match=r"this one has 121; .*observe\.admin"):
+        admin_address(Config(), environment)
+    assert admin_address(Config(), {"RUNTIME_DIRECTORY": "/run/i"}) == Path("/run/i/admin")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from isoproxy.config import paths
 from isoproxy.config.paths import private_directory, runtime_directory, state_directory
 from isoproxy.errors import OperationError
 
@@ -38,8 +40,37 @@ def test_directories_are_private(tmp_path: Path) -> None:
     assert made.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o1777])
+def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "state"
+    path.mkdir()
+    path.chmod(mode)
+    with pytest.raises(OperationError, match="chmod 700"):
+        private_directory(path)
+    path.chmod(0o755)
+    assert private_directory(path) == path
+
+
+def test_a_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(OperationError, match="belongs to another user"):
+        private_directory(tmp_path)
+
+
 def test_a_directory_that_cannot_be_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "state"):
         with pytest.raises(OperationError, match="STATE_DIRECTORY"):
             private_directory(path)
+
+
+def test_it_is_started_by_its_unit_where_the_package_installed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "_UNIT_DIRECTORIES", (tmp_path,))
+    assert paths.start_command() == "isoproxy run"
+    (tmp_path / "isoproxy.service").touch()
+    assert paths.start_command() == "systemctl start isoproxy"
