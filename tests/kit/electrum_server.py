@@ -49,6 +49,7 @@ class ElectrumServer:
     """`async with ElectrumServer(chain) as server:` serves at `host`:`server.port`.
 
     `protocol` is the newest version spoken; `delay` in s is waited before each answer.
+    As ElectrumX does, it goes on naming the transactions of lost blocks in histories.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ElectrumServer:
         self.requests: list[tuple[str, list[Any]]] = []
         self.connections = 0
         self._names: dict[str, list[tuple[str, str]]] = {}
+        self._histories: dict[str, set[tuple[int, str]]] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -188,12 +190,14 @@ class ElectrumServer:
         return self._names[block.block_hash]
 
     def _blockchain_scripthash_get_history(self, key: str) -> list[dict[str, Any]]:
-        return [
-            {"tx_hash": txid, "height": height}
+        history = self._histories.setdefault(key, set())
+        history.update(
+            (height, txid)
             for height, block in enumerate(self.chain.blocks)
             for name, txid in self._names_in(block)
             if name == key
-        ]
+        )
+        return [{"tx_hash": txid, "height": height} for height, txid in sorted(history)]
 
     def _blockchain_transaction_get(self, txid: str) -> str:
         if txid not in self.chain.transactions:
@@ -201,7 +205,7 @@ class ElectrumServer:
         return self.chain.transactions[txid].hex()
 
     def _blockchain_transaction_get_merkle(self, txid: str, height: int) -> dict[str, Any]:
-        txids = list(self.chain.blocks[height].transactions)
+        txids = list(self.chain.blocks[height].transactions) if height <= self.chain.tip else []
         if txid not in txids:
             raise Fault(1)
         position = txids.index(txid)

@@ -126,6 +126,14 @@ def parse_name_script(script: bytes) -> NameScript | None:
     return NameScript(op, arguments[0], arguments[-1])
 
 
+class NotAnUpdate(RemoteProtocolError):
+    """A transaction, with id `txid` in internal byte order, gives the name no value."""
+
+    def __init__(self, txid: bytes) -> None:
+        super().__init__("a transaction is no update of the name")
+        self.txid = txid
+
+
 def _only_name_output(transaction: Transaction) -> Cooperative[tuple[int, NameScript]]:
     found = []
     for index, output in enumerate(transaction.outputs):
@@ -134,27 +142,27 @@ def _only_name_output(transaction: Transaction) -> Cooperative[tuple[int, NameSc
             found.append((index, script))
         if index % _SCRIPTS_AT_ONCE == _SCRIPTS_AT_ONCE - 1:
             yield
-    if len(found) != 1:
-        raise RemoteProtocolError("a transaction does not have exactly one name output")
+    if not found:
+        raise NotAnUpdate(transaction.txid)
+    if len(found) > 1:
+        raise RemoteProtocolError("a transaction has more than one name output")
     return found[0]
 
 
 def name_update(raw: bytes, name: bytes) -> Cooperative[NameUpdate]:
     """The update of `name` that the transaction `raw` makes.
 
-    Raises RemoteProtocolError if it makes none, makes several, or is no transaction that
-    Namecoin would take for a name operation.
+    Raises NotAnUpdate if it makes none, and RemoteProtocolError if it makes several, or is
+    not a transaction that Namecoin would accept.
     """
     if len(raw) == _MERKLE_NODE_LENGTH:
         raise RemoteProtocolError("a transaction has the size of a Merkle node")
     transaction = yield from parse_transaction(raw)
     if transaction.version != NAME_TX_VERSION:
-        raise RemoteProtocolError("a transaction is not of the name version")
+        raise NotAnUpdate(transaction.txid)
     index, script = yield from _only_name_output(transaction)
-    if script.op is NameOp.NEW:
-        raise RemoteProtocolError("a transaction reserves a name and gives it no value")
-    if script.name != name:
-        raise RemoteProtocolError("a transaction updates another name")
+    if script.op is NameOp.NEW or script.name != name:
+        raise NotAnUpdate(transaction.txid)
     if len(script.name) > MAX_NAME_BYTES or len(script.value) > MAX_VALUE_BYTES:
         raise RemoteProtocolError("a name or value is longer than the chain allows")
     spends = tuple(spent.prevout for spent in transaction.inputs)

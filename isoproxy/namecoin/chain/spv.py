@@ -32,7 +32,7 @@ from isoproxy.namecoin.chain.auxpow import Header
 from isoproxy.namecoin.chain.cooperative import Cooperative
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
-from isoproxy.namecoin.chain.name_script import NameUpdate, name_update
+from isoproxy.namecoin.chain.name_script import NameUpdate, NotAnUpdate, name_update
 from isoproxy.namecoin.chain.params import Checkpoint
 
 DEFAULT_CONFIRMATIONS: Final = 12
@@ -106,20 +106,6 @@ class ProofVerdict:
         return self
 
 
-def check_order(history: Sequence[tuple[int, bytes]]) -> None:
-    """Refuse a newest-first list of (height, id) that no chain could have.
-
-    Raises RemoteProtocolError.
-    """
-    previous: int | None = None
-    for height, _ in history:
-        if height < 1 or (previous is not None and height > previous):
-            raise RemoteProtocolError("a history is not in the order of a chain")
-        previous = height
-    if len({txid for _, txid in history}) != len(history):
-        raise RemoteProtocolError("a history names one transaction twice")
-
-
 def proven_merkle_root(
     chain: HeaderChain, height: int, checkpoint: Checkpoint | None, proof: CheckpointProof | None
 ) -> bytes:
@@ -143,13 +129,19 @@ def verify(
 ) -> Cooperative[Operation]:
     """The operation on `name` that `proof` proves.
 
-    Raises HeaderMissing if the block is above our tip or below what we hold, and
-    RemoteProtocolError if the proof is wrong.
+    Raises HeaderMissing if the block is above our tip or below what we hold, NotAnUpdate if
+    it proves another transaction, and RemoteProtocolError if the proof is wrong.
     """
-    update = yield from name_update(proof.transaction, name)
+    update: NameUpdate | NotAnUpdate
+    try:
+        update = yield from name_update(proof.transaction, name)
+    except NotAnUpdate as other:
+        update = other
     root = proven_merkle_root(chain, proof.height, checkpoint, proof.below_checkpoint)
     if transaction_root(update.txid, proof.branch, proof.position) != root:
         raise NotInBlock("a transaction is not in the block it is said to be in")
+    if isinstance(update, NotAnUpdate):
+        raise update
     return Operation(proof.height, proof.position, update)
 
 

@@ -12,6 +12,13 @@ Theory of operation
     of every identity of ours, that they are held back.  The answer reaches `MAX_LAG` blocks
     further down than the server's word needs, in case our tip is that much lower.
 
+    After a reorganisation ElectrumX undoes nothing in its index of names.  What a lost block
+    left in a history is the same transaction at a height where it is not any more (its
+    branch is refused, and so is a whole value proof), later the transaction that has got its
+    number.  Such entries are left out, however deep they are, and older ones are asked for.
+    A server could as well have omitted them: `quorum` is the answer to that.  Leftovers come
+    in any order, so a history is sorted by height.
+
     What comes back is verified operation by operation, newest first, down to the first
     that is deep enough.  Operations above our verified tip are not looked at, unless they
     are deep enough by the server's: then our headers are behind, or it lies, and what we
@@ -34,24 +41,29 @@ from isoproxy.errors import DialError, ErrorKind
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.chain.cooperative import run_cooperatively
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.chain.name_script import script_hash
+from isoproxy.namecoin.chain.name_script import NotAnUpdate, name_update, script_hash
 from isoproxy.namecoin.chain.params import Checkpoint
 from isoproxy.namecoin.chain.spv import (
+    MAX_OPERATIONS,
     HeaderMissing,
     NameProof,
     NotInBlock,
     Operation,
     ProofVerdict,
-    check_order,
     expires_in,
     judge,
     verify,
 )
 from isoproxy.namecoin.electrum import results
-from isoproxy.namecoin.electrum.session import ElectrumSession, abandon
+from isoproxy.namecoin.electrum.results import HistoryItem
+from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused, abandon
 
 MAX_LAG: Final = 6
 """Blocks that a server may be behind our tip, or we behind its, before that matters."""
+
+
+NOT_IN_BLOCK: Final = 1
+"""ElectrumX's error code for a Merkle branch of a transaction that the block does not have."""
 
 
 class ServerLags(DialError):
@@ -93,38 +105,71 @@ class NameQuestion:
     async def _ask(self, session: ElectrumSession) -> ProofVerdict:
         claimed = session.claimed_height
         deep = max(0, claimed - self._confirmations + 1 - MAX_LAG)
+        proofs = None
         if session.offers_value_proof:
             proofs = await self._value_proof(session, deep)
-        else:
+        if proofs is None:
             proofs = await self._from_history(session, deep)
         if claimed < self._chain.tip_height - MAX_LAG:
             raise ServerLags
-        check_order([(proof.height, proof.transaction) for proof in proofs])
         return await self._judge(session, proofs)
 
-    async def _value_proof(self, session: ElectrumSession, deep: int) -> list[NameProof]:
-        answer = await session.call("blockchain.name.get_value_proof", self._key, deep)
-        return results.value_proof(answer, self._key)
+    async def _value_proof(self, session: ElectrumSession, deep: int) -> list[NameProof] | None:
+        """The server's own choice of proofs; None if what a lost block left is in its way."""
+        try:
+            answer = await session.call("blockchain.name.get_value_proof", self._key, deep)
+        except ServerRefused:
+            return None
+        proofs = results.value_proof(answer, self._key)
+        if proofs and proofs[-1].height <= deep and not await self._is_update(proofs[-1]):
+            return None
+        return proofs
 
     async def _from_history(self, session: ElectrumSession, deep: int) -> list[NameProof]:
-        history = results.history(
+        """Proofs of the newest entries, down to the first update at `deep` or below."""
+        entries = results.history(
             await session.call("blockchain.scripthash.get_history", self._key)
-        )
-        check_order([(item.height, item.txid) for item in history])
-        items = results.wanted(history, deep)
+        )[:MAX_OPERATIONS]
+        proofs: list[NameProof] = []
+        while entries:
+            count = results.count_down_to(entries, deep)
+            found = await self._proofs(session, entries[:count])
+            entries = entries[count:]
+            proofs += found
+            if found and found[-1].height <= deep and await self._is_update(found[-1]):
+                break
+        return proofs
+
+    async def _proofs(
+        self, session: ElectrumSession, items: Sequence[HistoryItem]
+    ) -> list[NameProof]:
+        """What the server proves of `items`, all asked for at once."""
         requests = []
         for item in items:
             txid = item.txid[::-1].hex()
-            requests.append(session.request("blockchain.transaction.get", txid))
             requests.append(session.request("blockchain.transaction.get_merkle", txid, item.height))
+            requests.append(session.request("blockchain.transaction.get", txid))
         try:
-            replies = await asyncio.gather(*requests)
+            replies = await asyncio.gather(*requests, return_exceptions=True)
         finally:
             abandon(requests)
-        return [
-            results.name_proof(item.height, transaction, merkle)
-            for item, transaction, merkle in zip(items, replies[::2], replies[1::2], strict=True)
-        ]
+        proofs = []
+        for item, branch, transaction in zip(items, replies[::2], replies[1::2], strict=True):
+            if isinstance(branch, ServerRefused) and branch.code == NOT_IN_BLOCK:
+                continue
+            for reply in (branch, transaction):
+                if isinstance(reply, BaseException):
+                    raise reply
+            proofs.append(results.name_proof(item.height, transaction, branch))
+        return proofs
+
+    async def _is_update(self, proof: NameProof) -> bool:
+        """Whether the transaction of `proof`, proven or not, is about the name."""
+        try:
+            await run_cooperatively(name_update(proof.transaction, self.name))
+        except NotAnUpdate:
+            return False
+        return True
 
     async def _judge(self, session: ElectrumSession, proofs: Sequence[NameProof]) -> ProofVerdict:
         chain = self._chain
@@ -138,6 +183,8 @@ class NameQuestion:
             young = chain.tip_height - proof.height + 1 < self._confirmations
             try:
                 operations.append(await self._verify(session, proof))
+            except NotAnUpdate:
+                continue
             except NotInBlock:
                 if not young:
                     raise

@@ -110,14 +110,15 @@ def header_blob(value: object, limit: int) -> tuple[int, bytes]:
 
 
 def history(value: object) -> list[HistoryItem]:
-    """The answer to `blockchain.scripthash.get_history`, newest first."""
-    found = []
+    """The answer to `blockchain.scripthash.get_history`, newest first, each entry once."""
+    found: dict[HistoryItem, None] = {}
     for item in reversed(_items(value, MAX_HISTORY)):
         entry = _object(item)
         if entry.get("height") in (0, -1):
             continue  # what is in no block yet
-        found.append(HistoryItem(_integer(entry.get("height")), hash_bytes(entry.get("tx_hash"))))
-    return found
+        known = HistoryItem(_integer(entry.get("height")), hash_bytes(entry.get("tx_hash")))
+        found[known] = None
+    return sorted(found, key=lambda known: known.height, reverse=True)
 
 
 def checkpoint_proof(value: object) -> CheckpointProof:
@@ -143,7 +144,8 @@ def name_proof(height: int, transaction: object, merkle: object) -> NameProof:
 def value_proof(value: object, key: str) -> list[NameProof]:
     """The answer to `blockchain.name.get_value_proof` for script hash `key`, newest first."""
     entries = _items(_object(value).get(key), MAX_HISTORY)
-    return [_value_proof_item(entry) for entry in entries[:MAX_OPERATIONS]]
+    proofs = [_value_proof_item(entry) for entry in entries[:MAX_OPERATIONS]]
+    return sorted(proofs, key=lambda proof: proof.height, reverse=True)
 
 
 def _value_proof_item(value: object) -> NameProof:
@@ -151,12 +153,6 @@ def _value_proof_item(value: object) -> NameProof:
     return name_proof(_integer(entry.get("height")), entry.get("tx"), entry.get("tx_merkle"))
 
 
-def wanted(items: Sequence[HistoryItem], deep: int) -> list[HistoryItem]:
-    """The entries of a newest-first history that decide the answer: down to the first at the
-    height `deep` or below, as `get_value_proof` gives them."""
-    found: list[HistoryItem] = []
-    for item in items[:MAX_OPERATIONS]:
-        found.append(item)
-        if item.height <= deep:
-            break
-    return found
+def count_down_to(items: Sequence[HistoryItem], deep: int) -> int:
+    """How many of newest-first `items` there are down to the first at `deep` or below."""
+    return next((n for n, item in enumerate(items, 1) if item.height <= deep), len(items))

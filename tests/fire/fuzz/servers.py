@@ -14,7 +14,7 @@ from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
 from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
-from isoproxy.namecoin.chain.spv import HeaderMissing, NotInBlock, check_order, judge
+from isoproxy.namecoin.chain.spv import HeaderMissing, NotInBlock, judge
 from isoproxy.namecoin.chain.transaction import Truncated, is_transaction
 from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.wire import MAX_LINE, Wire
@@ -92,7 +92,6 @@ def _value_proof(data: bytes) -> None:
         return
     chain = _chain()
     proofs = results.value_proof(value, script_hash(_NAME))
-    check_order([(proof.height, proof.transaction[:32]) for proof in proofs])
     operations = [verify(chain, _NAME, proof) for proof in proofs]
     judge(operations, chain, 6)
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import parse_header
@@ -18,7 +16,6 @@ from isoproxy.namecoin.chain.spv import (
     NotInBlock,
     Operation,
     ProofVerdict,
-    check_order,
     combine,
     expires_in,
     judge,
@@ -218,21 +215,3 @@ def test_expiry_replaces_only_absence() -> None:
     assert ABSENT.or_expired() == EXPIRED
     assert YOUNG.or_expired() == YOUNG
     assert OLD.or_expired() == OLD
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        [(5, b"a"), (6, b"b")],
-        [(5, b"a"), (5, b"a")],
-        [(0, b"a")],
-    ],
-)
-def test_a_history_that_no_chain_has_is_refused(history: list[tuple[int, bytes]]) -> None:
-    with pytest.raises(RemoteProtocolError):
-        check_order(history)
-
-
-@given(st.lists(st.integers(1, 1000), max_size=20))
-def test_a_history_in_order_is_taken(heights: list[int]) -> None:
-    check_order([(height, b"%d" % n) for n, height in enumerate(sorted(heights, reverse=True))])

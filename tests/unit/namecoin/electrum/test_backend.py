@@ -304,6 +304,28 @@ async def test_a_reorganisation_takes_a_value_back() -> None:
         assert [bench.lies(n) for n in range(2)] == [0, 0]
 
 
+async def test_an_update_that_a_reorganisation_took_back_does_not_hide_the_name() -> None:
+    """Update, six blocks, update; then the branch with the second update loses."""
+    chain = RegtestChain.recorded()
+    chain.update(b"d/reorg", b"kept")
+    chain.mine_empty(6)
+    fork = chain.tip
+    servers = [ElectrumServer(chain) for _ in range(2)]
+    async with running(*servers) as bench:
+        chain.update(b"d/reorg", b"lost")
+        for server in servers:
+            server.announce()
+        await synced(bench, chain.tip)
+        assert await value(bench, b"d/reorg") == b"kept"
+        chain.rewind(fork)
+        chain.mine_empty(2)
+        for server in servers:
+            server.announce()
+        await synced(bench, chain.tip)
+        assert await value(bench, b"d/reorg") == b"kept"
+        assert [bench.lies(n) for n in range(2)] == [0, 0]
+
+
 async def test_names_below_a_young_anchor_are_proven_after_the_way_back() -> None:
     chain = RegtestChain.recorded()
     anchor = Anchor(166, hash_from_hex(chain.blocks[166].block_hash))

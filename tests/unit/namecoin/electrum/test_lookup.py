@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from isoproxy.errors import ErrorKind, RemoteProtocolError
+from isoproxy.errors import ErrorKind
 from isoproxy.namecoin.chain import transaction
 from isoproxy.namecoin.chain.auxpow import parse_header
 from isoproxy.namecoin.chain.header_chain import HeaderChain
-from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION
+from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION, script_hash
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
-from isoproxy.namecoin.chain.spv import ProofVerdict
+from isoproxy.namecoin.chain.spv import NotInBlock, ProofVerdict
 from isoproxy.namecoin.electrum.lookup import MAX_LAG, NameQuestion, ServerLags, StillSyncing
 from isoproxy.namecoin.electrum.session import ElectrumSession
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
@@ -23,6 +23,7 @@ from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 from tests.unit.namecoin.chain.turns import most_per_turn
 
 PROOF = "blockchain.name.get_value_proof"
+HISTORY = "blockchain.scripthash.get_history"
 
 
 def headers_of(chain: RegtestChain, *, anchor: int = 0) -> HeaderChain:
@@ -48,13 +49,19 @@ async def session(
     async with ElectrumServer(chain, lie, protocol=protocol) as server:
         if requests is not None:
             server.requests = requests
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        opened = await ElectrumSession.start(reader, writer, REGTEST)
-        try:
+        async with connected(server) as opened:
             yield opened
-        finally:
-            opened.close()
-            await opened.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def connected(server: ElectrumServer) -> AsyncIterator[ElectrumSession]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    opened = await ElectrumSession.start(reader, writer, REGTEST)
+    try:
+        yield opened
+    finally:
+        opened.close()
+        await opened.wait_closed()
 
 
 def updated(values: int, spacing: int = 3) -> RegtestChain:
@@ -190,7 +197,7 @@ async def test_a_transaction_that_goes_on_and_on_is_read_without_holding_up_othe
     async with session(chain, lie) as opened:
         monkeypatch.setattr(transaction, "_read_output", counting)
         watching = asyncio.create_task(most_per_turn(counts))
-        with pytest.raises(RemoteProtocolError, match="name output"):
+        with pytest.raises(NotInBlock):
             await question(headers_of(chain)).ask(opened)
         watching.cancel()
         assert await watching < 10_000
@@ -215,8 +222,66 @@ def doubled(method: str, params: list[Any], result: Any) -> Any:
 
 @pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
 @pytest.mark.parametrize("lie", [reordered, doubled])
-async def test_a_history_that_no_chain_has_is_a_lie(lie: Lie, protocol: str) -> None:
+async def test_the_order_of_a_history_changes_nothing(lie: Lie, protocol: str) -> None:
     chain = updated(4)
     async with session(chain, lie, protocol) as server:
-        with pytest.raises(RemoteProtocolError):
-            await question(headers_of(chain)).ask(server)
+        verdict = await question(headers_of(chain)).ask(server)
+        assert verdict.operation is not None
+        assert verdict.operation.update.value == b"2"
+
+
+@pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
+@pytest.mark.parametrize("empty", [2, 20])
+async def test_what_a_lost_block_left_in_a_history_is_left_out(protocol: str, empty: int) -> None:
+    """The index of ElectrumX 2.0.0 after a reorganisation, as seen."""
+    chain = updated(1, spacing=6)
+    fork = chain.tip
+    async with ElectrumServer(chain, protocol=protocol) as server:
+        chain.update(b"d/often", b"lost")
+        async with connected(server) as opened:
+            await opened.call(HISTORY, script_hash(b"d/often"))
+        chain.rewind(fork)
+        chain.mine_empty(empty)
+        async with connected(server) as opened:
+            verdict = await question(headers_of(chain)).ask(opened)
+        assert verdict.operation is not None
+        assert verdict.operation.update.value == b"0"
+
+
+@pytest.mark.parametrize("protocol", ["1.4.3", "1.4.2"])
+@pytest.mark.parametrize("depth", [2, 12])
+async def test_a_transaction_that_got_the_number_of_a_lost_one_is_no_lie(
+    protocol: str, depth: int
+) -> None:
+    chain = updated(1, spacing=20)
+    height = chain.tip - depth
+    (coinbase,) = chain.blocks[height].transactions
+    unrelated = {"tx_hash": coinbase, "height": height}
+    proof = {"height": height, "tx": chain.transactions[coinbase].hex()}
+
+    def leftover(method: str, params: list[Any], result: Any) -> Any:
+        if method.endswith("get_history"):
+            return [*result, unrelated]
+        if method == PROOF:
+            older = [] if depth == 12 else result[params[0]]
+            return {params[0]: [proof | {"tx_merkle": {"merkle": [], "pos": 0}}, *older]}
+        return result
+
+    async with session(chain, leftover, protocol) as server:
+        verdict = await question(headers_of(chain)).ask(server)
+        assert verdict.operation is not None
+        assert verdict.operation.update.value == b"0"
+
+
+async def test_an_unrelated_transaction_that_is_in_no_block_is_a_lie() -> None:
+    chain = updated(2)
+    foreign = serialise(NAME_TX_VERSION, [(NULL_OUTPOINT, b"")], [(0, b"")])
+
+    def lie(method: str, params: list[Any], result: Any) -> Any:
+        if method.endswith("transaction.get"):
+            return foreign.hex()
+        return result
+
+    async with session(chain, lie, "1.4.2") as server:
+        with pytest.raises(NotInBlock):
+            await question(headers_of(chain), confirmations=1).ask(server)

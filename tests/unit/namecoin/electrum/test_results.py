@@ -96,16 +96,14 @@ def test_a_value_proof_of_another_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heights", "chosen"),
-    [
-        ([], []),
-        ([100], [100]),
-        ([89], [89]),
-        ([100, 95, 89, 80], [100, 95, 89]),
-        ([101, 89, 89], [101, 89]),
-        (list(range(200, 90, -1)), list(range(200, 136, -1))),
-    ],
+    ("heights", "count"),
+    [([], 0), ([100], 1), ([89], 1), ([100, 95, 89, 80], 3), ([90, 90], 2), ([89, 89], 1)],
 )
-def test_only_the_entries_that_decide_are_fetched(heights: list[int], chosen: list[int]) -> None:
+def test_the_entries_down_to_the_first_that_is_deep_enough(heights: list[int], count: int) -> None:
     items = [HistoryItem(height, bytes(32)) for height in heights]
-    assert [item.height for item in results.wanted(items, 89)] == chosen
+    assert results.count_down_to(items, 89) == count
+
+
+def test_a_history_in_any_order_is_read_newest_first_and_each_entry_once() -> None:
+    entries = [{"height": h, "tx_hash": f"{h:064x}"} for h in (5, 7, 6, 7, 0, -1)]
+    assert [item.height for item in results.history(entries)] == [7, 6, 5]
