@@ -8,7 +8,6 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 
 from isoproxy.front.connection import Connection
@@ -22,7 +21,7 @@ class ConnectionTable:
         self._settings = settings
         self._open: set[Connection] = set()
         self._emptied = asyncio.Event()
-        self.per_client: Counter[bytes] = Counter()
+        self.per_client: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -36,21 +35,22 @@ class ConnectionTable:
         limits = self._settings.limits
         if len(self._open) >= limits.max_connections:
             return False
-        return self.per_client[client_id] < limits.max_connections_per_client
+        return self.per_client.get(client_id, 0) < limits.max_connections_per_client
 
     def add(self, connection: Connection) -> None:
         """Count a connection until `remove`."""
         self._open.add(connection)
-        self.per_client[connection.client_id] += 1
+        client_id = connection.client_id
+        self.per_client[client_id] = self.per_client.get(client_id, 0) + 1
         connection.statistics.open += 1
 
     def remove(self, connection: Connection) -> None:
         """Let go of one that is over."""
         self._open.discard(connection)
         connection.statistics.open -= 1
-        self.per_client[connection.client_id] -= 1
-        if not self.per_client[connection.client_id]:
-            del self.per_client[connection.client_id]
+        left = self.per_client.pop(connection.client_id) - 1
+        if left:
+            self.per_client[connection.client_id] = left
         if not self._open:
             self._emptied.set()
 

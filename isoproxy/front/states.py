@@ -17,6 +17,8 @@ from typing import Final
 class State(Enum):
     """Where a connection is in its life; the value is shown by `isoproxy status`."""
 
+    __hash__ = object.__hash__  # a member is itself alone; Enum hashes its name, in Python
+
     HANDSHAKE = "handshake"
     OPENING = "opening"
     RELAYING = "relaying"
@@ -26,6 +28,8 @@ class State(Enum):
 
 class Event(Enum):
     """How a phase ends."""
+
+    __hash__ = object.__hash__  # a member is itself alone; Enum hashes its name, in Python
 
     REQUESTED = "the request is complete and may be tried"
     ANSWERED = "the client is told the answer, or why there is none"

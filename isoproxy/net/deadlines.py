@@ -26,6 +26,7 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float = 1.0) -> None:
         self._loop = loop
+        self._now = loop.time
         self._tick_s = tick_s
         self._due: dict[Expires, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -35,7 +36,7 @@ class Deadlines:
 
     def set(self, who: Expires, seconds: float) -> None:
         """Call `who.on_deadline()` in `seconds`, in place of an earlier deadline of its."""
-        self._due[who] = self._loop.time() + seconds
+        self._due[who] = self._now() + seconds
         if self._timer is None:
             self._timer = self._loop.call_later(self._tick_s, self._tick)
 

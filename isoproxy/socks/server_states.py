@@ -14,6 +14,8 @@ from typing import Final
 class ServerState(Enum):
     """What the client is expected to send next."""
 
+    __hash__ = object.__hash__  # a member is itself alone; Enum hashes its name, in Python
+
     VERSION = "version"
     AUTHENTICATION = "authentication"
     REQUEST = "request"
@@ -24,6 +26,8 @@ class ServerState(Enum):
 
 class ServerEvent(Enum):
     """What the client has sent, or is refused for."""
+
+    __hash__ = object.__hash__  # a member is itself alone; Enum hashes its name, in Python
 
     OFFERED_CREDENTIALS = "SOCKS5, a user name and password are asked for"
     OFFERED_NO_AUTH = "SOCKS5, none are asked for"
