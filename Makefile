@@ -12,31 +12,49 @@ EVIDENCE := docs/evidence
 LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
   --no-emit-options
 export PYTHON
+# Each of the many programs that the tests start would compile all of us anew.
+export PYTHONDONTWRITEBYTECODE =
+
+PYTEST := $(BIN)/pytest
+MEASURED := $(BIN)/coverage run -m pytest
+# As many workers as cores; tests of one file share the programs that its fixtures start.
+UNIT := --numprocesses auto --dist worksteal tests/unit
+PROCESS := --numprocesses auto --dist loadfile tests/process tests/fire tests/mutation tests/packaging
+NETWORK := tests/network tests/interop
 
 .DEFAULT_GOAL := help
 
 help: ## show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | sed 's%|%	%'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: packages-run $(STAMP) ## start isoproxy on 127.0.0.1:9250 with a tor of its own
 	$(BIN)/isoproxy run
 
-test: packages-test $(STAMP) lint unit ## everything that must pass
+test: packages-test $(STAMP) lint ## everything that must pass, and what of the code it covers (12 min)
+	$(BIN)/coverage erase
+	$(MEASURED) $(UNIT)
+	$(MEASURED) $(PROCESS)
+	$(MEASURED) $(NETWORK)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 demo: packages-test $(STAMP) ## a private Tor network, isoproxy on it, and curl lines to try
 	$(BIN)/python -m tests.kit.demo
 
-lint: $(STAMP)
+lint: $(STAMP) ## format, rules of style, types, and which room may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(STAMP)
-	$(BIN)/coverage erase
-	PYTHONASYNCIODEBUG=1 $(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+unit: $(STAMP) ## the tests that need no program and no network (1 min)
+	$(PYTEST) $(UNIT)
+
+process: packages-test $(STAMP) ## the tests that start programs
+	$(PYTEST) $(PROCESS)
+
+network: packages-test $(STAMP) ## the tests over a private Tor network
+	$(PYTEST) $(NETWORK)
 
 interop: packages-test $(STAMP) ## Bitcoin programs of others: btcd, bcoin, neutrino, kyoto, where Go, npm and cargo are
 	$(BIN)/pytest -ra tests/interop tests/network/test_bitcoin_programs.py
@@ -65,7 +83,7 @@ bench: packages-test $(STAMP) ## ratios against other proxies (7 min) and agains
 	$(BIN)/python -m benchmarks.front
 	$(BIN)/python -m benchmarks.tor
 
-bench-quick: packages-test $(STAMP)
+bench-quick: packages-test $(STAMP) ## the first of them in one short round: that the benchmarks run
 	$(BIN)/python -m benchmarks.front --repetitions 1 --seconds 0.5
 
 deb: ## build the Debian package into dist/
@@ -108,5 +126,5 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fire.txt
 	@touch $@
 
-.PHONY: help run test demo lint unit interop mutants fire evidence screenshots packages-fire bench bench-quick \
-  deb deb-check lock clean packages-run packages-test
+.PHONY: help run test demo lint unit process network interop mutants fire evidence screenshots \
+  packages-fire bench bench-quick deb deb-check lock clean packages-run packages-test

@@ -103,7 +103,7 @@ class Isoproxy:
         self._expected = tuple(expected)
         # Without a HOME the interpreter itself asks the user database for one, and with it
         # whatever nsswitch.conf names.
-        more = {"HOME": str(directory)} | ({} if develop else {"PYTHONDEVMODE": ""})
+        more = {"HOME": str(directory)} | ({} if develop else {"PYTHONWARNINGS": ""})
         self._environment = environment(directory, more)
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.repository import ROOT
 from tests.kit.servers import WebServer
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Stream, Witness
 
-_SAMPLE = Path(__file__).parent.parent / "torrc.sample"
+_SAMPLE = ROOT / "torrc.sample"
 # Prose has a space after the "#".
 _SWITCHED_OFF = re.compile(r"^#(?=[A-Za-z_]+ )", re.MULTILINE)
 

@@ -101,7 +101,7 @@ class Place:
             "PIP_CONFIG_FILE": "/dev/null",
             "PIP_TRUSTED_HOST": "example.org",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PYTHONDEVMODE": "",
+            "PYTHONWARNINGS": "",
         }
 
 

@@ -49,7 +49,7 @@ def surroundings(directory: Path, python: str) -> dict[str, str]:
     found = environment(directory)
     if python != sys.executable:
         found["PYTHONPATH"] = str(ROOT)
-        found.pop("PYTHONDEVMODE")
+        found.pop("PYTHONWARNINGS")
     return found
 
 

@@ -61,7 +61,7 @@ async def test_output_that_goes_nowhere(
         f"{sys.executable} -m isoproxy {words} {redirection}",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment(tmp_path, {"PYTHONDEVMODE": ""}),
+        env=environment(tmp_path, {"PYTHONWARNINGS": ""}),
     )
     out, err = await process.communicate()
     assert (process.returncode, out) == (code, b"")

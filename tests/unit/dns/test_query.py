@@ -99,6 +99,7 @@ def test_an_empty_isolation_id_is_not_an_absent_one() -> None:
         b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x40aaaa\0\0\x01\0\x01",
         b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0" + b"\x3f" * 256 + b"\0\0\x01\0\x01",
     ],
+    ids=[f"packet-{number}" for number in range(10)],  # the packets' own IDs are random
 )
 def test_malformed(packet: bytes) -> None:
     rejected = parse_query(packet)

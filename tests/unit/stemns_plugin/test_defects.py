@@ -25,22 +25,22 @@ DEFECTS = {
         "network.stemns_plugin.test_tor_oracle.test_tor_and_the_rule_agree_on_every_pair"
     ),
     "one retry delays every other answer": (
-        "unit.prop279.test_host.test_a_query_that_never_answers_delays_no_other"
+        "process.prop279.test_host.test_a_query_that_never_answers_delays_no_other"
     ),
     "state is shared between threads": (
         "unit.stemns_plugin.test_controller.test_under_load_one_listing_serves_many_streams"
     ),
     "an answer to an unknown query ends the reader": (
-        "unit.prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
+        "process.prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
     ),
     "a stream that is gone ends the reader": (
         "unit.stemns_plugin.test_controller.test_a_stream_that_is_gone_or_attached_is_no_trouble"
     ),
     "an empty line ends the reader": (
-        "unit.prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
+        "process.prop279.test_host.test_second_answers_and_strange_lines_are_ignored"
     ),
     "INIT is not checked": (
-        "unit.prop279.test_host.test_a_plugin_that_does_not_greet_is_tried_again_with_growing_waits"
+        "process.prop279.test_host.test_a_plugin_that_does_not_greet_is_tried_again_with_growing_waits"
     ),
     "the redirection's reply is not checked": (
         "unit.stemns_plugin.test_controller.test_an_unconfirmed_redirect_is_never_attached"
@@ -48,12 +48,12 @@ DEFECTS = {
     "the answer is not checked": (
         "unit.stemns_plugin.test_streams.test_what_must_not_reach_an_exit_is_never_redirected_to"
     ),
-    "a dead plugin stays dead": "unit.prop279.test_host.test_a_killed_plugin_is_started_anew",
+    "a dead plugin stays dead": "process.prop279.test_host.test_a_killed_plugin_is_started_anew",
     "a full pipe stops every stream": (
-        "unit.prop279.test_host.test_a_program_that_does_not_read_is_not_written_to_without_bound"
+        "process.prop279.test_host.test_a_program_that_does_not_read_is_not_written_to_without_bound"
     ),
     "no CANCEL when the stream ends first": (
-        "unit.prop279.test_host.test_a_caller_who_goes_away_cancels_its_query"
+        "process.prop279.test_host.test_a_caller_who_goes_away_cancels_its_query"
     ),
     "retries for streams that are gone": (
         "unit.stemns_plugin.test_controller.test_a_client_that_goes_away_ends_the_lookup"
@@ -79,7 +79,7 @@ DEFECTS = {
     "the list of circuits grows without end": (
         "unit.test_sharing.test_the_least_recently_used_group_is_forgotten_first"
     ),
-    "the plugin's state has a fixed place": "unit.prop279.test_host.test_asks_and_answers",
+    "the plugin's state has a fixed place": "process.prop279.test_host.test_asks_and_answers",
 }
 
 

@@ -21,12 +21,11 @@ import pytest
 
 from tests.kit.dial import dial, receive_exactly
 from tests.kit.onion import publish
+from tests.kit.repository import ROOT
 from tests.kit.servers import EchoServer, WebServer
 from tests.kit.tornet import StubDNS, TorNetError, TorNetwork
 from tests.kit.tornet.place import Place
 from tests.kit.waiting import wait_until
-
-_ROOT = Path(__file__).parent.parent.parent
 
 
 def _get(net: TorNetwork, host: str, port: int, user: bytes, path: str = "/") -> str:
@@ -115,7 +114,7 @@ def _network_in_a_process() -> Iterator[tuple[subprocess.Popen[str], dict[str, A
     with subprocess.Popen(
         [sys.executable, "-m", "tests.kit.tornet", "--exits", "2"],
         stdout=subprocess.PIPE,
-        cwd=_ROOT,
+        cwd=ROOT,
         text=True,
     ) as process:
         assert process.stdout is not None
