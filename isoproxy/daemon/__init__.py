@@ -223,6 +223,7 @@ class Daemon:
             if self._tor.answers:
                 self.names.tor_answers()
         self.services.follow(self.config)
+        await self.bitcoin.settled()
         await self.workers.settled()
 
     async def _start_unless_stopped(self) -> bool:

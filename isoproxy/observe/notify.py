@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import Final
 
+from isoproxy.errors import OperationError
+
 _FIRST_INHERITED: Final = 3
 _MAX_INHERITED: Final = 64
 
@@ -79,6 +81,7 @@ def inherited_sockets(
     """The listening sockets of socket activation by their `FileDescriptorName`.
 
     They are taken over: the variables are removed, so that no child believes in them.
+    Raises OperationError for a descriptor that is no socket.
     """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
@@ -87,9 +90,15 @@ def inherited_sockets(
         return {}
     sockets: dict[str, list[socket.socket]] = {}
     for index in range(int(count)):
-        inherited = socket.socket(fileno=first + index)
+        name = names[index] if index < len(names) else "unknown"
+        try:
+            inherited = socket.socket(fileno=first + index)
+        except OSError as error:
+            raise OperationError(
+                f"descriptor {first + index}, which the service manager handed over as {name}, is "
+                f"no socket ({error.strerror}); its unit needs ListenStream="
+            ) from None
         inherited.setblocking(False)
         os.set_inheritable(inherited.fileno(), False)
-        name = names[index] if index < len(names) else "unknown"
         sockets.setdefault(name, []).append(inherited)
     return sockets

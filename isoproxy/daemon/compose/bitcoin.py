@@ -135,6 +135,7 @@ class Bitcoin:
         isolator.on_new_epoch(self.proven.forget)
         self.carrier = Carrier(dialer, relay, self.registry, self.proven)
         self.proxies: dict[str, ProxyListener] = {}
+        self._closing: list[asyncio.Task[None]] = []
         self._follow(config)
 
     @contextlib.contextmanager
@@ -151,7 +152,7 @@ class Bitcoin:
             for proxy in config.bitcoin.proxy:
                 settings = proxy_listener(config, proxy)
                 listener = open_now.get(place_of(settings))
-                if listener is None:
+                if listener is None or listener.listening.lost_its_file:
                     opened = ListeningSocket.open(settings.endpoint, settings.mode)
                     sockets[proxy.name] = undo.enter_context(contextlib.closing(opened))
                 else:
@@ -176,9 +177,12 @@ class Bitcoin:
                 listener = before.pop(place_of(settings))
                 listener.configure(config, proxy)
             self.proxies[proxy.name] = listener
-        for gone in before.values():
-            gone.close()
+        self._closing = [gone.close() for gone in before.values()]
         return opened
+
+    async def settled(self) -> None:
+        """Wait until the addresses of proxies that are gone are free."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def view(self) -> BitcoinView:
         """What is open, and what has been carried."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
@@ -22,16 +24,19 @@ def open_listeners(
     wanted: Mapping[str, ListenerSettings],
     inherited: dict[str, list[socket.socket]],
 ) -> list[Listener]:
-    """Open all listeners; one called NAME takes the inherited socket `socks-NAME`.
+    """Open all listeners; one called NAME takes the inherited sockets `socks-NAME`.
 
-    Raises OperationError when an address cannot be had, or an inherited socket does not go
-    with the listener's rule.
+    Raises OperationError when an address cannot be had, an inherited socket is no use, or it
+    does not go with the listener's rule.
     """
     opened = []
     for name, settings in wanted.items():
-        sockets = inherited.get(f"socks-{name}")
-        opened.append(front.open(settings, sockets.pop(0) if sockets else None))
-        _check_place(opened[-1], settings)
+        sockets = inherited.pop(f"socks-{name}", [])
+        for sock in sockets:
+            ListeningSocket.inherited(sock, f"socks-{name}")
+        for index, each in enumerate(sockets or [None]):
+            opened.append(front.open(_numbered(settings, index), each))
+            _check_place(opened[-1], settings)
     for name, left in inherited.items():
         for sock in left:
             _log.warn("inherited_socket_unused", name=name, expected="socks-LISTENER")
@@ -42,17 +47,21 @@ def open_listeners(
 def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) -> list[Listener]:
     """Open what is new, change what stays, close what is gone; returns what was opened.
 
-    Raises OperationError when a new address cannot be had, or a socket's file not its new
-    mode; then nothing has changed.
+    A unix socket whose file has vanished is made again.  Raises OperationError when a new
+    address cannot be had, or a socket's file not its new mode; then nothing has changed.
     """
     before = front.listeners
-    by_place = {place_of(old.settings): old for old in before.values()}
+    by_place: defaultdict[Hashable, list[Listener]] = defaultdict(list)
+    for old in before.values():
+        if not old.listening.lost_its_file:
+            by_place[place_of(old.settings)].append(old)
     kept: dict[str, Listener] = {}
-    for name, settings in wanted.items():
-        listener = by_place.pop(place_of(settings), None)
-        if listener is not None:
-            _check_place(listener, settings)
-            kept[name] = listener
+    changed: dict[str, ListenerSettings] = {}
+    for settings in wanted.values():
+        for index, listener in enumerate(by_place.pop(place_of(settings), ())):
+            own = _numbered(settings, index)
+            _check_place(listener, own)
+            kept[own.name], changed[own.name] = listener, own
     front.listeners = dict(kept)
     opened: list[Listener] = []
     try:
@@ -61,7 +70,7 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
                 opened.append(front.open(settings))
         with contextlib.ExitStack() as undo:
             for name, listener in kept.items():
-                switch_mode(listener.listening, listener.settings.mode, wanted[name].mode, undo)
+                switch_mode(listener.listening, listener.settings.mode, changed[name].mode, undo)
             undo.pop_all()
     except OperationError:
         for listener in opened:
@@ -69,10 +78,16 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
         front.listeners = before
         raise
     for name, listener in kept.items():
-        listener.follow(wanted[name])
-    for gone in by_place.values():
-        gone.close()
+        listener.settings, listener.rule = changed[name], changed[name].rule
+    for gone in before.values():
+        if gone not in kept.values():
+            gone.close()
     return opened
+
+
+def _numbered(settings: ListenerSettings, index: int) -> ListenerSettings:
+    """A listener's settings for each of its sockets: the others are of the same rule."""
+    return settings if not index else replace(settings, name=f"{settings.name}-{index + 1}")
 
 
 def switch_mode(

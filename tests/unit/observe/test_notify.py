@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from isoproxy.errors import OperationError
 from isoproxy.observe.notify import Notifier, inherited_sockets
 
 
@@ -119,3 +120,16 @@ def test_sockets_are_taken_over_by_name() -> None:
 )
 def test_sockets_that_are_not_for_us_are_left_alone(environment: dict[str, str]) -> None:
     assert inherited_sockets(environment) == {}
+
+
+def test_a_descriptor_that_is_no_socket_is_a_sentence() -> None:
+    reading, writing = os.pipe()
+    environment = {
+        "LISTEN_PID": str(os.getpid()),
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "socks-default",
+    }
+    with pytest.raises(OperationError, match="socks-default, is no socket"):
+        inherited_sockets(environment, first=reading)
+    os.close(reading)
+    os.close(writing)

@@ -163,3 +163,17 @@ async def test_a_new_mode_is_given_to_the_socket_that_stays(tmp_path: Path) -> N
         with bitcoin.reserved(changed) as sockets:
             assert bitcoin.apply(front, changed, sockets) == []
         assert mode() == 0o600
+
+
+async def test_a_proxy_that_is_gone_has_left_its_address_once_it_is_settled(tmp_path: Path) -> None:
+    file = tmp_path / "proxy"
+    here = configured(f"bitcoin.proxy.0.address=unix:{file}")
+    gone = load(None, ["bitcoin.proxy=[]"]).config
+    async with SocksPort() as port, world(port, here) as (bitcoin, front, _):
+        for config in (gone, here, gone, here):
+            with bitcoin.reserved(config) as sockets:
+                bitcoin.apply(front, config, sockets)
+            await bitcoin.settled()
+            assert file.exists() == (config is here)
+        _, writer = await asyncio.open_unix_connection(file)
+        writer.close()

@@ -111,7 +111,7 @@ async def test_a_mode_that_cannot_be_had_leaves_the_others_as_they_were(tmp_path
         open_listeners(front, settings(*places), {})
         two.unlink()
         two.touch()
-        with pytest.raises(OperationError, match="restart isoproxy"):
+        with pytest.raises(OperationError, match="cannot listen on"):
             switch_listeners(front, settings(*places, *modes))
         assert stat.S_IMODE(one.stat().st_mode) == 0o660
         assert stat.S_IMODE(two.stat().st_mode) != 0o600
@@ -180,3 +180,68 @@ async def test_machines_are_kept_apart_at_an_inherited_socket_that_they_reach() 
         assert front.listeners["default"].rule == strict["default"].rule
     async with front_end() as front:
         open_listeners(front, loose, {"socks-default": [socket.create_server(("127.0.0.1", 0))]})
+
+
+async def test_two_sockets_of_one_name_are_both_served_by_one_rule() -> None:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    wanted = settings("listener.0.address=127.0.0.1:1")
+    async with front_end() as front:
+        opened = open_listeners(front, wanted, {"socks-default": list(sockets)})
+        at = {"default": f"127.0.0.1:{ports[0]}", "default-2": f"127.0.0.1:{ports[1]}"}
+        assert addresses(front) == at
+        assert {one.rule.listener for one in opened} == {wanted["default"].rule.listener}
+        changed = settings("listener.0.address=127.0.0.1:1", 'listener.0.isolate=["DestPort"]')
+        assert switch_listeners(front, changed) == []
+        assert addresses(front) == at
+        assert {one.rule.listener for one in front.listeners.values()} == {
+            changed["default"].rule.listener
+        }
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+async def test_an_inherited_socket_that_is_no_use_is_a_sentence(kind: socket.SocketKind) -> None:
+    async with front_end() as front:
+        with socket.socket(socket.AF_INET, kind) as sock:
+            with pytest.raises(OperationError, match="the inherited socket socks-default is no"):
+                open_listeners(
+                    front,
+                    settings("listener.0.address=127.0.0.1:0"),
+                    {"socks-default": [sock]},
+                )
+            assert not front.listeners
+
+
+async def test_a_socket_file_that_vanished_is_made_again_at_a_reload(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    wanted = settings(f"listener.0.address=unix:{file}")
+    async with front_end() as front:
+        open_listeners(front, wanted, {})
+        old = front.listeners["default"]
+        assert switch_listeners(front, wanted) == []
+        file.unlink()
+        (new,) = switch_listeners(front, wanted)
+        assert front.listeners == {"default": new}
+        assert new is not old
+        _, writer = await asyncio.open_unix_connection(file)
+        writer.close()
+    assert not file.exists()
+
+
+async def test_a_file_of_another_program_in_its_place_leaves_everything_as_it_was(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a"
+    wanted = settings(f"listener.0.address=unix:{file}")
+    async with front_end() as front:
+        open_listeners(front, wanted, {})
+        before = dict(front.listeners)
+        file.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(file))
+            other.listen()
+            with pytest.raises(OperationError, match="cannot listen"):
+                switch_listeners(front, wanted)
+            assert front.listeners == before
+            front.close("default")
+            assert file.exists()
