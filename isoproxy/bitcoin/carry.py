@@ -76,7 +76,8 @@ class Untranslated:
 class CarrySettings:
     """How flows are carried: v1 of which `networks` is translated, and how that looks.
 
-    `ports` are the destination ports whose streams are dialled for Bitcoin at once.
+    `ports` are the destination ports whose streams are dialled for Bitcoin at once; streams
+    to others are only where `everywhere` is set, and once their clients speak v1.
     """
 
     fallback: Fallback = Fallback.ONION_ONLY
@@ -84,6 +85,7 @@ class CarrySettings:
     deadlines: Deadlines = field(default_factory=Deadlines)
     networks: Networks = KNOWN_NETWORKS
     ports: frozenset[int] = frozenset()
+    everywhere: bool = False
 
     def recognised(self) -> Networks:
         """The networks, closed where no plaintext may leave: of others it must not either."""
@@ -119,6 +121,21 @@ class Carrier:
     def ports(self) -> frozenset[int]:
         """Destination ports whose streams are for Bitcoin peers."""
         return self.settings.ports
+
+    def is_v1(self, first: bytes) -> bool | None:
+        """Whether a client on any port that began with `first` is to be carried.
+
+        None while that is open.
+        """
+        if not self.settings.everywhere:
+            return False
+        found = detect(first, self.settings.networks)
+        return None if found is Detected.NEED_MORE else found is not Detected.NOT_V1
+
+    def refuse(self, flow: Flow) -> None:
+        """Count a flow of a v1 client that cannot be carried."""
+        with self.registry.entry(flow):
+            flow.end(Ending.V2_REQUIRED)
 
     def sibling(self, settings: CarrySettings) -> Carrier:
         """Another carrier of the same process, with settings of its own."""

@@ -89,7 +89,7 @@ class BitcoinConfig:
         choice("never", "onion-only", "always"),
     )
     ports: tuple[int, ...] = option(
-        (8333, 18333, 38333, 48333, 18444, 8334, 18334),
+        (8333, 18333, 38333, 48333, 18444, 18555, 8334, 18334, 38334),
         "Destination ports on which a Bitcoin or Namecoin peer is expected.",
         several(PORT),
     )

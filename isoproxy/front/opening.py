@@ -4,7 +4,8 @@ Theory of operation
     A plain request is dialled at once, without a task.  A name that Namecoin resolves is
     looked up first, in a task, under the key of the request.  What is for a Bitcoin peer
     has a purpose of its own, and so circuits of its own; its early bytes are kept back
-    until it is known how to say them.
+    until it is known how to say them.  That it is for one, the port says or what the client
+    says first, which may come later (`watching`).
 
 Invariants
     Nothing is dialled but the target of the request, or what its name stands for.
@@ -27,6 +28,7 @@ from isoproxy.front.direction import Direction
 from isoproxy.front.judgement import ClientHandshake, ProxyRequest
 from isoproxy.front.relaying import RelayingPhase
 from isoproxy.front.states import Event
+from isoproxy.front.watching import WatchingPhase
 from isoproxy.isolation import APP, P2P
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE
@@ -50,6 +52,7 @@ class OpeningPhase(Phase):
         "_spoke",
         "_target",
         "_task",
+        "_watched",
     )
 
     def __init__(
@@ -67,6 +70,7 @@ class OpeningPhase(Phase):
         self._early = handshake.leftover
         self._spoke = bool(self._early)
         self._readable = self._ending = readable
+        self._watched = False
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -121,8 +125,11 @@ class OpeningPhase(Phase):
         services, optimistic = connection.services, b""
         connects = request.command is Command.CONNECT
         peer_to_peer = connects and target.port in services.bitcoin_ports
+        if connects and not peer_to_peer and services.bitcoin is not None:
+            found = services.bitcoin.is_v1(self._early)
+            peer_to_peer, self._watched = bool(found), found is None
         connection.purpose = P2P if peer_to_peer else APP
-        if not peer_to_peer:
+        if not peer_to_peer and not self._watched:
             optimistic, self._early = self._early, b""
         try:
             dial = services.dialer.start(
@@ -188,14 +195,20 @@ class OpeningPhase(Phase):
             flow = Flow(self._request.key, self._target)
             phase: Phase = CarryingPhase(connection, services.bitcoin, flow, upstream, self._early)
         else:
-            up = Direction(
-                sock, upstream, self._early, readable=self._readable, ending=self._ending
-            )
+            early = b"" if self._watched else self._early
+            up = Direction(sock, upstream, early, readable=self._readable, ending=self._ending)
             down = Direction(
                 upstream, sock, dial.leftover, readable=dial.readable, ending=dial.ending
             )
-            phase = RelayingPhase(connection, up, down)
+            phase = self._relaying(up, down)
         connection.enter(Event.OPENED, phase)
+
+    def _relaying(self, up: Direction, down: Direction) -> Phase:
+        connection, bitcoin = self.connection, self.connection.services.bitcoin
+        if not self._watched or bitcoin is None:
+            return RelayingPhase(connection, up, down)
+        flow = Flow(self._request.key, self._target)
+        return WatchingPhase(connection, bitcoin, flow, self._early, up, down)
 
     # The answer to a client that gets no stream
 

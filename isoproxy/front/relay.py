@@ -174,6 +174,12 @@ class Relay:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._close()
 
+    def detach(self) -> None:
+        """Let go of both sockets, which stay open; `finished` is not called."""
+        self._finished = None
+        for direction in (self.up, self.down):
+            direction.release(self._pipes)
+
     def _close(self) -> None:
         finished, self._finished = self._finished, None
         self._left = _nothing  # a callback that is kept would keep its owner, in a cycle

@@ -66,6 +66,17 @@ class Bitcoin(Protocol):
         """Destination ports whose streams are for Bitcoin peers."""
         ...
 
+    def is_v1(self, first: bytes) -> bool | None:
+        """Whether a client that began with `first` speaks v1 of a known network.
+
+        None while that is open: three bytes may be too few.
+        """
+        ...
+
+    def refuse(self, flow: Flow) -> None:
+        """Count a flow of a v1 client that cannot be carried."""
+        ...
+
     async def carry(
         self,
         client: socket.socket,

@@ -55,6 +55,14 @@ class TimedRelay:
         else:
             self.relay.abort()
 
+    def detach(self) -> None:
+        """Let go of both sockets, which stay open and registered; `finished` is not called."""
+        self.relay.detach()
+        self._services.deadlines.clear(self)
+        if self._half_close is not None:
+            self._half_close.close()
+            self._half_close = None
+
     def _wait(self) -> None:
         self._services.deadlines.set(self, self._services.settings.limits.idle_timeout_s)
 

@@ -41,12 +41,14 @@ def transport_options(config: BitcoinConfig) -> TransportOptions:
 
 
 def carry_settings(config: BitcoinConfig) -> CarrySettings:
-    """How streams are carried; no port is claimed where v2 is off."""
+    """How streams are carried; no stream is claimed where v2 is off."""
+    on = config.v2 == "on"
     return CarrySettings(
         Fallback(config.v1_fallback),
         transport_options(config),
         networks=networks(config),
-        ports=frozenset(config.ports if config.v2 == "on" else ()),
+        ports=frozenset(config.ports if on else ()),
+        everywhere=on,
     )
 
 

@@ -132,8 +132,8 @@ class ScriptedDial:
 
     def __init__(self, target: Target, options: dict[str, Any], done: Callable[[Any], None]):
         self.target = target
-        self.command: Command = options["command"]
-        self.optimistic_data: bytes = options["optimistic_data"]
+        self.command: Command = options.get("command", Command.CONNECT)
+        self.optimistic_data: bytes = options.get("optimistic_data", b"")
         self.purpose: object = options["purpose"]
         self.leftover = b""
         self.reply: Reply | None = None
@@ -205,8 +205,9 @@ class Playbook:
 
     @property
     def dial(self) -> ScriptedDial:
-        """The one dial."""
-        (dial,) = self.dials
+        """The dial under way; those before it are over."""
+        *before, dial = self.dials
+        assert all(one.taken for one in before)
         return dial
 
     @property

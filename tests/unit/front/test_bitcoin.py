@@ -57,7 +57,12 @@ VERSION = (
 
 @asynccontextmanager
 async def front_end(
-    port: SocksPort, fallback: Fallback, names: Names | None = None
+    port: SocksPort,
+    fallback: Fallback,
+    names: Names | None = None,
+    *,
+    ports: frozenset[int] = frozenset({PORT}),
+    everywhere: bool = True,
 ) -> AsyncIterator[FrontEnd]:
     front: FrontEnd
 
@@ -68,7 +73,7 @@ async def front_end(
     isolator = Isolator()
     dialer = Dialer(reactor, isolator, DialerSettings(port.endpoint, timeout_s=5))
     deadlines = Deadlines(first_byte=1, handshake=1)
-    settings = CarrySettings(fallback, deadlines=deadlines, ports=frozenset({PORT}))
+    settings = CarrySettings(fallback, deadlines=deadlines, ports=ports, everywhere=everywhere)
 
     async def relay(client: socket.socket, peer: socket.socket, first: bytes, flow: Flow) -> None:
         await relay_stream(front.services, client, peer, first, flow.relayed)

@@ -246,6 +246,13 @@ class Carries:
             asyncio.get_running_loop().create_future()
         )
         self.early: bytes | None = None
+        self.magic = b""
+
+    def is_v1(self, first: bytes) -> bool | None:
+        return (first.startswith(self.magic) if first else None) if self.magic else False
+
+    def refuse(self, flow: Flow) -> None:
+        raise AssertionError
 
     async def carry(
         self,
@@ -255,7 +262,7 @@ class Carries:
         flow: Flow,
         client_id: bytes,
     ) -> Untranslated | None:
-        assert (flow.peer, client_id) == (Target("a.test", 8333), CLIENT)
+        assert (flow.peer.host, client_id) == ("a.test", CLIENT)
         self.early = early
         return await self.outcome
 
@@ -291,6 +298,25 @@ async def test_what_is_not_v1_goes_on_in_the_one_relay() -> None:
     book.leaves()
     assert book.is_over()
     assert book.services.counters.bytes_up == 7
+
+
+async def test_v1_on_another_port_is_dialled_again_for_bitcoin() -> None:
+    bitcoin = Carries()
+    bitcoin.magic = b"magi"
+    book = opening(Playbook(bitcoin=bitcoin))
+    assert book.tor_opens() == OK
+    first = book.dial
+    book.says(b"magic words")
+    assert first.purpose is APP
+    assert (first.sock.take(), first.sock.closed) == (b"", True)
+    states = [book.state]
+    assert book.dial is not first
+    assert book.dial.purpose is P2P
+    book.tor_opens()
+    assert [*states, book.state] == [State.OPENING, State.RELAYING]
+    bitcoin.outcome.set_result(None)
+    await turns()
+    assert book.is_over()
 
 
 @pytest.mark.parametrize("begun", [False, True])

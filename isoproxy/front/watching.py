@@ -1,0 +1,149 @@
+"""The phase of a stream that may yet turn out to be Bitcoin's, on a port that is not listed.
+
+Theory of operation
+    The stream was dialled for the application.  What the peer says passes at once, so that a
+    protocol in which the server speaks first waits for nothing; of what the client says the
+    first bytes are looked at where they are, in the kernel.  They are no v1 nearly always:
+    the relay goes on as if nothing had been.  v1 of a known network must not ride on the
+    application's circuits, nor leave in plaintext: this stream is closed with nothing sent,
+    and another one dialled with the purpose of Bitcoin's.  If the peer has spoken by then,
+    the client is ended.
+
+Invariants
+    No byte of the client's leaves before it is told from v1, and none of v1 leaves here.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from isoproxy.bitcoin.flow import Flow
+from isoproxy.errors import IsoproxyError
+from isoproxy.front.carrying import CarryingPhase
+from isoproxy.front.connection import Connection, Phase
+from isoproxy.front.direction import Direction
+from isoproxy.front.relaying import RelayingPhase
+from isoproxy.front.services import Bitcoin
+from isoproxy.front.states import Event
+from isoproxy.isolation import P2P
+from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE
+from isoproxy.tor.dial import Dial
+
+_ENOUGH = 4
+"""Bytes that tell v1 of a known network: its magic."""
+
+
+class WatchingPhase(RelayingPhase):
+    """Relays, but watches the client's first bytes; `early` are those that were read."""
+
+    __slots__ = ("_bitcoin", "_early", "_flow", "_up")
+
+    def __init__(
+        self,
+        connection: Connection,
+        bitcoin: Bitcoin,
+        flow: Flow,
+        early: bytes,
+        up: Direction,
+        down: Direction,
+    ) -> None:
+        super().__init__(connection, up, down)
+        self._bitcoin = bitcoin
+        self._flow = flow
+        self._early = early
+        self._up = up
+
+    def begin(self) -> None:
+        connection = self.connection
+        connection.services.reactor.set_handler(connection.sock.fileno(), connection)
+        self._up.readable = self._up.ending = False
+        super().begin()
+        if connection.phase is self:
+            self.on_events(READABLE)
+
+    def on_events(self, events: int) -> None:
+        found = self._look() if events & (READABLE | PEER_SHUT | BROKEN) else None
+        if found is False:
+            self._pass_on(events)
+        elif found:
+            self._carry()
+        elif events & WRITABLE:
+            self._timed.relay.on_events(self.connection.sock.fileno(), WRITABLE)
+
+    def _look(self) -> bool | None:
+        """Whether the client speaks v1; None while that is open."""
+        try:
+            said = self.connection.sock.recv(_ENOUGH, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return False
+        return self._bitcoin.is_v1(self._early + said) if said else False
+
+    def _pass_on(self, events: int) -> None:
+        """The relay has the client from now on."""
+        relay, fd = self._timed.relay, self.connection.sock.fileno()
+        self._up.pending = self._early
+        self.connection.services.reactor.set_handler(fd, relay)
+        relay.on_events(fd, events | READABLE | PEER_SHUT)
+
+    def _carry(self) -> None:
+        connection, relay = self.connection, self._timed.relay
+        if relay.down.moved or relay.down.pending or relay.down.pipe is not None:
+            self._bitcoin.refuse(self._flow)
+            self.abort()
+            return
+        self._timed.detach()
+        upstream = self._up.sink
+        connection.services.reactor.forget(upstream.fileno())
+        upstream.close()
+        connection.purpose = P2P
+        phase = RedialPhase(connection, self._bitcoin, self._flow, self._early)
+        connection.enter(Event.FOR_BITCOIN, phase)
+
+
+class RedialPhase(Phase):
+    """Dials the peer of `flow` for a client that was answered already, and waits."""
+
+    __slots__ = ("_bitcoin", "_dial", "_early", "_flow")
+
+    def __init__(self, connection: Connection, bitcoin: Bitcoin, flow: Flow, early: bytes) -> None:
+        super().__init__(connection)
+        self._bitcoin = bitcoin
+        self._flow = flow
+        self._early = early
+        self._dial: Dial | None = None
+
+    def begin(self) -> None:
+        connection, request = self.connection, self.connection.request
+        assert request is not None
+        try:
+            dial = connection.services.dialer.start(
+                request.key, P2P, self._flow.peer, self._dialled, client=connection.client_id
+            )
+        except IsoproxyError:
+            connection.hang_up()
+            return
+        if connection.phase is self:
+            self._dial = dial
+
+    def on_events(self, events: int) -> None:
+        if events & BROKEN:
+            self.abort()
+
+    def abort(self) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        self.connection.hang_up()
+
+    def _dialled(self, dial: Dial) -> None:
+        self._dial = None
+        connection = self.connection
+        connection.statistics.dialled(dial.age_s)
+        if dial.error is not None or dial.reply is None:
+            connection.hang_up()
+            return
+        upstream = dial.take_socket()
+        phase = CarryingPhase(connection, self._bitcoin, self._flow, upstream, self._early)
+        connection.enter(Event.OPENED, phase)
