@@ -17,6 +17,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from isoproxy.bitcoin import flow
+from isoproxy.bitcoin.bip324 import transport
 from isoproxy.front.states import TRANSITIONS
 from isoproxy.socks.server_states import SERVER_TRANSITIONS
 
@@ -44,6 +46,8 @@ class StateTable:
 STATES: Final = (
     StateTable("connection", TRANSITIONS),
     StateTable("socks-server", SERVER_TRANSITIONS),
+    StateTable("bitcoin-flow", flow.TRANSITIONS),
+    StateTable("bip324-transport", transport.TRANSITIONS),
 )
 
 

@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -56,17 +57,28 @@ class Event(Enum):
     ENDED = "one side has ended"
 
 
-TRANSITIONS: Final = {
-    (State.SNIFFING, Event.V1_CLIENT): State.TRANSLATING,
-    (State.SNIFFING, Event.V1_PEER): State.V1,
-    (State.SNIFFING, Event.OTHER_CLIENT): State.UNTOUCHED,
-    (State.SNIFFING, Event.ENDED): State.CLOSED,
-    (State.TRANSLATING, Event.NO_V2): State.REDIALLING,
-    (State.TRANSLATING, Event.ENDED): State.CLOSED,
-    (State.REDIALLING, Event.DIALLED): State.V1,
-    (State.REDIALLING, Event.ENDED): State.CLOSED,
-    (State.V1, Event.ENDED): State.CLOSED,
-    (State.UNTOUCHED, Event.ENDED): State.CLOSED,
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.SNIFFING: {
+        Event.V1_CLIENT: State.TRANSLATING,
+        Event.V1_PEER: State.V1,
+        Event.OTHER_CLIENT: State.UNTOUCHED,
+        Event.ENDED: State.CLOSED,
+    },
+    State.TRANSLATING: {
+        Event.NO_V2: State.REDIALLING,
+        Event.ENDED: State.CLOSED,
+    },
+    State.REDIALLING: {
+        Event.DIALLED: State.V1,
+        Event.ENDED: State.CLOSED,
+    },
+    State.V1: {
+        Event.ENDED: State.CLOSED,
+    },
+    State.UNTOUCHED: {
+        Event.ENDED: State.CLOSED,
+    },
+    State.CLOSED: {},
 }
 
 
@@ -127,7 +139,7 @@ class Flow:
 
     def on(self, event: Event) -> None:
         """Move on; a KeyError would be an internal error."""
-        self.state = TRANSITIONS[self.state, event]
+        self.state = TRANSITIONS[self.state][event]
         self._spoken = _SPOKEN.get(self.state, self._spoken)
 
     def translate(self, translator: Translator) -> None:

@@ -31,7 +31,7 @@ Invariants
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -82,13 +82,23 @@ class Event(Enum):
     PACKET = "first packet that is no decoy"
 
 
-TRANSITIONS: Final = {
-    (State.V1_CHECK, Event.V1_PREFIX): State.V1,
-    (State.V1_CHECK, Event.NO_V1_PREFIX): State.KEY,
-    (State.KEY, Event.V1_PREFIX): State.V1,
-    (State.KEY, Event.KEY): State.GARBAGE,
-    (State.GARBAGE, Event.TERMINATOR): State.VERSION,
-    (State.VERSION, Event.PACKET): State.READY,
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.V1_CHECK: {
+        Event.V1_PREFIX: State.V1,
+        Event.NO_V1_PREFIX: State.KEY,
+    },
+    State.V1: {},
+    State.KEY: {
+        Event.V1_PREFIX: State.V1,
+        Event.KEY: State.GARBAGE,
+    },
+    State.GARBAGE: {
+        Event.TERMINATOR: State.VERSION,
+    },
+    State.VERSION: {
+        Event.PACKET: State.READY,
+    },
+    State.READY: {},
 }
 """V1, GARBAGE and READY have no way back; from KEY to V1 goes an initiator alone."""
 
@@ -213,7 +223,7 @@ class Transport:
             raise RemoteProtocolError("the other side is a v1 peer of another network")
 
     def _on(self, event: Event) -> None:
-        self.state = TRANSITIONS[self.state, event]
+        self.state = TRANSITIONS[self.state][event]
 
     def _derive(self) -> bytes:
         """Take the other side's key; our terminator, decoys and version packet come out."""

@@ -16,10 +16,10 @@ PEER = Target.parse("peer.example", 8333)
 def test_every_state_can_be_reached_and_ends() -> None:
     reached = {State.SNIFFING}
     for _ in State:
-        reached |= {to for (state, _), to in TRANSITIONS.items() if state in reached}
+        reached |= {to for state in reached for to in TRANSITIONS[state].values()}
     assert reached == set(State)
     for state in set(State) - {State.CLOSED}:
-        assert TRANSITIONS[state, Event.ENDED] is State.CLOSED
+        assert TRANSITIONS[state][Event.ENDED] is State.CLOSED
 
 
 def test_what_ended_does_not_begin_again() -> None:
