@@ -32,8 +32,6 @@ class Evidence(Enum):
 
     SPV_CONFIRMED = "spv-12conf"
     """Proof of work above it, verified by ourselves."""
-    SPV_SIGNATURES = "spv-sigchain"
-    """Proof of work and an unbroken chain of owner signatures, verified by ourselves."""
     FULL_NODE = "full-node"
     """A Namecoin Core of the user's validated the whole chain."""
     RPC_CLAIM = "rpc-claim"

@@ -37,7 +37,7 @@ from functools import lru_cache
 from typing import Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.namecoin.chain.cooperative import Cooperative, finish
+from isoproxy.namecoin.chain.cooperative import Cooperative
 from isoproxy.namecoin.chain.merkle import HASH_LENGTH, MAX_BRANCH, fold
 from isoproxy.namecoin.chain.params import CHAIN_ID, ChainParams
 from isoproxy.namecoin.chain.transaction import (
@@ -169,14 +169,6 @@ def read_header(data: bytes, offset: int = 0) -> Cooperative[tuple[MinedHeader, 
     coinbase = yield from read_transaction(data, end)
     auxpow, end = _read_auxpow(data, coinbase)
     return MinedHeader(header, auxpow), end
-
-
-def parse_header(raw: bytes) -> MinedHeader:
-    """The header that `raw` is, with nothing behind it."""
-    mined, end = finish(read_header(raw))
-    if end != len(raw):
-        raise RemoteProtocolError("a block header has bytes behind its end")
-    return mined
 
 
 def series(blob: bytes) -> Iterator[MinedHeader | None]:

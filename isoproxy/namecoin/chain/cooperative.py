@@ -1,12 +1,12 @@
-"""Work of which a stranger decides how much it is, a few milliseconds at a time.
+"""Cooperative execution of work whose size a remote peer chooses.
 
 Theory of operation
-    A function with such work is a generator.  It yields wherever others may have their
-    turn, and returns its result.  `run_cooperatively` awaits the result on an event loop, `finish`
-    has it at once.
+    A function with such work is a generator.  It yields wherever other work may have its
+    turn, a few milliseconds apart, and returns its result.  `run_cooperatively` awaits the
+    result on an event loop; `finish` computes it without a pause.
 
 Invariants
-    Nothing here knows a clock or a loop: how much a step is, is counted in items.
+    Nothing here knows a clock or a loop: the size of a step is counted in items.
 """
 
 from __future__ import annotations

@@ -187,13 +187,6 @@ class HeaderChain(_Context):
     def _locate(self, height: int) -> tuple[bytearray, int]:
         return self._raw, self._slice(height)
 
-    def raw_headers(self, start: int, stop: int) -> bytes:
-        """The 80-byte headers of `start <= height < stop`, one after the other."""
-        if start >= stop:
-            return b""
-        first, last = self._slice(start), self._slice(stop - 1)
-        return bytes(self._raw[first : last + HEADER_LENGTH])
-
     def merkle_root(self, height: int) -> bytes:
         at = self._slice(height)
         return bytes(self._raw[at + 36 : at + 68])

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from isoproxy.errors import LimitExceeded, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import HeaderRejected, parse_header, series
+from isoproxy.namecoin.chain.auxpow import HeaderRejected, series
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
 from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
@@ -24,6 +24,7 @@ from tests.kit.namecoin.at_once import (
     append,
     check_proof_of_work,
     name_update,
+    parse_header,
     parse_transaction,
     read_header,
     read_transaction,

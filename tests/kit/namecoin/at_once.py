@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
+from isoproxy.errors import RemoteProtocolError
 from isoproxy.namecoin.chain import auxpow, name_script, spv, transaction
+from isoproxy.namecoin.chain.auxpow import MinedHeader
 from isoproxy.namecoin.chain.cooperative import Cooperative, finish
 from isoproxy.namecoin.chain.header_chain import Branch
 
@@ -29,3 +31,11 @@ parse_transaction: Final = at_once(transaction.parse_transaction)
 read_header: Final = at_once(auxpow.read_header)
 read_transaction: Final = at_once(transaction.read_transaction)
 verify: Final = at_once(spv.verify)
+
+
+def parse_header(raw: bytes) -> MinedHeader:
+    """The header that `raw` is, with nothing behind it."""
+    mined, end = read_header(raw)
+    if end != len(raw):
+        raise RemoteProtocolError("a block header has bytes behind its end")
+    return mined

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from isoproxy.namecoin.chain.auxpow import parse_header
 from isoproxy.namecoin.chain.params import REGTEST
-from tests.kit.namecoin.at_once import check_proof_of_work, name_update
+from tests.kit.namecoin.at_once import check_proof_of_work, name_update, parse_header
 from tests.kit.namecoin.chain import (
     RECORDED_TIP,
     RegtestChain,

@@ -19,13 +19,12 @@ from isoproxy.namecoin.chain.auxpow import (
     MinedHeader,
     bits_of,
     expected_slot,
-    parse_header,
     series,
     target_of,
 )
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, ChainParams
 from isoproxy.namecoin.chain.transaction import Truncated, double_sha256, write_compact_size
-from tests.kit.namecoin.at_once import check_proof_of_work
+from tests.kit.namecoin.at_once import check_proof_of_work, parse_header
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mainnet import mainnet_headers
 from tests.kit.namecoin.mining import (
@@ -333,11 +332,6 @@ def test_a_proof_may_be_as_long_as_a_block_but_its_coinbase_without_witness_no_l
 def test_any_bytes_behind_a_flagged_header_are_a_proof_or_a_clear_error(tail: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_header(header() + tail)
-
-
-def test_bytes_behind_a_header_are_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="behind"):
-        parse_header(mine_plain(header(PLAIN_VERSION)) + b"x")
 
 
 def test_cut_off_anywhere_it_asks_for_more() -> None:

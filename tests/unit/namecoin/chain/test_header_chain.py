@@ -7,16 +7,10 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import LocalProtocolError, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import (
-    Header,
-    HeaderRejected,
-    MinedHeader,
-    bits_of,
-    parse_header,
-)
+from isoproxy.namecoin.chain.auxpow import Header, HeaderRejected, MinedHeader, bits_of
 from isoproxy.namecoin.chain.header_chain import Branch, HeaderChain, first_height_needed, work_of
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, Anchor, ChainParams
-from tests.kit.namecoin.at_once import append
+from tests.kit.namecoin.at_once import append, parse_header
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain
 from tests.kit.namecoin.mining import (
     AUXPOW_VERSION,
@@ -69,9 +63,6 @@ def test_the_recorded_chain_grows_from_its_first_block() -> None:
         assert chain.block_hash(height) == RECORDED[height].header.block_hash
         assert chain.merkle_root(height) == RECORDED[height].header.merkle_root
     assert RECORDED_TIP + 1 not in chain
-    raw = b"".join(mined.header.raw for mined in RECORDED[5:9])
-    assert chain.raw_headers(5, 9) == raw
-    assert chain.raw_headers(5, 5) == b""
 
 
 def test_it_grows_down_by_links_alone() -> None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import ErrorKind, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import parse_header
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.name_script import NameOp, NameUpdate
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, Checkpoint
@@ -21,7 +20,7 @@ from isoproxy.namecoin.chain.spv import (
     judge,
 )
 from isoproxy.namecoin.chain.transaction import double_sha256
-from tests.kit.namecoin.at_once import append, verify
+from tests.kit.namecoin.at_once import append, parse_header, verify
 from tests.kit.namecoin.chain import (
     RECORDED_TIP,
     RegtestChain,

@@ -9,7 +9,6 @@ import pytest
 
 from isoproxy.errors import ErrorKind
 from isoproxy.namecoin.chain import transaction
-from isoproxy.namecoin.chain.auxpow import parse_header
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION, script_hash
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
@@ -17,7 +16,7 @@ from isoproxy.namecoin.chain.spv import NotInBlock, ProofVerdict
 from isoproxy.namecoin.electrum.lookup import MAX_LAG, NameQuestion, ServerLags, StillSyncing
 from isoproxy.namecoin.electrum.session import ElectrumSession
 from tests.kit.electrum_server import ElectrumServer, Lie, honest
-from tests.kit.namecoin.at_once import append
+from tests.kit.namecoin.at_once import append, parse_header
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 from tests.unit.namecoin.chain.turns import most_per_turn
