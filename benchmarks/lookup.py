@@ -35,7 +35,7 @@ from isoproxy.namecoin.backend import Found
 from isoproxy.namecoin.chain.params import REGTEST
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.tor.dialer import Dialer, DialerSettings
@@ -59,7 +59,7 @@ async def timed(work: Awaitable[Any]) -> float:
 class Client:
     """The light client with some of the servers."""
 
-    def __init__(self, network: TorNetwork, servers: list[Server], quorum: int, ready: int):
+    def __init__(self, network: TorNetwork, servers: list[NameServer], quorum: int, ready: int):
         self.isolator = Isolator()
         self.reactor = Reactor(asyncio.get_running_loop(), self._fail)
         socks = Endpoint.tcp(*network.client.socks)
@@ -85,13 +85,13 @@ class Client:
         if not isinstance(await self.names.lookup(NAME, key), Found):
             raise AssertionError("the name was not found")
 
-    async def ping(self, key: IsolationKey, server: Server) -> None:
+    async def ping(self, key: IsolationKey, server: NameServer) -> None:
         await (await self.names.pool.session(key, server)).call("server.ping")
 
 
 @contextlib.asynccontextmanager
 async def running(
-    network: TorNetwork, servers: list[Server], *, quorum: int, ready: int
+    network: TorNetwork, servers: list[NameServer], *, quorum: int, ready: int
 ) -> AsyncIterator[Client]:
     client = Client(network, servers, quorum, ready)
     client.names.start()
@@ -106,7 +106,9 @@ async def running(
         client.reactor.close()
 
 
-async def warm(network: TorNetwork, servers: list[Server], count: int) -> dict[str, list[float]]:
+async def warm(
+    network: TorNetwork, servers: list[NameServer], count: int
+) -> dict[str, list[float]]:
     """Pings and look-ups in turns over the connections that one identity has to `servers`."""
     pings, lookups = [], []
     async with running(network, servers, quorum=len(servers), ready=0) as client:
@@ -118,7 +120,9 @@ async def warm(network: TorNetwork, servers: list[Server], count: int) -> dict[s
     return {"ping": pings, "warm": lookups}
 
 
-async def first(network: TorNetwork, servers: list[Server], count: int, ready: int) -> list[float]:
+async def first(
+    network: TorNetwork, servers: list[NameServer], count: int, ready: int
+) -> list[float]:
     """First look-ups of new identities, one after the other."""
     seconds = []
     async with running(network, servers, quorum=2, ready=ready) as client:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Credentials, IsolationKey, Purpose, upstream_credentials
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.net.target import Target
 from tests.kit.electrum_server import Cut, ElectrumServer, Fault, Silence
 
@@ -82,7 +82,7 @@ class MemoryNet:
         return cast("socket.socket", None)
 
     async def open(
-        self, sock: socket.socket | None, server: Server
+        self, sock: socket.socket | None, server: NameServer
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As `TlsPolicy.open`."""
         loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from isoproxy.namecoin.backend import Absent, Found
 from isoproxy.namecoin.chain.params import REGTEST
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
@@ -35,7 +35,7 @@ POOL = PoolSettings(reserve=0, wait=60.0, open_timeout=60.0, opens_per_minute=60
 @pytest.fixture(scope="module")
 def name_servers(
     tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Server]]:
+) -> Iterator[list[NameServer]]:
     """One by address with a pinned certificate, one by name over TLS, one onion service."""
     directory = tmp_path_factory.mktemp("electrumx")
     host = tor_network.server_ip
@@ -54,7 +54,7 @@ def name_servers(
 class User:
     """Our part of the machine: a dialer to the network's client and a light client."""
 
-    def __init__(self, network: TorNetwork, servers: list[Server]) -> None:
+    def __init__(self, network: TorNetwork, servers: list[NameServer]) -> None:
         self.isolator = Isolator()
         self.defects: list[Exception] = []
         self.reactor = Reactor(asyncio.get_running_loop(), self._on_defect)
@@ -80,7 +80,7 @@ class User:
 
 
 @contextlib.asynccontextmanager
-async def running(network: TorNetwork, servers: list[Server]) -> AsyncIterator[User]:
+async def running(network: TorNetwork, servers: list[NameServer]) -> AsyncIterator[User]:
     user = User(network, servers)
     user.names.start()
     try:
@@ -93,7 +93,7 @@ async def running(network: TorNetwork, servers: list[Server]) -> AsyncIterator[U
 
 
 async def test_every_recorded_name_gives_what_namecoin_core_gave(
-    tor_network: TorNetwork, name_servers: list[Server]
+    tor_network: TorNetwork, name_servers: list[NameServer]
 ) -> None:
     async with running(tor_network, name_servers) as user:
         key = user.isolator.own_key("a user")
@@ -118,7 +118,7 @@ async def test_every_recorded_name_gives_what_namecoin_core_gave(
 
 
 async def test_no_circuit_carries_two_keys_and_none_outlives_a_new_epoch(
-    tor_network: TorNetwork, name_servers: list[Server]
+    tor_network: TorNetwork, name_servers: list[NameServer]
 ) -> None:
     with EchoServer(tor_network.server_ip) as echo, Witness(tor_network.client) as witness:
         async with running(tor_network, name_servers) as user:

@@ -16,7 +16,7 @@ from isoproxy.namecoin.chain.params import REGTEST
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.electrumx import ElectrumX, ElectrumXServers, wait_until_height
@@ -52,11 +52,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(chain, servers)
 
 
-def tcp(server: ElectrumX) -> Server:
+def tcp(server: ElectrumX) -> NameServer:
     return parse_server(f"127.0.0.1:{server.tcp_port}:t", f"operator {server.tcp_port}")
 
 
-def tls(server: ElectrumX, pin: bytes | None = None) -> Server:
+def tls(server: ElectrumX, pin: bytes | None = None) -> NameServer:
     form = f"127.0.0.1:{server.tls_port}:s" + (f":{pin.hex()}" if pin else "")
     return parse_server(form, f"operator {server.tcp_port}")
 
@@ -67,7 +67,7 @@ class Client:
     def __init__(
         self,
         lab: Lab,
-        servers: list[Server],
+        servers: list[NameServer],
         directory: Path | None,
         confirmations: int,
         sync: SyncSettings,
@@ -107,7 +107,7 @@ class Client:
 @contextlib.asynccontextmanager
 async def client(
     lab: Lab,
-    servers: list[Server] | None = None,
+    servers: list[NameServer] | None = None,
     directory: Path | None = None,
     confirmations: int = 6,
     sync: SyncSettings | None = None,
@@ -169,7 +169,7 @@ async def test_headers_are_kept_and_resumed(lab: Lab, tmp_path: Path) -> None:
         assert not [1 for method, _ in liar.requests if method.endswith("block.headers")]
 
 
-def tcp_of(server: ElectrumServer) -> Server:
+def tcp_of(server: ElectrumServer) -> NameServer:
     return parse_server(f"127.0.0.1:{server.port}:t", "our own server")
 
 

@@ -50,7 +50,7 @@ from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
 from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
 from isoproxy.namecoin.electrum.scores import KeyScores, Scores
-from isoproxy.namecoin.electrum.servers import SHIPPED, Server
+from isoproxy.namecoin.electrum.servers import SHIPPED, NameServer
 from isoproxy.namecoin.electrum.session import ServerRefused
 from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
@@ -70,7 +70,7 @@ class ElectrumSettings:
     """
 
     network: ChainParams = MAINNET
-    servers: Sequence[Server] = SHIPPED
+    servers: Sequence[NameServer] = SHIPPED
     quorum: int = 2
     confirmations: int = DEFAULT_CONFIRMATIONS
     anchor: Anchor | None = None
@@ -252,11 +252,11 @@ class _Panel:
         self._question: Final = question
         self._key: Final = key
 
-    def candidates(self) -> Sequence[Server]:
+    def candidates(self) -> Sequence[NameServer]:
         now = asyncio.get_running_loop().time()
         return self._scores.choose(now, self._pool.servers_of(self._key))
 
-    async def ask(self, server: Server) -> ServerVerdict:
+    async def ask(self, server: NameServer) -> ServerVerdict:
         """As `quorum.Panel` has it; keeps the server's score."""
         scores, key = self._scores, self._key
         loop = asyncio.get_running_loop()
@@ -292,7 +292,7 @@ class _Panel:
         scores.answered(server, loop.time() - began)
         return ServerVerdict(server, verdict)
 
-    def note_unanswered(self, server: Server, waited: float) -> None:
+    def note_unanswered(self, server: NameServer, waited: float) -> None:
         if waited > self.hedge_delay():
             self._scores.was_slow(server, waited)
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import IsolationKey, Isolator, Purpose, name_purpose
 from isoproxy.namecoin.chain.params import ChainParams
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.namecoin.electrum.session import LOOKUP_LINE, ElectrumSession
 from isoproxy.namecoin.electrum.tls import NotVouchedFor
 from isoproxy.net.target import Target
@@ -45,7 +45,7 @@ class SpeaksTls(Protocol):
     """The part of `tls.TlsPolicy` that is needed here."""
 
     async def open(
-        self, sock: socket.socket, server: Server
+        self, sock: socket.socket, server: NameServer
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Streams over the connected `sock`, which is closed on failure; raises DialError."""
         ...
@@ -68,7 +68,7 @@ class Opener:
         self._tls = tls
         self._timeout = timeout
 
-    async def open(self, server: Server, client: bytes = b"") -> ElectrumSession:
+    async def open(self, server: NameServer, client: bytes = b"") -> ElectrumSession:
         """A new connection to `server`, the handshake done; `client` pays for the circuit.
 
         A certificate that no authority vouches for takes further connections, over other
@@ -85,7 +85,7 @@ class Opener:
         )
 
     async def _judged_streams(
-        self, server: Server, client: bytes
+        self, server: NameServer, client: bytes
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Streams whose certificate is the right one."""
         for _ in range(_MORE_CONNECTIONS):
@@ -94,7 +94,7 @@ class Opener:
         return await self._streams(server, client)
 
     async def _streams(
-        self, server: Server, client: bytes
+        self, server: NameServer, client: bytes
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         sock = await self._dialer.connect(
             self._isolator.own_key("name server connection"),

@@ -26,7 +26,7 @@ from isoproxy.errors import DialError, ErrorKind, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, MinedHeader, series
 from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.namecoin.electrum.session import ElectrumSession
 
 MAX_BLOB: Final = 10_000_000
@@ -94,7 +94,7 @@ class HeaderRanges:
             self._chunks[label] = min(self._settings.chunk, 2 * self._chunks[label])
 
     async def fetch(
-        self, server: Server, session: ElectrumSession, start: int, count: int
+        self, server: NameServer, session: ElectrumSession, start: int, count: int
     ) -> bytes:
         """The `count` headers from `start` on, concatenated.
 

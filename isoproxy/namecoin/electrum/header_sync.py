@@ -55,7 +55,7 @@ from isoproxy.namecoin.electrum.header_range import (
 from isoproxy.namecoin.electrum.pool import ServerPool
 from isoproxy.namecoin.electrum.results import TipClaim
 from isoproxy.namecoin.electrum.scores import Scores
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
 
@@ -101,7 +101,7 @@ class HeaderSync:
         self._checkpoint = checkpoint
         self._wall_clock = wall_clock
         self._first_height_needed = first_height_needed(chain.network, chain.anchor)
-        self._sessions: dict[str, tuple[Server, ElectrumSession]] = {}
+        self._sessions: dict[str, tuple[NameServer, ElectrumSession]] = {}
         self._weaker: dict[str, bytes] = {}
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()
@@ -173,7 +173,7 @@ class HeaderSync:
         missing = due[: self._settings.connections - len(self._sessions)]
         await asyncio.gather(*(self._open(server) for server in missing))
 
-    async def _open(self, server: Server) -> None:
+    async def _open(self, server: NameServer) -> None:
         try:
             session = await self._pool.reserve(server)
         except IsoproxyError as error:
@@ -197,7 +197,7 @@ class HeaderSync:
         self._note(server, error)
         self._close(label)
 
-    def _note(self, server: Server, error: BaseException) -> None:
+    def _note(self, server: NameServer, error: BaseException) -> None:
         now = asyncio.get_running_loop().time()
         if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
             self.scores.record_invalid_proof(server, now)

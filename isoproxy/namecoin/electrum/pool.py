@@ -44,7 +44,7 @@ from isoproxy.namecoin.chain.params import ChainParams
 from isoproxy.namecoin.electrum.connector import Dials, Opener, SpeaksTls
 from isoproxy.namecoin.electrum.rate_limit import ClientRates, FairShare
 from isoproxy.namecoin.electrum.scores import Scores
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.namecoin.electrum.session import MAX_SYNC_LINE, ElectrumSession, ServerRefused
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
 
@@ -126,7 +126,7 @@ class ServerPool:
             if owner == key and session.is_usable
         ]
 
-    async def session(self, key: IsolationKey, server: Server) -> ElectrumSession:
+    async def session(self, key: IsolationKey, server: NameServer) -> ElectrumSession:
         """The connection to `server` bound to `key`; binds one at first use.
 
         Waits `settings.wait` s at most.  Raises DialError, BUSY if the key's client has its
@@ -144,7 +144,7 @@ class ServerPool:
             binding.add_done_callback(lambda task: self._bound_or_not(place, task))
         return await asyncio.shield(binding)
 
-    async def _bind(self, key: IsolationKey, server: Server) -> ElectrumSession:
+    async def _bind(self, key: IsolationKey, server: NameServer) -> ElectrumSession:
         session = self._take(server, key.client) or await self._open_own(server, key.client)
         self._require_current(key)
         self._bound[key, server.label] = session
@@ -157,7 +157,7 @@ class ServerPool:
         if not task.cancelled():
             task.exception()
 
-    def _take(self, server: Server, client: bytes) -> ElectrumSession | None:
+    def _take(self, server: NameServer, client: bytes) -> ElectrumSession | None:
         """One of the reserve, unless `client` has taken as many as are left."""
         left = sum(map(len, self._reserve.values()))
         mine = sum(owner == client for owner in self._taken.values())
@@ -168,7 +168,7 @@ class ServerPool:
         self._taken[session] = client
         return session
 
-    async def _open_own(self, server: Server, client: bytes) -> ElectrumSession:
+    async def _open_own(self, server: NameServer, client: bytes) -> ElectrumSession:
         """A connection that the reserve cannot give, at `client`'s expense."""
         now = asyncio.get_running_loop().time()
         delay = self._rates.wait_for(client, now)
@@ -188,7 +188,7 @@ class ServerPool:
         self._admit(session, self.settings.own_life, lambda: self._own.give_back(client))
         return session
 
-    def drop(self, key: IsolationKey, server: Server) -> None:
+    def drop(self, key: IsolationKey, server: NameServer) -> None:
         """Close the connection to `server` that is bound to `key`, if there is one."""
         bound = self._bound.pop((key, server.label), None)
         if bound is not None:
@@ -205,7 +205,7 @@ class ServerPool:
 
     # -- for our own headers -------------------------------------------------------
 
-    async def reserve(self, server: Server) -> ElectrumSession:
+    async def reserve(self, server: NameServer) -> ElectrumSession:
         """A new connection for our own upkeep alone, which lives as long as others do."""
         session = await self._opened_by_clock(server)
         session.allow_long_answers(MAX_SYNC_LINE)
@@ -239,7 +239,7 @@ class ServerPool:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _fill(self, server: Server) -> None:
+    async def _fill(self, server: NameServer) -> None:
         with contextlib.suppress(IsoproxyError):
             session = await self._opened_by_clock(server)
             reserve = self._reserve[server.label]
@@ -251,7 +251,7 @@ class ServerPool:
 
             self._admit(session, self.settings.life, gone)
 
-    async def _opened_by_clock(self, server: Server) -> ElectrumSession:
+    async def _opened_by_clock(self, server: NameServer) -> ElectrumSession:
         """A new connection; whether it came about is known to all keys."""
         clock = asyncio.get_running_loop().time
         try:

@@ -26,7 +26,7 @@ from isoproxy.errors import DialError, ErrorKind
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.chain.spv import ProofVerdict
 from isoproxy.namecoin.electrum.lookup import StillSyncing
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 
 ABSENCE_QUORUM: Final = 2
 
@@ -35,18 +35,18 @@ ABSENCE_QUORUM: Final = 2
 class ServerVerdict:
     """What one server proved."""
 
-    server: Server
+    server: NameServer
     verdict: ProofVerdict
 
 
 class Panel(Protocol):
     """The servers that can be asked one question under one key."""
 
-    def candidates(self) -> Sequence[Server]:
+    def candidates(self) -> Sequence[NameServer]:
         """All servers, in the order in which they are to be asked."""
         ...
 
-    async def ask(self, server: Server) -> ServerVerdict:
+    async def ask(self, server: NameServer) -> ServerVerdict:
         """The verified answer of `server`.
 
         Raises DialError if it has none, StillSyncing if it cannot be judged yet.
@@ -57,7 +57,7 @@ class Panel(Protocol):
         """The s to wait for the servers that were asked before one more is."""
         ...
 
-    def note_unanswered(self, server: Server, waited: float) -> None:
+    def note_unanswered(self, server: NameServer, waited: float) -> None:
         """The look-up ended after `waited` s without an answer of `server`."""
         ...
 
@@ -68,8 +68,8 @@ class Quorum:
     def __init__(self, panel: Panel, size: int) -> None:
         self._panel: Final = panel
         self._size: Final = size
-        self._candidates: Final[Iterator[Server]] = iter(panel.candidates())
-        self._asked: Final[dict[asyncio.Task[ServerVerdict], Server]] = {}
+        self._candidates: Final[Iterator[NameServer]] = iter(panel.candidates())
+        self._asked: Final[dict[asyncio.Task[ServerVerdict], NameServer]] = {}
         self._asked_at: Final[dict[str, float]] = {}
         self._answers: Final[list[ServerVerdict]] = []
         self._syncing = False

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.isolation import IsolationKey
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 
 FIRST_RETRY_S: Final = 2.0
 LAST_RETRY_S: Final = 1800.0
@@ -68,15 +68,15 @@ class Scores:
     For keys `common` is what the pool has found.
     """
 
-    servers: Sequence[Server]
+    servers: Sequence[NameServer]
     rng: random.Random = field(default_factory=random.SystemRandom)
     common: Scores | None = None
     _health: dict[str, ServerHealth] = field(default_factory=dict)
 
-    def of(self, server: Server) -> ServerHealth:
+    def of(self, server: NameServer) -> ServerHealth:
         return self._health.setdefault(server.label, ServerHealth())
 
-    def answered(self, server: Server, seconds: float) -> None:
+    def answered(self, server: NameServer, seconds: float) -> None:
         """An honest answer came after `seconds`."""
         health = self.of(server)
         health.failures, health.retry_at = 0, 0.0
@@ -84,25 +84,25 @@ class Scores:
         change = 0.0 if known is None else (1 - _SMOOTHING) * (known - seconds)
         health.latency = seconds + change
 
-    def was_slow(self, server: Server, seconds: float) -> None:
+    def was_slow(self, server: NameServer, seconds: float) -> None:
         """No answer came for so long that others had to be asked."""
         health = self.of(server)
         health.latency = max(seconds, health.latency or 0.0)
 
-    def failed(self, server: Server, now: float) -> None:
+    def failed(self, server: NameServer, now: float) -> None:
         """It could not be reached, closed the connection, or took too long."""
         health = self.of(server)
         health.failures += 1
         wait = min(FIRST_RETRY_S * 2 ** (health.failures - 1), LAST_RETRY_S)
         health.retry_at = now + wait * self.rng.uniform(0.75, 1.25)
 
-    def record_invalid_proof(self, server: Server, now: float) -> None:
+    def record_invalid_proof(self, server: NameServer, now: float) -> None:
         """It said something that was proven wrong."""
         health = self.of(server)
         health.lies += 1
         health.liar_until = now + LIE_S
 
-    def mark_lagging(self, server: Server, now: float) -> None:
+    def mark_lagging(self, server: NameServer, now: float) -> None:
         """It knew less than another server proved; it lags, or it withholds."""
         self.of(server).suspect_until = now + SUSPICION_S
 
@@ -111,20 +111,20 @@ class Scores:
         for health in self._health.values():
             health.failures, health.retry_at = 0, 0.0
 
-    def is_due(self, server: Server, now: float) -> bool:
+    def is_due(self, server: NameServer, now: float) -> bool:
         """True if it may be connected to now."""
         return self.of(server).is_due(now)
 
-    def _is_down(self, server: Server, bound: Collection[str]) -> bool:
+    def _is_down(self, server: NameServer, bound: Collection[str]) -> bool:
         """True if nobody can connect to it, as far as our clocks can tell."""
         if self.common is None or server.label in bound:
             return False
         return self.common.of(server).failures >= _DOWN
 
-    def ranked(self, now: float, bound: Collection[str] = ()) -> list[Server]:
+    def ranked(self, now: float, bound: Collection[str] = ()) -> list[NameServer]:
         """All servers, the most useful first; those in `bound` before their equals."""
 
-        def rank(server: Server) -> tuple[float, ...]:
+        def rank(server: NameServer) -> tuple[float, ...]:
             health = self.of(server)
             slow = 0 if health.latency is None else int(health.latency / 2.0)
             return (
@@ -140,11 +140,11 @@ class Scores:
 
         return sorted(self.servers, key=rank)
 
-    def choose(self, now: float, bound: Collection[str] = ()) -> list[Server]:
+    def choose(self, now: float, bound: Collection[str] = ()) -> list[NameServer]:
         """`ranked`, with a second server of one operator moved behind other operators."""
         heard: set[str] = set()
-        first: list[Server] = []
-        later: list[Server] = []
+        first: list[NameServer] = []
+        later: list[NameServer] = []
         for server in self.ranked(now, bound):
             useful = self.is_due(server, now) and not self._is_down(server, bound)
             (later if not useful or server.operator in heard else first).append(server)

@@ -28,7 +28,7 @@ _FORM: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class NameServer:
     """One server; `pin` is the SHA-256 of its certificate's DER form, if known.
 
     Servers of one `operator` count once where others can be had.
@@ -50,7 +50,7 @@ class Server:
         return self.declared_operator or self.target.host
 
 
-def parse_server(text: str, operator: str = "") -> Server:
+def parse_server(text: str, operator: str = "") -> NameServer:
     """The server that `text` writes down; raises ConfigError."""
     match = _FORM.fullmatch(text.strip())
     if match is None:
@@ -62,10 +62,10 @@ def parse_server(text: str, operator: str = "") -> Server:
     pin = bytes.fromhex(match["pin"]) if match["pin"] else None
     if pin is not None and match["kind"] != "s":
         raise ConfigError("a certificate's fingerprint needs TLS (host:port:s:fingerprint)")
-    return Server(target, match["kind"] == "s", pin, operator)
+    return NameServer(target, match["kind"] == "s", pin, operator)
 
 
-def parse_servers(texts: Iterable[str], *, allow_plain: bool = False) -> tuple[Server, ...]:
+def parse_servers(texts: Iterable[str], *, allow_plain: bool = False) -> tuple[NameServer, ...]:
     """Several servers, duplicates dropped.
 
     Raises ConfigError, also for plain TCP to anything but an onion service unless

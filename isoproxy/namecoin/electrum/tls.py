@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from isoproxy.errors import DialError, ErrorKind
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.observe.log import logger
 from isoproxy.private_file import replace_file
 
@@ -68,20 +68,20 @@ class PinStore:
         if self._path is not None and self._path.exists():
             self._pins = _read_pins(self._path)
 
-    def get(self, server: Server) -> bytes | None:
+    def get(self, server: NameServer) -> bytes | None:
         text = self._pins.get(server.label)
         return bytes.fromhex(text) if text else None
 
-    def is_vouched_for(self, server: Server) -> bool:
+    def is_vouched_for(self, server: NameServer) -> bool:
         """True if an authority vouched for `server` before."""
         return self._pins.get(server.label) == _VOUCHED_FOR
 
-    def remember_authority(self, server: Server) -> None:
+    def remember_authority(self, server: NameServer) -> None:
         """Keep that an authority vouches for `server`."""
         if not self.is_vouched_for(server):
             self.remember(server, b"")
 
-    def remember(self, server: Server, digest: bytes) -> None:
+    def remember(self, server: NameServer, digest: bytes) -> None:
         """Keep `digest` for `server`, on disk atomically; the disk is not waited for.
 
         Where the disk takes nothing it is kept in memory.
@@ -175,7 +175,7 @@ class TlsPolicy:
         self._shown: dict[str, bytes] = {}  # once, by servers without a pin
 
     async def open(
-        self, sock: socket.socket, server: Server
+        self, sock: socket.socket, server: NameServer
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Streams over the connected `sock`, which is closed on failure.
 
@@ -220,7 +220,7 @@ class TlsPolicy:
             self._checking = await asyncio.to_thread(ssl_context, authorities=True)
         return self._checking
 
-    def _judge(self, writer: asyncio.StreamWriter, server: Server, pin: bytes | None) -> None:
+    def _judge(self, writer: asyncio.StreamWriter, server: NameServer, pin: bytes | None) -> None:
         """Raises CertificateRefused unless the certificate shown is the right one."""
         if pin is None and server.target.is_onion:
             return
@@ -235,7 +235,7 @@ class TlsPolicy:
         elif digest != pin:
             raise CertificateRefused
 
-    def _show(self, server: Server, digest: bytes) -> None:
+    def _show(self, server: NameServer, digest: bytes) -> None:
         """Keep a certificate that was shown twice in a row; raises NotVouchedFor else."""
         if self._shown.get(server.label) != digest:
             self._shown[server.label] = digest

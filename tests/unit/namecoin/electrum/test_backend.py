@@ -19,7 +19,7 @@ from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings, _Panel
 from isoproxy.namecoin.electrum.lookup import NameQuestion
 from isoproxy.namecoin.electrum.pool import PoolSettings
-from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, merkle_tree, recorded_answers
@@ -51,7 +51,7 @@ class Bench:
     ) -> None:
         self.isolator = Isolator()
         self.dialer = DirectDialer()
-        self.servers: list[Server] = [
+        self.servers: list[NameServer] = [
             parse_server(f"127.0.0.1:{server.port}:t", f"operator {operator}")
             for server, operator in zip(servers, operators, strict=False)
         ]

@@ -13,7 +13,7 @@ from isoproxy.namecoin.chain.name_script import NameOp, NameUpdate
 from isoproxy.namecoin.chain.spv import Operation, ProofVerdict
 from isoproxy.namecoin.electrum.lookup import StillSyncing
 from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
-from isoproxy.namecoin.electrum.servers import Server
+from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.net.target import Target
 
 pytestmark = pytest.mark.virtual_clock
@@ -32,7 +32,7 @@ class Panel:
 
     def __init__(self, *script: Script, operators: str = "abcdefgh") -> None:
         self._servers = [
-            Server(Target("host", port), tls=True, declared_operator=operator)
+            NameServer(Target("host", port), tls=True, declared_operator=operator)
             for port, operator in zip(range(1, len(script) + 1), operators, strict=False)
         ]
         self._script = script
@@ -40,10 +40,10 @@ class Panel:
         self.under_way = 0
         self.unanswered: dict[int, float] = {}
 
-    def candidates(self) -> Sequence[Server]:
+    def candidates(self) -> Sequence[NameServer]:
         return self._servers
 
-    async def ask(self, server: Server) -> ServerVerdict:
+    async def ask(self, server: NameServer) -> ServerVerdict:
         number = server.target.port
         self.asked.append((number, round(asyncio.get_running_loop().time(), 1)))
         delay, outcome = self._script[number - 1]
@@ -59,7 +59,7 @@ class Panel:
     def hedge_delay(self) -> float:
         return HEDGE_S
 
-    def note_unanswered(self, server: Server, waited: float) -> None:
+    def note_unanswered(self, server: NameServer, waited: float) -> None:
         self.unanswered[server.target.port] = round(waited, 1)
 
 

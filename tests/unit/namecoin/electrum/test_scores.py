@@ -13,14 +13,14 @@ from isoproxy.namecoin.electrum.scores import (
     KeyScores,
     Scores,
 )
-from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 
 ONION = parse_server(f"{'a' * 56}.onion:50001:t")
 A, B, C = (parse_server(f"{name}.example:50002:s", name) for name in "abc")
 B2 = parse_server("b2.example:50002:s", "b")
 
 
-def scores(*servers: Server) -> Scores:
+def scores(*servers: NameServer) -> Scores:
     return Scores(servers, random.Random(1))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import DialError
-from isoproxy.namecoin.electrum.servers import Server, parse_server
+from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 from isoproxy.namecoin.electrum.tls import (
     CertificateRefused,
     NotVouchedFor,
@@ -57,7 +57,7 @@ async def connected(port: int) -> socket.socket:
     return sock
 
 
-async def exchange(policy: TlsPolicy, server: Server, port: int) -> bytes:
+async def exchange(policy: TlsPolicy, server: NameServer, port: int) -> bytes:
     """What the server echoes over the stream that the policy allows."""
     reader, writer = await policy.open(await connected(port), server)
     writer.write(b"hello")
