@@ -11,9 +11,12 @@ Theory of operation
     (`ShouldReconnectV1`, net.cpp) would have it tried again in v1, on a new connection; so
     would exactly a v1 VERSION header in place of its key (BIP324 has responders compare
     these 16 bytes).  We do either only where the settings allow it (`Fallback`), never to
-    a peer that has spoken v2 under this key before, and over a stream that is dialled with
-    the key, purpose and target of the flow; there is no other way to open one, in
-    particular no direct one.
+    a peer that has spoken v2 under this key before, and over a stream with the key, purpose
+    and target of the flow.
+
+    What speaks v1, and what stayed silent until its client gave up (most wait for less than
+    the minute), is remembered for an hour (`known_peers`): where v1 is allowed to it the next
+    flow of the same key speaks v1 at once, on its first stream.
 
     A hostile exit can cut the first stream to see the second in plaintext; that is why
     the default allows it to onion services alone, whose streams are encrypted to the end.
@@ -32,12 +35,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from isoproxy.bitcoin.converter import Ending, FirstBytes, Rewriting
 from isoproxy.bitcoin.flow import Event, Flow, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry
-from isoproxy.bitcoin.known_peers import ProvenPeers
+from isoproxy.bitcoin.known_peers import ProvenPeers, V1Peers
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.pump import pump
@@ -53,6 +56,11 @@ RelayStream = Callable[[socket.socket, socket.socket, bytes, Flow], Awaitable[No
 """Relays between a client and a peer until both have ended, and closes both sockets.  The
 bytes were read from the client and go to the peer first; what is moved is added to
 `flow.relayed`."""
+
+
+CLIENT_WAITED_S: Final = 1.0
+"""Seconds that a client must have waited before its going says something about the peer; the
+least patient ones wait for two, the others for ten to thirty."""
 
 
 class Dialer(Protocol):
@@ -110,12 +118,14 @@ class Carrier:
         registry: FlowRegistry,
         proven: ProvenPeers,
         settings: CarrySettings | None = None,
+        v1_peers: V1Peers | None = None,
     ) -> None:
         self._dialer = dialer
         self._relay = relay
         self.registry = registry
         self._proven = proven
         self.settings = settings or CarrySettings()
+        self._v1_peers = v1_peers or V1Peers(_now)
 
     @property
     def ports(self) -> frozenset[int]:
@@ -139,7 +149,13 @@ class Carrier:
 
     def sibling(self, settings: CarrySettings) -> Carrier:
         """Another carrier of the same process, with settings of its own."""
-        return Carrier(self._dialer, self._relay, self.registry, self._proven, settings)
+        return Carrier(
+            self._dialer, self._relay, self.registry, self._proven, settings, self._v1_peers
+        )
+
+    def forget(self) -> None:
+        """Forget which peers speak v1; for a new epoch."""
+        self._v1_peers.forget()
 
     async def carry(
         self,
@@ -205,12 +221,18 @@ class Carrier:
     ) -> None:
         """Carry a client that speaks v1; `said` is what the peer has said before it."""
         assert flow.network is not None
-        if not said:
-            await self._translate(client, first, peer, flow, client_id)
-        elif begins_v1(said, flow.network) and await self._may_speak_v1(flow):
-            flow.v1_reason = V1Reason.PEER_SPEAKS_V1
+        assert flow.key is not None
+        reason = V1Reason.PEER_SPEAKS_V1 if begins_v1(said, flow.network) else None
+        if not said and self._v1_peers.has(flow.key, flow.peer):
+            reason = V1Reason.REMEMBERED
+        if reason is not None and await self._may_speak_v1(flow):
+            flow.v1_reason = reason
             flow.on(Event.V1_PEER)
             await relay_v1(client, peer, flow, self.settings, self._relay, from_client=first)
+            if not flow.bytes_down:
+                self._v1_peers.discard(flow.key, flow.peer)
+        elif not said:
+            await self._translate(client, first, peer, flow, client_id)
         else:
             await end(flow, Ending.V2_REQUIRED, self.settings, client, peer)
 
@@ -226,12 +248,15 @@ class Carrier:
             initiator=True,
             now=_now(),
             deadlines=settings.deadlines,
-            on_ready=partial(self._proven.remember, flow.key, flow.peer),
+            on_ready=partial(self._proved, flow.key, flow.peer),
         )
         flow.translate(translator)
+        began = _now()
         linger = settings.deadlines.linger
         ending = await pump(translator, client, peer, linger=linger, from_client=first)
         flow.v1_reason = _v1_reason(ending, translator)
+        if flow.v1_reason is not None or _gave_up(ending, translator, _now() - began):
+            self._v1_peers.add(flow.key, flow.peer)
         if flow.v1_reason is None:
             await end(flow, ending, settings, client, peer)
         elif await self._may_speak_v1(flow):
@@ -240,6 +265,10 @@ class Carrier:
             await self._redial(client, translator.untranslated(), flow, client_id)
         else:
             await end(flow, Ending.V2_REQUIRED, settings, client, peer)
+
+    def _proved(self, key: IsolationKey, peer: Target) -> None:
+        self._v1_peers.discard(key, peer)
+        self._proven.remember(key, peer)
 
     async def _may_speak_v1(self, flow: Flow) -> bool:
         assert flow.key is not None
@@ -292,10 +321,14 @@ def _v1_reason(ending: Ending, translator: Translator) -> V1Reason | None:
         return V1Reason.PEER_SPEAKS_V1
     if not translator.peer_was_silent or translator.sent_to_peer < HEADER_LENGTH:
         return None
-    return {
-        Ending.PEER_CLOSED: V1Reason.PEER_CLOSED,
-        Ending.PEER_SILENT: V1Reason.PEER_SILENT,
-    }.get(ending)
+    silent = {Ending.PEER_CLOSED: V1Reason.PEER_CLOSED, Ending.PEER_SILENT: V1Reason.PEER_SILENT}
+    return silent.get(ending)
+
+
+def _gave_up(ending: Ending, translator: Translator, waited: float) -> bool:
+    """Whether a client would wait no longer for a peer that has not said a word."""
+    silent = translator.peer_was_silent and translator.sent_to_peer >= HEADER_LENGTH
+    return ending is Ending.CLIENT_CLOSED and silent and waited >= CLIENT_WAITED_S
 
 
 async def relay_v1(
@@ -344,13 +377,9 @@ async def _hold(
     from_peer: bytes = b"",
 ) -> bool:
     """Hold the client's first bytes; False if that was the end."""
+    linger = settings.deadlines.linger
     ending = await pump(
-        stage,
-        client,
-        peer,
-        linger=settings.deadlines.linger,
-        from_client=from_client,
-        from_peer=from_peer,
+        stage, client, peer, linger=linger, from_client=from_client, from_peer=from_peer
     )
     if ending is not Ending.HANDED_ON:
         await end(flow, ending, settings, client, peer)

@@ -134,6 +134,7 @@ class Bitcoin:
         self.proven = ProvenV2()
         isolator.on_new_epoch(self.proven.forget)
         self.carrier = Carrier(dialer, relay, self.registry, self.proven)
+        isolator.on_new_epoch(self.carrier.forget)
         self.proxies: dict[str, ProxyListener] = {}
         self._closing: list[asyncio.Task[None]] = []
         self._follow(config)

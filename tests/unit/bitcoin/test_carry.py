@@ -378,6 +378,66 @@ async def test_only_a_version_header_makes_a_peer_a_v1_peer(said: bytes) -> None
     assert await world.ending() is Ending.PEER_CLOSED
 
 
+async def again(world: World, key_of: IsolationKey) -> tuple[socket.socket, asyncio.Task[object]]:
+    """Another flow to the same peer: its far end."""
+    (client, near_client), (peer, near_peer) = pair(), pair()
+    flow = Flow(key_of, ONION)
+    task = asyncio.create_task(world.carrier.carry(near_client, HELLO, near_peer, flow, b""))
+    task.add_done_callback(lambda _: client.close())
+    return peer, task
+
+
+async def test_a_v1_peer_is_not_troubled_again_under_the_same_key() -> None:
+    world = World()
+    await receive(world.peer)
+    world.peer.close()
+    (await world.fallback()).close()
+    await world.ending()
+    peer, task = await again(world, world.key)
+    assert await receive(peer) == HELLO
+    peer.close()
+    await task
+    peer, task = await again(world, key(b"another", world.isolator))
+    assert len(await receive(peer)) >= 64
+    peer.close()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize(("waited", "speaks_v1"), [(0.5, False), (10, True)])
+async def test_a_silent_peer_whose_client_gave_up_is_met_in_v1(
+    waited: float, speaks_v1: bool
+) -> None:
+    world = World()
+    loop = asyncio.get_running_loop()
+    await loop.sock_recv(world.peer, 4096)
+    await asyncio.sleep(waited)
+    world.client.close()
+    assert await world.ending() is Ending.CLIENT_CLOSED
+    peer, task = await again(world, world.key)
+    assert (await loop.sock_recv(peer, 4096) == HELLO) is speaks_v1
+    peer.close()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("proven", [False, True])
+async def test_what_is_remembered_of_v1_is_no_way_around_the_policy(proven: bool) -> None:
+    world = World(dial=no_dial, fallback=Fallback.ALWAYS if proven else Fallback.NEVER)
+    await receive(world.peer)
+    await send(world.peer, HELLO)
+    if proven:
+        world.proven.remember(world.key, ONION)
+    assert await world.ending() is Ending.V2_REQUIRED
+    peer, task = await again(world, world.key)
+    opening = await receive(peer)
+    assert len(opening) >= 64
+    assert MAINNET.magic not in opening
+    peer.close()
+    await task
+
+
 async def test_a_peer_proven_v2_that_answers_in_v1_gets_no_plaintext() -> None:
     world = World(fallback=Fallback.ALWAYS, dial=no_dial)
     world.proven.remember(world.key, ONION)
