@@ -24,8 +24,16 @@ from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.deadlines import Deadlines, Expires
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, Handler, Reactor
 from isoproxy.net.target import Target
-from isoproxy.socks import Command, Reply
+from isoproxy.socks import Command, Reply, encode_reply
 from isoproxy.tor.dialer import Dialer
+
+GREETING = b"\x05\x01\x00"
+REQUEST = b"\x05\x01\x00\x03\x06a.test\x00\x50"
+TO_PEER = b"\x05\x01\x00\x03\x06a.test\x20\x8d"
+OUR_NAME = b"\x05\x01\x00\x03\x05d.bit\x00\x50"
+RESOLVE = b"\x05\xf0\x00\x03\x06a.test\x00\x00"
+RESOLVE_PTR = b"\x05\xf1\x00\x01\xc0\x00\x02\x01\x00\x00"
+OK = encode_reply(0)
 
 CLIENT = client_of_address("127.0.0.1")
 RULE = HandshakeRule(ListenerRule(own_group("test")), top_levels=TopLevels())
@@ -284,3 +292,17 @@ class Playbook:
 class _Reply:
     def __init__(self, host: Any) -> None:
         self.host = host
+
+
+def opening(book: Playbook, request: bytes = REQUEST, early: bytes = b"") -> Playbook:
+    """The book at the moment when the request is complete."""
+    assert book.says(GREETING) == b"\x05\x00"
+    assert book.says(request + early) == b""
+    assert book.state is State.OPENING
+    return book
+
+
+async def turns() -> None:
+    """Let tasks go on."""
+    for _ in range(5):
+        await asyncio.sleep(0)
