@@ -33,18 +33,25 @@ def run_service(options: argparse.Namespace) -> int:
     import gc
 
     from isoproxy.daemon import Daemon
+    from isoproxy.daemon.settings.descriptors import fit, raise_limit
+    from isoproxy.daemon.settings.front import processes_of
     from isoproxy.daemon.settings.log import configure_log
     from isoproxy.net.reactor import ReactorLoop
     from isoproxy.net.resolver_guard import ResolverGuard
 
-    found = loaded(options)
+    descriptors = raise_limit()
+
+    def fitting(found: Loaded) -> Loaded:
+        return fit(found, descriptors, processes_of(found.config))
+
+    found = fitting(loaded(options))
     configure_log(found.config)
 
     guard = ResolverGuard()
     guard.install()
 
     def again() -> Loaded:
-        return load(options.config, options.settings)
+        return fitting(load(options.config, options.settings))
 
     # A log in JSON is read by a program: it has the same events, and no other line.
     plain = found.config.observe.log_format != "json"

@@ -451,6 +451,43 @@ async def test_managed_tor_that_is_missing_is_a_configuration_error(tmp_path: Pa
     assert "tor is not installed, or not where tor.binary says; install it" in outcome.err
 
 
+async def test_idle_clients_leave_descriptors_for_the_rest(tmp_path: Path) -> None:
+    """More clients than descriptors: the commands are answered, and admitted clients dial."""
+    async with SocksPort() as tor:
+        with (tmp_path / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *("bash", "-c", 'ulimit -Sn 200; ulimit -Hn 400; exec "$0" -m isoproxy run "$@"'),
+                *(sys.executable, "--set", "names.backend=none"),
+                *system_tor(tor, "limits.workers=1"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environment(tmp_path),
+            )
+        service = Service(tmp_path, process, log=tmp_path / "log")
+        try:
+            service.listening.append(await service.line())
+            await service.logged("at most 88 are served; raise LimitNOFILE")
+            clients = [
+                await asyncio.open_connection("127.0.0.1", service.port()) for _ in range(450)
+            ]
+            status = json.loads((await service.ask("status", "--json")).out)
+            assert status["counters"]["open"] == 88
+            assert status["counters"]["out_of_descriptors"] == 0
+            for _, writer in clients[:88]:
+                writer.write(b"\x05\x01\x00\x05\x01\x00\x03\x04a.ex\x00\x50")
+            for reader, _ in clients[:88]:
+                async with asyncio.timeout(20):
+                    assert (await reader.readexactly(12))[3] == 0
+            assert (await service.ask("status", "--json")).code == 0
+            for _, writer in clients:
+                writer.close()
+            assert await service.stop() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
 async def test_descriptors_running_out_is_survived(tmp_path: Path) -> None:
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
         limit = len(os.listdir(f"/proc/{service.process.pid}/fd")) + 6
