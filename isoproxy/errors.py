@@ -76,6 +76,7 @@ class ErrorKind(Enum):
     NAME_NO_ADDRESS = "name_no_address"
     NAME_INVALID_VALUE = "name_invalid_value"
     NAME_UNVERIFIABLE = "name_unverifiable"
+    NAME_NO_QUORUM = "name_no_quorum"
     NAME_BUDGET = "name_budget"
     NAME_BACKEND_DOWN = "name_backend_down"
     NAME_TIMEOUT = "name_timeout"
@@ -344,6 +345,13 @@ OUTCOMES: Final = MappingProxyType(
             1,
             "No server's answer for the name could be verified; nothing was connected.",
             extended=0xF2,
+        ),
+        ErrorKind.NAME_NO_QUORUM: _row(
+            1,
+            "Fewer name servers answered with a proof than names.electrum.quorum wants (an "
+            "absent name takes two); try again, or add servers to names.electrum.servers.",
+            extended=0xF2,
+            http=503,
         ),
         ErrorKind.NAME_BUDGET: _row(
             1, "Resolving the name takes more steps than is allowed.", extended=0xF6, prop279=3

@@ -32,6 +32,7 @@ _PASSING: Final = frozenset(
     {
         ErrorKind.NAME_BACKEND_DOWN,
         ErrorKind.NAME_UNVERIFIABLE,
+        ErrorKind.NAME_NO_QUORUM,
         ErrorKind.NAME_TIMEOUT,
         ErrorKind.BUSY,
     }

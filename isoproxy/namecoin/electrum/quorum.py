@@ -140,4 +140,8 @@ class Quorum:
             return TemporaryFailure(kind=ErrorKind.STALE_KEY)
         if self._syncing or not self._answers:
             return TemporaryFailure(kind=ErrorKind.NAME_BACKEND_DOWN)
-        return TemporaryFailure(kind=ErrorKind.NAME_UNVERIFIABLE)
+        answered = len(self._answers)
+        return TemporaryFailure(
+            f"{answered} of {answered + self._missing()} name servers answered with a proof",
+            kind=ErrorKind.NAME_NO_QUORUM,
+        )

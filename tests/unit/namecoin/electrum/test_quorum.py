@@ -116,7 +116,7 @@ async def test_two_servers_of_one_operator_wait_for_others_that_were_asked() -> 
     ("script", "kind"),
     [
         ([(1, DOWN)] * 3, ErrorKind.NAME_BACKEND_DOWN),
-        ([(1, FOUND), (1, DOWN)], ErrorKind.NAME_UNVERIFIABLE),
+        ([(1, FOUND), (1, DOWN)], ErrorKind.NAME_NO_QUORUM),
         ([(1, FOUND), (1, StillSyncing())], ErrorKind.NAME_BACKEND_DOWN),
         ([(1, FOUND), (1, DialError(kind=ErrorKind.STALE_KEY))], ErrorKind.STALE_KEY),
     ],
@@ -127,6 +127,13 @@ async def test_with_too_few_answers_it_fails_and_says_why(
     panel = Panel(*script)
     assert await failure(panel) is kind
     assert len(panel.asked) == len(script)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_too_few_answers_are_counted_in_the_failure(size: int) -> None:
+    """Also with a quorum of one, where a single server says that a name is absent."""
+    with pytest.raises(TemporaryFailure, match="1 of 2 name servers answered with a proof"):
+        await Quorum(Panel((1, ABSENT), (1, DOWN)), size).run()
 
 
 async def test_its_end_ends_every_question() -> None:
