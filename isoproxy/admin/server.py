@@ -125,7 +125,7 @@ class AdminServer:
         except IsoproxyError as error:
             return _failure(str(error))
         except Exception as error:
-            _log.err("admin_defect", error=error)
+            _log.err("internal_error", error=error)
             return _failure("isoproxy has a defect; see its log and report it")
 
 

@@ -155,5 +155,5 @@ class Dashboard:
         except TimeoutError:
             return Response(TEXT, b"isoproxy is busy; try again\n", 503)
         except Exception as error:
-            _log.err("dashboard_defect", error=error)
+            _log.err("internal_error", error=error)
             return Response(TEXT, b"isoproxy has a defect; see its log and report it\n", 500)

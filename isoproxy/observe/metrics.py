@@ -86,7 +86,11 @@ class Family(Generic[Child]):
     __slots__ = ("_children", "_kind", "_labels", "help", "name")
 
     def __init__(
-        self, kind: type[Child], name: str, help: str, labels: dict[str, Sequence[str] | Names]
+        self,
+        kind: type[Child],
+        name: str,
+        help: str,
+        labels: dict[str, Sequence[str] | ListenerNames],
     ) -> None:
         self.name = name
         self.help = help
@@ -125,7 +129,7 @@ class Family(Generic[Child]):
                 yield f"{self.name}{suffix}{braces} {number!r}"
 
 
-class Names:
+class ListenerNames:
     """The listeners' names: a closed set that a reload may widen."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -148,7 +152,7 @@ class Metrics:
     """
 
     def __init__(self, listeners: Iterable[str] = (), message_types: Sequence[str] = ()) -> None:
-        self.listeners = names = Names(listeners)
+        self.listeners = names = ListenerNames(listeners)
         self._families: list[Family[Any]] = []
         backends = ("electrum", "electrum-nmc", "namecoin-core")
         self.connections = self._add(
@@ -267,7 +271,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def _add(
-        self, kind: type[Child], name: str, help: str, /, **labels: Sequence[str] | Names
+        self, kind: type[Child], name: str, help: str, /, **labels: Sequence[str] | ListenerNames
     ) -> Family[Child]:
         family = Family(kind, name, help, labels)
         self._families.append(family)

@@ -107,7 +107,7 @@ async def test_what_goes_wrong_is_answered_without_its_text(
         head, body = await fetch(tmp_path, "/status.json")
     assert head.startswith("HTTP/1.1 500 ")
     assert "marked" not in head + body
-    assert [record.message for record in caplog.records] == ["dashboard_defect"]
+    assert [record.message for record in caplog.records] == ["internal_error"]
 
 
 async def test_clients_beyond_the_limit_are_sent_away(tmp_path: Path) -> None:
