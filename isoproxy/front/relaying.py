@@ -37,6 +37,7 @@ class RelayingPhase(Phase):
         self._timed.relay.abort()
 
     def _ended(self) -> None:
-        statistics = self.connection.statistics
-        statistics.relayed(self.bytes_up, self.bytes_down, self.bytes_spliced)
+        up, down = self._timed.relay.up, self._timed.relay.down
+        spliced = up.spliced, down.spliced
+        self.connection.statistics.relayed(up.moved, down.moved, spliced)
         self.connection.end()

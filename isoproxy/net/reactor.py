@@ -203,7 +203,7 @@ class Reactor:
         loop: asyncio.AbstractEventLoop,
         on_defect: Callable[[Handler, Exception], None],
     ) -> None:
-        self._loop = loop
+        self.loop = loop
         self._on_defect = on_defect
         self._again: deque[tuple[Handler, int]] = deque()
         self._again_scheduled = False
@@ -223,10 +223,6 @@ class Reactor:
     def __len__(self) -> int:
         """How many descriptors are registered."""
         return len(self._handlers)
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
 
     def register(self, fd: int, handler: Handler) -> None:
         """Watch `fd` for what arrives; raises OSError when the kernel refuses."""
@@ -263,7 +259,7 @@ class Reactor:
         self._again.append((handler, fd))
         if not self._again_scheduled:
             self._again_scheduled = True
-            self._loop.call_soon(self._take_turns)
+            self.loop.call_soon(self._take_turns)
 
     def close(self) -> None:
         """Stop dispatching and free the epoll descriptor; sockets stay their owners'."""
@@ -275,7 +271,7 @@ class Reactor:
             self._shared.dispatch = None
             self._shared = None
         elif self._own:
-            self._loop.remove_reader(self._epoll.fileno())
+            self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
         self._own = False
         self._handlers = {}
