@@ -284,7 +284,7 @@ class PluginHost:
         return lines[1:]
 
     def _take(self, answer: PluginAnswer | None) -> bool:
-        """Hand an answer to who waits for it; whether anybody did."""
+        """Hand an answer to its waiting query; whether there was one."""
         future = self._pending.get(answer.query) if isinstance(answer, Resolved) else None
         if future is None or future.done():
             self._nonsense += 1

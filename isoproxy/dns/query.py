@@ -65,7 +65,7 @@ BADVERS: Final = 16
 
 CLASS_IN: Final = 1
 NXNAME: Final = 128
-"""The type that marks a denial of a name; nobody may ask for it (RFC 9824 §3.5)."""
+"""The type that marks a denial of a name; no query may ask for it (RFC 9824 §3.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A packet that is no query of this server's; `response` says so."""
+    """A packet that is not a query for this server; `response` says so."""
 
     response: bytes
 

@@ -2,7 +2,8 @@
 
 Invariants
     A client that asks at most `rate` times a second is always served.  At most MAX_CLIENTS
-    are remembered; who is forgotten starts with a full bucket.  Nothing here reads a clock.
+    are remembered; a client that is forgotten starts with a full bucket.  Nothing here
+    reads a clock.
 """
 
 from __future__ import annotations

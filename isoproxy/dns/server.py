@@ -4,7 +4,7 @@ Theory of operation
     A UDP packet is parsed, counted against its client's rate, given its isolation key and
     answered at once where the answer is still kept; else a task resolves it.  TCP
     connections (RFC 7766) carry any number of queries, answered as they become ready.
-    After a message that is no query a connection takes no more: a web page can have a
+    After a message that is not a query a connection takes no more: a web page can have a
     browser send whatever it likes, but not without an HTTP request in front.
     A unix socket speaks as TCP does, and its clients are told apart by user.
 
@@ -239,7 +239,7 @@ class DnsServer:
         client: bytes,
         tasks: set[asyncio.Task[None]],
     ) -> None:
-        """Start to answer what comes, in `tasks`, up to the first message that is no query."""
+        """Start to answer what comes, in `tasks`, up to the first message that is not a query."""
         slots = asyncio.Semaphore(MAX_PIPELINED)
         connection = asyncio.current_task()
         assert connection is not None

@@ -24,7 +24,7 @@ Theory of operation
 
 Invariants
     A header of a few hundred bytes costs 50 µs; one with millions of items in its proof,
-    which the rules of Namecoin allow, half a second.  So what a stranger decides
+    which the rules of Namecoin allow, half a second.  So what a remote peer decides
     the cost of is done in `Cooperative`.  No byte is read twice.
 """
 

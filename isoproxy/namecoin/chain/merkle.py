@@ -11,7 +11,7 @@ Theory of operation
 
     The tree does not mark leaves.  Whoever gets a transaction of exactly 64 bytes into a
     block can pass it off as an inner node whose right half is the id of a transaction
-    that nobody ever mined.  So a fold over transactions refuses inner nodes that can be
+    that was never mined.  So a fold over transactions refuses inner nodes that can be
     read as a transaction.
 
     Checkpoints use the same tree over the block hashes of heights 0...cp (the Electrum
@@ -65,7 +65,7 @@ def transaction_root(txid: bytes, branch: Sequence[bytes], position: int) -> byt
     node = txid
     for sibling in branch:
         if len(sibling) != HASH_LENGTH:
-            raise RemoteProtocolError("a Merkle branch holds something that is no hash")
+            raise RemoteProtocolError("a Merkle branch holds something that is not a hash")
         if position & 1 and sibling == node:
             raise RemoteProtocolError("a position is that of a repeated Merkle node")
         inner = sibling + node if position & 1 else node + sibling
@@ -85,5 +85,5 @@ def checkpoint_root(
     if len(branch) != checkpoint.bit_length():
         raise RemoteProtocolError("a checkpoint branch does not have the length of its tree")
     if any(len(sibling) != HASH_LENGTH for sibling in branch):
-        raise RemoteProtocolError("a checkpoint branch holds something that is no hash")
+        raise RemoteProtocolError("a checkpoint branch holds something that is not a hash")
     return fold(block_hash, branch, height)

@@ -15,7 +15,7 @@ Theory of operation
     would stop every stream of the process.
 
     A disk that takes no more is given up until the next start: what is not stored is
-    fetched again then, and nobody's look-up depends on it.
+    fetched again then, and no look-up depends on it.
 
     The checksums guard against accidents.  Against a hostile disk nothing here helps,
     and nothing could: links, difficulty and times are checked again by the chain, the

@@ -59,7 +59,7 @@ def _integer(value: object, limit: int = MAX_HEIGHT) -> int:
 def hex_bytes(value: object, limit: int) -> bytes:
     """The bytes that the JSON string `value` spells in hexadecimal, at most `limit`."""
     if not isinstance(value, str) or len(value) > 2 * limit or not value.isascii():
-        raise RemoteProtocolError("a name server's data is no text, or too long")
+        raise RemoteProtocolError("a name server's data is not text, or too long")
     try:
         data = bytes.fromhex(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""TLS to Electrum servers: who has to prove what.
+"""TLS to Electrum servers: which server has to prove what.
 
     onion service           encrypted, no check of the name: the address authenticates
     a pin in the list       the certificate's SHA-256 must be the pin
@@ -143,7 +143,7 @@ async def _open_tls(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """What `asyncio.open_connection` does, with `_SmallTls`.
 
-    No session is resumed: to the server each connection is one of somebody new.
+    No session is resumed: to the server each connection is one of a new client.
     """
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_LIMIT, loop=loop)

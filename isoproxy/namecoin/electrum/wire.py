@@ -3,7 +3,7 @@
 Theory of operation
     `Wire` numbers our requests and turns received bytes into `Response`, `Refusal` and
     `Notification` events.  Servers pad lines with blanks to hide their length and answer
-    in any order; both are tolerated, as are notifications nobody asked for.  A notification
+    in any order; both are tolerated, as are notifications that were not asked for.  A notification
     that is too long is passed over: a block's header may be as long as whoever mined or
     passed it on likes.
 
@@ -154,7 +154,7 @@ class Wire:
         return events
 
     def _pass_over(self, start: int) -> None:
-        """Leave out the line at `start`, which is too long, if nobody waits for it."""
+        """Leave out the line at `start`, which is too long, if no request waits for it."""
         if not self._passes_over and b'"method"' not in self._buffer[start : start + _HEAD]:
             raise AnswerTooLong
         self._passes_over = True
@@ -197,7 +197,7 @@ class Wire:
             raise RemoteProtocolError("a name server's notification is malformed")
         self._unasked += method != SUBSCRIBED
         if self._unasked > MAX_UNASKED:
-            raise RemoteProtocolError("a name server tells what nobody asked for")
+            raise RemoteProtocolError("a name server tells what was not asked for")
         return Notification(method, params)
 
 

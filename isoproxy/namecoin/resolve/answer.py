@@ -26,9 +26,9 @@ from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from isoproxy.errors import OUTCOMES, ErrorKind
+from isoproxy.errors import ErrorKind
 from isoproxy.isolation import IsolationKey
-from isoproxy.namecoin.backend import Evidence
+from isoproxy.namecoin.backend import ABSENT_REASONS, Evidence
 from isoproxy.namecoin.value.domain import Node
 from isoproxy.namecoin.value.records import Records
 from isoproxy.net.onion_address import onion_host
@@ -61,9 +61,7 @@ _NOT_PUBLIC_6: Final = tuple(
         ),
     )
 )
-"""Addresses for documentation are left out: they lead nowhere, to nobody's harm."""
-_DOES_NOT_EXIST: Final = 3
-"""The status of proposal 279 for a name that certainly has no answer."""
+"""Addresses for documentation are left out: they lead nowhere and do no harm."""
 
 
 class Status(Enum):
@@ -111,7 +109,7 @@ class NameAnswer:
     `target` is an onion host name, the canonical text of an IP address or a host name,
     never with a last dot.  `height`, `expires_in` (blocks) and `evidence` are those of
     the name asked for, None where it was not found; `servers` are those who answered for
-    any name on the way.  `cached` tells that nobody was asked.
+    any name on the way.  `cached` tells that no backend was asked.
     """
 
     name: str
@@ -128,8 +126,8 @@ class NameAnswer:
     @classmethod
     def failure(cls, name: str, reason: ErrorKind) -> NameAnswer:
         """A resolution that ended without an answer because of `reason`."""
-        certain = OUTCOMES[reason].prop279 == _DOES_NOT_EXIST
-        return cls(name, Status.ABSENT if certain else Status.FAILED, reason=reason)
+        absent = reason in ABSENT_REASONS or reason is ErrorKind.NAME_NO_ADDRESS
+        return cls(name, Status.ABSENT if absent else Status.FAILED, reason=reason)
 
     def from_cache(self) -> NameAnswer:
         return replace(self, cached=True)
@@ -193,7 +191,7 @@ def _address(rdata: dns.rdata.Rdata) -> str:
 
 
 def is_public(text: str) -> bool:
-    """Whether the address can only be somebody else's, reachable through an exit."""
+    """Whether the address can only be that of another network, reachable through an exit."""
     address = ip_address(text)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)

@@ -8,7 +8,7 @@ Theory of operation
 
 Invariants
     A client that no network holds gets the default, or no resolver at all if there is
-    none: never somebody else's.
+    none: never that of another network.
 """
 
 from __future__ import annotations

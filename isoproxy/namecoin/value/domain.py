@@ -357,7 +357,7 @@ def _import_statements(written: Json) -> Iterator[tuple[bytes, str]]:
     """The (name, selector) pairs of an `import` or `delegate`, in order; bad ones left out.
 
     `["dd/x", "sub"]` is read as one import with a selector where the second string has no
-    slash and so is no name, as ncdns reads it; all other lists are those of IFA-0001.
+    slash and so is not a name, as ncdns reads it; all other lists are those of IFA-0001.
     """
     statements: list[Json]
     if isinstance(written, str):

@@ -1,7 +1,7 @@
 """A name's value as JSON, parsed within bounds.
 
 Theory of operation
-    Values are written by strangers.  The standard library's parser does the work; what
+    Values are written by remote parties.  The standard library's parser does the work; what
     it is lenient about is refused first or through its hooks.  RFC 8259 JSON in UTF-8
     and nothing else: no NaN, no Infinity, no byte order mark, no comments.  Of duplicate
     keys the last one counts, as everybody else's parser has it.

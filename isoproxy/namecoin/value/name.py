@@ -1,8 +1,8 @@
 """Which names are Namecoin's, and what a `.bit` name stands for.
 
 Theory of operation
-    `TopLevels.route` decides by the end of a host name who resolves it: Namecoin, Tor, or
-    nobody.  `BitName.parse` turns `WWW.Example.bit.` into the name to look up
+    `TopLevels.route` decides by the end of a host name what resolves it: Namecoin, Tor, or
+    nothing.  `BitName.parse` turns `WWW.Example.bit.` into the name to look up
     (`b"d/example"`) and the labels to walk inside its value (`("www",)`).  The form
     `example.bit.onion` asks for an onion service and nothing else.
 
@@ -119,7 +119,7 @@ class TopLevels:
         for written, route in overrides.items():
             suffix = written.lower().strip(".")
             if not all(map(is_label, suffix.split("."))):
-                raise ConfigError(f"{written!r} is no end of a name; write it like 'bit'")
+                raise ConfigError(f"{written!r} is not the end of a name; write it like 'bit'")
             bit = suffix in {"bit", "bit.onion"} or suffix.endswith(".bit")
             if bit and route is Route.TOR:
                 raise ConfigError(
@@ -141,7 +141,7 @@ class TopLevels:
         )
 
     def without_namecoin(self) -> TopLevels:
-        """The same table where nobody resolves Namecoin's names: they are refused."""
+        """The same table without a resolver for Namecoin's names: they are refused."""
         return TopLevels(
             {
                 suffix: Route.REFUSE if route is Route.NAMECOIN else route

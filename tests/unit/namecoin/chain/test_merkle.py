@@ -52,7 +52,7 @@ def test_a_branch_that_is_too_long_is_refused() -> None:
 
 
 def test_a_sibling_of_another_size_is_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="no hash"):
+    with pytest.raises(RemoteProtocolError, match="not a hash"):
         transaction_root(bytes(32), [bytes(33)], 0)
 
 
@@ -84,5 +84,5 @@ def test_a_checkpoint_proof_of_another_shape_is_refused(height: int, length: int
 
 
 def test_a_checkpoint_sibling_of_another_size_is_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="no hash"):
+    with pytest.raises(RemoteProtocolError, match="not a hash"):
         checkpoint_root(bytes(32), [bytes(32), b"", bytes(32)], 3, 5)

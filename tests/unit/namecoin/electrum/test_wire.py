@@ -199,7 +199,7 @@ def test_a_server_that_tells_what_nobody_asked_for_is_cut_off_after_a_few() -> N
     line = b'{"method":"x"}\n'
     wire = Wire()
     assert len(wire.receive(line * MAX_UNASKED)) == MAX_UNASKED
-    with pytest.raises(RemoteProtocolError, match="nobody asked"):
+    with pytest.raises(RemoteProtocolError, match="not asked for"):
         wire.receive(line)
     tip = b'{"method":"blockchain.headers.subscribe","params":[]}\n'
     assert len(Wire().receive(tip * 100)) == 100
