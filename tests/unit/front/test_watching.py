@@ -113,7 +113,7 @@ async def test_v1_after_the_peer_has_spoken_ends_the_client(fallback: Fallback) 
         assert await reader.readexactly(len(VERSION)) == VERSION
         writer.write(VERSION)
         with pytest.raises(ConnectionResetError):
-            await reader.read()
+            await asyncio.wait_for(reader.read(), 5)
         writer.close()
         carrier = front.services.bitcoin
         assert isinstance(carrier, Carrier)
