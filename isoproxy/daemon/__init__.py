@@ -23,7 +23,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 from isoproxy.admin.server import AdminServer
 from isoproxy.bitcoin.flow import Flow
@@ -40,7 +40,7 @@ from isoproxy.config import (
 from isoproxy.daemon.announce import announce, announce_listener, announce_proxy
 from isoproxy.daemon.compose.bitcoin import Bitcoin, ProxyListener
 from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
-from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners
+from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners, view_listeners
 from isoproxy.daemon.compose.names import CurrentNames, DaemonNames
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.services import Services
@@ -57,8 +57,9 @@ from isoproxy.daemon.settings.front import (
 from isoproxy.daemon.settings.log import configure_log
 from isoproxy.daemon.status.metrics import MESSAGE_TYPES, collect
 from isoproxy.daemon.status.overview import overview
-from isoproxy.daemon.status.snapshot import ListenerView, Snapshot, Traffic
+from isoproxy.daemon.status.snapshot import Snapshot, Traffic
 from isoproxy.daemon.tor_health import TorHealth
+from isoproxy.daemon.unless import done_unless
 from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener
@@ -75,12 +76,6 @@ from isoproxy.tor.managed.progress import BootstrapProgress
 from isoproxy.workers.messages import Settings, rest_of
 from isoproxy.workers.report import merged, report_of
 from isoproxy.workers.supervisor import Workers
-
-_LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",
-                "observe.safe_logging")  # fmt: skip
-"""Beginnings of the keys that a reload applies; others wait for a restart."""
-_SETTLED: Final = frozenset({"limits.workers", "limits.max_pending_circuits"})
-"""Keys among them that wait for a restart all the same."""
 
 _log = logger("daemon")
 
@@ -160,7 +155,7 @@ class Daemon:
             self._resources.push_async_callback(self.names.close)
             self._resources.push_async_callback(self._cancel_tasks)
             self._handle_signals()
-            if await self._start_unless_stopped():
+            if await done_unless(self._stop, self._start()):
                 self._ready.set()
                 await self._stop.wait()
             self._notifier.stopping()
@@ -202,9 +197,9 @@ class Daemon:
             raise
         finally:
             self._notifier.ready(self._headline())
-        waiting = tuple(key for key in changed if key in _SETTLED or not key.startswith(_LIVE))
-        _log.notice("reloaded", changed=changed, after_a_restart=waiting)
-        return Reloaded(changed, waiting)
+        reloaded = Reloaded.of(changed)
+        _log.notice("reloaded", changed=changed, after_a_restart=reloaded.after_a_restart)
+        return reloaded
 
     async def _switch(self, loaded: Loaded) -> None:
         """Serve by another configuration; raises IsoproxyError, and then nothing has changed."""
@@ -225,19 +220,6 @@ class Daemon:
         self.services.follow(self.config)
         await self.bitcoin.settled()
         await self.workers.settled()
-
-    async def _start_unless_stopped(self) -> bool:
-        """Start; False if the order to stop came first.  Raises what the start raises."""
-        starting = asyncio.create_task(self._start(), name="start")
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if starting.done():
-            starting.result()
-            return True
-        starting.cancel()
-        await asyncio.wait([starting])
-        return False
 
     async def _start(self) -> None:
         self._log_warnings()
@@ -403,12 +385,7 @@ class Daemon:
         """What is known of streams, from all processes that carry some."""
         others = await self.workers.report()
         return Traffic(
-            listeners=[
-                ListenerView(
-                    listener.settings.name, listener.address(), listener.rule.listener.isolate
-                )
-                for listener in self.front.listeners.values()
-            ],
+            listeners=view_listeners(self.front),
             report=merged([report_of(self.front, self.guard.refused), others]),
             bitcoin=self.bitcoin.view(),
             workers=self.workers.processes(),

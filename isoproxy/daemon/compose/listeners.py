@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 
+from isoproxy.daemon.status.snapshot import ListenerView
 from isoproxy.errors import OperationError
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.listener import Listener, ListenerSettings
@@ -83,6 +84,14 @@ def switch_listeners(front: FrontEnd, wanted: Mapping[str, ListenerSettings]) ->
         if gone not in kept.values():
             gone.close()
     return opened
+
+
+def view_listeners(front: FrontEnd) -> list[ListenerView]:
+    """The listeners that are open."""
+    return [
+        ListenerView(listener.settings.name, listener.address(), listener.rule.listener.isolate)
+        for listener in front.listeners.values()
+    ]
 
 
 def _numbered(settings: ListenerSettings, index: int) -> ListenerSettings:

@@ -432,7 +432,7 @@ async def test_running_twice_is_refused(tmp_path: Path) -> None:
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor)):
         second = await command(tmp_path, "run", *system_tor(tor))
         assert second.code == 1
-        assert "another isoproxy is running" in second.err
+        assert "another program listens there" in second.err
 
 
 async def test_an_address_that_is_taken_ends_the_start(tmp_path: Path) -> None:

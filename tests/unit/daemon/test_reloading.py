@@ -77,3 +77,8 @@ async def test_closing_ends_those_under_way() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asked
     assert config.applied == []
+
+
+def test_what_a_reload_applies_and_what_waits() -> None:
+    changed = ("limits.workers", "listener.0.isolate", "names.backend", "tor.mode")
+    assert Reloaded.of(changed).after_a_restart == ("limits.workers", "tor.mode")
