@@ -92,6 +92,9 @@ deb: ## build the Debian package into dist/
 deb-check: deb packages-test $(STAMP) ## install, use and remove it on a clean Debian 12 (root; 10 min)
 	$(BIN)/python -m tests.packaging.clean_debian
 
+changelog: $(STAMP) ## what the fragments in newsfragments/ come to
+	@$(BIN)/towncrier build --draft --version unreleased
+
 lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet pip-tools
@@ -127,4 +130,4 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	@touch $@
 
 .PHONY: help run test demo lint unit process network interop mutants fire evidence screenshots \
-  packages-fire bench bench-quick deb deb-check lock clean packages-run packages-test
+  packages-fire bench bench-quick deb deb-check changelog lock clean packages-run packages-test
