@@ -1,0 +1,188 @@
+"""The laws of the house that no linter knows: circles, sizes, a test file for each module.
+
+(Which room may import which is in the contracts of `pyproject.toml`.)
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from tests.kit.repository import ROOT
+
+PACKAGES: Final = ("isoproxy", "prop279", "stemns_plugin")
+MAX_LINES: Final = 400
+MAX_SHARE: Final = 0.20
+"""Of the product's lines, in one room."""
+SUB_ROOMS: Final = frozenset(
+    {"isoproxy/namecoin", "isoproxy/tor", "isoproxy/bitcoin", "isoproxy/daemon"}
+)
+"""Folders whose folders are rooms themselves."""
+WITHOUT_A_TEST_FILE: Final = frozenset({"__init__.py", "__main__.py"})
+
+OPEN: Final[Mapping[str, frozenset[str]]] = {
+    "length": frozenset(
+        {
+            "isoproxy/config/schema.py",
+            "isoproxy/errors.py",
+            "isoproxy/isolation.py",
+        }
+    ),
+    "tests": frozenset(
+        {
+            "isoproxy/cli/anchor.py",
+            "isoproxy/cli/dns_dump.py",
+            "isoproxy/cli/dns_lookup.py",
+            "isoproxy/cli/publishing.py",
+            "isoproxy/cli/resolve.py",
+            "isoproxy/config/bitcoin.py",
+            "isoproxy/daemon/announce.py",
+            "isoproxy/daemon/compose/dns.py",
+            "isoproxy/daemon/compose/onions.py",
+            "isoproxy/daemon/compose/services.py",
+            "isoproxy/daemon/requests.py",
+            "isoproxy/daemon/settings/names.py",
+            "isoproxy/daemon/status/snapshot.py",
+            "isoproxy/doctor/isolation.py",
+            "isoproxy/net/host_name.py",
+            "isoproxy/socks/wire.py",
+            "isoproxy/tor/managed/child.py",
+            "isoproxy/workers/messages.py",
+            "isoproxy/workers/worker.py",
+        }
+    ),
+}
+"""What does not keep a law yet, by law.  To be empty."""
+
+
+def modules() -> list[Path]:
+    """Every file of the product, from the root of the repository."""
+    return sorted(
+        file.relative_to(ROOT) for package in PACKAGES for file in (ROOT / package).rglob("*.py")
+    )
+
+
+def lines(file: Path) -> int:
+    return len((ROOT / file).read_text().splitlines())
+
+
+def dotted(file: Path) -> str:
+    parts = file.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """For each module those of the product that it imports, anywhere in it, types included."""
+    files = {dotted(file): file for file in modules()}
+    return {
+        name: set(_imported(ast.parse((ROOT / file).read_text()), files)) - {name}
+        for name, file in files.items()
+    }
+
+
+def _imported(tree: ast.Module, known: Mapping[str, Path]) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in known]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "imports are absolute"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name if name in known else node.module for name in whole]
+    return [name for name in found if name in known]
+
+
+def circles(graph: Mapping[str, set[str]]) -> set[frozenset[str]]:
+    """The strongly connected parts of more than one node (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: set[frozenset[str]] = set()
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(graph[node]):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            part = frozenset(stack[at:])
+            del stack[at:]
+            if len(part) > 1:
+                found.add(part)
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def room(file: Path) -> str:
+    """The folder of DESIGN that `file` is in; single files at the top are one room."""
+    folder = str(Path(*file.parts[:2])) if len(file.parts) > 2 else file.parts[0]
+    if folder in SUB_ROOMS and len(file.parts) > 3:
+        return str(Path(*file.parts[:3]))
+    return folder
+
+
+def test_no_circle_of_files() -> None:
+    assert circles(imports()) == set()
+
+
+def test_circles_are_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set[str]()}
+    assert circles(graph) == {frozenset("abc")}
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+
+
+def test_imports_for_types_count() -> None:
+    tree = ast.parse("if TYPE_CHECKING:\n    from isoproxy.a import B\nimport isoproxy.c\n")
+    known = {"isoproxy.a": Path("a"), "isoproxy.c": Path("c")}
+    assert set(_imported(tree, known)) == {"isoproxy.a", "isoproxy.c"}
+
+
+def test_no_module_is_too_long() -> None:
+    long = {str(file) for file in modules() if lines(file) > MAX_LINES}
+    assert long - OPEN["length"] == set()
+
+
+def test_every_module_has_a_test_file_of_its_own() -> None:
+    missing = set()
+    for file in modules():
+        if file.name in WITHOUT_A_TEST_FILE:
+            continue
+        inner = file.relative_to("isoproxy") if file.parts[0] == "isoproxy" else file
+        tests = [
+            ROOT / "tests" / tier / inner.parent / f"test_{inner.name}"
+            for tier in ("unit", "process", "network")
+        ]
+        if not any(test.is_file() for test in tests):
+            missing.add(str(file))
+    assert missing - OPEN["tests"] == set()
+
+
+def test_no_room_is_a_hall() -> None:
+    sizes: Counter[str] = Counter()
+    for file in modules():
+        sizes[room(file)] += lines(file)
+    halls = {name for name, size in sizes.items() if size > MAX_SHARE * sizes.total()}
+    assert halls == set()
+
+
+def test_every_target_of_make_is_explained() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    targets = {name for name in phony[1].split() if not name.startswith("packages-")}
+    explained = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    assert targets == explained
