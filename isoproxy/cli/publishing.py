@@ -86,8 +86,11 @@ def _tell(state: OnionState) -> None:
         print(f"isoproxy: {state.problem}", file=sys.stderr, flush=True)
     elif state.stage is OnionStage.WAITING:
         print("isoproxy: waiting for tor", file=sys.stderr, flush=True)
+    elif state.stage is OnionStage.UPLOADING:
+        print("isoproxy: uploading the descriptor", file=sys.stderr, flush=True)
     elif state.stage is OnionStage.PUBLISHED:
-        print("isoproxy: published", file=sys.stderr, flush=True)
+        doubt = "" if state.problem is None else f"; {state.problem}"
+        print(f"isoproxy: published{doubt}", file=sys.stderr, flush=True)
 
 
 def _tell_of(control: Control) -> None:

@@ -6,6 +6,10 @@ Theory of operation
     the address stays up exactly as long as we and Tor do.  Tor makes the key at the first
     publication; afterwards the same key is used, so the address does not change.
 
+    Nobody can connect before a directory has taken the service's descriptor, seconds after
+    ADD_ONION: only then is the service published (HS_DESC UPLOADED).  Where a filter in
+    front of Tor hides that event, ADD_ONION has to do, and the state says so.
+
     With a key file the address also outlives us.  The file is made once, complete or not
     at all, with mode 0600; a `hs_ed25519_secret_key` of tor's own is read as well.  With
     `clients`, only the holders of these x25519 keys can reach the service.
@@ -15,7 +19,8 @@ Invariants
     others may read is refused.  Only local targets: an IP literal and port, or a unix
     socket; nothing is resolved.
 
-Specification: control-spec §3.27 (ADD_ONION), §3.28 (DEL_ONION); rend-spec-v3.
+Specification: control-spec §3.27 (ADD_ONION), §3.28 (DEL_ONION), §4.1.25 (HS_DESC);
+rend-spec-v3.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ from typing import Final
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
 from isoproxy.net.backoff import Backoff
 from isoproxy.net.endpoint import Endpoint
-from isoproxy.tor.control.connection import Control, ControlState, Phase
+from isoproxy.tor.control.connection import UPLOADS, Control, ControlState, Phase
 from isoproxy.tor.observers import Observers
 
 _KEY_TYPE: Final = "ED25519-V3"
@@ -47,6 +52,7 @@ _TOR_HEADER: Final = b"== ed25519v1-secret: type0 ==\0\0\0"
 _SERVICE_ID = re.compile(r"[a-z2-7]{56}")
 _CLIENT_KEY = re.compile(r"[A-Z2-7]{52}")
 _CLIENT_PREFIX: Final = "descriptor:x25519:"
+UNSEEN: Final = "whether its descriptor was uploaded is hidden by a filter in front of Tor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class OnionStage(enum.Enum):
     """Whether Tor holds the service now."""
 
     WAITING = "waiting for tor"
+    UPLOADING = "uploading its descriptor"
     PUBLISHED = "published"
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
@@ -130,6 +137,7 @@ class OnionService:
         self._states: Observers[OnionState] = Observers()
         self._changed = asyncio.Event()
         self._publishing = asyncio.Lock()
+        self._uploads: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -150,10 +158,7 @@ class OnionService:
             self._task = asyncio.create_task(self._run(), name="onion service")
 
     async def wait_published(self) -> str:
-        """The address, once Tor has taken the service; put a deadline around it.
-
-        The descriptor reaches the directories a few seconds later.
-        """
+        """The address, once the service is published; put a deadline around it."""
         if self._state.stage is not OnionStage.PUBLISHED:
             await self._states.first(lambda state: state.stage is OnionStage.PUBLISHED)
         assert self.address is not None
@@ -174,6 +179,7 @@ class OnionService:
 
     async def _run(self) -> None:
         remove = self._control.on_state(self._control_changed)
+        remove_upload = self._control.on_upload(self._uploaded)
         try:
             while True:
                 await self._control.wait_ready()
@@ -186,14 +192,24 @@ class OnionService:
                         await self._changed.wait()
         finally:
             remove()
+            remove_upload()
 
     def _control_changed(self, state: ControlState) -> None:
         self._changed.set()
-        if state.phase is not Phase.READY and self._state.stage is OnionStage.PUBLISHED:
+        held = (OnionStage.UPLOADING, OnionStage.PUBLISHED)
+        if state.phase is not Phase.READY and self._state.stage in held:
             self._set(OnionState(OnionStage.WAITING))
+
+    def _uploaded(self, service_id: str) -> None:
+        address = f"{service_id}.onion"
+        if self._publishing.locked():  # we may not have read yet that the address is ours
+            self._uploads.add(address)
+        elif self._state.stage is OnionStage.UPLOADING and address == self.address:
+            self._set(OnionState(OnionStage.PUBLISHED))
 
     async def _attempt(self) -> float | None:
         """Publish once; returns in how many seconds to try again, None if it worked."""
+        self._uploads.clear()
         try:
             async with self._publishing:
                 await self._publish()
@@ -201,7 +217,12 @@ class OnionService:
             self._set(OnionState(OnionStage.REFUSED, str(error)))
             return self._backoff.next()
         self._backoff.reset()
-        self._set(OnionState(OnionStage.PUBLISHED))
+        if UPLOADS not in self._control.hears:
+            self._set(OnionState(OnionStage.PUBLISHED, UNSEEN))
+        elif self.address in self._uploads:
+            self._set(OnionState(OnionStage.PUBLISHED))
+        else:
+            self._set(OnionState(OnionStage.UPLOADING))
         return None
 
     async def _publish(self) -> None:

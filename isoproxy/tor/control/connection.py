@@ -53,7 +53,8 @@ from isoproxy.tor.observers import Observers
 
 _log = logger("control")
 
-_EVENTS: Final = ("SIGNAL", "STATUS_CLIENT", "CIRC", "HS_DESC")
+UPLOADS: Final = "HS_DESC"
+_EVENTS: Final = ("SIGNAL", "STATUS_CLIENT", "CIRC", UPLOADS)
 _MAX_REQUESTS: Final = 64
 
 

@@ -31,13 +31,13 @@ from tests.kit.dial import Refused, dial
 from tests.kit.relaying import relay_stream
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
-from tests.network.tor.test_onion import ADDED, SERVICE
 from tests.process.cli.test_publish import publishing
 from tests.unit.bitcoin.ends import V1End, V2End, send
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload
 from tests.unit.namecoin.kit import CountingBackend
 from tests.unit.tor.scripted import ScriptedTor
+from tests.unit.tor.test_onion import ADDED, SERVICE
 
 NODE = Endpoint.tcp("127.0.0.1", 8333)
 

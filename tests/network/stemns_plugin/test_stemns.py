@@ -40,6 +40,8 @@ import sys, threading
 print("INIT 1 0", flush=True)
 def later(number):
     print(f"RESOLVED {number} 3 absent", flush=True)
+    with open(sys.argv[1], "a") as file:
+        file.write("x")
 for line in sys.stdin:
     words = line.split()
     if words[:1] != ["RESOLVE"]:
@@ -55,7 +57,7 @@ CONFIG: Final = """
 import os, sys
 def tor_control_port():
     return {port}
-service_to_command = {{"bit": [sys.executable, {plugin!r}]}}
+service_to_command = {{"bit": [sys.executable, {plugin!r}, {absent!r}]}}
 def bootstrap_callback():
     open({ready!r}, "w").close()
 def exit_callback():
@@ -76,7 +78,12 @@ async def stemns(directory: Path, port: int) -> AsyncIterator[None]:
     (directory / "plugin.py").write_text(PLUGIN)
     ready = directory / "ready"
     (directory / "config" / "test.py").write_text(
-        CONFIG.format(port=port, plugin=str(directory / "plugin.py"), ready=str(ready))
+        CONFIG.format(
+            port=port,
+            plugin=str(directory / "plugin.py"),
+            absent=str(directory / "absent"),
+            ready=str(ready),
+        )
     )
     errors = directory / "errors"
     with errors.open("wb") as file:
@@ -119,6 +126,7 @@ async def test_stemns_outlives_lookups_that_were_cancelled(
             assert await fetch(node, WORKSTATION, "web1.bit", web.port) == 0
             assert await fetch(node, WORKSTATION, "absent.bit", web.port) != 0
             await asyncio.gather(*(give_up(node, f"slow{n}.bit") for n in range(200)))
-            await asyncio.sleep(2)  # StemNS closes what is long gone
+            # StemNS hears of each that it is absent, and closes what is long gone
+            await until(lambda: (tmp_path / "absent").stat().st_size == 201)
             users = [fetch(node, WORKSTATION, f"web{n}.bit", web.port) for n in range(60)]
             assert await asyncio.gather(*users) == [0] * 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from tests.kit.waiting import until
 PROTOCOLINFO = (
     b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.9.11"\r\n250 OK\r\n'
 )
+UPLOADED = b"650 HS_DESC UPLOADED %s UNKNOWN $9CF77A9F7190283AD919645650CE0BD937029630~exit2\r\n"
 ANSWERS: dict[str, bytes] = {
     "PROTOCOLINFO 1": PROTOCOLINFO,
     "GETINFO version": b"250-version=0.4.9.11\r\n250 OK\r\n",
@@ -24,7 +26,10 @@ ANSWERS: dict[str, bytes] = {
 
 
 class ScriptedTor:
-    """Listens on a unix socket; answers from `answers`, otherwise 250 OK; b"" is silence."""
+    """Listens on a unix socket; answers from `answers`, otherwise 250 OK; b"" is silence.
+
+    With `uploads`, a directory takes each onion service's descriptor at once.
+    """
 
     def __init__(self, path: Path, answers: dict[str, bytes] | None = None) -> None:
         self.path = path
@@ -32,6 +37,7 @@ class ScriptedTor:
         self.commands: list[str] = []
         self.connections: list[asyncio.StreamWriter] = []
         self.accepted = 0
+        self.uploads = True
 
     async def __aenter__(self) -> ScriptedTor:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -64,7 +70,10 @@ class ScriptedTor:
             while line := await reader.readline():
                 command = line.decode().rstrip("\r\n")
                 self.commands.append(command)
-                writer.write(self.answers.get(command, b"250 OK\r\n"))
+                answer = self.answers.get(command, b"250 OK\r\n")
+                writer.write(answer)
+                if self.uploads and (added := re.search(rb"ServiceID=(\w+)", answer)):
+                    writer.write(UPLOADED % added[1])
         except ConnectionError:
             pass
         finally:
