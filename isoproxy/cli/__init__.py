@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from isoproxy import __version__
-from isoproxy.cli import bitcoin, control, dial, dns, doctor, names, publish, service
+from isoproxy.cli import bitcoin, control, dial, dns, doctor, names, publish, service, tor
 from isoproxy.cli.arguments import Parser, refuse_misplaced
 from isoproxy.cli.options import Commands
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
@@ -29,6 +29,7 @@ GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     names.register,
     doctor.register,
     dns.register,
+    tor.register,
     publish.register,
     dial.register,
     bitcoin.register,

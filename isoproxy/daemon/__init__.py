@@ -72,6 +72,7 @@ from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
 from isoproxy.tor.dialer import Dialer
+from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.progress import BootstrapProgress
 from isoproxy.workers.messages import Settings, rest_of
 from isoproxy.workers.report import merged, report_of
@@ -351,6 +352,10 @@ class Daemon:
     def published(self) -> list[PublishedService]:
         """The onion services."""
         return self.services.onions
+
+    def tor_log(self) -> TorLog | None:
+        """What a tor of our own has said; None for one that runs elsewhere."""
+        return self.upstream.log()
 
     def _defect(self, handler: Any, error: Exception) -> None:
         self.front.internal_error(handler, error)

@@ -15,6 +15,7 @@ from isoproxy.daemon.status.overview import overview
 from isoproxy.daemon.status.snapshot import Snapshot
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.tor.managed.log import TorLog
 
 
 class Running(Protocol):
@@ -33,6 +34,8 @@ class Running(Protocol):
     def resolver(self) -> Resolver: ...
 
     def published(self) -> list[PublishedService]: ...
+
+    def tor_log(self) -> TorLog | None: ...
 
 
 def answers(running: Running) -> dict[str, Handler]:
@@ -76,7 +79,14 @@ def answers(running: Running) -> dict[str, Handler]:
     async def metrics(request: Mapping[str, Any]) -> Answer:
         return {"exposition": await running.exposition()}
 
+    async def tor_log(request: Mapping[str, Any]) -> Answer:
+        log = running.tor_log()
+        if log is None:
+            return {"lines": None, "complaint": None}
+        return {"lines": log.lines, "complaint": log.complaint}
+
     return {
+        "tor_log": tor_log,
         "status": status,
         "newnym": newnym,
         "reload": reload,

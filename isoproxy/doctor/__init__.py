@@ -61,7 +61,7 @@ async def examine(
     async with reach.control_port(control_at, config.tor.control_password) as (control, access):
         yield access
         yield torside.version(None if control is None else control.version)
-        yield await torside.bootstrap(control)
+        yield await torside.bootstrap(control, await _complaint_of_tor(config))
         yield await torside.clock(control)
         async for finding in examine_names(config.names, answer and answer["names"]):
             yield finding
@@ -113,6 +113,16 @@ async def _ask_status(config: Config) -> dict[str, Any] | Finding:
         return _RUNS_NOT
     except OperationError as error:  # one may run all the same, as another user
         return failed(_RUNS, "it cannot be asked", str(error))
+
+
+async def _complaint_of_tor(config: Config) -> str | None:
+    """The last warning of a tor of our own, that a running isoproxy has."""
+    if config.tor.mode != "managed":
+        return None
+    with contextlib.suppress(OperationError):
+        answer = await asyncio.to_thread(ask, admin_address(config), "tor_log", timeout_s=5.0)
+        return None if answer["complaint"] is None else str(answer["complaint"])
+    return None
 
 
 def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:

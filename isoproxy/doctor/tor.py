@@ -32,9 +32,15 @@ def version(text: str | None) -> Finding:
     return ok("version of Tor", text)
 
 
-async def bootstrap(control: Control | None) -> Finding:
-    """Whether Tor has found its way into the network."""
+async def bootstrap(control: Control | None, complaint: str | None = None) -> Finding:
+    """Whether Tor has found its way into the network.
+
+    `complaint` is the last warning in the log of a tor of our own.
+    """
     check = "start of Tor"
+    in_log = "look into Tor's log"
+    if complaint is not None:
+        in_log = f"Tor says: {complaint} (see: isoproxy tor log)"
     if control is None:
         return unproven(check, "how far it has come is not known", _NEED_CONTROL)
     try:
@@ -43,7 +49,7 @@ async def bootstrap(control: Control | None) -> Finding:
     except OperationError:
         found = None
     if found is None:
-        return unproven(check, "how far it has come is not told", "look into Tor's log")
+        return unproven(check, "how far it has come is not told", in_log)
     if network.is_ok and network.lines[0] == b"DisableNetwork=1":
         advice = "set DisableNetwork 0 (on Whonix: run anon-connection-wizard)"
         return failed(check, "its network is switched off", advice)
@@ -51,10 +57,13 @@ async def bootstrap(control: Control | None) -> Finding:
         return ok(check, "it has bootstrapped")
     state = f"{found.percent}%, {found.summary}"
     if found.warning is None:
-        return warning(check, state, "wait; if it stays so, look into Tor's log")
+        return warning(check, state, f"wait; if it stays so, {in_log}")
     if "skew" in found.warning.lower():
         return failed(check, f"{state}: {found.warning}", "set the clock of this machine")
-    return failed(check, f"{state}: {found.warning}", "mend Tor's way to the internet")
+    advice = "mend Tor's way to the internet"
+    if complaint is not None:
+        advice = f"{advice}; {in_log}"
+    return failed(check, f"{state}: {found.warning}", advice)
 
 
 async def clock(control: Control | None, now: float | None = None) -> Finding:

@@ -18,6 +18,7 @@ from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, Phase
 from isoproxy.tor.control.events import Bootstrap, Circuit
+from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.process import ManagedTor, Stage
 
 PROBE_S: Final = 5.0
@@ -103,6 +104,10 @@ class Upstream:
             phase is Phase.READY,
             self.control.bootstrap,
         )
+
+    def log(self) -> TorLog | None:
+        """What a tor of our own has said; None for one that runs elsewhere."""
+        return None if self._managed is None else self._managed.log
 
     def describe(self) -> str:
         """How Tor stands, for a person."""

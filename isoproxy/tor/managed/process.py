@@ -19,9 +19,9 @@ Invariants
     The directory is ours alone (0700, locked by one isoproxy at a time): who can enter
     it could use tor without isolation.  The system's torrc is never read.  Tor gets a
     clean environment: no NOTIFY_SOCKET, so that it cannot speak to systemd in our name.
-    Tor's log is read for its complaints until the control connection is up and thrown
-    away afterwards; SafeLogging is on all the same.  Ours repeats those of a tor that
-    never ran, and no others.
+    Tor's log is kept in memory alone, scrubbed (see `log`).  Its complaints are kept as
+    they are until the control connection is up; ours repeats those of a tor that never
+    ran, and no others.
 
 Specification: tor(1); control-spec §3.23 TAKEOWNERSHIP.
 """
@@ -47,6 +47,7 @@ from isoproxy.private_file import replace_file
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.events import Bootstrap
 from isoproxy.tor.managed.child import Child, Spawn, end, spawn_process
+from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.torrc import (
     NO_VERSION,
     TorOutput,
@@ -122,7 +123,8 @@ class ManagedTor:
         self._states: Observers[TorState] = Observers()
         self._task: asyncio.Task[None] | None = None
         self._child: Child | None = None
-        self._output = TorOutput()
+        self.log = TorLog()
+        self._output = TorOutput(self.log)
         self._has_run = False
         self._running = asyncio.Event()  # tor's control connection is up
         self._unfit = asyncio.Event()  # it is, and tor would not isolate
@@ -283,7 +285,7 @@ class ManagedTor:
         self.starts += 1
         if self.starts > 1 and (problem := await self._rewrite_torrc()) is not None:
             return problem
-        self._output = TorOutput()
+        self._output = TorOutput(self.log)
         self._running.clear()
         self._unfit.clear()
         self._remove_sockets()

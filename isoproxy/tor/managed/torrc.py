@@ -3,8 +3,8 @@
 Theory of operation
     `torrc` writes the whole configuration: nothing of the system's is read, so it means
     the same on every machine.  Streams come in through one unix socket in a directory
-    that only we may enter.  `TorOutput` reads the first moments of tor's standard
-    output, which is where it explains what it cannot accept.
+    that only we may enter.  `TorOutput` reads tor's standard output: its first moments,
+    which is where it explains what it cannot accept, and all of it for `TorLog`.
 
 Invariants
     No DNSPort, no TCP port.  Conflux is off: it hands a tuple's streams from circuit to
@@ -25,6 +25,7 @@ from typing import Final
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import MAX_UNIX_PATH, Endpoint
+from isoproxy.tor.managed.log import TorLog
 
 SOCKS_FLAGS: Final = "IsolateSOCKSAuth KeepAliveIsolateSOCKSAuth ExtendedErrors"
 
@@ -106,7 +107,7 @@ def torrc(directory: Path, version: Version, extra: Sequence[str] = ()) -> str:
         "NATDPort 0",
         "HTTPTunnelPort 0",
         "SafeLogging 1",
-        "Log warn stdout",
+        "Log notice stdout",
         "AvoidDiskWrites 1",
     ]
     if version >= _FIRST_WITH_CONFLUX:
@@ -134,17 +135,21 @@ def checked(line: str) -> str:
     return text
 
 
-_STAMP = re.compile(r"^.{3,40}? \[(?P<level>notice|warn|err)\] (?P<text>.*)$")
+_STAMP = re.compile(
+    r"^.{3,40}? (?P<time>\d\d:\d\d:\d\d)\.\d{3} \[(?P<level>notice|warn|err)\] (?P<text>.*)$"
+)
 _MAX_LINE: Final = 400
 
 
 class TorOutput:
-    """Reads tor's output until `settle`; afterwards keeps nothing of it.
+    """Reads tor's output, line by line, into `log`.
 
-    `problems` are the last warnings and errors, for the person who started us.
+    `problems` are the last warnings and errors before `settle`, as tor wrote them, for the
+    person who started us.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: TorLog) -> None:
+        self._log = log
         self.problems: deque[str] = deque(maxlen=6)
         self.is_bad_config = False
         self.lacks_isolation = False
@@ -153,8 +158,6 @@ class TorOutput:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of tor's output."""
-        if self._settled:
-            return
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[:_MAX_LINE]
         for line in lines:
@@ -167,9 +170,12 @@ class TorOutput:
 
     def _line(self, line: str) -> None:
         match = _STAMP.match(line)
-        if match is None or match["level"] == "notice":
+        if match is None:
             return
         text = "".join(c for c in match["text"] if c.isprintable())
+        self._log.add(match["time"], match["level"], text)
+        if self._settled or match["level"] == "notice":
+            return
         self.problems.append(text)
         if "Unrecognized SocksPort option" in text:
             self.lacks_isolation = True

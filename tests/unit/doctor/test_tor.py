@@ -176,3 +176,13 @@ async def test_streams_and_their_circuits_conflux_legs_as_one(tmp_path: Path) ->
 def test_sharing_is_judged(circuits: list[str | None], expected: list[Verdict]) -> None:
     findings = list(torside.expected_sharing(circuits))
     assert [one.verdict for one in findings] == expected
+
+
+async def test_what_a_tor_of_our_own_complains_of_is_advice(tmp_path: Path) -> None:
+    words = 'NOTICE BOOTSTRAP PROGRESS=0 TAG=starting SUMMARY="Starting"'
+    answers = {"GETINFO status/bootstrap-phase": started(words)}
+    async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
+        found = await torside.bootstrap(control, "Managed proxy terminated")
+        assert "Managed proxy terminated" in found.advice
+        assert "isoproxy tor log" in found.advice
+        assert "Tor says" not in (await torside.bootstrap(control)).advice

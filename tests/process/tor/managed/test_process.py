@@ -482,3 +482,21 @@ async def carries_a_stream(tor: ManagedTor, server: EchoServer, password: bytes)
     assert await tor.control.getinfo("net/listeners/socks") == listener
     for kind in ("dns", "trans", "httptunnel"):
         assert await tor.control.getinfo(f"net/listeners/{kind}") == b""
+
+
+async def test_the_log_of_the_real_tor_says_which_transport_cannot_start(short_path: Path) -> None:
+    lines = [
+        "UseBridges 1",
+        "ClientTransportPlugin obfs4 exec /nonexistent/obfs4proxy",
+        "Bridge obfs4 192.0.2.7:4711 0123456789ABCDEF0123456789ABCDEF01234567 cert=secret",
+    ]
+    tor = ManagedTor(short_path, extra_torrc=lines, backoff=Backoff(0.1, 0.2))
+    await tor.start()
+    try:
+        await until(lambda: any("/nonexistent/obfs4proxy" in line for line in tor.log.lines))
+        assert tor.log.complaint is not None
+        shown = " ".join(tor.log.lines)
+        for secret in ("192.0.2.7", "0123456789ABCDEF", "cert="):
+            assert secret not in shown
+    finally:
+        await tor.stop()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ConfigError
+from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.torrc import TorOutput, parse_version, socket_in, torrc
 
 DIRECTORY = Path("/var/lib/isoproxy/tor")
@@ -104,7 +105,7 @@ REFUSED = (
 
 def test_a_refused_configuration_is_recognised_in_any_cut() -> None:
     for size in (1, 10, 1000):
-        output = TorOutput()
+        output = TorOutput(TorLog())
         for start in range(0, len(REFUSED), size):
             output.feed(REFUSED[start : start + size])
         assert output.is_bad_config
@@ -113,22 +114,34 @@ def test_a_refused_configuration_is_recognised_in_any_cut() -> None:
 
 
 def test_an_unknown_isolation_flag_is_recognised() -> None:
-    output = TorOutput()
+    output = TorOutput(TorLog())
     output.feed(b"Nov 21 02:08:49.368 [warn] Unrecognized SocksPort option '\"FooBar\"'\n")
     assert output.lacks_isolation
 
 
 def test_nothing_is_kept_once_tor_runs() -> None:
-    output = TorOutput()
+    output = TorOutput(TorLog())
     output.feed(b"Nov 21 02:08:49.368 [warn] half a li")
     output.settle()
     output.feed(b"ne\nNov 21 02:08:49.368 [warn] marked\n")
     assert not output.problems
 
 
+def test_all_of_it_goes_to_the_log_scrubbed() -> None:
+    log = TorLog()
+    output = TorOutput(log)
+    output.feed(b"Nov 21 02:08:49.368 [notice] Opened Socks listener on 192.0.2.1:9050\n")
+    output.settle()
+    output.feed(b"Nov 21 02:08:50.368 [warn] Managed proxy '/usr/bin/x' terminated\n")
+    assert log.lines == [
+        "02:08:49 [notice] Opened Socks listener on [scrubbed]",
+        "02:08:50 [warn] Managed proxy '/usr/bin/x' terminated",
+    ]
+
+
 @given(st.lists(st.binary(max_size=600), max_size=10))
 def test_any_output_costs_bounded_memory(chunks: list[bytes]) -> None:
-    output = TorOutput()
+    output = TorOutput(TorLog())
     for chunk in chunks:
         output.feed(chunk)
     assert len(output.problems) <= 6
