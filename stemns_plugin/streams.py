@@ -6,15 +6,15 @@ Theory of operation
     `tor.control.session`).  Hence an event is only a hint that it is time to look; what is
     done about a stream follows from what Tor lists:
 
-        NEW, NEWRESOLVE            remembered: who asks, and what isolates the stream
+        NEW, NEWRESOLVE            remembered: where it came from, and what isolates it
         CONTROLLER_WAIT            a hint: the stream wants something
         CLOSED, FAILED             a hint, if its name is being looked up
-        a line that is malformed   a hint: somebody's name is none
+        a line that is malformed   a hint: a stream's target is not a name
         the next listing           the truth about all streams that were hinted at
 
     A listed stream that waits is attached as it is if its target is not ours, else its
     name is looked up and the stream redirected, then attached.  A listed stream with a
-    name that cannot be a name is closed.  Whatever a stream's target is, only a command
+    target that cannot be a name is closed.  Whatever a stream's target is, only a command
     of a controller's can change it, so that what was true in the listing still is when
     the stream is attached.
 
@@ -24,12 +24,12 @@ Theory of operation
 
     NEW events decide the isolation ID only, and whose the stream is.  If several that fit
     were seen, one of them is forged; if one was malformed or there was no room for it, the
-    genuine one may be missing.  Then the stream gets an ID of its own, shares with nobody
-    and is nobody's.
+    genuine one may be missing.  Then the stream gets an ID of its own, shares
+    with no other and has no known client.
 
 Invariants
     No `Attach` for a stream that was not listed with a target that is not ours; no
-    `Redirect` to a target that is ours, nor to an address that is nobody's business.
+    `Redirect` to a target that is ours, nor to a private address.
     Forged events cost a look, and may keep a stream from sharing; they change nothing else.
     All that is remembered is bounded.
 
