@@ -12,6 +12,7 @@ from pathlib import Path
 
 from isoproxy.admin.client import NotRunning, ask
 from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.inbound import Inbound
 from isoproxy.cli.options import loaded
 from isoproxy.config import Config, admin_address, state_directory
 from isoproxy.daemon.compose.onions import PublishedService, ServicePlan, relay_of_its_own
@@ -59,10 +60,11 @@ async def _publish(plan: ServicePlan, control: Control) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    published = PublishedService(plan, control, relay_of_its_own(), FlowRegistry())
+    published = PublishedService(plan, control)
     published.service.on_state(_tell)
     _tell_of(control)
     control.start()
+    serving = _serve(published)
     try:
         published.start()
         printing = asyncio.create_task(_print(published))
@@ -72,7 +74,18 @@ async def _publish(plan: ServicePlan, control: Control) -> None:
             await printing
         await published.stop()
     finally:
+        if serving is not None:
+            serving.cancel()
+            await asyncio.wait([serving])
         await control.close()
+
+
+def _serve(published: PublishedService) -> asyncio.Task[None] | None:
+    """Serve the peers that come in, with `--v2`."""
+    if published.inbound is None or published.listener is None:
+        return None
+    inbound = Inbound(published.inbound, relay_of_its_own(), FlowRegistry())
+    return asyncio.create_task(inbound.serve(published.listener), name="inbound peers")
 
 
 async def _print(published: PublishedService) -> None:

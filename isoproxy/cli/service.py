@@ -34,15 +34,15 @@ def run_service(options: argparse.Namespace) -> int:
 
     from isoproxy.daemon import Daemon
     from isoproxy.daemon.settings.descriptors import fit, raise_limit
-    from isoproxy.daemon.settings.front import processes_of
     from isoproxy.daemon.settings.log import configure_log
+    from isoproxy.daemon.settings.streams import stream_processes
     from isoproxy.net.reactor import ReactorLoop
     from isoproxy.net.resolver_guard import ResolverGuard
 
     descriptors = raise_limit()
 
     def fitting(found: Loaded) -> Loaded:
-        return fit(found, descriptors, processes_of(found.config))
+        return fit(found, descriptors, stream_processes(found.config))
 
     found = fitting(loaded(options))
     configure_log(found.config)

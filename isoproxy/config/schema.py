@@ -183,12 +183,16 @@ class LimitsConfig:
         seconds(1, 31_536_000),
     )
     max_pending_circuits: int = option(
-        24, "New circuits asked of Tor at a time; Tor itself stops at 32.", integer(1, 32)
+        24,
+        "New circuits asked of Tor at a time, a quarter of them for look-ups of names; Tor "
+        "itself stops at 32.",
+        integer(2, 32),
     )
     workers: int = option(
         2,
-        "Processes that serve clients, at most one per processor core; the main one is the "
-        "first. Each has an equal part of the budgets above.",
+        "Processes that carry streams, at most one per processor core, beside the main one, "
+        "which carries none. Each has an equal part of the budgets above; where the parts "
+        "would be too small there are fewer.",
         integer(1, 64),
     )
     drain_timeout_s: float = option(

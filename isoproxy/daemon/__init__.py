@@ -26,7 +26,8 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 from isoproxy.admin.server import AdminServer
-from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.bip324.transport import self_test
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.config import (
     Config,
     Loaded,
@@ -38,32 +39,23 @@ from isoproxy.config import (
     state_directory,
 )
 from isoproxy.daemon.announce import announce, announce_listener, announce_proxy
-from isoproxy.daemon.compose.bitcoin import Bitcoin, ProxyListener
 from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
-from isoproxy.daemon.compose.listeners import open_listeners, switch_listeners, view_listeners
+from isoproxy.daemon.compose.listeners import Kind, ListeningSockets, Named, wanted_sockets
 from isoproxy.daemon.compose.names import CurrentNames, DaemonNames
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.services import Services
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.reloading import Reloaded, Reloads
 from isoproxy.daemon.requests import answers
-from isoproxy.daemon.settings.front import (
-    dialer_settings,
-    front_limits,
-    listener_settings,
-    processes_of,
-    worker_settings,
-)
 from isoproxy.daemon.settings.log import configure_log
-from isoproxy.daemon.status.metrics import MESSAGE_TYPES, collect
+from isoproxy.daemon.settings.streams import lookup_dialer, stream_processes, stream_settings
+from isoproxy.daemon.status.metrics import collect
 from isoproxy.daemon.status.overview import overview
 from isoproxy.daemon.status.snapshot import Snapshot, Traffic
 from isoproxy.daemon.tor_health import TorHealth
 from isoproxy.daemon.unless import done_unless
 from isoproxy.errors import IsoproxyError, OperationError
-from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.listener import Listener
-from isoproxy.front.timed_relay import relay_stream
+from isoproxy.front.statistics import Counters
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.net.reactor import Reactor
@@ -74,8 +66,10 @@ from isoproxy.observe.notify import Notifier, inherited_sockets
 from isoproxy.tor.dialer import Dialer
 from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.progress import BootstrapProgress
-from isoproxy.workers.messages import Settings, rest_of
-from isoproxy.workers.report import merged, report_of
+from isoproxy.workers.answering import MainServices
+from isoproxy.workers.bitcoin_report import MESSAGE_TYPES
+from isoproxy.workers.messages import Settings
+from isoproxy.workers.report import Report, merged
 from isoproxy.workers.supervisor import Workers
 
 _log = logger("daemon")
@@ -111,38 +105,34 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloads = Reloads(self._reload)
         self._dashboard: str | None = None
+        self._counters = Counters()
         loop = asyncio.get_running_loop()
         config = loaded.config
         self.isolator = Isolator(verbatim=config.tor.credentials == "verbatim")
-        self.metrics = Metrics((listener.name for listener in config.listener), MESSAGE_TYPES)
+        self.metrics = Metrics(
+            (listener.name for listener in config.listener), sorted(MESSAGE_TYPES)
+        )
         self.upstream = Upstream(config.tor, private_directory(state_directory()) / "tor")
         self._tor = TorHealth(self.upstream, self._tor_changed)
         self.reactor = Reactor(loop, self._defect)
-        self.processes = processes_of(config)
         self.dialer = Dialer(
-            self.reactor,
-            self.isolator,
-            dialer_settings(config, self.upstream.socks, self.processes),
+            self.reactor, self.isolator, lookup_dialer(config, self.upstream.socks)
         )
         self.names = CurrentNames(config.names, self._build_names)
-        self.bitcoin = Bitcoin(config, self.dialer, self.isolator, self._relay_stream)
-        self.front = FrontEnd(
+        self.sockets = ListeningSockets()
+        if config.bitcoin.v2 == "on":
+            self_test()
+        proven = ProvenV2()
+        self.isolator.on_new_epoch(proven.forget)
+        self.workers = Workers(
             self.reactor,
-            self.isolator,
-            self.dialer,
-            limits=rest_of(front_limits(config), self.processes),
-            names=self.names.service,
-            bitcoin=self.bitcoin.carrier,
-            processes=self.processes,
+            MainServices(self.isolator, lambda: self.names.service, proven),
+            stream_processes(config),
+            self._stream_settings,
+            self._sockets_of,
         )
-        self.workers = Workers(self.front, self.processes - 1, self._worker_settings)
         self.services = Services(
-            config,
-            self.isolator,
-            self.upstream.control,
-            self.names.resolver_of,
-            out,
-            self.bitcoin,
+            config, self.isolator, self.upstream.control, self.names.resolver_of, out
         )
         self.admin = AdminServer(admin_address(config))
         for request, answer in answers(self).items():
@@ -162,18 +152,16 @@ class Daemon:
             self._notifier.stopping()
             seconds = self.config.limits.drain_timeout_s
             await self.workers.leave(seconds)
-            self.front.stop_listening()
-            others = await self.workers.report()
-            _log.notice("stopping", flows=len(self.front.connections) + len(others.flows))
-            await asyncio.gather(self.workers.drain(seconds), self.front.drain(seconds))
+            self.sockets.close()
+            report = await self.workers.report()
+            _log.notice("stopping", flows=len(report.flows))
+            await self.workers.drain(seconds)
 
     def stop(self) -> None:
         """Drain and end; a second call does not wait for the streams.  Called by signals."""
         if self._stop.is_set():
             _log.notice("stopping_at_once")
             self.workers.kill()
-            for connection in self.front.connections:
-                connection.abort()
         self._stop.set()
 
     async def reload(self) -> Reloaded:
@@ -215,11 +203,9 @@ class Daemon:
             raise
         if fresh:
             await self.names.switch(names)
-            self.front.settings.names = self.names.service
             if self._tor.answers:
                 self.names.tor_answers()
         self.services.follow(self.config)
-        await self.bitcoin.settled()
         await self.workers.settled()
 
     async def _start(self) -> None:
@@ -230,14 +216,12 @@ class Daemon:
         self.upstream.control.on_newnym(self.new_identity)
         self._resources.push_async_callback(self.upstream.stop)
         await self.upstream.start()
-        self._resources.push_async_callback(self.front.drain, 0.0)
+        self._resources.callback(self.sockets.close)
         self._resources.push_async_callback(self.workers.drain, 0.0)
-        self._resources.push_async_callback(self.bitcoin.close)
-        wanted = listener_settings(self.config)
-        self._announce(open_listeners(self.front, wanted, inherited_sockets()), ())
-        with self.bitcoin.reserved(self.config) as sockets:
-            self._announce((), self.bitcoin.apply(self.front, self.config, sockets))
+        opened = self.sockets.open(wanted_sockets(self.config), inherited_sockets())
         self.workers.start()
+        await self.workers.serving.wait()
+        self._announce(opened)
         self._tasks.add(asyncio.create_task(self._tor.watch(), name="tor's health"))
         self._resources.push_async_callback(self.services.close)
         await self.services.start()
@@ -257,38 +241,36 @@ class Daemon:
             announce(f"listening dashboard {self._dashboard}", self._out)
             _log.notice("listening", listener="dashboard", address=self._dashboard)
 
-    def _announce(self, listeners: Iterable[Listener], proxies: Iterable[ProxyListener]) -> None:
-        for listener in listeners:
-            name, isolate = listener.settings.name, listener.rule.listener.isolate
-            announce_listener(name, listener.address(), isolate, self._out)
-        for proxy in proxies:
-            name, isolate = proxy.context.settings.name, proxy.context.rule.listener.isolate
-            announce_proxy(name, proxy.address(), isolate, self._out)
+    def _announce(self, opened: Iterable[Named]) -> None:
+        for kind, name in opened:
+            its = self.sockets.of(kind)[name]
+            say = announce_listener if kind is Kind.LISTENER else announce_proxy
+            say(name, its.address(), its.settings.rule.listener.isolate, self._out)
 
     def _apply(self, loaded: Loaded) -> None:
-        with self.bitcoin.reserved(loaded.config) as sockets:
-            listeners = switch_listeners(self.front, listener_settings(loaded.config))
-        self._announce(listeners, self.bitcoin.apply(self.front, loaded.config, sockets))
+        self._announce(self.sockets.switch(wanted_sockets(loaded.config)))
         config = self.config = loaded.config
         self._warnings = loaded.warnings
-        self.front.settings.limits = rest_of(front_limits(config), self.processes)
-        fresh = dialer_settings(config, self.upstream.socks, self.processes)
         pending = self.dialer.settings.max_pending_circuits
-        self.dialer.settings = replace(fresh, max_pending_circuits=pending)
+        self.dialer.settings = replace(
+            lookup_dialer(config, self.upstream.socks), max_pending_circuits=pending
+        )
         configure_log(config)
         self._log_warnings()
         self.workers.configure()
 
-    async def _relay_stream(
-        self, client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
-    ) -> None:
-        """Carry what the Bitcoin side does not translate, as any other stream."""
-        await relay_stream(self.front.services, client, peer, first, flow.relayed)
+    def _stream_settings(self, index: int) -> Settings:
+        listeners = tuple(each.settings for each in self.sockets.of(Kind.LISTENER).values())
+        inbound, count = self.services.inbound, self.workers.count
+        return stream_settings(self.config, self.upstream.socks, listeners, inbound, index, count)
 
-    def _worker_settings(self) -> Settings:
-        return worker_settings(
-            self.config, self.dialer.settings, self.front.services.bitcoin_ports, self.processes
-        )
+    def _sockets_of(self, settings: Settings) -> list[socket.socket]:
+        listeners, proxies = self.sockets.of(Kind.LISTENER), self.sockets.of(Kind.PROXY)
+        return [
+            *(listeners[listener.name].listening.socket for listener in settings.listeners),
+            *(proxies[plan.listener.name].listening.socket for plan in settings.bitcoin.proxies),
+            *(self.services.sockets[name] for name in settings.bitcoin.inbound),
+        ]
 
     def _build_names(self, config: NamesConfig) -> DaemonNames:
         return DaemonNames(config, self.dialer, self.isolator, self.metrics, state_directory())
@@ -358,19 +340,20 @@ class Daemon:
         return self.upstream.log()
 
     def _defect(self, handler: Any, error: Exception) -> None:
-        self.front.internal_error(handler, error)
+        self._counters.defects += 1
+        _log.err("internal_error", error=error)
 
     def _headline(self) -> str:
         """One line for the service manager."""
         tor = self.upstream.describe()
         if self._tor.answers:
-            return f"{len(self.front.listeners)} listeners, tor: {tor}"
+            return f"{len(self.sockets.of(Kind.LISTENER))} listeners, tor: {tor}"
         return f"degraded: tor does not answer yet ({tor})"
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot:
         """What is going on now; Tor is asked for its `circuits` only if they are wanted."""
         traffic = await self._traffic()
-        carried = traffic.report.flows or traffic.bitcoin.flows
+        carried = traffic.report.flows or traffic.report.bitcoin.flows
         return Snapshot(
             config=self.config,
             pid=os.getpid(),
@@ -388,11 +371,17 @@ class Daemon:
 
     async def _traffic(self) -> Traffic:
         """What is known of streams, from all processes that carry some."""
-        others = await self.workers.report()
+        circuits = self.dialer.circuits
+        ours = Report(
+            self._counters,
+            circuits_pending=circuits.pending,
+            circuits_queued=circuits.queued,
+            lookups_refused=self.guard.refused,
+        )
         return Traffic(
-            listeners=view_listeners(self.front),
-            report=merged([report_of(self.front, self.guard.refused), others]),
-            bitcoin=self.bitcoin.view(),
+            listeners=self.sockets.views(Kind.LISTENER),
+            proxies=self.sockets.views(Kind.PROXY),
+            report=merged([ours, await self.workers.report()]),
             workers=self.workers.processes(),
         )
 

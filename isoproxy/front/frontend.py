@@ -30,7 +30,6 @@ from isoproxy.front.services import (
     FrontServices,
     FrontSettings,
     Limits,
-    MainProcess,
     Names,
 )
 from isoproxy.front.statistics import FlowView
@@ -45,7 +44,6 @@ class FrontEnd:
 
     names          resolves the names that Tor must not see, or None
     bitcoin        carries streams to Bitcoin peers, or None
-    main           in a worker, takes what the worker does not carry
     processes      how many share the listening sockets
     """
 
@@ -58,7 +56,6 @@ class FrontEnd:
         limits: Limits | None = None,
         names: Names | None = None,
         bitcoin: Bitcoin | None = None,
-        main: MainProcess | None = None,
         processes: int = 1,
     ) -> None:
         self.settings = FrontSettings(limits if limits is not None else Limits(), names)
@@ -70,7 +67,6 @@ class FrontEnd:
             PipePool.for_this_machine(processes),
             bitcoin,
             self.settings,
-            main=main,
         )
         self.loop = reactor.loop
         self.reactor = reactor

@@ -15,7 +15,7 @@ from typing import Final
 from isoproxy.errors import ErrorKind, RemoteProtocolError
 from isoproxy.front.closing import ClosingPhase
 from isoproxy.front.connection import Connection, Phase
-from isoproxy.front.judgement import ClientHandshake, FinalReply, HandshakeRule, ProxyRequest
+from isoproxy.front.judgement import ClientHandshake, FinalReply, HandshakeRule
 from isoproxy.front.opening import OpeningPhase
 from isoproxy.front.states import Event
 from isoproxy.net.reactor import BROKEN, PEER_SHUT
@@ -23,27 +23,13 @@ from isoproxy.net.reactor import BROKEN, PEER_SHUT
 _CHUNK: Final = 1 << 14
 
 
-def replay(handshake: ClientHandshake, heard: bytes) -> ProxyRequest | None:
-    """Take what a worker has heard; None when it is no request by the rule of now."""
-    try:
-        outcome = handshake.receive(heard)
-    except RemoteProtocolError:
-        return None
-    handshake.data_to_send()
-    return outcome if isinstance(outcome, ProxyRequest) else None
-
-
 class HandshakePhase(Phase):
     """A client of a listener with this `rule`."""
 
-    __slots__ = ("_handshake", "_heard", "_place")
+    __slots__ = ("_handshake",)
 
-    def __init__(
-        self, connection: Connection, rule: HandshakeRule, place: tuple[str, str] = ("", "")
-    ) -> None:
+    def __init__(self, connection: Connection, rule: HandshakeRule) -> None:
         super().__init__(connection)
-        self._place = place
-        self._heard = b""
         isolator = connection.services.isolator
         self._handshake = ClientHandshake(rule, isolator, connection.client_id)
 
@@ -78,8 +64,6 @@ class HandshakePhase(Phase):
     def _receive(self, data: bytes, readable: bool) -> bool:
         """Judge what was read; True when this phase is over."""
         connection, handshake = self.connection, self._handshake
-        if connection.services.main is not None:
-            self._heard += data
         try:
             outcome = handshake.receive(data)
         except RemoteProtocolError as error:
@@ -97,27 +81,10 @@ class HandshakePhase(Phase):
             return True
         if outcome is None:
             return False
-        main = connection.services.main
-        if main is not None and main.takes(outcome):
-            connection.services.reactor.unregister(connection.sock.fileno())
-            main.take(*self._place, self._heard, connection.sock)
-            connection.end()
-            return True
         connection.statistics.requested(outcome)
         opening = OpeningPhase(connection, handshake, outcome, readable=readable)
         connection.enter(Event.REQUESTED, opening)
         return True
-
-    def resume(self, heard: bytes) -> None:
-        """Go on where a worker stopped, which has answered all but the request itself."""
-        connection = self.connection
-        request = replay(self._handshake, heard)
-        if request is None:
-            self.abort()
-            return
-        connection.statistics.requested(request)
-        opening = OpeningPhase(connection, self._handshake, request, readable=True)
-        connection.enter(Event.REQUESTED, opening)
 
     def _close(self, reply: bytes) -> None:
         self.connection.enter(Event.ANSWERED, ClosingPhase(self.connection, reply))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
@@ -26,8 +27,8 @@ from typing import Final
 from isoproxy.errors import ErrorKind
 from isoproxy.front.admission import ConnectionTable
 from isoproxy.front.connection import Connection
-from isoproxy.front.handshake import HandshakePhase, replay
-from isoproxy.front.judgement import ClientHandshake, HandshakeRule
+from isoproxy.front.handshake import HandshakePhase
+from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.services import FrontServices
 from isoproxy.front.statistics import ListenerStatistics
 from isoproxy.isolation import client_of_address, client_of_uid
@@ -62,6 +63,12 @@ class ListenerSettings:
     endpoint: Endpoint
     rule: HandshakeRule
     mode: int = 0o600
+
+    @property
+    def place(self) -> Hashable:
+        """What stays open over a reload as long as this stays equal."""
+        any_port = self.endpoint.path is None and self.endpoint.port == 0
+        return self.endpoint, self.name if any_port else ""
 
 
 def _tune(sock: socket.socket) -> None:
@@ -102,13 +109,9 @@ class ListenerContext:
         self.rule = replace(settings.rule, unix=self._unix)
         self.statistics.listener = settings.name
 
-    def admit(self, sock: socket.socket, peer: object, heard: bytes = b"") -> None:
-        """Serve a client; `peer` is its address, as `accept` gave it.
-
-        `heard` is what it has said to a worker that has answered all but the request.
-        """
-        if not heard:
-            self.statistics.admitted()
+    def admit(self, sock: socket.socket, peer: object) -> None:
+        """Serve a client; `peer` is its address, as `accept` gave it."""
+        self.statistics.admitted()
         try:
             sock.setblocking(False)
             client_id = self._client_field(sock, peer)
@@ -118,7 +121,7 @@ class ListenerContext:
         if not self._connections.has_room(client_id):
             self.statistics.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
-                sock.send(self._refusal(client_id, heard))
+                sock.send(_REFUSAL)
             sock.close()
             return
         connections = self._connections
@@ -126,22 +129,10 @@ class ListenerContext:
             self._services, self.statistics, sock, client_id, connections.remove
         )
         connections.add(connection)
-        place = self.settings.name, str(self.settings.endpoint)
-        handshake = HandshakePhase(connection, self.rule, place)
         try:
-            connection.start(handshake)
+            connection.start(HandshakePhase(connection, self.rule))
         except OSError:
             connection.abort()
-        else:
-            if heard:
-                handshake.resume(heard)
-
-    def _refusal(self, client_id: bytes, heard: bytes) -> bytes:
-        """What tells a client that there is no room, in the words of what is outstanding."""
-        if not heard:
-            return _REFUSAL
-        handshake = ClientHandshake(self.rule, self._services.isolator, client_id)
-        return handshake.refuse(ErrorKind.BUSY) if replay(handshake, heard) else b""
 
     def _client_field(self, sock: socket.socket, peer: object) -> bytes:
         if self._unix:

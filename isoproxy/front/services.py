@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from isoproxy.bitcoin.flow import Flow
-from isoproxy.front.judgement import ProxyRequest
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.statistics import Counters
 from isoproxy.isolation import IsolationKey, Isolator
@@ -112,21 +111,6 @@ class FrontSettings:
     names: Names | None = None
 
 
-class MainProcess(Protocol):
-    """Where a worker hands over what it does not carry itself."""
-
-    def takes(self, request: ProxyRequest) -> bool:
-        """Whether a request is for the main process."""
-        ...
-
-    def take(self, name: str, at: str, heard: bytes, client: socket.socket) -> None:
-        """Take over a client of the listener `name` at its place `at`, and its socket.
-
-        `heard` is all that it has said; it has been answered all but its request.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontServices:
     """What phases use.  `bitcoin` is None where no port is claimed for Bitcoin's peers."""
@@ -141,7 +125,6 @@ class FrontServices:
     counters: Counters = field(default_factory=Counters)
     accepted: Counter[str] = field(default_factory=Counter)
     """Clients that came, by listener."""
-    main: MainProcess | None = None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property

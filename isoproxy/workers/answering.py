@@ -1,8 +1,8 @@
 """The main process's answers to the questions of one stream process.
 
 Theory of operation
-    A question for a name is a task under the key that `Isolator.import_key` has judged, for
-    as long as nobody withdraws it.  What is known of peers is answered at once.
+    A question is a task under the key that `Isolator.import_key` has judged, for as long
+    as nobody withdraws it.
 
 Invariants
     The questions under way are bounded, for the process and for each client; a process
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
+from isoproxy.bitcoin.known_peers import ProvenPeers
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.front.services import Names
 from isoproxy.isolation import IsolationKey, Isolator
@@ -36,13 +38,7 @@ from isoproxy.workers.questions import (
 
 _log: Final = logger("workers")
 
-
-class ProvenPeers(Protocol):
-    """The memory of which peers have proven to speak v2, under which keys."""
-
-    def has(self, key: IsolationKey, peer: Target) -> bool: ...
-
-    def remember(self, key: IsolationKey, peer: Target) -> None: ...
+_Work = Callable[[], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,13 +66,13 @@ class Answering:
     def take(self, question: Question) -> None:
         """Begin to answer; raises ValueError for what was not agreed."""
         match question:
-            case NameQuestion():
-                self._look_up(question)
-            case ProvenQuestion(number, peer, key):
-                self._send(ProvenReply(number, self._is_proven(peer, key)))
-            case ProvenNotice(peer, key):
-                if (known := self._key(key)) is not None:
-                    self._services.proven.remember(known, peer)
+            case NameQuestion(number, client=client):
+                self._begin(number, client, partial(self._look_up, question))
+            case ProvenQuestion(number):
+                self._begin(number, None, partial(self._look_back, question))
+            case ProvenNotice(peer, exported):
+                if (key := self._key(exported)) is not None:
+                    self._services.proven.remember(key, peer)
             case Withdrawal(number):
                 self._forget(number, cancel=True)
 
@@ -85,27 +81,29 @@ class Answering:
         for number in list(self._under_way):
             self._forget(number, cancel=True)
 
-    def _look_up(self, question: NameQuestion) -> None:
-        number, client = question.number, question.client
+    def _begin(self, number: int, client: bytes | None, work: _Work) -> None:
         if number in self._under_way:
             raise ValueError("two questions of one number")
         if len(self._under_way) >= MAX_UNDER_WAY or self._per_client[client] >= MAX_PER_CLIENT:
             raise ValueError("more questions than agreed")
-        task = asyncio.get_running_loop().create_task(self._answer(question))
+        task = asyncio.get_running_loop().create_task(self._answer(number, work))
         self._under_way[number] = task, client
         self._per_client[client] += 1
 
-    async def _answer(self, question: NameQuestion) -> None:
-        number = question.number
-        try:
-            reply = NameReply(number, await self._address_of(question))
-        except IsoproxyError as error:
-            reply = NameReply(number, kind=error.kind)
-        except Exception as error:
-            _log.err("internal_error", error=error)
-            reply = NameReply(number, kind=ErrorKind.INTERNAL)
+    async def _answer(self, number: int, work: _Work) -> None:
+        reply = await work()
         if self._forget(number):
             self._send(reply)
+
+    async def _look_up(self, question: NameQuestion) -> Reply:
+        number = question.number
+        try:
+            return NameReply(number, await self._address_of(question))
+        except IsoproxyError as error:
+            return NameReply(number, kind=error.kind)
+        except Exception as error:
+            _log.err("internal_error", error=error)
+            return NameReply(number, kind=ErrorKind.INTERNAL)
 
     async def _address_of(self, question: NameQuestion) -> Target:
         key, names = self._key(question.key), self._services.names()
@@ -115,10 +113,11 @@ class Answering:
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         return await names.address_of(question.name, key, question.want, question.client)
 
-    def _is_proven(self, peer: Target, exported: bytes) -> bool:
+    async def _look_back(self, question: ProvenQuestion) -> Reply:
         """With a key of an older epoch nothing may fall back."""
-        key = self._key(exported)
-        return key is None or self._services.proven.has(key, peer)
+        key = self._key(question.key)
+        proven = key is None or await self._services.proven.is_proven(key, question.peer)
+        return ProvenReply(question.number, proven)
 
     def _key(self, exported: bytes) -> IsolationKey | None:
         try:

@@ -1,19 +1,20 @@
-"""Whole messages, and sockets with them, between the main process and a worker.
+"""Whole messages between the main process and a stream process, and sockets with them.
 
 Theory of operation
     One end of a unix SOCK_SEQPACKET pair: a message is one packet, and sockets travel
-    with it (SCM_RIGHTS).  What the other side does not take at once waits in a queue.
+    with it (SCM_RIGHTS, unix(7)).  What the other side does not take at once waits in a queue.
+    After `BATCH` packets the others on the reactor have their turn.
 
 Invariants
     `on_end` is called exactly once: when the other process is gone, when it sends what is
-    no message, or when it does not read what it is sent.  A socket that was given away is
-    closed here, whether or not it arrived.
+    not a message, or when it does not read what it is sent.  Sockets are received only by
+    an end that takes them; to any other end they are not a message.
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ MAX_MESSAGE: Final = 1 << 17
 """Bytes; a packet must fit the smallest usual send buffer."""
 MAX_QUEUED: Final = 4096
 MAX_SOCKETS: Final = 128
+BATCH: Final = 16
+"""Packets that are read before others have their turn."""
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 OnMessage = Callable[[bytes, list[socket.socket]], None]
@@ -38,8 +41,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 class Channel:
     """One end, on a reactor; `on_message` owns the sockets it is given.
 
-    A message for whose sockets this process has no descriptors is lost, which `on_loss` is
-    told; without it that is the end.
+    With `takes_sockets` this end receives sockets.
     """
 
     def __init__(
@@ -48,14 +50,16 @@ class Channel:
         sock: socket.socket,
         on_message: OnMessage,
         on_end: Callable[[], None],
-        on_loss: Callable[[], None] | None = None,
+        *,
+        takes_sockets: bool = False,
     ) -> None:
         self._reactor = reactor
         self._sock = sock
         self._on_message = on_message
-        self._on_loss = on_loss
         self._on_end: Callable[[], None] | None = on_end
-        self._queue: deque[tuple[bytes, Sequence[socket.socket], bool]] = deque()
+        self._room = socket.CMSG_SPACE(MAX_SOCKETS * 4) if takes_sockets else 0
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._waits_for_room = False
         sock.setblocking(False)
         reactor.register(sock.fileno(), self)
 
@@ -64,26 +68,28 @@ class Channel:
         """How many messages the other side has not taken yet."""
         return len(self._queue)
 
-    def send(
-        self, message: bytes, sockets: Sequence[socket.socket] = (), *, give: bool = False
-    ) -> None:
-        """Send soon; with `give` the sockets are closed here afterwards."""
-        if self._on_end is None or len(message) > MAX_MESSAGE or len(self._queue) >= MAX_QUEUED:
-            if give:
-                _close(sockets)
+    def send(self, message: bytes, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send soon; the sockets may be closed here at once."""
+        if self._on_end is None:
+            return
+        if len(message) > MAX_MESSAGE or len(self._queue) >= MAX_QUEUED:
             self.close()
             return
-        self._queue.append((message, sockets, give))
+        try:
+            self._queue.append((message, [os.dup(sock.fileno()) for sock in sockets]))
+        except OSError:  # no descriptors are left
+            self.close()
+            return
         self._flush()
 
     def on_events(self, fd: int, events: int) -> None:
         self._flush()
-        while self._on_end is not None:
+        for _ in range(BATCH):
+            if self._on_end is None:
+                return
             try:
                 data, extra, flags, _ = self._sock.recvmsg(
-                    MAX_MESSAGE + 1,
-                    socket.CMSG_SPACE(MAX_SOCKETS * 4),
-                    socket.MSG_CMSG_CLOEXEC,
+                    MAX_MESSAGE, self._room, socket.MSG_CMSG_CLOEXEC
                 )
             except (BlockingIOError, InterruptedError):
                 return
@@ -91,14 +97,14 @@ class Channel:
                 self.close()
                 return
             sockets = _received(extra)
-            if data and not flags & _TRUNCATED:
-                self._on_message(data, sockets)
-                continue
-            _close(sockets)
-            if not data or flags & socket.MSG_TRUNC or self._on_loss is None:
+            if not data or flags & _TRUNCATED:
+                for sock in sockets:
+                    sock.close()
                 self.close()
                 return
-            self._on_loss()
+            self._on_message(data, sockets)
+        if self._on_end is not None:
+            self._reactor.reschedule(self, fd)
 
     def close(self) -> None:
         """End; a second call does nothing."""
@@ -108,26 +114,26 @@ class Channel:
         self._reactor.forget(self._sock.fileno())
         self._sock.close()
         while self._queue:
-            _, sockets, give = self._queue.popleft()
-            if give:
-                _close(sockets)
+            _close(self._queue.popleft()[1])
         ended()
 
     def _flush(self) -> None:
         while self._queue and self._on_end is not None:
-            message, sockets, give = self._queue[0]
-            numbers = array.array("i", [sock.fileno() for sock in sockets])
-            extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if sockets else []
+            message, numbers = self._queue[0]
+            rights = array.array("i", numbers)
+            extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if numbers else []
             try:
                 self._sock.sendmsg([message], extra)
             except (BlockingIOError, InterruptedError):
+                if not self._waits_for_room:
+                    self._waits_for_room = True
+                    self._reactor.watch_writable(self._sock.fileno())
                 return
             except OSError:
                 self.close()
                 return
             self._queue.popleft()
-            if give:
-                _close(sockets)
+            _close(numbers)
 
 
 def _received(extra: Sequence[tuple[int, int, bytes]]) -> list[socket.socket]:
@@ -138,7 +144,6 @@ def _received(extra: Sequence[tuple[int, int, bytes]]) -> list[socket.socket]:
     return [socket.socket(fileno=number) for number in numbers]
 
 
-def _close(sockets: Sequence[socket.socket]) -> None:
-    for sock in sockets:
-        with contextlib.suppress(OSError):
-            sock.close()
+def _close(numbers: Sequence[int]) -> None:
+    for number in numbers:
+        os.close(number)

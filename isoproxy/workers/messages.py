@@ -1,15 +1,25 @@
-"""What the main process tells its workers.
+"""What the main process tells a stream process.
 
-Orders are pickled: a worker believes its parent, over a socket nobody else has.  The
-other direction is JSON that is checked (`report`), because a worker reads what clients
-send.  Each order has a ticket, which the answer names.
+Theory of operation
+    Orders and replies are pickled: a stream process believes its parent, over a socket
+    nobody else has.  The other direction is JSON that is checked (`report`, `questions`),
+    because a stream process reads what clients send.  Each order has a ticket, which the
+    report that answers it names; each reply has the number of its question.
+
+    What is too long for a packet of the channel, or brings more sockets than one can
+    carry, goes in several: the first byte of each says whether more follow.
 """
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, replace
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from isoproxy.bitcoin.carry import CarrySettings
+from isoproxy.bitcoin.inbound import InboundSettings
+from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.errors import ErrorKind
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
@@ -17,35 +27,60 @@ from isoproxy.net.target import Target
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 
-_BESIDE_SETTINGS = 1024
-"""Bytes of an order that are not its settings, and more."""
-SMALLEST_SHARE = 64
-"""Connections; where a worker's share of a budget would be smaller it gets no clients."""
+_MORE, _LAST = b"+", b"."
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyPlan:
+    """A Bitcoin proxy: where it listens, how it serves, and how it carries flows."""
+
+    listener: ListenerSettings
+    proxy: ProxySettings
+    carrying: CarrySettings
+
+
+@dataclass(frozen=True, slots=True)
+class BitcoinSettings:
+    """How streams to and from Bitcoin peers are carried.
+
+    `carrying` is for the front end's streams; `inbound` is by the onion service's name.
+    """
+
+    carrying: CarrySettings = field(default_factory=CarrySettings)
+    proxies: tuple[ProxyPlan, ...] = ()
+    inbound: Mapping[str, InboundSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker serves by; the sockets of `listeners` come with the order.
+    """What a stream process serves by.
 
-    ports_of_main   destination ports whose streams the main process carries
-    log             level, form, and whether it is scrubbed
+    The sockets of listeners, proxies and inbound services come with the order, in that
+    sequence.  Budgets are this process's part.
+
+    name_deadline_s     seconds in which the main process has an answer for a name
+    log                 level, form, and whether it is scrubbed
     """
 
     listeners: tuple[ListenerSettings, ...]
     limits: Limits
     dialer: DialerSettings
-    ports_of_main: frozenset[int]
+    bitcoin: BitcoinSettings
+    name_deadline_s: float
     log: tuple[str, str, bool]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Begin:
-    """The first order.  `epoch` comes from `Isolator.export_state`; `workers` counts all."""
+    """The first order.
+
+    `epoch` comes from `Isolator.export_state`; `processes` is how many carry streams.
+    """
 
     ticket: int
     epoch: bytes
     verbatim: bool
-    workers: int
+    processes: int
     settings: Settings
 
 
@@ -66,38 +101,35 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
-    """Report; without `flows` the counts only."""
+class StatsRequest:
+    """Report."""
 
     ticket: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Accept nobody any more, give connections `seconds`, and end."""
+    """Accept no client any more, give connections `seconds`, and end."""
 
     ticket: int
     seconds: float
 
 
-Order = Begin | Configure | Epoch | Tell | Drain
+Order = Begin | Configure | Epoch | StatsRequest | Drain
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class NameReply:
-    """What a name stands for, or why that is not known; it answers a question's number."""
+    """What the name of question `number` stands for, or why that is not known."""
 
     number: int
     target: Target | None = None
     kind: ErrorKind | None = None
 
-    def __repr__(self) -> str:
-        return f"<NameReply {self.number}>"
-
 
 @dataclass(frozen=True, slots=True)
 class ProvenReply:
-    """Whether a peer is proven to speak v2."""
+    """Whether the peer of question `number` is proven to speak v2."""
 
     number: int
     proven: bool
@@ -106,38 +138,34 @@ class ProvenReply:
 Reply = NameReply | ProvenReply
 
 
-def encode(order: Order) -> bytes:
-    return pickle.dumps(order)
+def packets(
+    message: Order | Reply, sockets: Sequence[socket.socket] = ()
+) -> Iterator[tuple[bytes, Sequence[socket.socket]]]:
+    """The packets that bring `message` and `sockets`."""
+    words, size = pickle.dumps(message), MAX_MESSAGE - 1
+    count = max(1, -(-len(words) // size), -(-len(sockets) // MAX_SOCKETS))
+    for number in range(count):
+        mark = _LAST if number == count - 1 else _MORE
+        with_it = sockets[number * MAX_SOCKETS : (number + 1) * MAX_SOCKETS]
+        yield mark + words[number * size : (number + 1) * size], with_it
 
 
-def decode(message: bytes) -> Order:
-    order = pickle.loads(message)  # noqa: S301 - the parent's own words
-    assert isinstance(order, Order)
-    return order
+class Inbox:
+    """Puts the packets of the parent's messages together."""
 
+    def __init__(self) -> None:
+        self._words = bytearray()
+        self._sockets: list[socket.socket] = []
 
-def fitting(settings: Settings) -> Settings:
-    """`settings` with as many listeners as an order can bring: the main process has them all."""
-    fewer = replace(settings, listeners=settings.listeners[:MAX_SOCKETS])
-    fits = len(pickle.dumps(fewer)) <= MAX_MESSAGE - _BESIDE_SETTINGS
-    return fewer if fits else replace(settings, listeners=())
-
-
-def share_of(limits: Limits, processes: int) -> Limits:
-    """A worker's part of the budgets; zero connections where that would be too few."""
-    total = limits.max_connections // processes
-    per_client = limits.max_connections_per_client // processes
-    if min(total, per_client) < SMALLEST_SHARE:
-        total = per_client = 0
-    return replace(limits, max_connections=total, max_connections_per_client=per_client)
-
-
-def rest_of(limits: Limits, processes: int) -> Limits:
-    """What is left of the budgets for the main process: all parts together are the whole."""
-    share, others = share_of(limits, processes), processes - 1
-    return replace(
-        limits,
-        max_connections=limits.max_connections - others * share.max_connections,
-        max_connections_per_client=limits.max_connections_per_client
-        - others * share.max_connections_per_client,
-    )
+    def take(
+        self, packet: bytes, sockets: list[socket.socket]
+    ) -> tuple[Order | Reply, list[socket.socket]] | None:
+        """The message that `packet` completes, and its sockets; None if more follows."""
+        self._words += packet[1:]
+        self._sockets += sockets
+        if packet[:1] == _MORE:
+            return None
+        message = pickle.loads(self._words)  # noqa: S301 - the parent's own words
+        assert isinstance(message, Order | Reply)
+        whole, self._words, self._sockets = self._sockets, bytearray(), []
+        return message, whole

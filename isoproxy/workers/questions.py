@@ -27,7 +27,7 @@ MAX_QUESTION: Final = 2048
 MAX_UNDER_WAY: Final = 2048
 """Questions of one process that have neither been answered nor withdrawn."""
 MAX_PER_CLIENT: Final = 1024
-_MAX_KEY: Final = 64
+_MAX_KEY: Final = 128
 _MAX_CLIENT: Final = 32
 
 

@@ -1,100 +1,111 @@
-"""The workers of a main process: started, told, asked, watched and ended.
+"""The stream processes of a main process: started, told, asked, answered, watched and ended.
 
 Theory of operation
-    Each worker (`worker`) has a channel.  An order has a ticket; the answer to every
-    order is a report.  A worker that does not answer in time is killed, and one that
-    ended is started anew after a growing wait: its clients lose their connections, the
-    others notice nothing, because the main process accepts on the same sockets.
+    Each stream process (`worker`) has a channel.  An order has a ticket; the answer to
+    every order is a report.  What a stream process asks is answered by its `Answering`.
+    One that does not answer in time is killed, and one that ended is started anew
+    after a growing wait: its clients lose their connections, and those who come wait in
+    the backlog of the listening sockets, which the main process holds, for one that serves.
 
 Invariants
-    `settled` returns only when every worker has answered the new epoch, or is dead.
-    The parts of the budgets together are never more than the whole.  Counts of a worker
-    that ended stay in the sums, as of its last report.
+    `settled` returns only when every stream process has answered the new epoch, or is dead.
+    Counts of a process that ended stay in the sums, as of its last report.  What a process
+    says is judged; one that breaks the protocol is ended, and nothing else is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import itertools
-import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import isoproxy
-from isoproxy.front.frontend import FrontEnd
 from isoproxy.net.backoff import Backoff
+from isoproxy.net.reactor import Reactor
 from isoproxy.observe.log import logger
-from isoproxy.workers import messages as orders
+from isoproxy.workers import checked, messages, questions
+from isoproxy.workers.answering import Answering, MainServices
 from isoproxy.workers.channel import Channel, pair
-from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings, Tell
+from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings, StatsRequest
 from isoproxy.workers.report import Report, decode, merged
 
 ANSWER_S: Final = 10.0
-"""Seconds in which a worker must have answered an order."""
+"""Seconds in which a stream process must have answered an order."""
 START_S: Final = 60.0
 """Seconds in which a new one must have answered the first."""
 WATCH_S: Final = 10.0
 _NOT_FOR_WORKERS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 
-_log: Final = logger("front")
+_log: Final = logger("workers")
 
 
 class Workers:
-    """The `count` processes beside the main one; none for `count` = 0.
+    """The `count` stream processes.
 
-    `settings()` gives what they are to serve by now, the shares of budgets included.
+    `settings(index)` gives what the process of that number is to serve by now, its parts of
+    the budgets included; `sockets(settings)` are the listening sockets that go with it.
     """
 
-    def __init__(self, front: FrontEnd, count: int, settings: Callable[[], Settings]) -> None:
-        self.front = front
+    def __init__(
+        self,
+        reactor: Reactor,
+        services: MainServices,
+        count: int,
+        settings: Callable[[int], Settings],
+        sockets: Callable[[Settings], list[socket.socket]],
+    ) -> None:
+        self.reactor = reactor
+        self.services = services
         self.count = count
         self.settings = settings
+        self.sockets = sockets
         self.running: set[_Process] = set()
+        self.serving = asyncio.Event()
+        """Set once a stream process has served."""
         self._departed = Report()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing: set[asyncio.Future[Report]] = set()
         self._end = asyncio.Event()
 
     def start(self) -> None:
-        """Start them all; clients are served meanwhile."""
-        self.front.isolator.on_new_epoch(self._new_epoch)
-        for _ in range(self.count):
-            task = asyncio.create_task(self._keep_one(), name="worker")
+        """Start them all."""
+        self.services.isolator.on_new_epoch(self._new_epoch)
+        for index in range(self.count):
+            task = asyncio.create_task(self._keep_one(index), name="stream process")
             self._tasks.add(task)
 
     def configure(self) -> None:
-        """Tell all workers of new settings."""
+        """Tell all stream processes of new settings."""
         for process in tuple(self.running):
             self._follow(process.configure())
 
     async def settled(self) -> None:
-        """Wait until no worker uses an epoch or settings before the current ones."""
+        """Wait until none uses an epoch or settings before the current ones."""
         if self._changing:
             await asyncio.wait(self._changing)
 
     async def report(self) -> Report:
-        """What all workers have counted, those that ended included."""
-        asked = [process.order(Tell) for process in tuple(self.running) if process.answered]
+        """What all stream processes have counted, those that ended included."""
+        asked = [process.order(StatsRequest) for process in tuple(self.running) if process.answered]
         if asked:
             await asyncio.wait(asked)
         told = [future.result() for future in asked if future.exception() is None]
         return merged([self._departed, *told])
 
     async def leave(self, seconds: float) -> None:
-        """Have all workers accept nobody any more, and end in `seconds` at the latest."""
+        """Have all accept no client any more, and end in `seconds` at the latest."""
         self._end.set()
         asked: list[asyncio.Future[Any]] = []
         for process in tuple(self.running):
             if process.answered:
                 asked.append(process.order(lambda ticket: Drain(ticket, seconds)))
-            else:  # it serves nobody yet, but may hold the listening sockets already
+            else:  # it serves no client yet, but may hold the listening sockets already
                 process.end()
                 asked.append(asyncio.ensure_future(process.gone()))
         if asked:
@@ -107,7 +118,7 @@ class Workers:
             process.end()
 
     async def drain(self, seconds: float) -> None:
-        """Let all workers drain, and wait for their end."""
+        """Let all drain, and wait for their end."""
         if not self.ending:
             await self.leave(seconds)
         if self._tasks:
@@ -116,34 +127,14 @@ class Workers:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def sockets(self, settings: Settings) -> list[socket.socket]:
-        """The listening sockets that go with `settings`."""
-        return [self.front.listeners[each.name].socket for each in settings.listeners]
-
     def processes(self) -> list[dict[str, object]]:
-        """Each running worker for `isoproxy status`."""
+        """Each running stream process for `isoproxy status`."""
         return [process.describe() for process in self.running]
 
     # What a process tells of itself.
 
-    def took_client(self, listener: str, at: str, heard: bytes, client: socket.socket) -> None:
-        """A worker hands over a client that came to `listener` when that was `at` its place.
-
-        A reload may have given the name to another place, whose clients are others.
-        """
-        context = self.front.listeners.get(listener)
-        if context is None or str(context.settings.endpoint) != at:
-            client.close()
-            return
-        try:
-            peer = client.getpeername()
-        except OSError:
-            client.close()
-            return
-        context.admit(client, peer, heard)
-
     def _new_epoch(self) -> None:
-        state = self.front.isolator.export_state()
+        state = self.services.isolator.export_state()
         for process in tuple(self.running):
             self._follow(process.order(lambda ticket: Epoch(ticket, state)))
 
@@ -153,17 +144,17 @@ class Workers:
 
     @property
     def ending(self) -> bool:
-        """Whether no worker is to be started any more."""
+        """Whether no process is to be started any more."""
         return self._end.is_set()
 
-    async def _keep_one(self) -> None:
-        backoff = Backoff(0.5, 30.0)
+    async def _keep_one(self, index: int) -> None:
+        backoff = Backoff(0.1, 30.0)
         while not self._end.is_set():
-            process = _Process(self)
+            process = _Process(self, index)
             try:
                 await process.run()
             finally:
-                self._departed = merged([self._departed, _at_the_end(process.last)])
+                self._departed = merged([self._departed, process.last.ended()])
             if self._end.is_set():
                 return
             _log.warn("worker_ended", status=process.status, consequence="its streams ended")
@@ -175,16 +166,20 @@ class Workers:
 
 
 class _Process:
-    """One worker from its start to its end."""
+    """One stream process from its start to its end."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, index: int) -> None:
+        self._index = index
+        self._known_names: set[str] = set()
+        self._most_flows = 0
+        self._answering = Answering(workers.services, self._reply)
         self.status: int | None = None
         self.last = Report()
         self.answered = False
         self._workers = workers
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Report]] = {}
-        self._partial: dict[int, list[Report]] = {}
+        self._partial: dict[int, Report] = {}
         self._channel: Channel | None = None
         self._ended = asyncio.Event()
         self._child: asyncio.subprocess.Process | None = None
@@ -210,10 +205,7 @@ class _Process:
                 _log.err("worker_not_started", error=error)
                 return
         self._child = child
-        front = workers.front
-        self._channel = Channel(
-            front.reactor, ours, self._on_message, self._on_end, front.services.out_of_descriptors
-        )
+        self._channel = Channel(workers.reactor, ours, self._on_message, self._on_end)
         try:
             if workers.ending:  # it was on its way meanwhile
                 return
@@ -226,17 +218,17 @@ class _Process:
             self.status = await child.wait()
 
     def order(
-        self,
-        order: Callable[[int], orders.Order],
-        sockets: list[socket.socket] | None = None,
+        self, order: Callable[[int], messages.Order], settings: Settings | None = None
     ) -> asyncio.Future[Report]:
-        """Send an order; the future is the report that answers it, or an OSError."""
+        """Send an order; the future is the report that answers it, or an OSError.
+
+        The listening sockets of `settings` go with it.
+        """
         ticket = next(self._tickets)
         answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda done: done.exception())
         self._waiting[ticket] = answer
-        assert self._channel is not None
-        self._channel.send(orders.encode(order(ticket)), sockets or ())
+        self._send(order(ticket), [] if settings is None else self._workers.sockets(settings))
         if self._ended.is_set():
             self._fail(ticket)
         else:
@@ -248,10 +240,8 @@ class _Process:
 
     def configure(self) -> asyncio.Future[Report]:
         """Tell it of new settings."""
-        settings = self._workers.settings()
-        return self.order(
-            lambda ticket: Configure(ticket, settings), self._workers.sockets(settings)
-        )
+        settings = self._settings()
+        return self.order(lambda ticket: Configure(ticket, settings), settings)
 
     def describe(self) -> dict[str, object]:
         """Its process ID, whether it serves, and how many clients came as of its last report."""
@@ -262,14 +252,36 @@ class _Process:
         }
 
     def _begin(self) -> None:
-        workers, isolator = self._workers, self._workers.front.isolator
-        settings = workers.settings()
+        isolator, settings = self._workers.services.isolator, self._settings()
+        count = self._workers.count
         self.order(
             lambda ticket: Begin(
-                ticket, isolator.export_state(), isolator.verbatim, workers.count + 1, settings
+                ticket, isolator.export_state(), isolator.verbatim, count, settings
             ),
-            workers.sockets(settings),
+            settings,
         )
+
+    def _settings(self) -> Settings:
+        """What it is to serve by now, and note what it may tell of."""
+        settings = self._workers.settings(self._index)
+        proxies = settings.bitcoin.proxies
+        self._known_names.update(listener.name for listener in settings.listeners)
+        self._known_names.update(plan.listener.name for plan in proxies)
+        flows = (
+            settings.limits.max_connections
+            + sum(plan.proxy.max_connections for plan in proxies)
+            + sum(service.max_connections for service in settings.bitcoin.inbound.values())
+        )
+        self._most_flows = max(self._most_flows, flows)
+        return settings
+
+    def _send(self, message: messages.Order | messages.Reply, sockets: list[socket.socket]) -> None:
+        assert self._channel is not None
+        for packet, its in messages.packets(message, sockets):
+            self._channel.send(packet, its)
+
+    def _reply(self, reply: messages.Reply) -> None:
+        self._send(reply, [])
 
     async def _watch(self) -> None:
         while not self._ended.is_set():
@@ -277,36 +289,38 @@ class _Process:
                 async with asyncio.timeout(WATCH_S):
                     await self._ended.wait()
             if not self._ended.is_set():
-                self.order(Tell)
+                self.order(StatsRequest)
 
     def _on_message(self, message: bytes, sockets: list[socket.socket]) -> None:
         try:
-            said = json.loads(message)
-            if "client" in said:
-                name, at = said["client"]
-                heard = base64.b64decode(said["heard"], validate=True)
-                (client,) = sockets
-                sockets = []
-                self._workers.took_client(str(name), str(at), heard, client)
-            else:
+            said = checked.parse(message)
+            if "ask" not in said:
                 self._on_report(said)
-        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+            elif len(message) <= questions.MAX_QUESTION:
+                self._answering.take(questions.decode(said))
+            else:
+                raise ValueError("a question that is too long")
+        except (ValueError, KeyError):
             _log.err("worker_protocol_error", consequence="it is ended")
             self.end()
-        finally:
-            for sock in sockets:
-                sock.close()
 
-    def _on_report(self, said: dict[str, Any]) -> None:
-        report = decode(said)
-        if "done" not in said:
-            self._partial.setdefault(int(said["part"]), []).append(report)
+    def _on_report(self, said: Mapping[str, Any]) -> None:
+        last = "done" in said
+        ticket = checked.count(said["done" if last else "part"])
+        if ticket not in self._waiting:
+            raise ValueError("an answer to no order")
+        part = decode(said, self._known_names.__contains__)
+        whole = self._partial.get(ticket, Report())
+        whole = self._partial[ticket] = merged([whole, part])
+        if max(len(whole.flows), len(whole.bitcoin.flows)) > self._most_flows:
+            raise ValueError("more flows than there may be")
+        if not last:
             return
-        ticket = int(said["done"])
-        self.last = merged([*self._partial.pop(ticket, ()), report])
+        self.last = self._partial.pop(ticket)
         self.answered = True
-        answer = self._waiting.pop(ticket, None)
-        if answer is not None and not answer.done():
+        self._workers.serving.set()
+        answer = self._waiting.pop(ticket)
+        if not answer.done():
             answer.set_result(self.last)
 
     def _late(self, ticket: int) -> None:
@@ -326,6 +340,7 @@ class _Process:
 
     def _on_end(self) -> None:
         """The channel broke: nothing may be done in our name that nobody can call off."""
+        self._answering.close()
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
@@ -345,13 +360,3 @@ def _environment() -> dict[str, str]:
     here = str(Path(isoproxy.__file__).parent.parent)
     paths = [here, *filter(None, [environment.get("PYTHONPATH")])]
     return environment | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _at_the_end(last: Report) -> Report:
-    """What stays of a worker's last report: sums, to which its open streams contribute."""
-    counters = merged([last]).counters
-    counters.bytes_up += sum(flow.bytes_up for flow in last.flows)
-    counters.bytes_down += sum(flow.bytes_down for flow in last.flows)
-    counters.spliced_up += sum(flow.spliced[0] for flow in last.flows)
-    counters.spliced_down += sum(flow.spliced[1] for flow in last.flows)
-    return Report(counters, last.accepted, lookups_refused=last.lookups_refused)

@@ -1,131 +1,196 @@
-"""A process that serves clients beside the main one: `python -m isoproxy.workers.worker FD`.
+"""A stream process: `python -m isoproxy.workers.worker FD`.
 
 Theory of operation
-    A worker accepts on the same listening sockets as the main process and knows the same
-    epoch secret, so it derives the same keys, and carries plain streams by itself: from
-    the handshake to the last byte.  What is not plain (a name of ours, a Bitcoin peer)
-    it hands over as soon as it knows the request: the client's socket and all bytes the
-    client has said.  It obeys orders (`orders`) in the order they come.
+    It accepts on listening sockets that the main process has opened, knows the same epoch
+    secret, so it derives the same keys, and carries every stream by itself: from the
+    handshake to the last byte.  What only the main process knows (an answer for a name,
+    which peers are proven to speak v2) it asks over their channel (`remote`).  It obeys
+    orders (`messages`) in the order they come.
 
 Invariants
     It ends when the main process does, however that ended: the channel breaks.  It never
-    decides about names, and has no other way out than the same dialer.  No signal stops
-    it: who stops the service tells the main process.
+    decides about names, and has no other way out than its dialer.  No dial waits for the
+    main process.  No signal stops it: who stops the service tells the main process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from isoproxy.bitcoin.carry import Carrier
+from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.front.frontend import FrontEnd
-from isoproxy.front.judgement import ProxyRequest
+from isoproxy.front.timed_relay import relay_stream
 from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
-from isoproxy.socks import Command
 from isoproxy.tor.dialer import Dialer
-from isoproxy.workers import messages as orders
-from isoproxy.workers import report
+from isoproxy.workers import questions, report
+from isoproxy.workers.bitcoin import BitcoinSide
 from isoproxy.workers.channel import Channel
-from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings
+from isoproxy.workers.messages import (
+    Begin,
+    Configure,
+    Drain,
+    Epoch,
+    Inbox,
+    NameReply,
+    Order,
+    ProvenReply,
+    Settings,
+)
+from isoproxy.workers.remote import MainProcess
 
-MAX_BACKLOG: Final = 256
-"""Clients that wait to be handed over while the main process is busy; more are refused."""
+ANSWER_S: Final = 5.0
+"""Seconds beyond those of a look-up that its reply may take."""
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What a stream process is made of, once it has begun."""
+
+    main: MainProcess
+    front: FrontEnd
+    bitcoin: BitcoinSide
+
+
 class Worker:
-    """One worker on the channel `sock`; it ends the process when the channel does."""
+    """One stream process on the channel `sock`; `end(status)` ends the process."""
 
-    def __init__(self, sock: socket.socket, guard: ResolverGuard) -> None:
+    def __init__(
+        self, sock: socket.socket, guard: ResolverGuard, end: Callable[[int], None]
+    ) -> None:
         self._guard = guard
-        self._front: FrontEnd | None = None
-        self._ports_of_main: frozenset[int] = frozenset()
+        self._end = end
+        self._parts: Parts | None = None
         self._safe = True
+        self._inbox = Inbox()
         self._draining: asyncio.Task[None] | None = None
+        self._answering: asyncio.Task[None] | None = None
         self._reactor = Reactor(asyncio.get_running_loop(), self._defect)
-        self._channel = Channel(self._reactor, sock, self._obey, self._orphaned)
+        self._channel = Channel(
+            self._reactor, sock, self._on_packet, self._orphaned, takes_sockets=True
+        )
 
-    # What the front end asks of the main process.
+    def close(self) -> None:
+        """End, and let go of everything."""
+        self._channel.close()
+        if self._parts is not None:
+            self._parts.front.stop_listening()
+            self._parts.front.dialer.close()
+        self._reactor.close()
 
-    def takes(self, request: ProxyRequest) -> bool:
-        """Whether a request is for the main process to fulfil."""
-        if request.resolve_first:
-            return True
-        return request.command is Command.CONNECT and request.target.port in self._ports_of_main
-
-    def take(self, name: str, at: str, heard: bytes, client: socket.socket) -> None:
-        """Hand a client over; `heard` is all it has said."""
-        if self._channel.backlog >= MAX_BACKLOG:
-            client.close()
+    def _on_packet(self, packet: bytes, sockets: list[socket.socket]) -> None:
+        whole = self._inbox.take(packet, sockets)
+        if whole is None:
             return
-        words = base64.b64encode(heard).decode()
-        message = json.dumps({"client": [name, at], "heard": words}).encode()
-        self._channel.send(message, [client], give=True)
+        message, its = whole
+        if isinstance(message, NameReply | ProvenReply):
+            if self._parts is not None:
+                self._parts.main.take(message)
+        else:
+            self._obey(message, its)
 
-    def _obey(self, message: bytes, sockets: list[socket.socket]) -> None:
-        order = orders.decode(message)
+    def _obey(self, order: Order, sockets: list[socket.socket]) -> None:
         if isinstance(order, Begin):
-            self._front = self._begin(order)
-            self._serve(self._front, order.settings, sockets)
-        front = self._front
-        assert front is not None
+            self._parts = self._begin(order)
+            self._serve(self._parts, order.settings, sockets)
+        parts = self._parts
+        assert parts is not None, "the first order is to begin"
         if isinstance(order, Configure):
-            self._serve(front, order.settings, sockets)
-        elif isinstance(order, Epoch):
-            front.isolator.import_state(order.epoch)
+            self._serve(parts, order.settings, sockets)
+            self._answering = asyncio.create_task(self._answer_settled(parts, order.ticket))
+            return
+        if isinstance(order, Epoch):
+            parts.front.isolator.import_state(order.epoch)
         elif isinstance(order, Drain):
-            for name in list(front.listeners):  # before the answer, which says so
-                front.close(name)
-            self._draining = asyncio.create_task(self._drain(front, order.seconds))
-        told = report.report_of(front, self._guard.refused)
-        for part in report.encode(told, order.ticket, front.dialer.form, safe=self._safe):
+            parts.front.stop_listening()  # before the answer, which says so
+            self._draining = asyncio.create_task(self._drain(parts, order.seconds))
+        self._answer(parts, order.ticket)
+
+    async def _answer_settled(self, parts: Parts, ticket: int) -> None:
+        """Answer once the addresses that are gone are free."""
+        await parts.bitcoin.settled()
+        self._answer(parts, ticket)
+
+    def _answer(self, parts: Parts, ticket: int) -> None:
+        told = report.report_of(parts.front, parts.bitcoin.report(), self._guard.refused)
+        form = parts.front.dialer.form
+        for part in report.encode(told, ticket, form, safe=self._safe):
             self._channel.send(part)
 
-    def _begin(self, order: Begin) -> FrontEnd:
+    def _begin(self, order: Begin) -> Parts:
         isolator = Isolator(verbatim=order.verbatim)
         isolator.import_state(order.epoch)
         dialer = Dialer(self._reactor, isolator, order.settings.dialer)
-        return FrontEnd(self._reactor, isolator, dialer, main=self, processes=order.workers)
+        main = MainProcess(isolator, self._ask, lambda: self._channel.backlog)
+        registry = FlowRegistry()
+        carrier = Carrier(dialer, self._relay_stream, registry, main)
+        isolator.on_new_epoch(carrier.forget)
+        front = FrontEnd(
+            self._reactor,
+            isolator,
+            dialer,
+            names=main,
+            bitcoin=carrier,
+            processes=order.processes,
+        )
+        return Parts(main, front, BitcoinSide(main, carrier, registry, self._relay_stream))
 
-    def _serve(self, front: FrontEnd, settings: Settings, sockets: list[socket.socket]) -> None:
+    def _serve(self, parts: Parts, settings: Settings, sockets: list[socket.socket]) -> None:
         level, form, self._safe = settings.log
         configure(level=level, form=form, safe=self._safe)
-        for name in list(front.listeners):
-            front.close(name)
+        front, count = parts.front, len(settings.listeners)
+        front.stop_listening()
         front.settings.limits = settings.limits
         front.dialer.settings = settings.dialer
-        self._ports_of_main = settings.ports_of_main
-        for listener, sock in zip(settings.listeners, sockets, strict=True):
+        parts.main.name_deadline_s = settings.name_deadline_s + ANSWER_S
+        for listener, sock in zip(settings.listeners, sockets[:count], strict=True):
             front.open(listener, sock)
+        parts.bitcoin.serve(front, settings.bitcoin, sockets[count:])
 
-    async def _drain(self, front: FrontEnd, seconds: float) -> None:
-        await front.drain(seconds)
+    async def _drain(self, parts: Parts, seconds: float) -> None:
+        await parts.front.drain(seconds)
+        await parts.bitcoin.close()
         self._channel.close()
+
+    def _ask(self, question: questions.Question) -> None:
+        self._channel.send(questions.encode(question))
+
+    async def _relay_stream(
+        self, client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
+    ) -> None:
+        assert self._parts is not None, "a stream has a front end"
+        await relay_stream(self._parts.front.services, client, peer, first, flow.relayed)
 
     def _orphaned(self) -> None:
         """Nobody is left who could tell of a new epoch: end, and every stream with it."""
         sys.stdout.flush()
-        os._exit(0)
+        self._end(0)
 
     def _defect(self, handler: Handler, error: Exception) -> None:
-        if self._front is None or handler is self._channel:
-            os._exit(1)
-        self._front.internal_error(handler, error)
+        if self._parts is None or handler is self._channel:
+            self._end(1)
+        else:
+            self._parts.front.internal_error(handler, error)
 
 
 async def _run(sock: socket.socket, guard: ResolverGuard) -> None:
-    worker = Worker(sock, guard)
-    await asyncio.Event().wait()
-    del worker
+    worker = Worker(sock, guard, os._exit)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        worker.close()
 
 
 def main() -> None:

@@ -52,8 +52,6 @@ OPEN: Final[Mapping[str, frozenset[str]]] = {
             "isoproxy/net/host_name.py",
             "isoproxy/socks/wire.py",
             "isoproxy/tor/managed/child.py",
-            "isoproxy/workers/messages.py",
-            "isoproxy/workers/worker.py",
         }
     ),
 }

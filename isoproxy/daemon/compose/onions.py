@@ -17,8 +17,7 @@ from typing import Final
 
 from isoproxy.bitcoin.carry import RelayStream
 from isoproxy.bitcoin.flow import Flow
-from isoproxy.bitcoin.flows import FlowRegistry
-from isoproxy.bitcoin.inbound import Inbound, InboundSettings
+from isoproxy.bitcoin.inbound import InboundSettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.config import OnionServiceConfig
 from isoproxy.errors import ConfigError, OperationError
@@ -82,26 +81,20 @@ def service_plan(config: OnionServiceConfig, networks: Networks = KNOWN_NETWORKS
 
 
 class PublishedService:
-    """An onion service and, with `v2`, the peers it lets in, which `registry` lists.
+    """An onion service.
 
-    `relay` carries those that speak v1.
+    With `v2` peers come to `listener`, a loopback socket of ours, and are to be served
+    there by `inbound`.
     """
 
-    def __init__(
-        self,
-        plan: ServicePlan,
-        control: Control,
-        relay: RelayStream,
-        registry: FlowRegistry,
-    ) -> None:
+    def __init__(self, plan: ServicePlan, control: Control) -> None:
         self.plan = plan
-        self._inbound: Inbound | None = None
-        self._listener: socket.socket | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self.inbound: InboundSettings | None = None
+        self.listener: socket.socket | None = None
         target = plan.target
         if plan.v2:
-            self._inbound = Inbound(inbound_settings(plan), relay, registry)
-            self._listener, target = _listen()
+            self.inbound = inbound_settings(plan)
+            self.listener, target = _listen()
         try:
             self.service = OnionService(
                 control,
@@ -110,25 +103,19 @@ class PublishedService:
                 clients=plan.clients,
             )
         except ConfigError:
-            if self._listener is not None:
-                self._listener.close()
+            if self.listener is not None:
+                self.listener.close()
             raise
 
     def start(self) -> None:
         """Publish in the background, again after every restart of Tor."""
-        if self._inbound is not None and self._listener is not None:
-            serving = self._inbound.serve(self._listener)
-            self._serving = asyncio.create_task(serving, name="inbound peers")
         self.service.start()
 
     async def stop(self) -> None:
         """Withdraw the service and close our socket."""
         await self.service.withdraw()
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait([self._serving])
-        if self._listener is not None:
-            self._listener.close()
+        if self.listener is not None:
+            self.listener.close()
 
     @property
     def state(self) -> OnionState:

@@ -9,7 +9,6 @@ from typing import Final, TextIO
 
 from isoproxy.config import Config
 from isoproxy.daemon.announce import announce
-from isoproxy.daemon.compose.bitcoin import Bitcoin
 from isoproxy.daemon.compose.dns import dns_policy, dns_server
 from isoproxy.daemon.compose.onions import PublishedService, service_plan
 from isoproxy.daemon.settings.bitcoin import networks
@@ -26,8 +25,7 @@ class Services:
     """The DNS server and the onion services of `config`; raises ConfigError.
 
     `resolver_of` gives a client's resolver; `out` gets a line for each service, which does
-    not say where it is if the line ends up in the journal.  `bitcoin` lists the peers that
-    come in.
+    not say where it is if the line ends up in the journal.
     """
 
     def __init__(
@@ -37,20 +35,22 @@ class Services:
         control: Control,
         resolver_of: Callable[[bytes | None], Resolver],
         out: TextIO,
-        bitcoin: Bitcoin,
     ) -> None:
         self._out: Final = out
         self._discreet: Final = config.observe.safe_logging and goes_to_the_journal(out)
         self.dns: Final = dns_server(config, resolver_of, isolator)
         self.onions: Final = [
-            PublishedService(
-                service_plan(service, networks(config.bitcoin)),
-                control,
-                bitcoin.relay,
-                bitcoin.registry,
-            )
+            PublishedService(service_plan(service, networks(config.bitcoin)), control)
             for service in config.onion_service
         ]
+        self.inbound: Final = {
+            each.plan.name: each.inbound for each in self.onions if each.inbound is not None
+        }
+        """How peers of Bitcoin nodes that come in are served, by the service's name."""
+        self.sockets: Final = {
+            each.plan.name: each.listener for each in self.onions if each.listener is not None
+        }
+        """Where they come in."""
         self._announcing: Final[set[asyncio.Task[None]]] = set()
 
     async def start(self) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Final
-
 from isoproxy.config import Config, ListenerConfig, NamesConfig
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
@@ -19,10 +16,6 @@ from isoproxy.isolation import (
 from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.dialer import DialerSettings
-from isoproxy.workers.messages import Settings, fitting, share_of
-
-FEWEST_CIRCUITS: Final = 6
-"""Pending circuits that a process needs to itself."""
 
 
 def top_levels(config: NamesConfig) -> TopLevels:
@@ -71,43 +64,13 @@ def front_limits(config: Config) -> Limits:
     )
 
 
-def processes_of(config: Config) -> int:
-    """How many processes serve clients: as configured, as far as there are cores and budgets."""
-    wanted = min(config.limits.workers, len(os.sched_getaffinity(0)))
-    while wanted > 1 and not (
-        share_of(front_limits(config), wanted).max_connections
-        and config.limits.max_pending_circuits // wanted >= FEWEST_CIRCUITS
-    ):
-        wanted -= 1
-    return wanted
-
-
-def worker_settings(
-    config: Config, dialer: DialerSettings, ports_of_main: frozenset[int], processes: int
-) -> Settings:
-    """What a worker serves by; nobody comes to it where its part of a budget is too small, or
-    where the listeners or the names that are told apart are too many to tell it of."""
-    limits = share_of(front_limits(config), processes)
-    listeners = listener_settings(config) if limits.max_connections else {}
-    observe = config.observe
-    return fitting(
-        Settings(
-            tuple(listeners.values()),
-            limits,
-            dialer,
-            ports_of_main,
-            (observe.log_level, observe.log_format, observe.safe_logging),
-        )
-    )
-
-
-def dialer_settings(config: Config, socks: Endpoint, processes: int = 1) -> DialerSettings:
-    """One process's dialer; each has an equal part of the circuits that may be pending."""
+def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
+    """The dialer of a process that dials alone."""
     return DialerSettings(
         socks,
         never_sent_to_tor=top_levels(config.names).never_sent_to_tor,
         timeout_s=config.limits.dial_timeout_s,
-        max_pending_circuits=config.limits.max_pending_circuits // processes,
+        max_pending_circuits=config.limits.max_pending_circuits,
     )
 
 

@@ -9,28 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import Sums
-from isoproxy.bitcoin.traffic import Traffic
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.circuits import CircuitIds
-from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
-from isoproxy.isolation import P2P
-from isoproxy.observe.log import Sensitive, reveal
+from isoproxy.daemon.status.snapshot import ListenerView, Traffic
+from isoproxy.observe.log import reveal
+from isoproxy.workers.bitcoin_report import CarriedView, PeerFlowView, ProxyCounts
 
 
 def bitcoin_status(
-    bitcoin: BitcoinView, shown: Sequence[Flow], circuits: CircuitIds, *, safe: bool
+    traffic: Traffic, shown: Sequence[PeerFlowView], circuits: CircuitIds, *, safe: bool
 ) -> dict[str, object]:
     """The part of `isoproxy status` about Bitcoin, ready for JSON; only `shown` flows.
 
     Who the peers are is scrubbed where logging is `safe`.
     """
-    totals = bitcoin.totals
+    report = traffic.report.bitcoin
+    totals, none = report.totals, ProxyCounts()
     return {
-        "proxies": [_proxy(proxy) for proxy in bitcoin.proxies],
-        "flows": [_flow(flow, _circuits(flow, circuits), safe) for flow in shown],
-        "open": len(bitcoin.flows),
+        "proxies": [
+            _proxy(proxy, report.proxies.get(proxy.name, none)) for proxy in traffic.proxies
+        ],
+        "flows": [_flow(flow, circuits, safe) for flow in shown],
+        "open": len(report.flows),
         "totals": {
             "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
             "to_peer": _sums(totals.to_peer),
@@ -40,50 +41,46 @@ def bitcoin_status(
     }
 
 
-def _proxy(proxy: ProxyView) -> dict[str, object]:
+def _proxy(proxy: ListenerView, counts: ProxyCounts) -> dict[str, object]:
     return {
         "name": proxy.name,
         "address": proxy.address,
         "isolate": flag_names(proxy.isolate),
-        "open": proxy.open,
-        "accepted": proxy.accepted,
-        "refusals": {kind.value: count for kind, count in proxy.refusals.most_common()},
+        "open": counts.open,
+        "accepted": counts.accepted,
+        "refusals": {kind.value: count for kind, count in counts.refusals.most_common()},
     }
 
 
-def _flow(flow: Flow, circuits: Sequence[str], safe: bool) -> dict[str, object]:
-    translator = flow.translator
+def _flow(flow: PeerFlowView, circuits: CircuitIds, safe: bool) -> dict[str, object]:
+    own = circuits.get(flow.carrier, ()) if flow.carrier is not None else ()
     shown: dict[str, object] = {
-        "key": flow.key.label if flow.key is not None else "",
+        "key": flow.key,
         "inbound": flow.inbound,
-        "target": reveal(Sensitive(flow.peer), safe=safe),
-        "network": flow.network.name if flow.network is not None else None,
+        "target": reveal(flow.target, safe=safe),
+        "network": flow.network,
         "transport": flow.transport.value,
         "session_id": flow.session_id,
-        "circuits": list(circuits),
+        "circuits": list(own),
         "fell_back": flow.fell_back,
         "bytes_up": flow.bytes_up,
         "bytes_down": flow.bytes_down,
     }
-    if translator is not None:
-        shown["to_peer"] = _direction(translator.to_peer)
-        shown["to_client"] = _direction(translator.to_client)
+    if flow.to_peer is not None and flow.to_client is not None:
+        shown["to_peer"] = _carried(flow.to_peer)
+        shown["to_client"] = _carried(flow.to_client)
     return shown
 
 
-def _circuits(flow: Flow, circuits: CircuitIds) -> Sequence[str]:
-    return circuits.get((flow.key, P2P), ()) if flow.key is not None else ()
-
-
-def _direction(direction: Traffic) -> dict[str, object]:
+def _carried(carried: CarriedView) -> dict[str, object]:
     return {
-        "v1_bytes": direction.v1_bytes,
-        "v2_bytes": direction.v2_bytes,
-        "wire_bytes": direction.wire,
-        "dropped": direction.dropped,
+        "v1_bytes": carried.v1,
+        "v2_bytes": carried.v2,
+        "wire_bytes": carried.wire,
+        "dropped": carried.dropped,
         "messages": {
             kind: {"count": count, "payload_bytes": payload}
-            for kind, (count, payload) in direction.by_type().items()
+            for kind, (count, payload) in carried.messages.items()
         },
     }
 

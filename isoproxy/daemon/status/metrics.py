@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
 from isoproxy.bitcoin.flows import Totals
-from isoproxy.bitcoin.messages import KNOWN_TYPES
-from isoproxy.bitcoin.traffic import OTHER
 from isoproxy.daemon.status.snapshot import Snapshot
 from isoproxy.observe.metrics import Metrics
 from isoproxy.workers.report import Report
-
-MESSAGE_TYPES: Final = tuple(
-    sorted(kind.rstrip(b"\0").decode("ascii") for kind in (*KNOWN_TYPES, OTHER))
-)
-"""The types that Bitcoin messages are counted by."""
 
 
 def collect(metrics: Metrics, snapshot: Snapshot) -> None:
@@ -26,7 +18,7 @@ def collect(metrics: Metrics, snapshot: Snapshot) -> None:
     _collect_flows(metrics, traffic.report)
     _collect_counters(metrics, traffic.report, snapshot.tor.mode)
     _collect_bytes(metrics, traffic.report)
-    collect_bitcoin(metrics, traffic.bitcoin.totals)
+    collect_bitcoin(metrics, traffic.report.bitcoin.totals)
     metrics.isolation_evictions.of(reason="new_identity").value = snapshot.epoch
     metrics.upstream_up.value = int(snapshot.tor.answers)
     metrics.control_up.value = int(snapshot.tor.control_ready)

@@ -15,7 +15,6 @@ from isoproxy.daemon.status.bitcoin import bitcoin_status
 from isoproxy.daemon.status.circuits import CircuitIds, circuits_of
 from isoproxy.daemon.status.snapshot import Snapshot, TorView, Traffic
 from isoproxy.front.statistics import FlowView
-from isoproxy.isolation import P2P
 from isoproxy.observe.log import reveal
 from isoproxy.workers.report import Report
 
@@ -27,9 +26,10 @@ def overview(snapshot: Snapshot, *, max_flows: int | None = None) -> Answer:
     """
     traffic = snapshot.traffic
     flows = sorted(traffic.report.flows, key=lambda flow: (not flow.key, flow.key, -flow.age_s))
-    shown, shown_peers = flows[:max_flows], traffic.bitcoin.flows[:max_flows]
+    peers = sorted(traffic.report.bitcoin.flows, key=lambda flow: (flow.key, flow.session_id))
+    shown, shown_peers = flows[:max_flows], peers[:max_flows]
     carriers = {flow.carrier for flow in shown if flow.carrier is not None}
-    carriers |= {(flow.key, P2P) for flow in shown_peers if flow.key is not None}
+    carriers |= {flow.carrier for flow in shown_peers if flow.carrier is not None}
     circuits = circuits_of(snapshot.circuits, carriers, snapshot.form)
     safe = snapshot.config.observe.safe_logging
     return {
@@ -45,7 +45,7 @@ def overview(snapshot: Snapshot, *, max_flows: int | None = None) -> Answer:
         "names": snapshot.names,
         "listeners": listeners_status(traffic),
         "flows": [flow_status(flow, circuits, safe=safe) for flow in shown],
-        "bitcoin": bitcoin_status(traffic.bitcoin, shown_peers, circuits, safe=safe),
+        "bitcoin": bitcoin_status(traffic, shown_peers, circuits, safe=safe),
         "counters": counters_status(traffic.report),
     }
 

@@ -5,19 +5,15 @@ Theory of operation
     decided by the pure functions beside this module: none of them sees the daemon.
 
 Invariants
-    A snapshot does not change, but for the counts of Bitcoin flows that are still open.
+    A snapshot does not change.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from isoproxy.bitcoin.flow import Flow
-from isoproxy.bitcoin.flows import Totals
 from isoproxy.config import Config
-from isoproxy.errors import ErrorKind
 from isoproxy.isolation import CredentialForm, Isolate
 from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.workers.report import Report
@@ -39,41 +35,23 @@ class TorView:
 
 @dataclass(frozen=True, slots=True)
 class ListenerView:
-    """A listener that is open, and what it isolates by."""
+    """A listener or a proxy that is open, and what it isolates by."""
 
     name: str
     address: str
     isolate: Isolate
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyView:
-    """A Bitcoin proxy that is open: connections now and since the start, refusals by kind."""
-
-    name: str
-    address: str
-    isolate: Isolate
-    open: int
-    accepted: int
-    refusals: Counter[ErrorKind]
-
-
-@dataclass(frozen=True, slots=True)
-class BitcoinView:
-    """The Bitcoin side: its proxies, its flows in the order they are shown, and its sums."""
-
-    proxies: Sequence[ProxyView]
-    flows: Sequence[Flow]
-    totals: Totals
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Everything about streams, of all processes that carry some."""
+    """Everything about streams: what is open, and the report of all processes.
+
+    `proxies` are Bitcoin's; `workers` are the processes that carry streams.
+    """
 
     listeners: Sequence[ListenerView]
+    proxies: Sequence[ListenerView]
     report: Report
-    bitcoin: BitcoinView
     workers: Sequence[Mapping[str, object]] = ()
 
 

@@ -9,15 +9,12 @@ import socket
 from collections.abc import AsyncIterator
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TextIO, cast
+from typing import TextIO
 
 import pytest
 
-from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, parse_version
 from isoproxy.config import Config, OnionServiceConfig, load
-from isoproxy.daemon.compose.bitcoin import Bitcoin
 from isoproxy.daemon.compose.onions import PublishedService, ServicePlan, service_plan
 from isoproxy.daemon.compose.services import Services
 from isoproxy.errors import ConfigError
@@ -28,7 +25,6 @@ from isoproxy.net.endpoint import Endpoint
 from isoproxy.observe.log import Formatter
 from isoproxy.tor.control.connection import Control
 from tests.kit.dial import Refused, dial
-from tests.kit.relaying import relay_stream
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until
 from tests.process.cli.test_publish import publishing
@@ -60,26 +56,14 @@ def test_plans_that_cannot_be() -> None:
         ([80], Endpoint.tcp("127.0.0.1", 80), "known network"),
     ):
         with pytest.raises(ConfigError, match=problem):
-            PublishedService(
-                ServicePlan("x", ports, target, v2=True), control, relay_stream, FlowRegistry()
-            )
+            PublishedService(ServicePlan("x", ports, target, v2=True), control)
     with pytest.raises(ConfigError, match="does not go through Tor"):
         ServicePlan("x", [80], Endpoint.tcp("8.8.8.8", 80))
     nowhere = ServicePlan("x", [8333], NODE, v2=True, network="mainnet2")
     with pytest.raises(ConfigError, match="known are mainnet, testnet3"):
-        PublishedService(nowhere, control, relay_stream, FlowRegistry())
+        PublishedService(nowhere, control)
     with pytest.raises(ConfigError, match="x25519"):
-        PublishedService(
-            ServicePlan("x", [8333], NODE, clients=["short"], v2=True),
-            control,
-            relay_stream,
-            FlowRegistry(),
-        )
-
-
-def bitcoin() -> Bitcoin:
-    """The Bitcoin side, of which services use the relay and the registry."""
-    return cast(Bitcoin, SimpleNamespace(relay=relay_stream, registry=FlowRegistry()))
+        PublishedService(ServicePlan("x", [8333], NODE, clients=["short"], v2=True), control)
 
 
 async def test_the_node_may_be_of_a_custom_signet(tmp_path: Path) -> None:
@@ -88,7 +72,7 @@ async def test_the_node_may_be_of_a_custom_signet(tmp_path: Path) -> None:
     isolator = Isolator()
     resolver = Resolver(CountingBackend({}), isolator)
     control = Control(Endpoint.unix("/run/tor/control"))
-    services = Services(config, isolator, control, lambda _: resolver, StringIO(), bitcoin())
+    services = Services(config, isolator, control, lambda _: resolver, StringIO())
     (published,) = services.onions
     assert published.plan.networks.named("signet-54d26fbd").magic.hex() == "54d26fbd"
     await services.close()
@@ -100,9 +84,7 @@ async def test_every_port_has_its_line_and_withdrawal_its_command(short_path: Pa
     async with ScriptedTor(short_path / "c", {add: ADDED}) as tor:
         control = Control(Endpoint.unix(str(tor.path)), backoff=Backoff(0.01, 0.05))
         control.start()
-        published = PublishedService(
-            ServicePlan("web", (7, 8), NODE), control, relay_stream, FlowRegistry()
-        )
+        published = PublishedService(ServicePlan("web", (7, 8), NODE), control)
         published.start()
         try:
             assert await published.wait_published() == [
@@ -132,7 +114,7 @@ async def serving(config: Config, tor: ScriptedTor, out: TextIO) -> AsyncIterato
     control.start()
     isolator = Isolator()
     resolver = Resolver(CountingBackend({}), isolator)
-    services = Services(config, isolator, control, lambda _: resolver, out, bitcoin())
+    services = Services(config, isolator, control, lambda _: resolver, out)
     await services.start()
     try:
         yield

@@ -489,9 +489,13 @@ async def test_idle_clients_leave_descriptors_for_the_rest(tmp_path: Path) -> No
 
 
 async def test_descriptors_running_out_is_survived(tmp_path: Path) -> None:
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
-        limit = len(os.listdir(f"/proc/{service.process.pid}/fd")) + 6
-        resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    async with (
+        SocksPort() as tor,
+        running(tmp_path, *system_tor(tor, "limits.workers=1")) as service,
+    ):
+        (worker,) = json.loads((await service.ask("status", "--json")).out)["workers"]
+        limit = len(os.listdir(f"/proc/{worker['pid']}/fd")) + 6
+        resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE, (limit, limit))
         clients = [await asyncio.open_connection("127.0.0.1", service.port()) for _ in range(30)]
         await service.logged("event=out_of_descriptors")
         for _, writer in clients:

@@ -1,4 +1,4 @@
-"""`isoproxy run` with worker processes, as a real process."""
+"""`isoproxy run` with its stream processes, as a real process."""
 
 from __future__ import annotations
 
@@ -33,23 +33,22 @@ async def status_of(service: Service) -> dict[str, Any]:
 
 
 async def workers_of(service: Service) -> list[int]:
-    """The workers' process IDs, once they serve."""
+    """The process IDs of both stream processes, once they serve."""
     async with asyncio.timeout(60):
         while True:
             workers = (await status_of(service))["workers"]
-            if workers and all(worker["serving"] for worker in workers):
+            if len(workers) == 2 and all(worker["serving"] for worker in workers):
                 return [worker["pid"] for worker in workers]
 
 
-async def served(service: Service) -> tuple[int, int]:
-    """How many clients the main process has accepted, and how many its workers."""
+async def served(service: Service) -> dict[int, int]:
+    """How many clients each stream process has accepted, by its process ID."""
     status = await asyncio.to_thread(ask, service.directory / "run" / "admin", "status")
-    workers = sum(worker["accepted"] for worker in status["workers"])
-    return status["listeners"][0]["accepted"] - workers, workers
+    return {worker["pid"]: worker["accepted"] for worker in status["workers"]}
 
 
 async def visit_all(service: Service, visit: Callable[[socket.socket], Awaitable[None]]) -> int:
-    """Have clients come until the main process and a worker have served some; how many came.
+    """Have clients come until each stream process has served some; how many came.
 
     They come at one moment, as fast as the kernel takes them: who is awake then gets one.
     """
@@ -63,7 +62,8 @@ async def visit_all(service: Service, visit: Callable[[socket.socket], Awaitable
                 clients[-1].connect_ex(("127.0.0.1", service.port()))
             await asyncio.gather(*map(visit, clients))
             came += AT_A_TIME
-            if all(now > then for now, then in zip(await served(service), before, strict=True)):
+            now = await served(service)
+            if all(now[pid] > then for pid, then in before.items()):
                 return came
 
 
@@ -145,12 +145,14 @@ async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:
             assert await service.stop() == 0
 
 
-async def test_one_process_is_enough_where_that_is_asked_for(tmp_path: Path) -> None:
+async def test_one_stream_process_is_enough_where_that_is_asked_for(tmp_path: Path) -> None:
     async with SocksPort() as tor:
         arguments = system_tor(tor, "limits.workers=1")
         async with running(tmp_path, *arguments) as service:
             reader, writer = await connect(service.port())
             await reader.readexactly(10)
-            assert (await status_of(service))["workers"] == []
+            (worker,) = (await status_of(service))["workers"]
+            assert (worker["serving"], worker["accepted"]) == (True, 1)
+            assert worker["pid"] != service.process.pid
             writer.close()
             assert await service.stop() == 0

@@ -1,124 +1,178 @@
-"""A front end with a real worker process beside it, over a scripted SocksPort.
-
-The main process of these tests watches no listening socket itself, so that every client
-comes to the worker.
-"""
+"""Real stream processes of a main process that is this one, over a scripted SocksPort."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from isoproxy.errors import ErrorKind, NamingError, socks_reply_code
-from isoproxy.front.frontend import FrontEnd
+from isoproxy.bitcoin.carry import CarrySettings
+from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.messages import MAINNET
+from isoproxy.bitcoin.options import Fallback
+from isoproxy.errors import NamingError
 from isoproxy.front.services import Limits
 from isoproxy.isolation import (
     APP,
+    P2P,
     ClientProtocol,
     IsolationKey,
     IsolationTuple,
+    Isolator,
     client_of_address,
     upstream_credentials,
 )
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.listening import ListeningSocket
+from isoproxy.net.reactor import Handler, Reactor
 from isoproxy.net.target import Target
-from isoproxy.socks import encode_reply
+from isoproxy.socks import Request, Server
+from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers import supervisor as module
-from isoproxy.workers.messages import Settings, rest_of, share_of
+from isoproxy.workers.answering import MainServices
+from isoproxy.workers.budgets import limits_of
+from isoproxy.workers.messages import BitcoinSettings, Settings
 from isoproxy.workers.supervisor import Workers
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as soon
-from tests.unit.front.test_frontend import CONNECT, OK, client_of, front_end, say
+from tests.unit.bitcoin.peers import HELLO
+from tests.unit.front.test_frontend import CONNECT, OK
+from tests.unit.workers.parent import listener
 
 until: Final = partial(soon, seconds=60)
-MAINS_PORT: Final = 8333
 BIT: Final = b"\x05\x01\x00\x05\x01\x00\x03\x05d.bit\x00\x50"
-TO_MAIN: Final = CONNECT[:-2] + MAINS_PORT.to_bytes(2, "big")
+TO_PEER: Final = b"\x05\x01\x00\x05\x01\x00\x03\x0cpeer.example" + (8333).to_bytes(2)
+PEER: Final = Target.parse("peer.example", 8333)
 
 
 class Names:
-    """Every name is an address; says under which keys it was asked."""
+    """Every name is an address, once `open` is set; says under which keys it was asked."""
 
     def __init__(self) -> None:
         self.keys: list[IsolationKey] = []
+        self.cancelled = 0
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def address_of(
         self, target: Target, key: IsolationKey, want: Want, client: bytes | None
     ) -> Target:
         self.keys.append(key)
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         if target.host != "d.bit":
             raise NamingError
         return Target.parse("192.0.2.1", target.port)
 
 
-@asynccontextmanager
-async def worker_beside(
-    port: SocksPort, *, limits: Limits | None = None, names: Names | None = None
-) -> AsyncIterator[tuple[FrontEnd, Workers]]:
-    """A front end and one worker, which serves; afterwards the worker is gone."""
-    whole = limits or Limits()
-    async with front_end(port, limits=rest_of(whole, 2), names=names) as front:
+@dataclass
+class Main:
+    """What a main process has; `settings` are told when a process begins or is configured."""
 
-        def settings() -> Settings:
-            return Settings(
-                tuple(listener.settings for listener in front.listeners.values()),
-                share_of(whole, 2),
-                front.dialer.settings,
-                frozenset({MAINS_PORT}),
-                ("notice", "text", True),
-            )
+    reactor: Reactor
+    settings: Settings
+    listening: ListeningSocket
+    isolator: Isolator = field(default_factory=Isolator)
+    names: Names = field(default_factory=Names)
+    proven: ProvenV2 = field(default_factory=ProvenV2)
+    workers: Workers = field(init=False)
 
-        front.reactor.unregister(front.listeners["test"].socket.fileno())
-        workers = Workers(front, 1, settings)
-        workers.start()
+    def __post_init__(self) -> None:
+        services = MainServices(self.isolator, lambda: self.names, self.proven)
+        self.workers = Workers(
+            self.reactor,
+            services,
+            1,
+            lambda index: self.settings,
+            lambda settings: [self.listening.socket],
+        )
+
+    @property
+    def serves(self) -> bool:
+        return any(one["serving"] for one in self.workers.processes())
+
+    @property
+    def pid(self) -> int:
+        (process,) = self.workers.processes()
+        assert isinstance(process["pid"], int)
+        return process["pid"]
+
+    async def client(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.listening.socket.getsockname())
+
+    async def say(self, words: bytes, length: int) -> bytes:
+        reader, writer = await self.client()
+        writer.write(words)
         try:
-            await until(lambda: any(one["serving"] for one in workers.processes()))
-            yield front, workers
+            async with asyncio.timeout(60):
+                return await reader.readexactly(length)
         finally:
-            pids = [pid_of(workers)] if workers.running else []
-            await workers.drain(0)
-            assert not any(map(runs, pids))
+            writer.close()
+
+    def credentials(self) -> bytes | None:
+        """The password derived here for a client on loopback that says nothing of itself."""
+        client = client_of_address("127.0.0.1")
+        stream = IsolationTuple(client, ClientProtocol.SOCKS5, dest_host=b"a.test", dest_port=80)
+        rule = self.settings.listeners[0].rule.listener
+        return upstream_credentials(self.isolator.key_for(rule, stream), APP).password
+
+
+@asynccontextmanager
+async def main_process(
+    port: SocksPort, *, limits: Limits | None = None, bitcoin: BitcoinSettings | None = None
+) -> AsyncIterator[Main]:
+    """A main process and one stream process, which serves; afterwards that is gone."""
+
+    def defect(handler: Handler, error: Exception) -> None:
+        raise error
+
+    reactor = Reactor(asyncio.get_running_loop(), defect)
+    settings = Settings(
+        (listener(),),
+        limits or Limits(),
+        DialerSettings(port.endpoint, timeout_s=30),
+        bitcoin or BitcoinSettings(),
+        30.0,
+        ("notice", "text", True),
+    )
+    main = Main(reactor, settings, ListeningSocket.open(Endpoint(host="127.0.0.1", port=0), 0o600))
+    main.isolator.on_new_epoch(main.proven.forget)
+    main.workers.start()
+    try:
+        await until(lambda: main.serves)
+        assert main.workers.serving.is_set()
+        yield main
+    finally:
+        pids = [main.pid] if main.workers.running else []
+        await main.workers.drain(0)
+        main.listening.close()
+        reactor.close()
+        assert not any(map(runs, pids))
 
 
 def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def pid_of(workers: Workers) -> int:
-    (process,) = workers.processes()
-    assert isinstance(process["pid"], int)
-    return process["pid"]
-
-
-def credentials_here(front: FrontEnd) -> tuple[bytes, bytes]:
-    """What this process derives for a client on loopback that says nothing of itself."""
-    client = client_of_address("127.0.0.1")
-    stream = IsolationTuple(client, ClientProtocol.SOCKS5, dest_host=b"a.test", dest_port=80)
-    key = front.isolator.key_for(front.listeners["test"].rule.listener, stream)
-    credentials = upstream_credentials(key, APP)
-    return credentials.username, credentials.password
-
-
-async def test_a_worker_serves_with_the_keys_of_the_main_process() -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, _):
-        assert await say(front, CONNECT + b"hello") == OK + b"hello"
-        assert len(front.connections) == front.counters.opened == 0
+async def test_it_serves_with_the_keys_of_the_main_process_which_carries_nothing() -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        assert await main.say(CONNECT + b"hello", 17) == OK + b"hello"
         (asked,) = port.requests
-        assert (asked.username, asked.password) == credentials_here(front)
+        assert asked.password == main.credentials()
+        assert len(main.reactor) == 1, "the channel, and no client"
 
 
 async def test_nothing_is_run_from_the_folder_that_it_is_started_in(
@@ -126,195 +180,168 @@ async def test_nothing_is_run_from_the_folder_that_it_is_started_in(
 ) -> None:
     (tmp_path / "pickle.py").write_text("open('ran', 'w')\n")
     monkeypatch.chdir(tmp_path)
-    async with SocksPort() as port, worker_beside(port) as (front, _):
-        assert await say(front, CONNECT + b"hello") == OK + b"hello"
+    async with SocksPort() as port, main_process(port) as main:
+        assert await main.say(CONNECT + b"hello", 17) == OK + b"hello"
     assert os.listdir(tmp_path) == ["pickle.py"]
 
 
 async def test_what_it_counts_is_told() -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, workers):
-        assert await say(front, CONNECT + b"hello") == OK + b"hello"
-        assert await say(front, b"\x05\x01\x09") == b"\x05\xff"
-        reader, writer = await client_of(front)
+    async with SocksPort() as port, main_process(port) as main:
+        assert await main.say(CONNECT + b"hello", 17) == OK + b"hello"
+        assert await main.say(b"\x05\x01\x09", 2) == b"\x05\xff"
+        reader, writer = await main.client()
         writer.write(CONNECT + b"!")
         assert await reader.readexactly(13) == OK + b"!"
-        report = await workers.report()
+        report = await main.workers.report()
         assert report.accepted == {"test": 3}
-        assert (report.counters.opened, report.counters.bytes_down) == (2, 5)
+        assert report.counters.opened == 2
         assert report.counters.refusals.total() == 1
         assert sum(report.counters.dials.counts) == report.counters.handshakes.total() - 1 == 2
-        (flow,) = report.flows
-        assert (flow.listener, flow.stage, flow.bytes_down) == ("test", "relaying", 1)
+        (flow,) = [flow for flow in report.flows if flow.bytes_down == 1]
+        assert (flow.listener, flow.stage) == ("test", "relaying")
         writer.close()
         await writer.wait_closed()
 
 
-@pytest.mark.parametrize("pause", [0, 0.005])
-async def test_a_name_of_ours_is_for_the_main_process(pause: float) -> None:
-    names = Names()
-    async with SocksPort() as port, worker_beside(port, names=names) as (front, workers):
-        reader, writer = await client_of(front)
-        for byte in BIT + b"early":
-            writer.write(bytes((byte,)))
-            await asyncio.sleep(pause)
-        assert await reader.readexactly(17) == OK + b"early"
-        assert len(front.connections) == front.counters.opened == 1
-        writer.write_eof()
-        assert await reader.read() == b""
+async def test_a_stream_to_a_name_is_carried_there_under_the_key_of_its_look_up() -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        assert await main.say(BIT + b"early", 17) == OK + b"early"
+        (key,) = main.names.keys
+        (asked,) = port.requests
+        assert asked.host == b"192.0.2.1"
+        assert asked.password == upstream_credentials(key, APP).password
+        assert (await main.workers.report()).counters.opened == 1
+        assert len(main.reactor) == 1
+
+
+async def test_a_client_that_leaves_takes_its_look_up_with_it() -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        main.names.open.clear()
+        _, writer = await main.client()
+        writer.write(BIT)
+        await until(lambda: main.names.keys)
         writer.close()
-        await writer.wait_closed()
-        assert [request.host for request in port.requests] == [b"192.0.2.1"]
-        assert all(front.isolator.is_current(key) for key in names.keys)
-        report = await workers.report()
-        assert (report.counters.opened, report.accepted) == (0, {"test": 1})
-        assert front.counters.handshakes.total() == 1
-        assert not report.counters.handshakes
-        assert not front.accepted
+        await until(lambda: main.names.cancelled == 1)
+        assert port.requests == []
 
 
-async def test_a_client_is_not_taken_for_one_of_a_place_that_has_the_name_by_now() -> None:
-    """A reload gave the listener's name away between the greeting and the request."""
-    names = Names()
-    async with SocksPort() as port, worker_beside(port, names=names) as (front, _):
-        reader, writer = await client_of(front)
-        writer.write(BIT[:3])
-        assert await reader.readexactly(2) == b"\x05\x00"
-        listener = front.listeners["test"]
-        listener.settings = replace(listener.settings, endpoint=Endpoint.tcp("127.0.0.1", 1))
-        writer.write(BIT[3:])
-        assert await reader.read(1) == b""
-        assert names.keys == []
-        writer.close()
+async def test_a_stream_to_a_bitcoin_peer_asks_for_what_the_main_process_knows() -> None:
+    """A peer that is proven to speak v2 and is silent is not spoken to in v1; another is."""
+    heard: list[bytes] = []
+
+    async def leave(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        heard.append(server.leftover + await reader.readexactly(64 - len(server.leftover)))
+        if heard[-1].startswith(MAINNET.magic):
+            await reader.read()
+
+    carrying = CarrySettings(Fallback.ALWAYS, ports=frozenset({8333}))
+    async with (
+        SocksPort(serve=leave) as port,
+        main_process(port, bitcoin=BitcoinSettings(carrying)) as main,
+    ):
+
+        async def visit() -> asyncio.StreamWriter:
+            reader, writer = await main.client()
+            writer.write(TO_PEER)
+            assert await reader.readexactly(len(OK)) == OK
+            writer.write(HELLO)
+            return writer
+
+        first = await visit()
+        await until(lambda: len(heard) == 2)
+        assert [words.startswith(MAINNET.magic) for words in heard] == [False, True]
+        (flow,) = (await main.workers.report()).bitcoin.flows
+        assert (flow.transport.value, flow.fell_back) == ("v1", True)
+
+        rule = main.settings.listeners[0].rule.listener
+        client = client_of_address("127.0.0.1")
+        stream = IsolationTuple(client, ClientProtocol.SOCKS5, None, None, b"peer.example", 8333)
+        key = main.isolator.key_for(rule, stream)
+        assert port.requests[0].password == upstream_credentials(key, P2P).password
+        main.proven.remember(key, PEER)
+        second = await visit()
+        await until(lambda: len(heard) == 3)
+        async with asyncio.timeout(60):
+            while (await main.workers.report()).bitcoin.totals.outcomes.total() < 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert len(heard) == 3
+        assert not heard[2].startswith(MAINNET.magic)
+        for writer in (first, second):
+            writer.close()
 
 
-async def test_ports_of_the_main_process_are_for_it() -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, _):
-        assert await say(front, TO_MAIN + b"hey") == OK + b"hey"
-        assert front.counters.opened == 1
-
-
-async def test_a_client_that_was_handed_over_and_ends_is_noticed() -> None:
-    names = Names()
-    async with SocksPort() as port, worker_beside(port, names=names) as (front, _):
-        assert await say(front, BIT + b"hey") == OK + b"hey"
-        await until(lambda: not front.connections)
-
-
-async def test_once_settled_no_worker_uses_the_old_epoch() -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, workers):
+async def test_once_settled_none_uses_the_old_epoch() -> None:
+    async with SocksPort() as port, main_process(port) as main:
         used = set()
         for _ in range(3):
-            assert await say(front, CONNECT + b"x") == OK + b"x"
-            assert port.requests[-1].password == credentials_here(front)[1]
+            assert await main.say(CONNECT + b"x", 13) == OK + b"x"
+            assert port.requests[-1].password == main.credentials()
             used.add(port.requests[-1].password)
-            front.isolator.new_epoch()
-            await workers.settled()
+            main.isolator.new_epoch()
+            await main.workers.settled()
         assert len(used) == 3
 
 
-async def test_a_worker_that_does_not_answer_a_new_epoch_is_ended(
+async def test_one_that_does_not_answer_a_new_epoch_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, workers):
+    async with SocksPort() as port, main_process(port) as main:
         monkeypatch.setattr(module, "ANSWER_S", 0.3)
-        stuck = pid_of(workers)
+        stuck = main.pid
         os.kill(stuck, signal.SIGSTOP)
-        front.isolator.new_epoch()
-        await workers.settled()
+        main.isolator.new_epoch()
+        await main.workers.settled()
         monkeypatch.undo()
         await until(lambda: not runs(stuck))
-        await until(lambda: any(one["serving"] for one in workers.processes()))
-        assert await say(front, CONNECT + b"x") == OK + b"x"
-        assert port.requests[-1].password == credentials_here(front)[1]
+        assert await main.say(CONNECT + b"x", 13) == OK + b"x"
+        assert port.requests[-1].password == main.credentials()
 
 
-async def test_a_worker_that_dies_is_replaced_and_its_counts_stay() -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, workers):
-        assert await say(front, CONNECT + b"x") == OK + b"x"
-        assert (await workers.report()).counters.opened == 1
-        first = pid_of(workers)
+async def test_one_that_dies_is_replaced_and_its_counts_and_its_clients_to_come_stay() -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        assert await main.say(BIT + b"x", 13) == OK + b"x"
+        assert (await main.workers.report()).counters.opened == 1
+        main.names.open.clear()
+        reader, writer = await main.client()
+        writer.write(BIT)
+        await until(lambda: len(main.names.keys) == 2)
+        first = main.pid
         os.kill(first, signal.SIGKILL)
-        await until(lambda: any(one["serving"] for one in workers.processes()))
-        await until(lambda: workers.running and pid_of(workers) != first)
-        await until(lambda: any(one["serving"] for one in workers.processes()))
-        assert await say(front, CONNECT + b"x") == OK + b"x"
-        assert (await workers.report()).counters.opened == 2
+        waiting = asyncio.create_task(main.say(CONNECT + b"y", 13))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b"\x05\x00"
+        await until(lambda: main.names.cancelled == 1)
+        assert await waiting == OK + b"y"
+        assert main.pid != first
+        assert (await main.workers.report()).counters.opened == 2
+        writer.close()
 
 
 async def test_one_that_has_not_begun_to_serve_is_gone_when_all_have_left() -> None:
-    async with SocksPort() as port, front_end(port) as front:
-
-        def settings() -> Settings:
-            listeners = tuple(listener.settings for listener in front.listeners.values())
-            log = ("notice", "text", True)
-            return Settings(listeners, Limits(), front.dialer.settings, frozenset(), log)
-
-        workers = Workers(front, 1, settings)
-        workers.start()
-        await until(lambda: workers.running)
-        pid = pid_of(workers)
-        assert [one["serving"] for one in workers.processes()] == [False]
-        await workers.leave(0)
+    async with SocksPort() as port, main_process(port) as main:
+        os.kill(main.pid, signal.SIGKILL)
+        gone = main.pid
+        await until(lambda: main.workers.running and main.pid != gone)
+        pid = main.pid
+        assert not main.serves
+        await main.workers.leave(0)
         assert not runs(pid)
-        await workers.drain(0)
 
 
-async def test_a_worker_keeps_to_its_part_of_the_budgets() -> None:
-    limits = Limits(max_connections=1000, max_connections_per_client=128)
-    async with SocksPort() as port, worker_beside(port, limits=limits) as (front, workers):
-        clients = [await client_of(front) for _ in range(66)]
-        await until_accepted(workers, 66)
+async def test_a_stream_process_keeps_to_its_part_of_the_budgets() -> None:
+    limits = limits_of(Limits(max_connections=1000, max_connections_per_client=128), 0, 2)
+    async with SocksPort() as port, main_process(port, limits=limits) as main:
+        clients = [await main.client() for _ in range(66)]
+        async with asyncio.timeout(60):
+            while (await main.workers.report()).accepted["test"] < 66:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         refused = sum([await is_refused(reader) for reader, _ in clients])
         assert refused == 2
         for _, writer in clients:
             writer.close()
-
-
-async def test_a_client_for_whom_the_main_process_has_no_room_is_told() -> None:
-    limits = Limits(max_connections=1000, max_connections_per_client=128)
-    names = Names()
-    async with SocksPort() as port, worker_beside(port, limits=limits, names=names) as (front, _):
-        clients = [await client_of(front) for _ in range(64)]
-        for _, writer in clients:
-            writer.write(BIT)
-        await until(lambda: len(front.connections) == 64)
-        refusal = encode_reply(socks_reply_code(ErrorKind.BUSY, extended=True))
-        assert await say(front, BIT) == b"\x05\x00" + refusal
-        for _, writer in clients:
-            writer.close()
-
-
-async def test_a_client_for_whom_the_main_process_has_no_descriptor_ends_alone() -> None:
-    async with SocksPort() as port, worker_beside(port, names=Names()) as (front, _):
-        reader, writer = await client_of(front)
-        writer.write(CONNECT + b"!")
-        assert await reader.readexactly(13) == OK + b"!"
-        unlucky, unlucky_writer = await client_of(front)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        lowest_free = os.dup(0)
-        os.close(lowest_free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
-        try:
-            unlucky_writer.write(BIT)
-            with contextlib.suppress(ConnectionResetError):
-                assert await unlucky.read() == b"\x05\x00"
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        unlucky_writer.close()
-        writer.write(b"others notice nothing")
-        heard = b""
-        with contextlib.suppress(ConnectionResetError):
-            heard = await reader.read(21)
-        assert heard == b"others notice nothing"
-        assert front.counters.fd_exhaustion == 1
-        writer.close()
-        assert await say(front, BIT + b"hey") == OK + b"hey"
-
-
-async def until_accepted(workers: Workers, count: int) -> None:
-    async with asyncio.timeout(30):
-        while (await workers.report()).accepted["test"] < count:  # noqa: ASYNC110  it has no event
-            await asyncio.sleep(0.02)
 
 
 async def is_refused(reader: asyncio.StreamReader) -> bool:
@@ -326,38 +353,61 @@ async def is_refused(reader: asyncio.StreamReader) -> bool:
 
 
 async def test_other_settings_are_served_by_and_connections_stay() -> None:
-    async with SocksPort() as port, worker_beside(port) as (front, workers):
-        reader, writer = await client_of(front)
+    async with SocksPort() as port, main_process(port) as main:
+        reader, writer = await main.client()
         writer.write(CONNECT + b"!")
         assert await reader.readexactly(13) == OK + b"!"
-        listener = front.listeners["test"]
-        listener.settings = replace(
-            listener.settings, rule=replace(listener.settings.rule, require_auth=True)
-        )
-        workers.configure()
-        await workers.report()
-        assert await say(front, CONNECT) == b"\x05\xff"
+        (old,) = main.settings.listeners
+        strict = replace(old, rule=replace(old.rule, require_auth=True))
+        main.settings = replace(main.settings, listeners=(strict,))
+        main.workers.configure()
+        await main.workers.settled()
+        assert await main.say(CONNECT, 2) == b"\x05\xff"
         writer.write(b"still")
         assert await reader.readexactly(5) == b"still"
         writer.close()
         await writer.wait_closed()
 
 
-@given(st.integers(1, 1_000_000), st.integers(1, 1_000_000), st.integers(2, 64))
-def test_the_parts_of_the_budgets_are_the_whole(total: int, each: int, processes: int) -> None:
-    limits = Limits(max_connections=total, max_connections_per_client=each)
-    share, rest = share_of(limits, processes), rest_of(limits, processes)
-    others = processes - 1
-    assert rest.max_connections + others * share.max_connections == total
-    assert rest.max_connections_per_client + others * share.max_connections_per_client == each
-    assert rest.max_connections >= share.max_connections >= 0
+HOSTILE: Final = {
+    "no object": b"[]",
+    "no JSON": b"{",
+    "a report nobody asked for": b'{"done": 1}',
+    "a part nobody asked for": b'{"part": 1, "flows": []}',
+    "Infinity": b'{"done": Infinity}',
+    "a float beyond all": b'{"ask": "withdraw", "number": 1e999}',
+    "deep": b'{"ask": ' + b"[" * 100_000,
+    "a question that is none": b'{"ask": "everything", "number": 1}',
+    "a question too long": b'{"ask": "withdraw", "number": 1, "pad": "' + b"x" * 4096 + b'"}',
+    "a key that is none": b'{"ask": "remember", "host": "a.test", "port": 1, "key": 7}',
+}
 
 
-@pytest.mark.parametrize(
-    "nonsense", [b"[]", b'{"client": ["test", "here"], "heard": ""}', b'{"done": 1}']
-)
-async def test_a_worker_that_talks_nonsense_is_ended(nonsense: bytes) -> None:
-    async with SocksPort() as port, worker_beside(port) as (_, workers):
-        (process,) = workers.running
-        process._on_message(nonsense, [])
-        await until(lambda: workers.running and process not in workers.running)
+@pytest.mark.parametrize("words", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_one_that_breaks_the_protocol_is_ended_and_replaced(words: bytes) -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        first = main.pid
+        (process,) = main.workers.running
+        process._on_message(words, [])
+        await until(lambda: not runs(first))
+        assert await main.say(BIT + b"x", 13) == OK + b"x"
+        assert main.pid != first
+
+
+async def test_more_questions_than_agreed_end_the_process_and_their_look_ups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("isoproxy.workers.answering.MAX_UNDER_WAY", 3)
+    async with SocksPort() as port, main_process(port) as main:
+        main.names.open.clear()
+        first, clients = main.pid, []
+        for _ in range(4):
+            _, writer = await main.client()
+            writer.write(BIT)
+            clients.append(writer)
+        await until(lambda: not runs(first))
+        await until(lambda: main.names.cancelled == 3)
+        main.names.open.set()
+        assert await main.say(BIT + b"x", 13) == OK + b"x"
+        for writer in clients:
+            writer.close()

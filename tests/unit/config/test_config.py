@@ -140,7 +140,7 @@ def test_all_problems_of_all_files_are_reported_with_their_lines(tmp_path: Path)
         "isoproxy.toml:8: listener.1.isolate: unknown isolation flag (did you mean DestAddr?); "
         'known: "ClientAddr", "SOCKSAuth", "ClientProtocol", "DestAddr", "DestPort"',
         'isoproxy.toml:9: unknown key "nonsense" (did you mean observe?)',
-        "--set limits.max_pending_circuits: expected a whole number from 1 to 32",
+        "--set limits.max_pending_circuits: expected a whole number from 2 to 32",
     }
 
 

@@ -95,7 +95,7 @@ async def test_a_key_of_an_older_epoch_looks_nothing_up_and_lets_nothing_fall_ba
     world.answering.take(ProvenNotice(PEER, key))
     world.answering.take(ProvenQuestion(2, PEER, key))
     await until(lambda: len(world.replies) == 2)
-    assert world.replies == [ProvenReply(2, True), NameReply(1, kind=ErrorKind.STALE_KEY)]
+    assert world.replies == [NameReply(1, kind=ErrorKind.STALE_KEY), ProvenReply(2, True)]
     assert world.names.asked == []
 
 
@@ -153,8 +153,10 @@ async def test_peers_are_remembered_under_their_key_alone() -> None:
     key = world.isolator.export_key(world.key)
     other = world.isolator.export_key(world.isolator.own_key("another's"))
     world.answering.take(ProvenQuestion(1, PEER, key))
+    await until(lambda: world.replies)
     world.answering.take(ProvenNotice(PEER, key))
     world.answering.take(ProvenQuestion(2, PEER, key))
     world.answering.take(ProvenQuestion(3, PEER, other))
+    await until(lambda: len(world.replies) == 3)
     assert world.replies == [ProvenReply(1, False), ProvenReply(2, True), ProvenReply(3, False)]
-    assert world.proven.has(world.key, PEER)
+    assert await world.proven.is_proven(world.key, PEER)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from isoproxy.bitcoin.flow import Flow
-from isoproxy.bitcoin.flows import Totals
 from isoproxy.config import load
-from isoproxy.daemon.status.snapshot import BitcoinView, ListenerView, Snapshot, TorView, Traffic
+from isoproxy.daemon.status.snapshot import ListenerView, Snapshot, TorView, Traffic
 from isoproxy.isolation import DEFAULT_ISOLATION, CredentialForm
 from isoproxy.workers.report import Report
 
 
-def traffic(report: Report | None = None, peers: Sequence[Flow] = ()) -> Traffic:
+def traffic(report: Report | None = None) -> Traffic:
     listener = ListenerView("default", "127.0.0.1:9250", DEFAULT_ISOLATION)
-    return Traffic([listener], report or Report(), BitcoinView((), peers, Totals()))
+    return Traffic([listener], (), report or Report())
 
 
 def snapshot(*settings: str, **fields: Any) -> Snapshot:

@@ -11,11 +11,13 @@ from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.status.bitcoin import bitcoin_status
-from isoproxy.daemon.status.snapshot import BitcoinView, ProxyView
+from isoproxy.daemon.status.snapshot import ListenerView, Traffic
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import P2P, Isolate
 from isoproxy.net.target import Target
 from isoproxy.observe.log import SCRUBBED
+from isoproxy.workers.bitcoin_report import BitcoinReport, ProxyCounts, view_of
+from isoproxy.workers.report import Report
 from tests.unit.bitcoin.ends import key
 from tests.unit.bitcoin.peers import established
 
@@ -28,12 +30,12 @@ def test_who_the_peer_is_shows_only_where_logging_is_not_safe(safe: bool, shown:
     flow.network = MAINNET
     flow.translate(session.translator)
     registry = FlowRegistry()
-    proxy = ProxyView(
-        "one", "127.0.0.1:1324", Isolate.DEST_ADDR, 3, 9, Counter({ErrorKind.BUSY: 2})
-    )
+    proxy = ListenerView("one", "127.0.0.1:1324", Isolate.DEST_ADDR)
+    counts = {"one": ProxyCounts(3, 9, Counter({ErrorKind.BUSY: 2}))}
     with registry.entry(flow):
-        bitcoin = BitcoinView([proxy], registry.sorted_flows(), registry.totals())
-        answer = bitcoin_status(bitcoin, [flow], {(own, P2P): ["7"]}, safe=safe)
+        report = BitcoinReport([view_of(flow)], registry.totals(), counts)
+    traffic = Traffic((), [proxy], Report(bitcoin=report))
+    answer = bitcoin_status(traffic, report.flows, {(own, P2P): ["7"]}, safe=safe)
     assert answer["open"] == 1
     assert answer["proxies"] == [
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import MAINNET
-from isoproxy.daemon.status.metrics import MESSAGE_TYPES, collect, collect_bitcoin
+from isoproxy.daemon.status.metrics import collect, collect_bitcoin
 from isoproxy.daemon.status.snapshot import TorView
 from isoproxy.errors import ErrorKind
 from isoproxy.front.statistics import Counters
@@ -13,6 +13,7 @@ from isoproxy.isolation import ClientProtocol
 from isoproxy.net.target import Target
 from isoproxy.observe.metrics import Metrics
 from isoproxy.socks import Command
+from isoproxy.workers.bitcoin_report import MESSAGE_TYPES
 from isoproxy.workers.report import Report
 from tests.unit.bitcoin.ends import key
 from tests.unit.bitcoin.peers import established, v1
@@ -29,7 +30,7 @@ def test_metrics_count_by_known_types_alone() -> None:
     flow.translate(session.translator)
     with registry.entry(flow):
         pass
-    metrics = Metrics((), MESSAGE_TYPES)
+    metrics = Metrics((), sorted(MESSAGE_TYPES))
     collect_bitcoin(metrics, registry.totals())
     text = metrics.exposition()
     assert 'isoproxy_p2p_messages_total{direction="up",type="ping"} 1\n' in text
@@ -41,7 +42,7 @@ def test_metrics_count_by_known_types_alone() -> None:
 
 
 def test_flows_are_counted_without_a_name() -> None:
-    metrics = Metrics(["default"], MESSAGE_TYPES)
+    metrics = Metrics(["default"], sorted(MESSAGE_TYPES))
     collect(metrics, snapshot(traffic=traffic(report())))
     text = metrics.exposition()
     for line in (
@@ -60,7 +61,7 @@ def test_flows_are_counted_without_a_name() -> None:
 
 
 def test_what_is_over_is_no_longer_open() -> None:
-    metrics = Metrics(["default"], MESSAGE_TYPES)
+    metrics = Metrics(["default"], sorted(MESSAGE_TYPES))
     collect(metrics, snapshot(traffic=traffic(report())))
     away = TorView("system", "away", False, None, "connecting", False, None)
     collect(metrics, snapshot(tor=away))
@@ -77,7 +78,7 @@ def test_handshakes_and_requests_of_a_listener_that_a_reload_took_away() -> None
     counters.requests["old", Command.CONNECT, ErrorKind.BUSY] = 3
     counters.refusals[ErrorKind.BUSY] += 1
     counters.dials.observe(0.2)
-    metrics = Metrics(["default"], MESSAGE_TYPES)
+    metrics = Metrics(["default"], sorted(MESSAGE_TYPES))
     collect(metrics, snapshot(traffic=traffic(Report(counters))))
     text = metrics.exposition()
     for line in (

@@ -1,0 +1,163 @@
+"""A stream process in this process: every stream is its own, names it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from isoproxy.errors import ErrorKind, socks_reply_code
+from isoproxy.isolation import (
+    APP,
+    ClientProtocol,
+    IsolationTuple,
+    client_of_address,
+    upstream_credentials,
+)
+from isoproxy.net.target import Target
+from isoproxy.socks import encode_reply
+from isoproxy.workers.messages import Configure, Drain, Epoch, NameReply
+from tests.kit.socks_port import SocksPort
+from tests.kit.waiting import until
+from tests.unit.front.test_frontend import CONNECT, OK
+from tests.unit.workers.parent import Parent, listening, parent_of_worker
+
+BIT = b"\x05\x01\x00\x05\x01\x00\x03\x05d.bit\x00\x50"
+
+
+async def say(parent: Parent, words: bytes, length: int) -> bytes:
+    reader, writer = await parent.client()
+    writer.write(words)
+    try:
+        async with asyncio.timeout(10):
+            return await reader.readexactly(length)
+    finally:
+        writer.close()
+
+
+def credentials_here(parent: Parent) -> tuple[bytes, bytes]:
+    """What the parent derives for a client on loopback that says nothing of itself."""
+    client = client_of_address("127.0.0.1")
+    stream = IsolationTuple(client, ClientProtocol.SOCKS5, dest_host=b"a.test", dest_port=80)
+    key = parent.isolator.key_for(parent.settings.listeners[0].rule.listener, stream)
+    credentials = upstream_credentials(key, APP)
+    return credentials.username, credentials.password
+
+
+async def test_a_stream_needs_nothing_of_the_parent_but_its_keys() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        assert await say(parent, CONNECT + b"hello", 17) == OK + b"hello"
+        (asked,) = port.requests
+        assert (asked.username, asked.password) == credentials_here(parent)
+        assert not any("ask" in said for said in parent.said)
+        report = await parent.report()
+        assert (report.counters.opened, report.accepted) == (1, {"test": 1})
+
+
+async def test_a_name_is_asked_for_and_its_stream_carried_here() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        reader, writer = await parent.client()
+        writer.write(BIT + b"early")
+        question = await parent.asked("name")
+        assert (question["host"], question["port"]) == ("d.bit", 80)
+        key = parent.isolator.import_key(bytes.fromhex(question["key"]))
+        parent.tell(NameReply(question["number"], Target.parse("192.0.2.1", 80)))
+        assert await reader.readexactly(17) == OK + b"early"
+        (asked,) = port.requests
+        assert asked.host == b"192.0.2.1"
+        assert asked.password == upstream_credentials(key, APP).password
+        assert (await parent.report()).counters.opened == 1
+        writer.close()
+
+
+async def test_a_name_without_an_answer_is_refused_with_its_reason() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        reader, writer = await parent.client()
+        writer.write(BIT)
+        question = await parent.asked("name")
+        parent.tell(NameReply(question["number"], kind=ErrorKind.NAME_EXPIRED))
+        refusal = encode_reply(socks_reply_code(ErrorKind.NAME_EXPIRED, extended=True))
+        assert await reader.read() == b"\x05\x00" + refusal
+        assert port.requests == []
+        writer.close()
+
+
+async def test_a_client_that_leaves_withdraws_its_question() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        _, writer = await parent.client()
+        writer.write(BIT)
+        question = await parent.asked("name")
+        writer.close()
+        assert (await parent.asked("withdraw"))["number"] == question["number"]
+        parent.tell(NameReply(question["number"], Target.parse("192.0.2.1", 80)))
+        assert await say(parent, CONNECT + b"x", 13) == OK + b"x"
+        assert [request.host for request in port.requests] == [b"a.test"]
+
+
+async def test_after_an_answer_nothing_of_the_old_epoch_is_used() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        used = set()
+        for _ in range(3):
+            assert await say(parent, CONNECT + b"x", 13) == OK + b"x"
+            assert port.requests[-1].password == credentials_here(parent)[1]
+            used.add(port.requests[-1].password)
+            parent.isolator.new_epoch()
+            state = parent.isolator.export_state()
+            await parent.order(lambda ticket, state=state: Epoch(ticket, state))  # type: ignore[misc]
+        assert len(used) == 3
+
+
+async def test_other_settings_are_followed_and_connections_stay() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        reader, writer = await parent.client()
+        writer.write(CONNECT + b"!")
+        assert await reader.readexactly(13) == OK + b"!"
+        (old,) = parent.settings.listeners
+        strict = replace(old, rule=replace(old.rule, require_auth=True))
+        another = replace(old, name="another")
+        parent.sockets.append(listening())
+        settings = replace(parent.settings, listeners=(strict, another))
+        await parent.order(lambda ticket: Configure(ticket, settings), parent.sockets)
+        assert await say(parent, CONNECT, 2) == b"\x05\xff"
+        fresh, fresh_writer = await parent.client(1)
+        fresh_writer.write(CONNECT + b"?")
+        assert await fresh.readexactly(13) == OK + b"?"
+        writer.write(b"still")
+        assert await reader.readexactly(5) == b"still"
+        assert (await parent.report()).accepted == {"test": 2, "another": 1}
+        writer.close()
+        fresh_writer.close()
+
+
+async def test_a_drain_ends_the_process_with_its_last_stream() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        reader, writer = await parent.client()
+        writer.write(CONNECT + b"!")
+        assert await reader.readexactly(13) == OK + b"!"
+        await parent.order(lambda ticket: Drain(ticket, 30))
+        late, late_writer = await parent.client()
+        late_writer.write(CONNECT)
+        assert parent.ended == []
+        writer.write(b"still")
+        assert await reader.readexactly(5) == b"still"
+        writer.close()
+        await until(lambda: parent.ended)
+        assert parent.ended == [0]
+        late_writer.close()
+        assert late.at_eof() is False
+
+
+async def test_without_a_parent_it_ends() -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        parent.channel.close()
+        await until(lambda: parent.ended)
+        assert parent.ended == [0]
+
+
+@pytest.mark.parametrize("packet", [b".not a pickle", b"."])
+async def test_what_it_cannot_read_ends_it(packet: bytes) -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        parent.channel.send(packet)
+        await until(lambda: parent.ended)
+        assert parent.ended == [1]
