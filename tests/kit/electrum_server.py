@@ -79,7 +79,7 @@ class ElectrumServer:
 
     async def __aenter__(self) -> ElectrumServer:
         self._server = await asyncio.start_server(
-            self._serve, self.host, self.port, limit=1 << 20, ssl=self.tls
+            self.serve, self.host, self.port, limit=1 << 20, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -104,7 +104,8 @@ class ElectrumServer:
         for writer in self._writers:
             writer.write(json.dumps(note).encode() + b"\n")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speak over a connection, whoever accepted it, to its end."""
         self.connections += 1
         self._writers.add(writer)
         task = asyncio.current_task()
