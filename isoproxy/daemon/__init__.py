@@ -64,7 +64,6 @@ from isoproxy.observe.log import logger
 from isoproxy.observe.metrics import Metrics
 from isoproxy.observe.notify import Notifier, inherited_sockets
 from isoproxy.tor.dialer import Dialer
-from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.progress import BootstrapProgress
 from isoproxy.workers.answering import MainServices
 from isoproxy.workers.bitcoin_report import MESSAGE_TYPES
@@ -334,10 +333,6 @@ class Daemon:
     def published(self) -> list[PublishedService]:
         """The onion services."""
         return self.services.onions
-
-    def tor_log(self) -> TorLog | None:
-        """What a tor of our own has said; None for one that runs elsewhere."""
-        return self.upstream.log()
 
     def _defect(self, handler: Any, error: Exception) -> None:
         self._counters.defects += 1

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from isoproxy.admin.server import Answer, Handler
 from isoproxy.daemon.compose.onions import PublishedService
+from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.resolve import question_of, resolve_for
 from isoproxy.daemon.status.explain import arguments_of
@@ -15,13 +16,13 @@ from isoproxy.daemon.status.overview import overview
 from isoproxy.daemon.status.snapshot import Snapshot
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
-from isoproxy.tor.managed.log import TorLog
 
 
 class Running(Protocol):
     """What is asked of a running isoproxy."""
 
     isolator: Isolator
+    upstream: Upstream
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot: ...
 
@@ -34,8 +35,6 @@ class Running(Protocol):
     def resolver(self) -> Resolver: ...
 
     def published(self) -> list[PublishedService]: ...
-
-    def tor_log(self) -> TorLog | None: ...
 
 
 def answers(running: Running) -> dict[str, Handler]:
@@ -80,7 +79,7 @@ def answers(running: Running) -> dict[str, Handler]:
         return {"exposition": await running.exposition()}
 
     async def tor_log(request: Mapping[str, Any]) -> Answer:
-        log = running.tor_log()
+        log = running.upstream.log()
         if log is None:
             return {"lines": None, "complaint": None}
         return {"lines": log.lines, "complaint": log.complaint}
