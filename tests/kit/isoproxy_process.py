@@ -172,8 +172,8 @@ class Isoproxy:
         self.wait_for("Tor", lambda: self.status()["tor"]["answers"], timeout)
 
     def wait_for_workers(self, processes: int = 2) -> None:
-        """Return once so many processes serve clients, as far as there are cores."""
-        workers = min(processes, len(os.sched_getaffinity(0))) - 1
+        """Return once so many processes carry streams, as far as there are cores."""
+        workers = min(processes, len(os.sched_getaffinity(0)))
         self.wait_for("workers", lambda: self._serving() == workers)
 
     def pids(self) -> list[int]:
