@@ -40,7 +40,7 @@ class HostsFile:
                 continue
             try:
                 name, host = words
-                table[Target.parse(name, 0).host.rstrip(".")] = Target.parse(host, 0)
+                table[Target.parse(name, 0).host] = Target.parse(host, 0)
             except (ValueError, PolicyRefusal):
                 raise ConfigError(f"{path}:{number}: expected a name and a host") from None
         return cls(table)

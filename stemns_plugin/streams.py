@@ -304,7 +304,7 @@ class Streams:
         if claim.status in RESOLVES and _asks_for_internal_name(host):
             return [Close(claim.id, CloseReason.EXITPOLICY)]
         if not self._ours(host):
-            return [Attach(claim.id)]
+            return [self._not_ours(claim, host)]
         event = self._event_of(claim)
         client = (event.source if event is not None else None) or b""
         wants_address = claim.status in RESOLVES
@@ -320,6 +320,17 @@ class Streams:
             else self._sharing.assign(event.fields, event.isolated)
         )
         return [LookUp(claim.id, name, isolation, wants_address, event)]
+
+    def _not_ours(self, claim: Claim, host: bytes) -> Action:
+        """Attach the stream; to Tor an onion service with a final dot is an exit's to find."""
+        name = _normal(host)
+        if name == b"onion":
+            return Close(claim.id)
+        if name == host.lower() or not name.endswith(b".onion"):
+            return Attach(claim.id)
+        if claim.status in RESOLVES and not self.automaps:
+            return Close(claim.id)
+        return Redirect(claim.id, name.decode("ascii"))
 
     def _ours(self, host: bytes) -> bool:
         return self._is_ours(_normal(host).decode("ascii", "replace"))
@@ -345,7 +356,7 @@ class Streams:
             return []
         if target.is_ip and not self._allow_internal and not is_public(target.host):
             return [Close(stream, CloseReason.EXITPOLICY)]
-        if self._is_ours(target.host.rstrip(".")) or not target.may_be_sent_to_tor():
+        if self._is_ours(target.host) or not target.may_be_sent_to_tor():
             return [Close(stream)]
         if lookup.wants_address and target.is_onion and not self.automaps:
             return [Close(stream)]

@@ -85,7 +85,7 @@ class SuffixRouter:
             if plugin is None:
                 raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
             target = await _persistently(plugin, name, isolation)
-            name = target.host.rstrip(".")
+            name = target.host
             if target.is_ip or not self.is_ours(name):
                 return target
         raise NamingError(kind=ErrorKind.NAME_BUDGET)

@@ -194,7 +194,8 @@ class ClientHandshake:
         if route is Route.REFUSE:
             return self._refusal(command, ErrorKind.NAME_NEVER_SENT_TO_TOR)
         assert self.protocol is not None
-        stream = IsolationTuple(self._client, self.protocol, username, password, host.lower(), port)
+        dest = target.host.encode("ascii")
+        stream = IsolationTuple(self._client, self.protocol, username, password, dest, port)
         key = self._isolator.key_for(self._rule.listener, stream)
         return ProxyRequest(command, target, key, stream, route is Route.NAMECOIN)
 

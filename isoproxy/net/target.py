@@ -8,13 +8,16 @@ Theory of operation
     the canonical text of an IP address or a name of a strict grammar (letters, digits,
     '.', '-', '_'; 1-249 bytes; no empty label; not ending in a number).
 
+    A name's final dot is dropped.  To Tor `<service>.onion.` is no onion service but a
+    host name, which an exit would be asked for; to us and to who wrote it, it is one.
+
     Some top-level labels mean nothing to an exit and would only tell it what is being
-    looked for: those of `NEVER_SENT_TO_TOR`, `.bit` first among them.
+    looked for: those of `NEVER_SENT_TO_TOR`, `.bit` first among them, and `onion` alone.
 
 Invariants
     A Target is immutable, lower-case, and safe to write into a line of any protocol.
-    Equal spellings after case folding are equal; a trailing dot is kept, because Tor
-    keeps it apart too.
+    It is the one normal form of a host: what is judged and what is sent to Tor is made
+    from it, never from the text that came in.
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ _CANONICAL_IPV4: Final = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}", re.ASCII)
 class Target:
     """A destination that may be written to Tor.
 
-    `host` is a lower-case name or the canonical text of an IP address (no brackets, no
-    zone); `port` is 0-65535, 0 only where a protocol has no port (RESOLVE).
+    `host` is a lower-case name without a final dot or the canonical text of an IP address
+    (no brackets, no zone); `port` is 0-65535, 0 only where a protocol has no port (RESOLVE).
     """
 
     host: str
@@ -69,23 +72,25 @@ class Target:
         host = host.lower()
         if _NAME.fullmatch(host) is None or _ENDS_IN_A_NUMBER.search(host) is not None:
             return cls(_canonical_ipv6(host), port, True)
-        return cls(host, port)
+        return cls(host.removesuffix("."), port)
 
     @property
     def is_onion(self) -> bool:
-        return not self.is_ip and self.top_level() == "onion"
+        """Whether Tor takes it for the address of an onion service, a valid one or not."""
+        return not self.is_ip and self.host.endswith(".onion")
 
     def top_level(self) -> str:
-        """The last label, a trailing dot ignored; "" for an IP address."""
-        return "" if self.is_ip else self.host.rstrip(".").rpartition(".")[2]
+        """The last label; "" for an IP address."""
+        return "" if self.is_ip else self.host.rpartition(".")[2]
 
     def may_be_sent_to_tor(self, never: frozenset[str] = NEVER_SENT_TO_TOR) -> bool:
         """False where the name means nothing to Tor and would only leak to an exit."""
         if self.is_ip:
             return True
-        host = self.host.rstrip(".")
-        return self.top_level() not in never and not (
-            host == "home.arpa" or host.endswith(".home.arpa")
+        return (
+            self.top_level() not in never
+            and self.host not in ("onion", "home.arpa")
+            and not self.host.endswith(".home.arpa")
         )
 
     def with_host(self, host: str) -> Target:

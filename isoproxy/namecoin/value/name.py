@@ -152,6 +152,8 @@ class TopLevels:
     def route(self, host: str) -> Route:
         """Who resolves `host` (any case, last dot or not); what is not listed is Tor's."""
         suffix = host.lower().removesuffix(".")
+        if suffix == "onion":
+            return Route.REFUSE
         while suffix:
             route = self._table.get(suffix)
             if route is not None:

@@ -122,6 +122,8 @@ def test_resolving_a_literal_address_is_answered_here() -> None:
         (b"x.bit", 0xF0, ErrorKind.NAME_NEVER_SENT_TO_TOR),
         (b"x.bit.onion", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
         (b"a.home.arpa", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"onion", 1, ErrorKind.NAME_NEVER_SENT_TO_TOR),
+        (b"Onion.", 0xF0, ErrorKind.NAME_NEVER_SENT_TO_TOR),
         (b"a b", 1, ErrorKind.NAME_SYNTAX),
         (b"a\r\n650 STREAM", 1, ErrorKind.NAME_SYNTAX),
         (b"a.test", 0xF1, ErrorKind.NAME_SYNTAX),
@@ -135,6 +137,22 @@ def test_refusals_come_with_their_kind_and_a_reply(
     assert outcome.kind is kind
     assert outcome.reply[:2] == b"\x05\x00"
     assert outcome.reply[3] != 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        socks5(b"a.ONION."),
+        socks5(b"a.ONION.", command=0xF0),
+        b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a.ONION.\x00",
+        b"CONNECT a.ONION.:80 HTTP/1.1\r\nHost: a.ONION.\r\n\r\n",
+    ],
+)
+def test_an_onion_service_with_a_final_dot_is_sent_to_tor_without(data: bytes) -> None:
+    asked = request(data, replace(RULE, listener=ListenerRule(own_group("a"), Isolate.DEST_ADDR)))
+    assert asked.target.host == "a.onion"
+    assert asked.target.is_onion
+    assert asked.stream.dest_host == b"a.onion"
 
 
 def test_a_resolver_takes_the_names_it_claims() -> None:

@@ -43,7 +43,7 @@ def test_case_does_not_matter(host: str) -> None:
     ("host", "canonical", "is_ip"),
     [
         ("Example.COM", "example.com", False),
-        ("example.com.", "example.com.", False),
+        ("example.com.", "example.com", False),
         ("_tor.x-y.bit", "_tor.x-y.bit", False),
         ("192.0.2.7", "192.0.2.7", True),
         ("[2001:DB8::1]", "2001:db8::1", True),
@@ -104,7 +104,10 @@ def test_a_port_has_sixteen_bits(port: int) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["x.bit", "X.BIT", "x.bit.", "bit", "printer.local", "localhost", "a.i2p", "h.home.arpa"],
+    [
+        *("x.bit", "X.BIT", "x.bit.", "bit", "bit.", "printer.local", "localhost", "a.i2p"),
+        *("h.home.arpa", "home.arpa.", "onion", "ONION."),
+    ],
 )
 def test_never_sent_to_tor(host: str) -> None:
     assert not Target.parse(host, 80).may_be_sent_to_tor()
@@ -119,4 +122,16 @@ def test_text_form_brackets_ipv6_only() -> None:
     assert str(Target.parse("::1", 80)) == "[::1]:80"
     assert str(Target.parse("a.test", 80)) == "a.test:80"
     assert Target.parse("a.test", 80).with_host("b.onion") == Target("b.onion", 80)
-    assert Target.parse("b.onion.", 80).is_onion
+
+
+@pytest.mark.parametrize("host", ["b.onion", "B.Onion.", "a.b.ONION."])
+def test_an_onion_service_is_one_with_a_final_dot_too(host: str) -> None:
+    target = Target.parse(host, 80)
+    assert target.is_onion
+    assert target.host == host.lower().rstrip(".")
+    assert target.may_be_sent_to_tor()
+
+
+@pytest.mark.parametrize("host", ["onion", "onion.", "x.onion.test", "xonion"])
+def test_what_tor_takes_for_a_host_name_is_no_onion_service(host: str) -> None:
+    assert not Target.parse(host, 80).is_onion

@@ -107,6 +107,17 @@ def test_ours_is_looked_up_whatever_its_spelling(target: bytes, name: str) -> No
     assert looked_up(_Tor().new(5, target)) == [name]
 
 
+def test_an_onion_service_with_a_final_dot_never_reaches_an_exit() -> None:
+    for written in (ONION.encode() + b".", ONION.upper().encode() + b".."):
+        assert _Tor().new(5, written + b":80") == [Redirect(5, ONION)]
+        assert _Tor().new(5, written + b":0", status=b"NEWRESOLVE") == [Close(5, CLOSED)]
+        tor = _Tor()
+        tor.streams.automaps = True
+        assert tor.new(5, written + b":0", status=b"NEWRESOLVE") == [Redirect(5, ONION)]
+    for alone in (b"onion", b"Onion."):
+        assert _Tor().new(5, alone + b":80") == [Close(5, CLOSED)]
+
+
 @pytest.mark.parametrize("host", [ONION, "dest.test", "192.0.2.77", "2001:db8::7"])
 def test_found_is_redirected(host: str) -> None:
     tor = _Tor()

@@ -69,6 +69,8 @@ def test_the_key_at_a_unix_listener_is_that_of_a_user() -> None:
         ("1.2.3.4:80", "Tor"),
         ("[2001:db8::1]:80", "Tor"),
         ("x.onion:80", "Tor, to an onion service"),
+        ("x.onion.:80", "Tor, to an onion service"),
+        ("onion:80", "refused: This name is never sent to Tor"),
         ("example.bit:80", "resolved as a Namecoin name under this key, then Tor"),
         ("printer.local:80", "refused: This name is never sent to Tor"),
         (None, "Tor"),

@@ -33,6 +33,9 @@ def test_plain_tcp_is_for_onion_services_unless_allowed() -> None:
         parse_servers(["example.org:50001:t"])
     assert parse_servers(["example.org:50001:t"], allow_plain=True)
     assert parse_servers([f"{'a' * 56}.onion:50001:t"])
+    assert parse_servers([f"{'a' * 56}.onion.:50001:t"])[0].target.host == f"{'a' * 56}.onion"
+    with pytest.raises(ConfigError, match="plain TCP"):
+        parse_servers(["onion:50001:t"])
 
 
 def test_duplicates_are_dropped() -> None:

@@ -139,6 +139,8 @@ def test_labels_and_host_names() -> None:
         ("notbit", Route.TOR),
         ("example.habit", Route.TOR),
         ("a" * 56 + ".onion", Route.TOR),
+        ("onion", Route.REFUSE),
+        ("ONION.", Route.REFUSE),
         ("printer.local", Route.REFUSE),
         ("Example.I2P.", Route.REFUSE),
         ("x.home.arpa", Route.REFUSE),
@@ -161,5 +163,5 @@ def test_the_table_can_be_changed_but_bit_is_never_sent_to_tor() -> None:
             TopLevels({suffix: Route.TOR})
     with pytest.raises(ConfigError, match="under 'bit' only"):
         TopLevels({"com": Route.NAMECOIN})
-    with pytest.raises(ConfigError, match="no end of a name"):
+    with pytest.raises(ConfigError, match="not the end of a name"):
         TopLevels({"a b": Route.TOR})
