@@ -75,8 +75,10 @@ class Channel:
         if len(message) > MAX_MESSAGE or len(self._queue) >= MAX_QUEUED:
             self.close()
             return
+        numbers: list[int] = []
+        self._queue.append((message, numbers))
         try:
-            self._queue.append((message, [os.dup(sock.fileno()) for sock in sockets]))
+            numbers.extend(os.dup(sock.fileno()) for sock in sockets)
         except OSError:  # no descriptors are left
             self.close()
             return

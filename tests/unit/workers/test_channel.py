@@ -7,7 +7,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -173,3 +173,24 @@ async def test_a_message_that_is_too_long_is_not_read() -> None:
         left.sock.send(b"x" * (MAX_MESSAGE + 1))
         await until(lambda: right.ended)
         assert right.got == []
+
+
+async def test_a_message_that_finds_no_descriptors_left_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with two_ends() as (left, right):
+        made: list[int] = []
+
+        def dup(number: int, real: Callable[[int], int] = os.dup) -> int:
+            if len(made) == 2:
+                raise OSError
+            made.append(real(number))
+            return made[-1]
+
+        monkeypatch.setattr("isoproxy.workers.channel.os.dup", dup)
+        left.channel.send(b"sockets", [left.sock] * 3)
+        assert left.ended == 1
+        for number in made:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(number)
+        await until(lambda: right.ended)
