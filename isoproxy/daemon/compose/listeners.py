@@ -159,8 +159,8 @@ def _opened(settings: ListenerSettings) -> ListeningSocket:
 
 
 def _numbered(settings: ListenerSettings, index: int) -> ListenerSettings:
-    """A listener's settings for each of its sockets: the others are of the same rule."""
-    return settings if not index else replace(settings, name=f"{settings.name}-{index + 1}")
+    """A listener's settings for each of its sockets: the others have names that no listener can."""
+    return settings if not index else replace(settings, name=f"{settings.name}.{index + 1}")
 
 
 def _check_place(named: Named, listening: ListeningSocket, settings: ListenerSettings) -> None:

@@ -204,7 +204,7 @@ def test_two_sockets_of_one_name_are_both_served_by_one_rule() -> None:
     wanted = settings("listener.0.address=127.0.0.1:1")
     sockets = ListeningSockets()
     opened = sockets.open(wanted, {"socks-default": list(inherited)})
-    at = {"default": f"127.0.0.1:{ports[0]}", "default-2": f"127.0.0.1:{ports[1]}"}
+    at = {"default": f"127.0.0.1:{ports[0]}", "default.2": f"127.0.0.1:{ports[1]}"}
     assert addresses(sockets) == at
     assert [named.name for named in opened] == list(at)
     changed = settings("listener.0.address=127.0.0.1:1", 'listener.0.isolate=["DestPort"]')
@@ -215,6 +215,22 @@ def test_two_sockets_of_one_name_are_both_served_by_one_rule() -> None:
     sockets.switch(settings("listener.0.address=127.0.0.1:0", "listener.0.name=another"))
     assert [sock.fileno() for sock in inherited] == [-1, -1]
     sockets.close()
+
+
+def test_a_second_socket_takes_no_other_listeners_name() -> None:
+    inherited = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    wanted = settings(
+        "listener.0.address=127.0.0.1:1",
+        "listener.1.address=127.0.0.1:0",
+        "listener.1.name=default-2",
+    )
+    sockets = ListeningSockets()
+    sockets.open(wanted, {"socks-default": list(inherited)})
+    served = {each.listening.socket for each in sockets.of(Kind.LISTENER).values()}
+    assert len(served) == 3
+    assert served.issuperset(inherited)
+    sockets.close()
+    assert [sock.fileno() for sock in inherited] == [-1, -1]
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
