@@ -2,10 +2,10 @@
 
 Theory of operation
     A question is a task under the key that `Isolator.import_key` has judged, for as long
-    as nobody withdraws it.
+    as nobody withdraws it.  With a key of an older epoch it has its reply at once.
 
 Invariants
-    The questions under way are bounded, for the process and for each client; a process
+    The questions under way are bounded, for the process and for each client (`UnderWay`); a process
     that asks more does not keep to what was agreed (ValueError).  Every question that is not
     withdrawn has one reply.  Nothing is looked up under a key of an older epoch.
 """
@@ -13,7 +13,6 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +26,12 @@ from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
 from isoproxy.workers.messages import NameReply, ProvenReply, Reply
 from isoproxy.workers.questions import (
-    MAX_PER_CLIENT,
     MAX_UNDER_WAY,
     NameQuestion,
     ProvenNotice,
     ProvenQuestion,
     Question,
+    UnderWay,
     Withdrawal,
 )
 
@@ -56,8 +55,8 @@ class Answering:
     def __init__(self, services: MainServices, send: Callable[[Reply], None]) -> None:
         self._services = services
         self._send = send
-        self._under_way: dict[int, tuple[asyncio.Task[None], bytes | None]] = {}
-        self._per_client: Counter[bytes | None] = Counter()
+        self._tasks: dict[int, tuple[asyncio.Task[None], bytes]] = {}
+        self._under_way = UnderWay(MAX_UNDER_WAY)
 
     def __len__(self) -> int:
         """How many questions are under way."""
@@ -66,10 +65,16 @@ class Answering:
     def take(self, question: Question) -> None:
         """Begin to answer; raises ValueError for what was not agreed."""
         match question:
-            case NameQuestion(number, client=client):
-                self._begin(number, client, partial(self._look_up, question))
-            case ProvenQuestion(number):
-                self._begin(number, None, partial(self._look_back, question))
+            case NameQuestion(number):
+                if (key := self._key(question.key)) is None:
+                    self._send(NameReply(number, kind=ErrorKind.STALE_KEY))
+                else:
+                    self._begin(number, key, partial(self._look_up, question, key))
+            case ProvenQuestion(number, peer):
+                if (key := self._key(question.key)) is None:
+                    self._send(ProvenReply(number, True))  # nothing may fall back
+                else:
+                    self._begin(number, key, partial(self._look_back, number, peer, key))
             case ProvenNotice(peer, exported):
                 if (key := self._key(exported)) is not None:
                     self._services.proven.remember(key, peer)
@@ -78,46 +83,41 @@ class Answering:
 
     def close(self) -> None:
         """Withdraw all questions."""
-        for number in list(self._under_way):
+        for number in list(self._tasks):
             self._forget(number, cancel=True)
 
-    def _begin(self, number: int, client: bytes | None, work: _Work) -> None:
-        if number in self._under_way:
+    def _begin(self, number: int, key: IsolationKey, work: _Work) -> None:
+        if number in self._tasks:
             raise ValueError("two questions of one number")
-        if len(self._under_way) >= MAX_UNDER_WAY or self._per_client[client] >= MAX_PER_CLIENT:
+        if not self._under_way.has_room(key.client):
             raise ValueError("more questions than agreed")
         task = asyncio.get_running_loop().create_task(self._answer(number, work))
-        self._under_way[number] = task, client
-        self._per_client[client] += 1
+        self._tasks[number] = task, key.client
+        self._under_way.begin(key.client)
 
     async def _answer(self, number: int, work: _Work) -> None:
         reply = await work()
         if self._forget(number):
             self._send(reply)
 
-    async def _look_up(self, question: NameQuestion) -> Reply:
+    async def _look_up(self, question: NameQuestion, key: IsolationKey) -> Reply:
         number = question.number
         try:
-            return NameReply(number, await self._address_of(question))
+            return NameReply(number, await self._address_of(question, key))
         except IsoproxyError as error:
             return NameReply(number, kind=error.kind)
         except Exception as error:
             _log.err("internal_error", error=error)
             return NameReply(number, kind=ErrorKind.INTERNAL)
 
-    async def _address_of(self, question: NameQuestion) -> Target:
-        key, names = self._key(question.key), self._services.names()
-        if key is None:
-            raise NamingError(kind=ErrorKind.STALE_KEY)
+    async def _address_of(self, question: NameQuestion, key: IsolationKey) -> Target:
+        names = self._services.names()
         if names is None:
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         return await names.address_of(question.name, key, question.want, question.client)
 
-    async def _look_back(self, question: ProvenQuestion) -> Reply:
-        """With a key of an older epoch nothing may fall back."""
-        key = self._key(question.key)
-        proven = key is None or await self._services.proven.is_proven(key, question.peer)
-        return ProvenReply(question.number, proven)
+    async def _look_back(self, number: int, peer: Target, key: IsolationKey) -> Reply:
+        return ProvenReply(number, await self._services.proven.is_proven(key, peer))
 
     def _key(self, exported: bytes) -> IsolationKey | None:
         try:
@@ -127,12 +127,10 @@ class Answering:
 
     def _forget(self, number: int, *, cancel: bool = False) -> bool:
         """Whether the question was under way until now."""
-        task, client = self._under_way.pop(number, (None, None))
-        if task is None:
+        if number not in self._tasks:
             return False
-        self._per_client[client] -= 1
-        if not self._per_client[client]:
-            del self._per_client[client]
+        task, client = self._tasks.pop(number)
+        self._under_way.end(client)
         if cancel:
             task.cancel()
         return True

@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,7 +27,6 @@ MAX_QUESTION: Final = 2048
 """Bytes of a question; the longest name takes a quarter of that."""
 MAX_UNDER_WAY: Final = 2048
 """Questions of one process that have neither been answered nor withdrawn."""
-MAX_PER_CLIENT: Final = 1024
 _MAX_KEY: Final = 128
 _MAX_CLIENT: Final = 32
 
@@ -67,6 +67,39 @@ class Withdrawal:
 
 
 Question = NameQuestion | ProvenQuestion | ProvenNotice | Withdrawal
+
+
+class UnderWay:
+    """The questions under way, and whose they are: a client (as `IsolationKey.client` says) may
+    have as many as it leaves to others.
+
+    The main process counts a question for no longer than the one that asked it, so what is
+    within this budget there is within it here.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most: Final = most
+        self._per_client: Counter[bytes] = Counter()
+        self._total = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    def has_room(self, client: bytes) -> bool:
+        """Whether a client may ask one more."""
+        return self._per_client.get(client, 0) < self._most - self._total
+
+    def begin(self, client: bytes) -> None:
+        """Count a question until `end`."""
+        self._per_client[client] += 1
+        self._total += 1
+
+    def end(self, client: bytes) -> None:
+        """It has its reply, or was withdrawn."""
+        self._total -= 1
+        self._per_client[client] -= 1
+        if not self._per_client[client]:
+            del self._per_client[client]
 
 
 def encode(question: Question) -> bytes:

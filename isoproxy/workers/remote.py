@@ -6,7 +6,7 @@ Theory of operation
 
 Invariants
     The questions under way are bounded, for the process and for each client, by what the
-    main process grants (`questions`).  Without a reply in time a name has no answer, and a
+    main process grants (`questions.UnderWay`).  Without a reply in time a name has no answer, and a
     peer counts as proven: nothing goes out in plaintext because somebody was slow.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -25,12 +24,12 @@ from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
 from isoproxy.workers.messages import NameReply, ProvenReply, Reply
 from isoproxy.workers.questions import (
-    MAX_PER_CLIENT,
     MAX_UNDER_WAY,
     NameQuestion,
     ProvenNotice,
     ProvenQuestion,
     Question,
+    UnderWay,
     Withdrawal,
 )
 
@@ -55,12 +54,12 @@ class MainProcess:
         self._send = send
         self._backlog = backlog
         self._numbers = itertools.count(1)
-        self._under_way: dict[int, asyncio.Future[Reply]] = {}
-        self._per_client: Counter[bytes | None] = Counter()
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._under_way = UnderWay(MAX_UNDER_WAY)
 
     def take(self, reply: Reply) -> None:
         """A reply came; one to a question that was withdrawn says nothing any more."""
-        future = self._under_way.get(reply.number)
+        future = self._waiting.get(reply.number)
         if future is not None and not future.done():
             future.set_result(reply)
 
@@ -72,9 +71,9 @@ class MainProcess:
             exported = self._isolator.export_key(key)
         except PolicyRefusal as refusal:
             raise NamingError(kind=refusal.kind) from None
-        if self._is_busy() or self._per_client[client] >= MAX_PER_CLIENT:
+        if not self._may_ask(key):
             raise NamingError(kind=ErrorKind.BUSY)
-        with self._question(client) as (number, future):
+        with self._question(key) as (number, future):
             self._send(NameQuestion(number, target, want, exported, client))
             try:
                 async with asyncio.timeout(self.name_deadline_s):
@@ -92,9 +91,9 @@ class MainProcess:
             exported = self._isolator.export_key(key)
         except PolicyRefusal:
             return True
-        if self._is_busy():
+        if not self._may_ask(key):
             return True
-        with self._question(None) as (number, future):
+        with self._question(key) as (number, future):
             self._send(ProvenQuestion(number, peer, exported))
             try:
                 async with asyncio.timeout(PROVEN_S):
@@ -109,21 +108,19 @@ class MainProcess:
         if self._isolator.is_current(key):
             self._send(ProvenNotice(peer, self._isolator.export_key(key)))
 
-    def _is_busy(self) -> bool:
-        return len(self._under_way) >= MAX_UNDER_WAY or self._backlog() >= MAX_BACKLOG
+    def _may_ask(self, key: IsolationKey) -> bool:
+        return self._under_way.has_room(key.client) and self._backlog() < MAX_BACKLOG
 
     @contextmanager
-    def _question(self, client: bytes | None) -> Iterator[tuple[int, asyncio.Future[Reply]]]:
+    def _question(self, key: IsolationKey) -> Iterator[tuple[int, asyncio.Future[Reply]]]:
         """A question, until it has its reply or is withdrawn."""
         number, future = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._under_way[number] = future
-        self._per_client[client] += 1
+        self._waiting[number] = future
+        self._under_way.begin(key.client)
         try:
             yield number, future
         finally:
-            del self._under_way[number]
-            self._per_client[client] -= 1
-            if not self._per_client[client]:
-                del self._per_client[client]
+            del self._waiting[number]
+            self._under_way.end(key.client)
             if not future.done() or future.cancelled():
                 self._send(Withdrawal(number))

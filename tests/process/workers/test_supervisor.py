@@ -397,7 +397,7 @@ async def test_one_that_breaks_the_protocol_is_ended_and_replaced(words: bytes) 
 async def test_more_questions_than_agreed_end_the_process_and_their_look_ups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("isoproxy.workers.answering.MAX_UNDER_WAY", 3)
+    monkeypatch.setattr("isoproxy.workers.answering.MAX_UNDER_WAY", 6)
     async with SocksPort() as port, main_process(port) as main:
         main.names.open.clear()
         first, clients = main.pid, []

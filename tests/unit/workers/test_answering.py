@@ -8,7 +8,15 @@ import pytest
 
 from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.isolation import (
+    ClientProtocol,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    client_of_address,
+    own_group,
+)
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
 from isoproxy.workers import answering as module
@@ -131,20 +139,26 @@ async def test_with_its_process_every_question_ends() -> None:
 
 
 async def test_more_questions_than_agreed_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_UNDER_WAY", 3)
-    monkeypatch.setattr(module, "MAX_PER_CLIENT", 2)
+    """What the stream process holds back by (`remote`) is what is put up with here."""
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 4)
     world = World()
-    world.ask(1, b"u1")
+    other = world.isolator.key_for(
+        ListenerRule(own_group("a")),
+        IsolationTuple(client_of_address("192.0.2.7"), ClientProtocol.SOCKS5),
+    )
+    world.ask(1)
     with pytest.raises(ValueError, match="one number"):
-        world.ask(1, b"u1")
-    world.ask(2, b"u1")
+        world.ask(1)
+    world.ask(2)
     with pytest.raises(ValueError, match="agreed"):
-        world.ask(3, b"u1")
-    world.ask(4, b"u2")
+        world.ask(3)
     with pytest.raises(ValueError, match="agreed"):
-        world.ask(5, b"u3")
+        world.answering.take(ProvenQuestion(4, PEER, world.isolator.export_key(world.key)))
+    theirs = world.isolator.export_key(other)
+    world.answering.take(NameQuestion(5, NAME, Want.STREAM, theirs, None))
     world.answering.take(Withdrawal(1))
-    world.ask(6, b"u1")
+    world.answering.take(Withdrawal(2))
+    world.ask(6)
     world.answering.close()
 
 

@@ -7,7 +7,15 @@ import asyncio
 import pytest
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.isolation import (
+    ClientProtocol,
+    IsolationKey,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    client_of_address,
+    own_group,
+)
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
 from isoproxy.workers import remote as module
@@ -33,6 +41,11 @@ class World:
         self.sent: list[Question] = []
         self.backlog = 0
         self.main = MainProcess(self.isolator, self.sent.append, lambda: self.backlog)
+
+    def key_of(self, address: str) -> IsolationKey:
+        client = client_of_address(address)
+        rule = ListenerRule(own_group("a"))
+        return self.isolator.key_for(rule, IsolationTuple(client, ClientProtocol.SOCKS5))
 
     def ask(
         self, client: bytes | None = None, key: IsolationKey | None = None
@@ -95,23 +108,26 @@ async def test_a_key_of_an_older_epoch_asks_nothing() -> None:
 
 
 async def test_no_client_asks_more_than_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_UNDER_WAY", 3)
-    monkeypatch.setattr(module, "MAX_PER_CLIENT", 2)
+    """A machine of many addresses and many user names is one client."""
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 8)
     world = World()
-    tasks = [world.ask(client) for client in (b"u1", b"u1", b"u1", b"u2", b"u3")]
+    machine = [world.key_of(f"127.0.0.{host}") for host in range(1, 7)]
+    tasks = [world.ask(key=key) for key in machine]
     done, pending = await asyncio.wait(tasks, timeout=0.1)
-    assert done == {tasks[2], tasks[4]}
+    assert done == set(tasks[4:])
     for task in done:
         error = task.exception()
         assert isinstance(error, NamingError)
         assert error.kind is ErrorKind.BUSY
-    assert len(world.sent) == 3
-    assert await world.main.is_proven(world.key, NAME)
-    for task in pending:
+    assert len(world.sent) == 4
+    assert await world.main.is_proven(machine[0], NAME)
+    other = world.ask(key=world.key_of("2001:db8::1"))
+    await world.asked(5)
+    for task in (*pending, other):
         task.cancel()
-    await asyncio.wait(pending)
-    again = world.ask(b"u1")
-    await world.asked(7)
+    await asyncio.wait([*pending, other])
+    again = world.ask(key=machine[0])
+    await world.asked(11)
     again.cancel()
 
 
