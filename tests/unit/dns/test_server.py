@@ -291,6 +291,9 @@ async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(dns_server, "IDLE_S", 0.1)
     query = framed(question("t.bit", "TXT")) * 1000
     async with serving(world({"d/t": {"txt": "x" * 900}})) as server:
+        assert server._server is not None
+        for listener in server._server.sockets:  # what is accepted inherits it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         with socket.socket() as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.setblocking(False)

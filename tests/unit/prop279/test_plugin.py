@@ -239,7 +239,7 @@ async def test_lines_without_meaning_are_ignored_and_unusable_queries_refused() 
     assert talk.statuses[3] == OUTCOMES[ErrorKind.NAME_SYNTAX].prop279
 
 
-async def test_ten_thousand_queries_with_cancels_each_answered_once() -> None:
+async def test_many_queries_with_cancels_are_each_answered_once() -> None:
     rng = random.Random(5)
 
     async def find(name: str) -> str:
@@ -251,7 +251,7 @@ async def test_ten_thousand_queries_with_cancels_each_answered_once() -> None:
 
     talk = _Talk(_Resolver(find))
     lines: list[bytes] = []
-    for number in range(10_000):
+    for number in range(2_000):
         lines.append(b"RESOLVE %d n%d.bit id-%d" % (number, number % 50, number % 7))
         if number % 2:
             lines.append(b"CANCEL %d" % rng.randrange(max(0, number - 20), number + 1))
@@ -261,10 +261,10 @@ async def test_ten_thousand_queries_with_cancels_each_answered_once() -> None:
     answered = Counter(
         answer.query for answer in talk.answers if isinstance(answer, Resolved | Canceled)
     )
-    assert answered == Counter(range(10_000))
+    assert answered == Counter(range(2_000))
     kinds = Counter(type(answer).__name__ for answer in talk.answers)
-    assert kinds["Canceled"] > 100
-    assert kinds["Resolved"] > 5_000
+    assert kinds["Canceled"] > 20
+    assert kinds["Resolved"] > 1_000
 
 
 async def test_the_isolation_id_makes_the_key() -> None:
@@ -372,7 +372,7 @@ async def test_a_program_that_does_not_read_is_not_read_from(pipes: _Pipes) -> N
     )
     os.set_blocking(pipes.commands.fileno(), False)
     sent = 0
-    for _ in range(200):
+    for _ in range(50):
         with contextlib.suppress(BlockingIOError):
             while True:
                 os.write(pipes.commands.fileno(), b"RESOLVE %018d a.bit i\n" % sent)

@@ -297,9 +297,10 @@ WORK: Final = 12_000
 @pytest.mark.parametrize(
     ("blob", "items"),
     [
-        (padded(witness=3_000_000), 3_000_000),
-        (padded(outputs=100_000), 100_000),
+        (padded(witness=600_000), 600_000),
+        (padded(outputs=40_000), 40_000),
     ],
+    ids=["witness", "outputs"],
 )
 def test_other_work_has_its_turn_while_a_proof_is_read(blob: bytes, items: int) -> None:
     """The witness is covered by no hash: whoever sends a true header can add to it."""

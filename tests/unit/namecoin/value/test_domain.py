@@ -7,7 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError
@@ -476,6 +476,7 @@ TREES = st.dictionaries(
 )
 
 
+@settings(max_examples=50)
 @given(TREES, TREES, TREES, st.lists(st.sampled_from(["a", "b"]), max_size=4))
 def test_no_values_break_it_and_what_is_said_depends_on_no_order(
     own: Any, first: Any, second: Any, labels: list[str]
