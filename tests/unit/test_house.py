@@ -31,6 +31,7 @@ OPEN: Final[Mapping[str, frozenset[str]]] = {
             "isoproxy/config/schema.py",
             "isoproxy/errors.py",
             "isoproxy/isolation.py",
+            "stemns_plugin/streams.py",
         }
     ),
     "tests": frozenset(
