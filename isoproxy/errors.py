@@ -266,12 +266,15 @@ OUTCOMES: Final = MappingProxyType(
             6, "Tor did not open the stream in time; try again.", http=504, prop279=4
         ),
         ErrorKind.GENERAL_FAILURE: _row(1, "Tor could not open the stream; try again."),
-        ErrorKind.EXIT_POLICY: _row(2, "No exit allows this address and port.", http=403),
-        ErrorKind.NETWORK_UNREACHABLE: _row(3, "The exit cannot reach the network."),
+        ErrorKind.EXIT_POLICY: _row(2, "No exit allows this address and port.", http=503),
+        ErrorKind.NETWORK_UNREACHABLE: _row(3, "The exit cannot reach the network.", http=503),
         ErrorKind.HOST_UNREACHABLE: _row(
-            4, "The host cannot be reached, or its name does not exist.", rcode=_NXDOMAIN
+            4,
+            "The host cannot be reached, or its name does not exist.",
+            http=503,
+            rcode=_NXDOMAIN,
         ),
-        ErrorKind.CONNECTION_REFUSED: _row(5, "The far end refused the connection."),
+        ErrorKind.CONNECTION_REFUSED: _row(5, "The far end refused the connection.", http=403),
         ErrorKind.TTL_EXPIRED: _row(6, "The far end did not answer in time.", http=504),
         ErrorKind.ONION_NOT_FOUND: _row(
             4, "The onion service has published no descriptor.", extended=0xF0, http=503

@@ -124,6 +124,8 @@ class ClientHandshake:
                 return None
             http = self._http
             self.protocol = ClientProtocol.HTTP_CONNECT
+            if http.answer is not None:
+                return FinalReply(http.answer, http.command)
             return self._judge(http.command, http.host, http.port, http.username, http.password)
         if self._socks is None:
             return None

@@ -108,7 +108,10 @@ OFFENCES: Final = tuple(
         (TO + b"u" * 5000, REFUSED4),
         (TO + b"\x00" + b"h" * 5000, REFUSED4),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), b"\x15\x03\x01\x00\x02\x02"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n"),
+        (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n",
+        ),
         (b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", b"HTTP/1.0 501 "),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.0 400 "),
         (b"CONNECT a.test HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.0 400 "),

@@ -18,6 +18,7 @@ from typing import Final
 
 import pytest
 
+from isoproxy.socks.http_connect import HttpConnect
 from tests.kit.dial import dial, receive_exactly
 from tests.kit.isoproxy_process import TCP, Isoproxy, system
 from tests.kit.servers import EchoServer
@@ -175,7 +176,7 @@ def connect(proxy: Address, client: Client, host: str, port: int) -> socket.sock
     stream = socket.create_connection(proxy, timeout=60, source_address=(source, 0))
     if client.protocol == "http":
         stream.sendall(f"CONNECT {host}:{port} HTTP/1.0\r\n\r\n".encode())
-        answer = b"HTTP/1.0 200 OK\r\n\r\n"
+        answer = HttpConnect().succeed()
     else:
         assert client.user is not None
         request = b"\x04\x01" + port.to_bytes(2, "big") + b"\x00\x00\x00\x01"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, LimitExceeded, RemoteProtocolError
-from isoproxy.socks.http_connect import HttpConnect
+from isoproxy.socks.http_connect import MAX_HEAD, HttpConnect
 
 PLAIN = b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
 
@@ -29,7 +29,8 @@ def test_any_pieces_give_the_same_request(size: int, early: bytes) -> None:
     assert (http.username, http.password) == (None, None)
     last = (len(PLAIN) - 1) // size * size + size
     assert http.leftover == data[:last][len(PLAIN) :]
-    assert http.succeed() == b"HTTP/1.0 200 OK\r\n\r\n"
+    assert http.succeed().startswith(b"HTTP/1.0 200 OK\r\n")
+    assert http.succeed().endswith(b"\r\n\r\n")
 
 
 def test_every_combination_of_isolation_headers_is_its_own() -> None:
@@ -57,10 +58,19 @@ def test_ipv6_keeps_its_brackets_for_the_target_to_judge() -> None:
     assert (http.host, http.port) == (b"[::1]", 80)
 
 
-@pytest.mark.parametrize("method", [b"GET", b"POST", b"HEAD", b"OPTIONS"])
-def test_a_browser_sees_what_this_port_is(method: bytes) -> None:
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"HEAD"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b" / HTTP/1.1\r\nHost: localhost:9250\r\n\r\n",
+        b" / HTTP/1.1\r\nHost: [::1]:9250\r\n\r\n",
+        b" / HTTP/1.0\r\n\r\n",
+        b" http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    ],
+)
+def test_a_browser_sees_what_this_port_is(method: bytes, rest: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        HttpConnect().receive(method + b" / HTTP/1.1\r\nHost: x\r\n\r\n")
+        HttpConnect().receive(method + rest)
     head, _, body = caught.value.reply.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n")
     assert (b"isoproxy" in body) == (method != b"HEAD")
@@ -104,6 +114,82 @@ def test_contents_are_refused(contents: bytes, early: bytes) -> None:
 
 def test_announcing_no_contents_is_fine() -> None:
     assert connect(b"Content-Length: 0\r\n").host == b"a.test"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS"])
+@pytest.mark.parametrize("host", [b"a.test", b"a.test:9250", b"192.0.2.1", b"[", b"\xff", b""])
+def test_a_page_whose_name_leads_here_learns_nothing(method: bytes, host: bytes) -> None:
+    """DNS rebinding; the http-connect specification wants the Host of all but CONNECT looked at."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        HttpConnect().receive(method + b" / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert caught.value.reply == b""
+
+
+def test_a_head_that_nobody_read_whole_is_refused_without_our_name() -> None:
+    with pytest.raises(LimitExceeded) as caught:
+        HttpConnect().receive(b"GET /" + b"x" * 9000)
+    assert b"isoproxy" not in caught.value.reply
+    assert b"tor" not in caught.value.reply.lower().replace(b"cache-control: no-store", b"")
+
+
+@pytest.mark.parametrize("target", [b"*", b"a.test:80"])
+def test_options_tells_what_is_here(target: bytes) -> None:
+    """What tor 0.4.9 and Arti answer; the version is ours."""
+    http = HttpConnect()
+    assert http.receive(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert http.answer is not None
+    head = http.answer.decode().split("\r\n")
+    assert head[0] == "HTTP/1.0 200 OK"
+    assert "Allow: OPTIONS, CONNECT" in head
+    assert any(line.startswith("Server: tor/1.0 (isoproxy ") for line in head)
+    assert (
+        "Tor-Capabilities: Proxy-Authorization Tor-Stream-Isolation X-Tor-Stream-Isolation" in head
+    )
+
+
+def test_what_is_said_to_connect_names_the_way_and_the_failure() -> None:
+    http = connect()
+    refusal = http.refuse(ErrorKind.ONION_NOT_FOUND)
+    for reply in (http.succeed(), refusal):
+        assert b"\r\nVia: tor/1.0 tor-network (isoproxy " in reply
+        assert b"\r\nTor-Capabilities: " in reply
+        assert b"\r\nServer: " not in reply
+    assert b"\r\nTor-Request-Failed: isoproxy/onion_not_found\r\n" in refusal
+    assert b"Tor-Request-Failed" not in http.succeed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (ErrorKind.CONNECTION_REFUSED, 403),
+        (ErrorKind.EXIT_POLICY, 503),
+        (ErrorKind.HOST_UNREACHABLE, 503),
+        (ErrorKind.NETWORK_UNREACHABLE, 503),
+        (ErrorKind.TTL_EXPIRED, 504),
+    ],
+)
+def test_tors_reasons_have_the_status_of_its_specification(kind: ErrorKind, status: int) -> None:
+    assert connect().refuse(kind).startswith(b"HTTP/1.0 %d " % status)
+
+
+@pytest.mark.parametrize("segment", [1 << 16, 4500, 1000, 7])
+@pytest.mark.parametrize(("length", "fits"), [(MAX_HEAD, True), (MAX_HEAD + 1, False)])
+def test_a_head_has_one_limit_however_it_is_cut(length: int, fits: bool, segment: int) -> None:
+    start, end = b"CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\nX: ", b"\r\n\r\n"
+    head = start + b"x" * (length - len(start) - len(end)) + end
+    http, refused, done = HttpConnect(), False, False
+    try:
+        for at in range(0, length, segment):
+            done = http.receive(head[at : at + segment])
+    except LimitExceeded:
+        refused = True
+    assert (done, refused) == (fits, not fits)
+
+
+def test_early_bytes_do_not_count_as_head() -> None:
+    http = HttpConnect()
+    assert http.receive(PLAIN + b"x" * MAX_HEAD)
+    assert len(http.leftover) == MAX_HEAD
 
 
 def test_a_head_without_end_is_cut_off() -> None:
