@@ -17,6 +17,12 @@ Theory of operation
     ├── ConfigError                a setting is wrong: says file, line and key
     └── OperationError             a command of ours failed
 
+    A name that Namecoin resolves never fails with F0-F7, though these would tell more kinds
+    apart: proposal 304 gives them to onion services, and Tor Browser answers each with its
+    page about an onion site, whatever the name was.  Such a failure has the code that tor
+    has for a name of the DNS: 04 for a name that leads nowhere, 06 for one that took too
+    long, 01 for one about which nothing could be learnt.
+
 Invariants
     The text of an exception never holds a name, a target, a credential or an isolation
     ID: exceptions reach logs.  What differs from request to request stays in the
@@ -309,7 +315,6 @@ OUTCOMES: Final = MappingProxyType(
         ErrorKind.NAME_ABSENT: _row(
             4,
             "The name is not registered.",
-            extended=0xF0,
             http=404,
             prop279=3,
             rcode=_NXDOMAIN,
@@ -317,7 +322,6 @@ OUTCOMES: Final = MappingProxyType(
         ErrorKind.NAME_EXPIRED: _row(
             4,
             "The name's registration has expired.",
-            extended=0xF1,
             http=410,
             prop279=3,
             rcode=_NXDOMAIN,
@@ -325,7 +329,6 @@ OUTCOMES: Final = MappingProxyType(
         ErrorKind.NAME_UNCONFIRMED: _row(
             4,
             "The name's registration is too young to be trusted; try again in two hours.",
-            extended=0xF0,
             http=404,
             prop279=3,
             rcode=_NXDOMAIN,
@@ -333,7 +336,6 @@ OUTCOMES: Final = MappingProxyType(
         ErrorKind.NAME_NO_ADDRESS: _row(
             4,
             "The name is registered and has no address that may be used.",
-            extended=0xF6,
             http=404,
             prop279=3,
             rcode=0,
@@ -341,33 +343,29 @@ OUTCOMES: Final = MappingProxyType(
         ErrorKind.NAME_INVALID_VALUE: _row(
             4,
             "The name's value cannot be read; its owner must mend it.",
-            extended=0xF6,
             prop279=3,
         ),
         ErrorKind.NAME_UNVERIFIABLE: _row(
             1,
             "No server's answer for the name could be verified; nothing was connected.",
-            extended=0xF2,
         ),
         ErrorKind.NAME_NO_QUORUM: _row(
             1,
             "Fewer name servers answered with a proof than names.electrum.quorum wants (an "
             "absent name takes two); try again, or add servers to names.electrum.servers.",
-            extended=0xF2,
             http=503,
         ),
         ErrorKind.NAME_BUDGET: _row(
-            1, "Resolving the name takes more steps than is allowed.", extended=0xF6, prop279=3
+            4, "Resolving the name takes more steps than is allowed.", prop279=3
         ),
         ErrorKind.NAME_BACKEND_DOWN: _row(
             1,
             "No name server can be reached through Tor, or it is still synchronising; "
             "see 'isoproxy status'.",
-            extended=0xF3,
             http=503,
         ),
         ErrorKind.NAME_TIMEOUT: _row(
-            6, "The name was not resolved in time; try again.", extended=0xF7, http=504, prop279=4
+            6, "The name was not resolved in time; try again.", http=504, prop279=4
         ),
         ErrorKind.CONFIG: _row(1, "A setting is wrong.", http=500),
         ErrorKind.OPERATION: _row(1, "The command failed.", http=500),

@@ -145,12 +145,12 @@ def test_curl_reaches_a_server_behind_an_exit_by_its_ip_record(lab: Lab) -> None
 @pytest.mark.parametrize(
     ("name", "reply", "reason"),
     [
-        ("never-registered.bit", 0xF0, "name_absent"),
-        ("expired.bit", 0xF1, "name_expired"),
+        ("never-registered.bit", 4, "name_absent"),
+        ("expired.bit", 4, "name_expired"),
         ("onion-web.bit.", None, None),
-        ("ip-web.bit.onion", 0xF6, "name_no_address"),
-        ("empty.bit", 0xF6, "name_no_address"),
-        ("not-json.bit", 0xF6, "name_invalid_value"),
+        ("ip-web.bit.onion", 4, "name_no_address"),
+        ("empty.bit", 4, "name_no_address"),
+        ("not-json.bit", 4, "name_invalid_value"),
     ],
 )
 def test_reasons_are_told_apart(lab: Lab, name: str, reply: int | None, reason: str | None) -> None:
@@ -297,7 +297,7 @@ def test_without_a_server_names_fail_closed_and_the_rest_works(
             began = time.monotonic()
             with pytest.raises(Refused) as refused:
                 dial(proxy.address, "onion-web.bit", 80, user=b"u").close()
-            assert refused.value.reply == 0xF3
+            assert refused.value.reply in (1, 6)  # no server, or not in time
             assert time.monotonic() - began < 20  # 4 as set, not 60
             assert curl("--proxy", f"socks5h://a:1@{at}", place.web.url(name="web.test"))
             assert curl("--proxy", f"socks5h://a:1@{at}", f"http://{place.onion}/")

@@ -229,14 +229,14 @@ async def test_a_name_of_ours_is_resolved_first_and_never_sent_to_tor() -> None:
         connect = GREETING + b"\x05\x01\x00\x03"
         assert await say(front, connect + b"\x05x.bit\x00\x50hey") == OK + b"hey"
         assert port.requests[-1].host == onion.encode()
-        for name, code in ((b"gone.bit", 0xF0), (b"loop.bit", 2)):
+        for name, code in ((b"gone.bit", 4), (b"loop.bit", 2)):
             asked = connect + bytes((len(name),)) + name + b"\x00\x50"
             assert await say(front, asked) == b"\x05\x00" + encode_reply(code)
         resolve = GREETING + b"\x05\xf0\x00\x03"
         assert (await say(front, resolve + b"\x06ip.bit\x00\x00"))[3:10] == (
             b"\x00\x00\x01\xc0\x00\x02\x05"
         )[0:7]
-        assert await say(front, resolve + b"\x05x.bit\x00\x00") == b"\x05\x00" + encode_reply(0xF6)
+        assert await say(front, resolve + b"\x05x.bit\x00\x00") == b"\x05\x00" + encode_reply(4)
         assert all(not request.host.endswith(b".bit") for request in port.requests)
         assert len({key for _, key in table.asked}) == 1
         assert table.wants == [Want.STREAM] * 3 + [Want.ADDRESS] * 2

@@ -116,7 +116,7 @@ async def test_a_name_that_has_no_answer_is_refused_and_not_dialled() -> None:
     book = opening(Playbook(names=names), OUR_NAME)
     names.answer.set_exception(NamingError(kind=ErrorKind.NAME_ABSENT))
     await turns()
-    assert book.client.take() == encode_reply(0xF0)
+    assert book.client.take() == encode_reply(4)
     assert (book.state, book.dials) == (State.CLOSING, [])
 
 
