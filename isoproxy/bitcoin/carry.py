@@ -38,7 +38,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from isoproxy.bitcoin.converter import Ending, FirstBytes, Rewriting
-from isoproxy.bitcoin.flow import Event, Flow, V1Reason
+from isoproxy.bitcoin.flow import ClosedBy, Event, Flow, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.known_peers import ProvenPeers, V1Peers
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
@@ -47,15 +47,15 @@ from isoproxy.bitcoin.pump import pump
 from isoproxy.bitcoin.sniff import Detected, begins_v1, detect, rewrite_version
 from isoproxy.bitcoin.translator import Translator
 from isoproxy.bitcoin.v1 import HEADER_LENGTH
-from isoproxy.errors import IsoproxyError
+from isoproxy.errors import ErrorKind, IsoproxyError
 from isoproxy.isolation import P2P, IsolationKey, Purpose
 from isoproxy.net.lingering_close import lingering_close
 from isoproxy.net.target import Target
 
-RelayStream = Callable[[socket.socket, socket.socket, bytes, Flow], Awaitable[None]]
+RelayStream = Callable[[socket.socket, socket.socket, bytes, Flow], Awaitable[ClosedBy]]
 """Relays between a client and a peer until both have ended, and closes both sockets.  The
 bytes were read from the client and go to the peer first; what is moved is added to
-`flow.relayed`."""
+`flow.relayed`.  Returns whose end came first."""
 
 
 CLIENT_WAITED_S: Final = 1.0
@@ -142,10 +142,11 @@ class Carrier:
         found = detect(first, self.settings.networks)
         return None if found is Detected.NEED_MORE else found is not Detected.NOT_V1
 
-    def refuse(self, flow: Flow) -> None:
-        """Count a flow of a v1 client that cannot be carried."""
+    def refuse(self, flow: Flow, dial_error: ErrorKind | None = None) -> None:
+        """Count a flow of a v1 client that cannot be carried, for want of a stream or of v2."""
         with self.registry.entry(flow):
-            flow.end(Ending.V2_REQUIRED)
+            flow.dial_error = dial_error
+            flow.end(Ending.V2_REQUIRED if dial_error is None else Ending.DIAL_FAILED)
 
     def sibling(self, settings: CarrySettings) -> Carrier:
         """Another carrier of the same process, with settings of its own."""
@@ -303,8 +304,8 @@ class Carrier:
         with self.registry.entry(flow):
             rest = await self.carry(client, early, peer, flow, client_id)
             if rest is not None:
-                await self._relay(client, peer, rest.first, flow)
-                flow.end(Ending.HANDED_ON)
+                closed_by = await self._relay(client, peer, rest.first, flow)
+                flow.end(Ending.HANDED_ON, closed_by)
 
     async def dial(self, key: IsolationKey, peer: Target, client_id: bytes) -> socket.socket:
         """A stream to a Bitcoin peer; raises IsoproxyError."""
@@ -360,11 +361,11 @@ async def relay_v1(
     # Who came to us is the relay's client, and is the one to be given all before the end.
     if flow.inbound:
         relayed.bytes_up, relayed.bytes_down = stage.passed, len(stage.verdict)
-        await relay(peer, client, b"", flow)
+        closed_by = (await relay(peer, client, b"", flow)).mirrored()
     else:
         relayed.bytes_up, relayed.bytes_down = len(stage.verdict), stage.passed
-        await relay(client, peer, b"", flow)
-    flow.end(Ending.HANDED_ON)
+        closed_by = await relay(client, peer, b"", flow)
+    flow.end(Ending.HANDED_ON, closed_by)
 
 
 async def _hold(

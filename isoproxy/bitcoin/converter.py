@@ -33,7 +33,8 @@ MAX_HELD: Final = 1 << 16
 class Ending(Enum):
     """How a flow ended; the value is the metric label.
 
-    HANDED_ON: what remains is not for a translator; both sockets are open.
+    HANDED_ON: what remains is not for a translator; both sockets are open.  STOPPED: it was
+    cancelled, or an internal error ended it.
     """
 
     CLIENT_CLOSED = "client_closed"
@@ -48,6 +49,7 @@ class Ending(Enum):
     V2_REQUIRED = "v2_required"
     DIAL_FAILED = "dial_failed"
     HANDED_ON = "handed_on"
+    STOPPED = "stopped"
 
 
 class Side:

@@ -82,6 +82,32 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
 }
 
 
+class ClosedBy(Enum):
+    """Whose doing the end of a flow was; the value is the metric label.
+
+    CLIENT is the program on this side, the local node of a flow that came in.  PEER is the
+    far end, or the path to it: both look the same from here.  UNKNOWN: a relay has it.
+    """
+
+    CLIENT = "client"
+    PEER = "peer"
+    US = "us"
+    TOR = "tor"
+    UNKNOWN = "unknown"
+
+    def mirrored(self) -> ClosedBy:
+        """The same, seen from the other side."""
+        return {ClosedBy.CLIENT: ClosedBy.PEER, ClosedBy.PEER: ClosedBy.CLIENT}.get(self, self)
+
+
+_CLOSED_BY: Final = {
+    Ending.CLIENT_CLOSED: ClosedBy.CLIENT,
+    Ending.PEER_CLOSED: ClosedBy.PEER,
+    Ending.DIAL_FAILED: ClosedBy.TOR,
+    Ending.HANDED_ON: ClosedBy.UNKNOWN,
+}
+"""All others are ours."""
+
 _SPOKEN: Final = {State.V1: TransportType.V1, State.UNTOUCHED: TransportType.UNTOUCHED}
 
 
@@ -106,12 +132,14 @@ class Flow:
     """One connection between a program on this side and a peer.
 
     `key` is None for a peer that came in (`inbound`); `peer` is then the local node.
-    `network` is None until it is known.  `ended` says how it ended, None while it runs,
-    `v1_reason` why v2 was not possible, `dial_error` why there is no second stream.
+    `network` is None until it is known.  `ended` says how it ended and `closed_by` by whose
+    doing, None while it runs, `v1_reason` why v2 was not possible, `dial_error` why there is
+    no second stream.
     """
 
     __slots__ = (
         "_spoken",
+        "closed_by",
         "dial_error",
         "ended",
         "inbound",
@@ -135,6 +163,7 @@ class Flow:
         self.relayed = RelayedBytes()
         self.v1_reason: V1Reason | None = None
         self.ended: Ending | None = None
+        self.closed_by: ClosedBy | None = None
         self.dial_error: ErrorKind | None = None
 
     def on(self, event: Event) -> None:
@@ -147,11 +176,17 @@ class Flow:
         self.on(Event.V1_CLIENT)
         self.translator = translator
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: Ending, closed_by: ClosedBy | None = None) -> None:
         """It is over; what is said about that first stays."""
         if self.ended is None:
             self.on(Event.ENDED)
             self.ended = ending
+            self.closed_by = closed_by or self._closed_by(ending)
+
+    def _closed_by(self, ending: Ending) -> ClosedBy:
+        if ending is Ending.V2_REQUIRED and self.v1_reason is V1Reason.PEER_CLOSED:
+            return ClosedBy.PEER
+        return _CLOSED_BY.get(ending, ClosedBy.US)
 
     @property
     def transport(self) -> TransportType:

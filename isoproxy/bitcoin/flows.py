@@ -14,10 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from isoproxy.bitcoin.converter import Ending
-from isoproxy.bitcoin.flow import Flow, TransportType
+from isoproxy.bitcoin.flow import ClosedBy, Flow, State, TransportType, V1Reason
 from isoproxy.bitcoin.traffic import Traffic
+from isoproxy.errors import ErrorKind
+from isoproxy.observe.log import logger
+
+_log = logger("bitcoin")
 
 
 class Outcome(Enum):
@@ -36,10 +41,30 @@ class Outcome(Enum):
         if flow.ended is Ending.V2_REQUIRED:
             return cls.REFUSED
         if flow.network is None:
-            return cls.UNTOUCHED
+            return cls.FAILED if flow.ended is Ending.DIAL_FAILED else cls.UNTOUCHED
         if flow.transport is TransportType.V1:
             return cls.V1_INBOUND if flow.inbound else cls.V1_FALLBACK
         return cls.V2 if flow.transport is TransportType.V2 else cls.FAILED
+
+
+class FlowEnd(NamedTuple):
+    """What became of a flow, in words of ours alone.
+
+    `reason` says why v2 was not possible, or why there was no second stream.
+    """
+
+    outcome: Outcome
+    ending: Ending
+    reason: V1Reason | ErrorKind | None
+    closed_by: ClosedBy
+
+    @classmethod
+    def of(cls, flow: Flow) -> FlowEnd:
+        """The end of a flow that has ended."""
+        assert flow.ended is not None
+        assert flow.closed_by is not None
+        reason = flow.dial_error or flow.v1_reason
+        return cls(Outcome.of(flow), flow.ended, reason, flow.closed_by)
 
 
 @dataclass(slots=True)
@@ -67,12 +92,20 @@ class Sums:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums of both directions; `outcomes` counts flows that ended."""
+    """Sums of both directions; `ends` counts flows that ended."""
 
     to_peer: Sums = field(default_factory=Sums)
     to_client: Sums = field(default_factory=Sums)
     corrupt: int = 0
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    ends: Counter[FlowEnd] = field(default_factory=Counter)
+
+    @property
+    def outcomes(self) -> Counter[Outcome]:
+        """Flows that ended, by outcome."""
+        outcomes: Counter[Outcome] = Counter()
+        for end, count in self.ends.items():
+            outcomes[end.outcome] += count
+        return outcomes
 
     def add(self, flow: Flow) -> None:
         """Add a flow's traffic up to now."""
@@ -106,7 +139,11 @@ class FlowRegistry:
         finally:
             self.flows.discard(flow)
             self._ended.add(flow)
-            self._ended.outcomes[Outcome.of(flow)] += 1
+            went_on = flow.state is State.UNTOUCHED
+            flow.end(Ending.HANDED_ON if went_on else Ending.STOPPED)
+            end = FlowEnd.of(flow)
+            self._ended.ends[end] += 1
+            _log.info("bitcoin_flow_ended", inbound=flow.inbound, **end._asdict())
 
     def sorted_flows(self) -> list[Flow]:
         """The flows under way in an order that stays: by key, then by session."""
@@ -115,7 +152,7 @@ class FlowRegistry:
     def totals(self) -> Totals:
         """Everything since the start, flows under way included."""
         ended = self._ended
-        sums = Totals(corrupt=ended.corrupt, outcomes=Counter(ended.outcomes))
+        sums = Totals(corrupt=ended.corrupt, ends=Counter(ended.ends))
         for new, old in ((sums.to_peer, ended.to_peer), (sums.to_client, ended.to_client)):
             new.messages = Counter(old.messages)
             new.v1, new.v2, new.wire, new.dropped = old.v1, old.v2, old.wire, old.dropped

@@ -26,7 +26,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from isoproxy.bitcoin.carry import CarrySettings, RelayStream, end, relay_v1
-from isoproxy.bitcoin.flow import Event, Flow
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import ClosedBy, Event, Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
@@ -109,12 +110,19 @@ class Inbound:
             return
         flow = Flow(None, settings.node, inbound=True)
         flow.network = settings.network
-        with self.registry.entry(flow), contextlib.closing(await self._connect()) as node:
+        with self.registry.entry(flow), contextlib.closing(await self._node(flow)) as node:
             if is_v1:
                 flow.on(Event.V1_PEER)
                 await relay_v1(node, peer, flow, self._carrying, self._relay, from_peer=first)
             else:
                 await self._translate(node, peer, first, flow)
+
+    async def _node(self, flow: Flow) -> socket.socket:
+        try:
+            return await self._connect()
+        except OSError:
+            flow.end(Ending.DIAL_FAILED, ClosedBy.CLIENT)
+            raise
 
     async def _translate(
         self, node: socket.socket, peer: socket.socket, first: bytes, flow: Flow

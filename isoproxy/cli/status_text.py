@@ -53,6 +53,7 @@ def status_text(
     lines += _table(("PROXY", "ADDRESS", ">OPEN", ">TOTAL", "ISOLATES BY"), proxies, columns)
     lines += _flows(answer, columns, max_flows)
     lines += _peers(answer, columns, max_flows)
+    lines += _ends(answer["bitcoin"]["totals"]["ends"], columns)
     lines += _savings(answer["bitcoin"]["totals"])
     return "\n".join(lines)
 
@@ -147,9 +148,9 @@ def _peers(answer: dict[str, Any], columns: int | None, max_flows: int) -> Itera
     header = ("KEY", "BITCOIN", "TRANSPORT", "CIRCUIT", ">UP", ">DOWN", "SESSION ID", "TARGET")
     rows = [
         (
-            flow["key"],
+            flow["key"] or ("came in" if flow["inbound"] else "-"),
             flow["network"] or "-",
-            flow["transport"],
+            flow["transport"] + (f" ({_words(flow['v1_reason'])})" if flow["v1_reason"] else ""),
             ",".join(flow["circuits"]) or "-",
             size(flow["bytes_up"]),
             size(flow["bytes_down"]),
@@ -170,6 +171,25 @@ def _without_targets(header: Row, rows: Sequence[Row], scrubbed: bool) -> tuple[
 def _more(total: int, shown: int) -> Iterator[str]:
     if total > shown:
         yield f"... and {total - shown} more"
+
+
+def _ends(ends: Sequence[dict[str, Any]], columns: int | None) -> Iterator[str]:
+    header = ("BITCOIN ENDED", "HOW", "WHY", "CLOSED BY", ">COUNT")
+    rows = [
+        (
+            _words(end["outcome"]),
+            _words(end["ending"]),
+            _words(end["reason"] or "-"),
+            end["closed_by"],
+            str(end["count"]),
+        )
+        for end in ends
+    ]
+    yield from _table(header, rows, columns)
+
+
+def _words(word: str) -> str:
+    return word.replace("_", " ")
 
 
 def _savings(totals: dict[str, Any]) -> Iterator[str]:

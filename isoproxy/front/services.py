@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from isoproxy.bitcoin.flow import Flow
+from isoproxy.errors import ErrorKind
 from isoproxy.front.pipes import PipePool
 from isoproxy.front.statistics import Counters
 from isoproxy.isolation import IsolationKey, Isolator
@@ -72,8 +73,8 @@ class Bitcoin(Protocol):
         """
         ...
 
-    def refuse(self, flow: Flow) -> None:
-        """Count a flow of a v1 client that cannot be carried."""
+    def refuse(self, flow: Flow, dial_error: ErrorKind | None = None) -> None:
+        """Count a flow of a v1 client that cannot be carried, for want of a stream or of v2."""
         ...
 
     async def carry(

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from isoproxy.bitcoin.flow import ClosedBy
 from isoproxy.front.direction import Direction
 from isoproxy.front.half_close import HalfCloseTimeout
 from isoproxy.front.relay import Relay
@@ -33,7 +34,7 @@ class TimedRelay:
     `finished` is called once, when both sockets are closed.
     """
 
-    __slots__ = ("_finished", "_half_close", "_services", "relay")
+    __slots__ = ("_finished", "_half_close", "_services", "closed_by", "relay")
 
     def __init__(
         self,
@@ -45,6 +46,8 @@ class TimedRelay:
         self._services = services
         self._finished: Callable[[], None] | None = finished
         self._half_close: HalfCloseTimeout | None = None
+        self.closed_by: ClosedBy | None = None
+        """Whose end came first, once that is known; the client's where nobody else's did."""
         self.relay = Relay(services.reactor, services.pipes, up, down, self._ended, self._left)
         self._wait()
 
@@ -53,6 +56,7 @@ class TimedRelay:
             self.relay.active = False
             self._wait()
         else:
+            self.closed_by = self.closed_by or ClosedBy.US
             self.relay.abort()
 
     def detach(self) -> None:
@@ -67,6 +71,7 @@ class TimedRelay:
         self._services.deadlines.set(self, self._services.settings.limits.idle_timeout_s)
 
     def _left(self) -> None:
+        self.closed_by = ClosedBy.PEER
         self._half_close = HalfCloseTimeout(self._services.deadlines, self.relay)
 
     def _ended(self) -> None:
@@ -111,12 +116,12 @@ async def relay_stream(
     peer: socket.socket,
     first: bytes,
     counts: ByteCounts,
-) -> None:
+) -> ClosedBy:
     """Relay between two connected, non-blocking sockets until both have ended.
 
     `first` was read from the client already and goes to the peer before anything else.
     What is moved is added to `counts`, once a second and at the end.  Closes both sockets;
-    cancelled, it resets both connections.
+    cancelled, it resets both connections.  Returns whose end came first.
     """
     ended = asyncio.Event()
     stream = TimedRelay(
@@ -131,6 +136,7 @@ async def relay_stream(
             services.reactor.register(sock.fileno(), stream.relay)
         stream.relay.run()
         await ended.wait()
+        return stream.closed_by or ClosedBy.CLIENT
     finally:
         stream.relay.abort()
         live.close()

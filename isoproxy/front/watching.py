@@ -18,7 +18,7 @@ from __future__ import annotations
 import socket
 
 from isoproxy.bitcoin.flow import Flow
-from isoproxy.errors import IsoproxyError
+from isoproxy.errors import ErrorKind, IsoproxyError
 from isoproxy.front.carrying import CarryingPhase
 from isoproxy.front.connection import Connection, Phase
 from isoproxy.front.direction import Direction
@@ -121,8 +121,8 @@ class RedialPhase(Phase):
             dial = connection.services.dialer.start(
                 request.key, P2P, self._flow.peer, self._dialled, client=connection.client_id
             )
-        except IsoproxyError:
-            connection.hang_up()
+        except IsoproxyError as error:
+            self._fail(error.kind)
             return
         if connection.phase is self:
             self._dial = dial
@@ -137,12 +137,16 @@ class RedialPhase(Phase):
             self._dial = None
         self.connection.hang_up()
 
+    def _fail(self, kind: ErrorKind) -> None:
+        self._bitcoin.refuse(self._flow, kind)
+        self.connection.hang_up()
+
     def _dialled(self, dial: Dial) -> None:
         self._dial = None
         connection = self.connection
         connection.statistics.dialled(dial.age_s)
         if dial.error is not None or dial.reply is None:
-            connection.hang_up()
+            self._fail(dial.error.kind if dial.error is not None else ErrorKind.INTERNAL)
             return
         upstream = dial.take_socket()
         phase = CarryingPhase(connection, self._bitcoin, self._flow, upstream, self._early)

@@ -23,6 +23,12 @@ from isoproxy.errors import ErrorKind
 
 KINDS: Final = tuple(kind.value for kind in ErrorKind)
 OUTCOMES: Final = ("ok", *KINDS)
+P2P_OUTCOMES: Final = ("v2", "v1_fallback", "v1_inbound", "refused", "untouched", "failed")
+P2P_ENDINGS: Final = (
+    *("client_closed", "peer_closed", "client_broke_protocol", "peer_broke_protocol"),
+    *("client_silent", "peer_silent", "peer_speaks_v1", "handshake_timeout", "idle"),
+    *("v2_required", "dial_failed", "handed_on", "stopped"),
+)
 SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -215,7 +221,21 @@ class Metrics:
             Counter,
             "isoproxy_v2_sessions_total",
             "Bitcoin flows, by what became of BIP324.",
-            outcome=("v2", "v1_fallback", "refused", "untouched", "failed"),
+            outcome=P2P_OUTCOMES,
+        )
+        self.p2p_ends = self._add(
+            Counter,
+            "isoproxy_p2p_ends_total",
+            "Bitcoin flows that ended, by how and by whose doing.",
+            ending=P2P_ENDINGS,
+            closed_by=("client", "peer", "us", "tor", "unknown"),
+        )
+        self.p2p_v1_reasons = self._add(
+            Counter,
+            "isoproxy_p2p_v1_reasons_total",
+            "Bitcoin flows whose peer had no v2, by why and what became of them.",
+            reason=("peer_closed", "peer_silent", "peer_speaks_v1", "remembered"),
+            outcome=P2P_OUTCOMES,
         )
         self.p2p_bytes = self._add(
             Counter,

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from isoproxy.bitcoin.flow import Flow, TransportType
-from isoproxy.bitcoin.flows import Outcome, Sums, Totals
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType, V1Reason
+from isoproxy.bitcoin.flows import FlowEnd, Outcome, Sums, Totals
 from isoproxy.bitcoin.messages import KNOWN_TYPES
 from isoproxy.bitcoin.traffic import OTHER, Traffic
 from isoproxy.errors import ErrorKind
@@ -36,6 +37,7 @@ MESSAGE_TYPES: Final = frozenset(
 """The types that messages are counted by."""
 FLOWS_PER_MESSAGE: Final = 20
 """So many fit, each with all types of messages both ways."""
+_V1_REASONS: Final = {reason.value: reason for reason in V1Reason}
 _SESSION: Final = re.compile(r"(?:[0-9a-f]{64})?", re.ASCII)
 
 
@@ -65,6 +67,7 @@ class PeerFlowView:
     transport: TransportType
     session_id: str
     fell_back: bool
+    v1_reason: V1Reason | None
     inbound: bool
     bytes_up: int
     bytes_down: int
@@ -103,7 +106,7 @@ class BitcoinReport:
             ours.wire += theirs.wire
             ours.dropped += theirs.dropped
         self.totals.corrupt += other.totals.corrupt
-        self.totals.outcomes.update(other.totals.outcomes)
+        self.totals.ends.update(other.totals.ends)
         for name, counts in other.proxies.items():
             self.proxies.setdefault(name, ProxyCounts()).add(counts)
 
@@ -132,6 +135,7 @@ def view_of(flow: Flow) -> PeerFlowView:
         flow.transport,
         flow.session_id,
         flow.fell_back,
+        flow.v1_reason,
         flow.inbound,
         flow.bytes_up,
         flow.bytes_down,
@@ -161,6 +165,7 @@ def written_flow(flow: PeerFlowView, form: CredentialForm, *, safe: bool) -> Seq
         flow.transport.value,
         flow.session_id,
         flow.fell_back,
+        flow.v1_reason and flow.v1_reason.value,
         flow.inbound,
         flow.bytes_up,
         flow.bytes_down,
@@ -174,7 +179,9 @@ def written_sums(report: BitcoinReport) -> dict[str, object]:
     totals = report.totals
     return {
         "corrupt": totals.corrupt,
-        "outcomes": [[outcome.value, number] for outcome, number in totals.outcomes.items()],
+        "ends": [
+            [*(word and word.value for word in end), number] for end, number in totals.ends.items()
+        ],
         "directions": [
             [sums.v1, sums.v2, sums.wire, sums.dropped, sums.messages]
             for sums in (totals.to_peer, totals.to_client)
@@ -232,12 +239,13 @@ def read_flow(value: object) -> PeerFlowView:
         transport,
         session,
         fell_back,
+        v1_reason,
         inbound,
         up,
         down,
         to_peer,
         to_client,
-    ) = array(value, 12)
+    ) = array(value, 13)
     if not _SESSION.fullmatch(text(session, 64)):
         raise ValueError("not a session ID")
     return PeerFlowView(
@@ -248,6 +256,7 @@ def read_flow(value: object) -> PeerFlowView:
         TransportType(text(transport, 16)),
         session,
         flag(fell_back),
+        optional(lambda word: V1Reason(text(word, 32)), v1_reason),
         flag(inbound),
         count(up),
         count(down),
@@ -261,9 +270,9 @@ def read_sums(value: object, is_known: Callable[[str], bool]) -> BitcoinReport:
     said, report = table(value), BitcoinReport()
     totals = report.totals
     totals.corrupt = count(said["corrupt"])
-    for pair in array(said["outcomes"]):
-        outcome, number = array(pair, 2)
-        totals.outcomes[Outcome(text(outcome, 32))] = count(number)
+    for words in array(said["ends"]):
+        *end, number = array(words, 5)
+        totals.ends[_read_end(*end)] = count(number)
     for sums, words in zip(
         (totals.to_peer, totals.to_client), array(said["directions"], 2), strict=True
     ):
@@ -280,6 +289,20 @@ def read_sums(value: object, is_known: Callable[[str], bool]) -> BitcoinReport:
             refusal, number = array(pair, 2)
             counts.refusals[ErrorKind(text(refusal, 64))] = count(number)
     return report
+
+
+def _read_end(outcome: object, ending: object, reason: object, closed_by: object) -> FlowEnd:
+    return FlowEnd(
+        Outcome(text(outcome, 32)),
+        Ending(text(ending, 32)),
+        optional(_reason, reason),
+        ClosedBy(text(closed_by, 16)),
+    )
+
+
+def _reason(value: object) -> V1Reason | ErrorKind:
+    word = text(value, 64)
+    return _V1_REASONS[word] if word in _V1_REASONS else ErrorKind(word)
 
 
 def _written_carried(carried: CarriedView | None) -> Sequence[object] | None:

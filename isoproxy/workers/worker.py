@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.bitcoin.carry import Carrier
-from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flow import ClosedBy, Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.timed_relay import relay_stream
@@ -169,9 +169,9 @@ class Worker:
 
     async def _relay_stream(
         self, client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
-    ) -> None:
+    ) -> ClosedBy:
         assert self._parts is not None, "a stream has a front end"
-        await relay_stream(self._parts.front.services, client, peer, first, flow.relayed)
+        return await relay_stream(self._parts.front.services, client, peer, first, flow.relayed)
 
     def _orphaned(self) -> None:
         """Nobody is left who could tell of a new epoch: end, and every stream with it."""

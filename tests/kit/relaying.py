@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import socket
 
-from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flow import ClosedBy, Flow
 
 
 async def relay_stream(
     client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
-) -> None:
-    """Carry bytes until either side ends; closes both sockets."""
+) -> ClosedBy:
+    """Carry bytes until either side ends; closes both sockets.  Returns whose end it was."""
     loop = asyncio.get_running_loop()
 
     async def pass_on(source: socket.socket, sink: socket.socket, *, up: bool) -> None:
@@ -32,7 +32,8 @@ async def relay_stream(
         asyncio.create_task(pass_on(peer, client, up=False)),
     ]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        return ClosedBy.CLIENT if ways[0] in done else ClosedBy.PEER
     finally:
         for way in ways:
             way.cancel()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from isoproxy.bitcoin.carry import RelayStream
-from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flow import ClosedBy, Flow
 from isoproxy.bitcoin.inbound import InboundSettings
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.config import OnionServiceConfig
@@ -161,8 +161,10 @@ def relay_of_its_own() -> RelayStream:
         FrontSettings(),
     )
 
-    async def relay(client: socket.socket, peer: socket.socket, first: bytes, flow: Flow) -> None:
-        await relay_stream(services, client, peer, first, flow.relayed)
+    async def relay(
+        client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
+    ) -> ClosedBy:
+        return await relay_stream(services, client, peer, first, flow.relayed)
 
     return relay
 

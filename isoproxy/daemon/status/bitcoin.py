@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isoproxy.bitcoin.flows import Sums
+from isoproxy.bitcoin.flows import Sums, Totals
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.circuits import CircuitIds
 from isoproxy.daemon.status.snapshot import ListenerView, Traffic
@@ -34,6 +34,7 @@ def bitcoin_status(
         "open": len(report.flows),
         "totals": {
             "outcomes": {outcome.value: count for outcome, count in totals.outcomes.items()},
+            "ends": _ends(totals),
             "to_peer": _sums(totals.to_peer),
             "to_client": _sums(totals.to_client),
             "corrupt": totals.corrupt,
@@ -63,6 +64,7 @@ def _flow(flow: PeerFlowView, circuits: CircuitIds, safe: bool) -> dict[str, obj
         "session_id": flow.session_id,
         "circuits": list(own),
         "fell_back": flow.fell_back,
+        "v1_reason": flow.v1_reason and flow.v1_reason.value,
         "bytes_up": flow.bytes_up,
         "bytes_down": flow.bytes_down,
     }
@@ -70,6 +72,20 @@ def _flow(flow: PeerFlowView, circuits: CircuitIds, safe: bool) -> dict[str, obj
         shown["to_peer"] = _carried(flow.to_peer)
         shown["to_client"] = _carried(flow.to_client)
     return shown
+
+
+def _ends(totals: Totals) -> list[dict[str, object]]:
+    """What became of flows, why, and who closed them; the most frequent first."""
+    return [
+        {
+            "outcome": end.outcome.value,
+            "ending": end.ending.value,
+            "reason": end.reason and end.reason.value,
+            "closed_by": end.closed_by.value,
+            "count": count,
+        }
+        for end, count in totals.ends.most_common()
+    ]
 
 
 def _carried(carried: CarriedView) -> dict[str, object]:

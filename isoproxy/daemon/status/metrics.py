@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from isoproxy.bitcoin.flow import V1Reason
 from isoproxy.bitcoin.flows import Totals
 from isoproxy.daemon.status.snapshot import Snapshot
 from isoproxy.observe.metrics import Metrics
@@ -29,6 +30,15 @@ def collect_bitcoin(metrics: Metrics, totals: Totals) -> None:
     """Bring the Bitcoin metrics up to date."""
     for outcome, count in totals.outcomes.items():
         metrics.v2_sessions.of(outcome=outcome.value).value = count
+    ends, reasons = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for end, count in totals.ends.items():
+        ends[end.ending.value, end.closed_by.value] += count
+        if isinstance(end.reason, V1Reason):
+            reasons[end.reason.value, end.outcome.value] += count
+    for (ending, closed_by), count in ends.items():
+        metrics.p2p_ends.of(ending=ending, closed_by=closed_by).value = count
+    for (reason, became), count in reasons.items():
+        metrics.p2p_v1_reasons.of(reason=reason, outcome=became).value = count
     for direction, sums in (("up", totals.to_peer), ("down", totals.to_client)):
         for transport, size in (("v1", sums.v1), ("v2", sums.v2), ("wire", sums.wire)):
             metrics.p2p_bytes.of(direction=direction, transport=transport).value = size

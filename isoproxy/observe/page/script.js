@@ -193,10 +193,15 @@ const peerRow = (flow) => [
 const count = (total, shown) =>
   total > shown ? `${number(total)}, the first ${number(shown)} shown` : number(total);
 
+const endText = ({ outcome, ending, reason, closed_by, count }) => {
+  const why = (reason ?? ending).replaceAll("_", " ");
+  return `${number(count)} ${outcome.replaceAll("_", " ")} (${why}, closed by ${closed_by})`;
+};
+
 const showBitcoin = ({ flows, open, totals }) => {
   const v1 = totals.to_peer.v1_bytes + totals.to_client.v1_bytes;
   const v2 = totals.to_peer.v2_bytes + totals.to_client.v2_bytes;
-  show(at("peers-section"), open > 0 || v1 > 0);
+  show(at("peers-section"), open > 0 || v1 > 0 || totals.ends.length > 0);
   say(at("peers-count"), count(open, flows.length));
   fill(at("peers"), flows.map(peerRow));
   show(at("savings"), v1 > 0);
@@ -205,6 +210,8 @@ const showBitcoin = ({ flows, open, totals }) => {
     at("savings"),
     `Messages carried: ${size(v1)} as v1, ${size(v2)} as v2 (${saved > 0 ? "+" : "−"}${Math.abs(saved).toFixed(1)} %)`,
   );
+  show(at("ends"), totals.ends.length > 0);
+  say(at("ends"), `Ended: ${totals.ends.map(endText).join("; ")}`);
 };
 
 const showRefusals = (refusals) => {

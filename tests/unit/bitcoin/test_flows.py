@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from isoproxy.bitcoin.converter import Ending
-from isoproxy.bitcoin.flow import Event, Flow
-from isoproxy.bitcoin.flows import FlowRegistry, Outcome
+from isoproxy.bitcoin.flow import ClosedBy, Event, Flow, V1Reason
+from isoproxy.bitcoin.flows import FlowEnd, FlowRegistry, Outcome
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.translator import Translator
+from isoproxy.errors import ErrorKind
 from isoproxy.net.target import Target
 from tests.unit.bitcoin.ends import key
 from tests.unit.bitcoin.peers import established, short, v1
 
 PEER = Target.parse("peer.example", 8333)
+US = ClosedBy.US
 
 
 def translated() -> Flow:
@@ -88,6 +90,55 @@ def ended(flow: Flow, ending: Ending) -> Flow:
 )
 def test_outcomes(flow: Flow, outcome: Outcome) -> None:
     assert Outcome.of(flow) is outcome
+
+
+REFUSED = Outcome.REFUSED, Ending.V2_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason", "end"),
+    [
+        (Ending.CLIENT_CLOSED, None, (Outcome.FAILED, Ending.CLIENT_CLOSED, ClosedBy.CLIENT)),
+        (Ending.PEER_CLOSED, None, (Outcome.FAILED, Ending.PEER_CLOSED, ClosedBy.PEER)),
+        (Ending.PEER_BROKE_PROTOCOL, None, (Outcome.FAILED, Ending.PEER_BROKE_PROTOCOL, US)),
+        (Ending.V2_REQUIRED, V1Reason.PEER_CLOSED, (*REFUSED, ClosedBy.PEER)),
+        (Ending.V2_REQUIRED, V1Reason.PEER_SILENT, (*REFUSED, US)),
+        (None, None, (Outcome.FAILED, Ending.STOPPED, US)),
+    ],
+)
+def test_who_closed_and_why_is_counted(
+    ending: Ending | None,
+    reason: V1Reason | None,
+    end: tuple[Outcome, Ending, ClosedBy],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "isoproxy.bitcoin")
+    registry, flow = FlowRegistry(), flow_of(None, Event.V1_CLIENT)
+    with registry.entry(flow):
+        flow.v1_reason = reason
+        if ending is not None:
+            flow.end(ending)
+    outcome, how, closed_by = end
+    assert registry.totals().ends == {FlowEnd(outcome, how, reason, closed_by): 1}
+    assert [record.getMessage() for record in caplog.records] == ["bitcoin_flow_ended"]
+
+
+def test_what_went_on_in_a_relay_was_closed_by_nobody_yet() -> None:
+    registry, flow = FlowRegistry(), Flow(key(), PEER)
+    with registry.entry(flow):
+        flow.on(Event.OTHER_CLIENT)
+    (end,) = registry.totals().ends
+    assert (end.ending, end.closed_by) == (Ending.HANDED_ON, ClosedBy.UNKNOWN)
+
+
+def test_a_dial_that_failed_is_tors() -> None:
+    registry, flow = FlowRegistry(), Flow(key(), PEER)
+    with registry.entry(flow):
+        flow.dial_error = ErrorKind.ONION_NOT_FOUND
+        flow.end(Ending.DIAL_FAILED)
+    assert registry.totals().ends == {
+        FlowEnd(Outcome.FAILED, Ending.DIAL_FAILED, ErrorKind.ONION_NOT_FOUND, ClosedBy.TOR): 1
+    }
 
 
 def test_an_internal_error_is_counted_too() -> None:

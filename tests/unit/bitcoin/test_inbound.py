@@ -10,7 +10,7 @@ import pytest
 
 from isoproxy.bitcoin.carry import RelayStream
 from isoproxy.bitcoin.converter import Ending
-from isoproxy.bitcoin.flow import Flow, TransportType
+from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings
 from isoproxy.bitcoin.messages import MAINNET, REGTEST, padded
@@ -121,8 +121,8 @@ async def test_a_peer_that_still_speaks_gets_all_that_came_before_the_end() -> N
 
         async def relay(
             client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
-        ) -> None:
-            await relay_stream(services, client, peer, first, flow.relayed)
+        ) -> ClosedBy:
+            return await relay_stream(services, client, peer, first, flow.relayed)
 
         world = World(relay=relay)
         far, own = narrow_tcp_pair()

@@ -16,6 +16,11 @@ FLOW = {
 PEER = {
     "key": "0ddba1", "network": "mainnet", "transport": "v2", "circuits": ["7", "9"],
     "target": "[scrubbed]", "bytes_up": 5, "bytes_down": 6, "session_id": SESSION,
+    "v1_reason": None, "inbound": False,
+}  # fmt: skip
+END = {
+    "outcome": "v1_fallback", "ending": "handed_on", "reason": "peer_speaks_v1",
+    "closed_by": "tor", "count": 12,
 }  # fmt: skip
 LISTENER = {
     "name": "workstations", "address": "unix:/run/isoproxy/workstations/socks", "open": 50,
@@ -54,6 +59,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
             "totals": {
                 "to_peer": {"v1_bytes": 100, "v2_bytes": 90},
                 "to_client": {"v1_bytes": 200, "v2_bytes": 180},
+                "ends": [END],
             },
         },
         **changes,
@@ -67,7 +73,7 @@ def test_every_section_is_there() -> None:
         "dashboard: http://127.0.0.1:9252/",
         "DOES NOT ANSWER; control port ready; starting, 45 %: Loading relay descriptors",
         "names: electrum, ready at block 812345; servers 3 of 4 up, 1 demoted, quorum 2",
-        "1 identities, 50 streams of 99",
+        "1 identity, 50 streams of 99",
         "epoch 3",
         "up 1.0 kB, down 2.0 kB",
         "connection_refused 1, name_not_found 2",
@@ -107,13 +113,22 @@ def test_a_terminal_too_small_for_anything_shows_the_beginning() -> None:
 
 def test_nothing_to_show_takes_no_lines() -> None:
     none = {"v1_bytes": 0, "v2_bytes": 0}
-    totals = {"to_peer": none, "to_client": none}
+    totals = {"to_peer": none, "to_client": none, "ends": []}
     bitcoin = {"proxies": [], "flows": [], "open": 0, "totals": totals}
     text = status_text(status(0, bitcoin=bitcoin))
     assert "BITCOIN" not in text
     assert "GATEWAY" not in text
     assert "bitcoin messages" not in text
     assert "KEY" not in text
+
+
+def test_bitcoin_flows_say_why_v1_is_spoken_and_how_they_ended() -> None:
+    peer = PEER | {"key": "", "inbound": True, "transport": "v1", "v1_reason": "peer_silent"}
+    answer = status(0)
+    answer["bitcoin"]["flows"] = [peer]
+    text = status_text(answer)
+    assert "came in  mainnet  v1 (peer silent)" in text
+    assert "v1 fallback    handed on  peer speaks v1  tor           12" in text
 
 
 def test_two_answers_make_a_rate() -> None:

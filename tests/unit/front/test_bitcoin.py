@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from isoproxy.bitcoin.carry import Carrier, CarrySettings
-from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.flow import ClosedBy, Flow
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
 from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.bitcoin.options import Deadlines, Fallback
@@ -75,8 +75,10 @@ async def front_end(
     deadlines = Deadlines(first_byte=1, handshake=1)
     settings = CarrySettings(fallback, deadlines=deadlines, ports=ports, everywhere=everywhere)
 
-    async def relay(client: socket.socket, peer: socket.socket, first: bytes, flow: Flow) -> None:
-        await relay_stream(front.services, client, peer, first, flow.relayed)
+    async def relay(
+        client: socket.socket, peer: socket.socket, first: bytes, flow: Flow
+    ) -> ClosedBy:
+        return await relay_stream(front.services, client, peer, first, flow.relayed)
 
     registry = FlowRegistry()
     carrier = Carrier(dialer, relay, registry, ProvenV2(), settings)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from isoproxy.bitcoin.flow import Flow
+from isoproxy.errors import ErrorKind
 from isoproxy.front.services import Untranslated
 from isoproxy.front.states import State
 from isoproxy.isolation import APP, P2P
@@ -35,7 +36,7 @@ class Carries:
     def is_v1(self, first: bytes) -> bool | None:
         return (first.startswith(self.magic) if first else None) if self.magic else False
 
-    def refuse(self, flow: Flow) -> None:
+    def refuse(self, flow: Flow, dial_error: ErrorKind | None = None) -> None:
         raise AssertionError
 
     async def carry(

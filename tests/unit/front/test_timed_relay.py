@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from isoproxy.bitcoin.flow import ClosedBy
 from isoproxy.front import half_close, timed_relay
 from isoproxy.front.services import FrontSettings, Limits
 from isoproxy.front.timed_relay import relay_stream
@@ -26,7 +27,7 @@ class Counts:
 @contextlib.asynccontextmanager
 async def relayed(
     counts: Counts, first: bytes = b"", limits: Limits | None = None
-) -> AsyncIterator[tuple[socket.socket, socket.socket, asyncio.Task[None]]]:
+) -> AsyncIterator[tuple[socket.socket, socket.socket, asyncio.Task[ClosedBy]]]:
     """The ends of a client and of a peer whose stream is relayed, and the relaying task."""
     with front_services(FrontSettings(limits or Limits()), tick_s=0.01) as services:
         client, near = socket.socketpair()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from isoproxy.bitcoin.flow import Flow, TransportType
-from isoproxy.bitcoin.flows import FlowRegistry, Outcome
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType, V1Reason
+from isoproxy.bitcoin.flows import FlowEnd, FlowRegistry, Outcome
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.errors import ErrorKind
 from isoproxy.isolation import P2P, CredentialForm, upstream_credentials
@@ -34,6 +35,15 @@ FORM = CredentialForm.PROP351
 KEY = key()
 
 
+ENDS = Counter(
+    {
+        FlowEnd(Outcome.V2, Ending.STOPPED, None, ClosedBy.US): 1,
+        FlowEnd(Outcome.REFUSED, Ending.V2_REQUIRED, V1Reason.PEER_CLOSED, ClosedBy.PEER): 2,
+        FlowEnd(Outcome.V2, Ending.DIAL_FAILED, ErrorKind.ONION_NOT_FOUND, ClosedBy.TOR): 1,
+    }
+)
+
+
 def flow() -> Flow:
     session = established()
     session.from_client(v1("ping", bytes(8)))
@@ -47,6 +57,15 @@ def full() -> BitcoinReport:
     registry, its = FlowRegistry(), flow()
     with registry.entry(flow()):
         pass
+    for refused in (flow(), flow()):
+        with registry.entry(refused):
+            refused.v1_reason = V1Reason.PEER_CLOSED
+            refused.end(Ending.V2_REQUIRED)
+    undialled = flow()
+    with registry.entry(undialled):
+        undialled.dial_error = ErrorKind.ONION_NOT_FOUND
+        undialled.end(Ending.DIAL_FAILED)
+    its.v1_reason = V1Reason.REMEMBERED
     with registry.entry(its):
         report = BitcoinReport([view_of(its)], registry.totals())
     report.proxies["a"] = ProxyCounts(1, 2, Counter({ErrorKind.BUSY: 3}))
@@ -73,8 +92,9 @@ def test_flows_and_sums_arrive_but_keys_and_peers(safe: bool) -> None:
     assert (got.to_peer, got.to_client) == (view.to_peer, view.to_client)
     assert got.to_peer is not None
     assert got.to_peer.messages["ping"] == (1, 8)
+    assert got.v1_reason is view.v1_reason is V1Reason.REMEMBERED
     assert report.totals == sent.totals
-    assert report.totals.outcomes == {Outcome.V2: 1}
+    assert report.totals.ends == ENDS
     assert report.proxies == {"a": ProxyCounts(1, 2, Counter({ErrorKind.BUSY: 3}))}
 
 
@@ -89,8 +109,8 @@ def test_reports_of_processes_are_summed_and_flows_end_with_theirs() -> None:
     report = full()
     report.add(full())
     assert len(report.flows) == 2
-    assert report.totals.to_peer.messages["ping"] == 4
-    assert report.totals.outcomes == {Outcome.V2: 2}
+    assert report.totals.to_peer.messages["ping"] == 10
+    assert report.totals.ends == ENDS + ENDS
     assert report.proxies["a"] == ProxyCounts(2, 4, Counter({ErrorKind.BUSY: 6}))
     rest = report.ended()
     assert (rest.flows, rest.totals) == ([], report.totals)
@@ -108,7 +128,9 @@ def test_parts_of_the_longest_flows_fit_a_message() -> None:
     assert max(map(len, encode(report, 1, FORM, safe=False))) < MAX_MESSAGE
 
 
-PEER: list[Any] = ["abcdef", None, "[scrubbed]", None, "v2", "", False, False, 1, 2, None, None]
+PEER: list[Any] = [
+    *("abcdef", None, "[scrubbed]", None, "v2", "", False, None, False, 1, 2, None, None)
+]
 CARRIED: list[Any] = [1, 2, 3, 4, {"ping": [1, 8]}]
 
 
@@ -126,17 +148,18 @@ CARRIED: list[Any] = [1, 2, 3, 4, {"ping": [1, 8]}]
         (5, "ab"),
         (5, "G" * 64),
         (6, 0),
-        (7, None),
-        (8, -1),
-        (9, 1e999),
-        (10, CARRIED[:4]),
-        (10, [*CARRIED[:4], {"mysterious": [1, 8]}]),
-        (10, [*CARRIED[:4], {"ping": [1]}]),
-        (11, [-1, *CARRIED[1:]]),
+        (7, "for no reason"),
+        (8, None),
+        (9, -1),
+        (10, 1e999),
+        (11, CARRIED[:4]),
+        (11, [*CARRIED[:4], {"mysterious": [1, 8]}]),
+        (11, [*CARRIED[:4], {"ping": [1]}]),
+        (12, [-1, *CARRIED[1:]]),
     ],
 )
 def test_what_is_no_flow_is_refused(place: int, value: object) -> None:
-    right = [*PEER[:10], CARRIED, CARRIED]
+    right = [*PEER[:11], CARRIED, CARRIED]
     assert len(decode({"part": 1, "peers": [right]}, lambda name: True).bitcoin.flows) == 1
     right[place] = value
     with pytest.raises(ValueError):  # noqa: PT011  its text is for nobody
@@ -145,7 +168,7 @@ def test_what_is_no_flow_is_refused(place: int, value: object) -> None:
 
 SUMS: dict[str, Any] = {
     "corrupt": 1,
-    "outcomes": [["v2", 1]],
+    "ends": [["v2", "idle", None, "us", 1]],
     "directions": [[1, 2, 3, 4, {"ping": 1}], [0, 0, 0, 0, {}]],
     "proxies": {"a": [1, 2, [["busy", 3]]]},
 }
@@ -155,8 +178,12 @@ SUMS: dict[str, Any] = {
     "change",
     [
         {"corrupt": -1},
-        {"outcomes": [["v3", 1]]},
-        {"outcomes": [["v2"]]},
+        {"ends": [["v3", "idle", None, "us", 1]]},
+        {"ends": [["v2", "bored", None, "us", 1]]},
+        {"ends": [["v2", "idle", "for no reason", "us", 1]]},
+        {"ends": [["v2", "idle", None, "fate", 1]]},
+        {"ends": [["v2", "idle", None, "us", -1]]},
+        {"ends": [["v2", 1]]},
         {"directions": [[1, 2, 3, 4, {}]]},
         {"directions": [[1, 2, 3, 4, {"mysterious": 1}], [0, 0, 0, 0, {}]]},
         {"proxies": {"another": [1, 2, []]}},

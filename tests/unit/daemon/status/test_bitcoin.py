@@ -7,7 +7,8 @@ from typing import cast
 
 import pytest
 
-from isoproxy.bitcoin.flow import Flow
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import Flow, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.status.bitcoin import bitcoin_status
@@ -32,6 +33,10 @@ def test_who_the_peer_is_shows_only_where_logging_is_not_safe(safe: bool, shown:
     registry = FlowRegistry()
     proxy = ListenerView("one", "127.0.0.1:1324", Isolate.DEST_ADDR)
     counts = {"one": ProxyCounts(3, 9, Counter({ErrorKind.BUSY: 2}))}
+    refused = Flow(own, Target.parse("marked.example", 8333))
+    with registry.entry(refused):
+        refused.v1_reason = V1Reason.PEER_SILENT
+        refused.end(Ending.V2_REQUIRED)
     with registry.entry(flow):
         report = BitcoinReport([view_of(flow)], registry.totals(), counts)
     traffic = Traffic((), [proxy], Report(bitcoin=report))
@@ -47,5 +52,15 @@ def test_who_the_peer_is_shows_only_where_logging_is_not_safe(safe: bool, shown:
             "refusals": {"busy": 2},
         }
     ]
+    assert cast("dict[str, object]", answer["totals"])["ends"] == [
+        {
+            "outcome": "refused",
+            "ending": "v2_required",
+            "reason": "peer_silent",
+            "closed_by": "us",
+            "count": 1,
+        }
+    ]
+    assert "marked" not in str(answer)
     (told,) = cast("list[dict[str, object]]", answer["flows"])
     assert (told["target"], told["circuits"]) == (shown, ["7"])

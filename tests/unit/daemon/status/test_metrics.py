@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from isoproxy.bitcoin.flow import Flow
-from isoproxy.bitcoin.flows import FlowRegistry
+import pytest
+
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import ClosedBy, Flow, V1Reason
+from isoproxy.bitcoin.flows import FlowEnd, FlowRegistry, Outcome, Totals
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.daemon.status.metrics import collect, collect_bitcoin
 from isoproxy.daemon.status.snapshot import TorView
@@ -39,6 +42,24 @@ def test_metrics_count_by_known_types_alone() -> None:
     assert f'isoproxy_p2p_bytes_total{{direction="up",transport="wire"}} {flow.bytes_up}\n' in text
     assert "mysterious" not in text
     assert "peer.example" not in text
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("ending", Ending)
+def test_every_end_of_a_bitcoin_flow_has_its_place(outcome: Outcome, ending: Ending) -> None:
+    metrics, totals = Metrics((), sorted(MESSAGE_TYPES)), Totals()
+    for closed_by in ClosedBy:
+        for reason in (*V1Reason, ErrorKind.BUSY, None):
+            totals.ends[FlowEnd(outcome, ending, reason, closed_by)] = 2
+    collect_bitcoin(metrics, totals)
+    text, ends = metrics.exposition(), 2 * (len(V1Reason) + 2)
+    assert f'isoproxy_v2_sessions_total{{outcome="{outcome.value}"}} {5 * ends}\n' in text
+    for who in ClosedBy:
+        labels = f'ending="{ending.value}",closed_by="{who.value}"'
+        assert f"isoproxy_p2p_ends_total{{{labels}}} {ends}\n" in text
+    for why in V1Reason:
+        labels = f'reason="{why.value}",outcome="{outcome.value}"'
+        assert f"isoproxy_p2p_v1_reasons_total{{{labels}}} 10\n" in text
 
 
 def test_flows_are_counted_without_a_name() -> None:
