@@ -10,7 +10,7 @@ Invariants
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,9 +20,6 @@ from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.flow import ClosedBy, Flow, State, TransportType, V1Reason
 from isoproxy.bitcoin.traffic import Traffic
 from isoproxy.errors import ErrorKind
-from isoproxy.observe.log import logger
-
-_log = logger("bitcoin")
 
 
 class Outcome(Enum):
@@ -118,9 +115,11 @@ class Totals:
 
 
 class FlowRegistry:
-    """Flows under way (`flows`), and sums."""
+    """Flows under way (`flows`), and sums; `on_end` is told of each end, and whether the
+    flow had come in."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[FlowEnd, bool], None] | None = None) -> None:
+        self._on_end = on_end
         self.flows: set[Flow] = set()
         self._ended = Totals()
 
@@ -143,7 +142,8 @@ class FlowRegistry:
             flow.end(Ending.HANDED_ON if went_on else Ending.STOPPED)
             end = FlowEnd.of(flow)
             self._ended.ends[end] += 1
-            _log.info("bitcoin_flow_ended", inbound=flow.inbound, **end._asdict())
+            if self._on_end is not None:
+                self._on_end(end, flow.inbound)
 
     def sorted_flows(self) -> list[Flow]:
         """The flows under way in an order that stays: by key, then by session."""

@@ -23,6 +23,7 @@ from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.managed.torrc import socket_in
 from isoproxy.tor.onion import OnionStage, OnionState
+from isoproxy.workers.bitcoin import log_end
 
 
 def publish_service(options: argparse.Namespace) -> int:
@@ -84,7 +85,7 @@ def _serve(published: PublishedService) -> asyncio.Task[None] | None:
     """Serve the peers that come in, with `--v2`."""
     if published.inbound is None or published.listener is None:
         return None
-    inbound = Inbound(published.inbound, relay_of_its_own(), FlowRegistry())
+    inbound = Inbound(published.inbound, relay_of_its_own(), FlowRegistry(log_end))
     return asyncio.create_task(inbound.serve(published.listener), name="inbound peers")
 
 

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Hashable, Sequence
 
 from isoproxy.bitcoin.carry import Carrier, RelayStream
-from isoproxy.bitcoin.flows import FlowRegistry
+from isoproxy.bitcoin.flows import FlowEnd, FlowRegistry
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings
 from isoproxy.bitcoin.proxy import BitcoinProxy
 from isoproxy.front.frontend import FrontEnd
@@ -31,6 +31,11 @@ from isoproxy.workers.messages import BitcoinSettings, ProxyPlan
 from isoproxy.workers.remote import MainProcess
 
 _log = logger("bitcoin")
+
+
+def log_end(end: FlowEnd, inbound: bool) -> None:
+    """Tell the log of a flow that ended, in words of ours alone."""
+    _log.info("bitcoin_flow_ended", inbound=inbound, **end._asdict())
 
 
 class ProxyListener:

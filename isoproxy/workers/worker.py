@@ -35,7 +35,7 @@ from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
 from isoproxy.tor.dialer import Dialer
 from isoproxy.workers import questions, report
-from isoproxy.workers.bitcoin import BitcoinSide
+from isoproxy.workers.bitcoin import BitcoinSide, log_end
 from isoproxy.workers.channel import Channel
 from isoproxy.workers.messages import (
     Begin,
@@ -134,7 +134,7 @@ class Worker:
         isolator.import_state(order.epoch)
         dialer = Dialer(self._reactor, isolator, order.settings.dialer)
         main = MainProcess(isolator, self._ask, lambda: self._channel.backlog)
-        registry = FlowRegistry()
+        registry = FlowRegistry(log_end)
         carrier = Carrier(dialer, self._relay_stream, registry, main)
         isolator.on_new_epoch(carrier.forget)
         front = FrontEnd(

@@ -110,17 +110,17 @@ def test_who_closed_and_why_is_counted(
     ending: Ending | None,
     reason: V1Reason | None,
     end: tuple[Outcome, Ending, ClosedBy],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("INFO", "isoproxy.bitcoin")
-    registry, flow = FlowRegistry(), flow_of(None, Event.V1_CLIENT)
+    told: list[tuple[FlowEnd, bool]] = []
+    registry = FlowRegistry(lambda end, inbound: told.append((end, inbound)))
+    flow = flow_of(None, Event.V1_CLIENT)
     with registry.entry(flow):
         flow.v1_reason = reason
         if ending is not None:
             flow.end(ending)
     outcome, how, closed_by = end
     assert registry.totals().ends == {FlowEnd(outcome, how, reason, closed_by): 1}
-    assert [record.getMessage() for record in caplog.records] == ["bitcoin_flow_ended"]
+    assert told == [(FlowEnd(outcome, how, reason, closed_by), False)]
 
 
 def test_what_went_on_in_a_relay_was_closed_by_nobody_yet() -> None:

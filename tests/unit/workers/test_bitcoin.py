@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from dataclasses import replace
 
+import pytest
+
 from isoproxy.bitcoin.carry import CarrySettings
+from isoproxy.bitcoin.converter import Ending
+from isoproxy.bitcoin.flow import ClosedBy, V1Reason
+from isoproxy.bitcoin.flows import FlowEnd, Outcome
 from isoproxy.bitcoin.inbound import InboundSettings
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.options import Fallback
@@ -20,6 +26,7 @@ from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from isoproxy.socks import Request, Server
+from isoproxy.workers.bitcoin import log_end
 from isoproxy.workers.messages import (
     BitcoinSettings,
     Configure,
@@ -184,3 +191,12 @@ async def test_listening_sockets_that_are_not_needed_are_closed() -> None:
         assert probe.connect_ex(
             again[0].getsockname() if again[0].fileno() >= 0 else ("127.0.0.1", 1)
         )
+
+
+def test_the_log_says_how_a_flow_ended(caplog: pytest.LogCaptureFixture) -> None:
+    end = FlowEnd(Outcome.REFUSED, Ending.V2_REQUIRED, V1Reason.PEER_CLOSED, ClosedBy.PEER)
+    with caplog.at_level(logging.INFO, "isoproxy"):
+        log_end(end, False)
+    (record,) = caplog.records
+    assert record.getMessage() == "bitcoin_flow_ended"
+    assert vars(record)["fields"] == {"inbound": False, **end._asdict()}
