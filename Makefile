@@ -64,13 +64,13 @@ fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linka
 	$(BIN)/python -m tests.fire.soak --minutes 30
 	$(BIN)/python -m tests.fire.chaos --minutes 10
 	$(BIN)/python -m tests.fire.leaks --minutes 3
-	$(BIN)/python -m tests.fire.linkability --trials 60
+	$(BIN)/python -m tests.fire.linkability
 
 evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew into docs/evidence, and draw their plots (1 h)
 	$(BIN)/python -m tests.fire.soak --minutes 30 --out $(EVIDENCE)
 	$(BIN)/python -m tests.fire.chaos --minutes 10 --out $(EVIDENCE)
 	$(BIN)/python -m tests.fire.leaks --minutes 3 --out $(EVIDENCE)
-	$(BIN)/python -m tests.fire.linkability --trials 60 --out $(EVIDENCE)
+	$(BIN)/python -m tests.fire.linkability --out $(EVIDENCE)
 	$(BIN)/python -m tests.fire.plots $(EVIDENCE)
 
 screenshots: packages-test $(STAMP) ## the dashboard at work, into docs/evidence (2 min)

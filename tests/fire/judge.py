@@ -8,6 +8,7 @@ of times could come from one distribution, by permutation: no assumption about i
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -77,3 +78,54 @@ def same(
 
 def _distance(one: Sequence[float], other: Sequence[float]) -> float:
     return abs(statistics.median(one) - statistics.median(other))
+
+
+def flips(differences: Sequence[float], chance: random.Random, rounds: int = 4000) -> float:
+    """The p-value of "each difference could as well have the other sign".
+
+    The statistic is the sum's absolute value; 1 where there is no difference.
+    """
+    found = abs(sum(differences))
+    as_large = 1
+    for _ in range(rounds):
+        total = sum(one if chance.random() < 0.5 else -one for one in differences)
+        as_large += abs(total) >= found - 1e-9
+    return as_large / (rounds + 1)
+
+
+def mixes(
+    values: Sequence[float], marked: Sequence[bool], chance: random.Random, rounds: int = 4000
+) -> float:
+    """The p-value of "the marks are spread over the values by chance".
+
+    The statistic is the difference between the means of marked and other values; 1 where
+    either is empty.  Values of 0 and 1 alone have an exact test (Fisher's, two-sided).
+    """
+    count, total = sum(marked), sum(values)
+    if not 0 < count < len(marked):
+        return 1.0
+    of_marked = sum(value for value, is_marked in zip(values, marked, strict=True) if is_marked)
+    if set(values) <= {0.0, 1.0}:
+        return _fisher(len(values), int(total), count, int(of_marked))
+    expected = total * count / len(values)
+    as_large = 1
+    for _ in range(rounds):
+        drawn = sum(chance.sample(values, count))
+        as_large += abs(drawn - expected) >= abs(of_marked - expected) - 1e-9
+    return as_large / (rounds + 1)
+
+
+def _fisher(size: int, ones: int, drawn: int, found: int) -> float:
+    """The share of draws of `drawn` from `size`, of which `ones` are 1, as rare as `found` ones."""
+
+    def log_comb(n: int, k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    def chance_of(k: int) -> float:
+        return math.exp(
+            log_comb(ones, k) + log_comb(size - ones, drawn - k) - log_comb(size, drawn)
+        )
+
+    of_found = chance_of(found) * (1 + 1e-7)
+    most = range(max(0, drawn - (size - ones)), min(ones, drawn) + 1)
+    return min(1.0, sum(p for k in most if (p := chance_of(k)) <= of_found))

@@ -63,26 +63,26 @@ def _soak_caption(report: dict[str, Any]) -> str:
 
 
 def linkability(folder: Path) -> None:
-    """linkability.png: both latencies and both waits, for isoproxy and for the mutants."""
+    """linkability.png: what each classifier found, in the product and in builds with a fault."""
     import matplotlib.pyplot as plt
 
     reports = json.loads((folder / "linkability.json").read_text())
-    shown = [name for name, report in reports.items() if isinstance(report, dict)]
-    figure, axes = plt.subplots(len(shown), 2, figsize=(9, 2.4 * len(shown)), squeeze=False)
-    for (left, right), name in zip(axes, shown, strict=True):
-        report = reports[name]
-        samples = report["samples"]
-        for key, label in (("same_name_s", "same name"), ("other_name_s", "another name")):
-            left.ecdf(samples[key], label=f"after A asked the {label}".replace("the an", "an"))
-        left.set_xlabel(f"look-up of B, s (p = {report['timing_p']})", fontsize=8)
-        left.set_ylabel(name)
-        for key, label in (("after_lookups_s", "a look-up"), ("after_moments_s", "any moment")):
-            right.ecdf(samples[key], label=f"after {label}")
-        right.set_xlabel(f"until the next refill, s (p = {report['refill_p']})", fontsize=8)
-        right.set_title(f"found: {', '.join(report['found']) or 'nothing'}", fontsize=8)
-        left.legend(fontsize=7)
-        right.legend(fontsize=7)
-    figure.suptitle(f"Linkability of two users (--seed {reports['seed']})", fontsize=9)
+    runs = [name for name, report in reports.items() if isinstance(report, dict)]
+    names = list(reports[runs[0]]["p"])
+    rows = [[max(reports[run]["p"][name], 1e-6) for name in names] for run in runs]
+    figure, axis = plt.subplots(figsize=(10, 0.4 * len(runs) + 3))
+    image = axis.imshow(rows, norm="log", vmin=1e-4, vmax=1.0, cmap="RdYlGn")
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(runs)), runs, fontsize=8)
+    for at, row in enumerate(rows):
+        for column, value in enumerate(row):
+            axis.text(column, at, f"{value:.2g}", ha="center", va="center", fontsize=6)
+    figure.colorbar(image, label="p")
+    figure.suptitle(
+        f"Linkability, {reports['hours']:g} hours (--seed {reports['seed']}): p of each "
+        "classifier; the product above, builds with a fault below",
+        fontsize=9,
+    )
     _save(figure, folder / "linkability.png")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from tests.fire.judge import growth, same
+import pytest
+
+from tests.fire.judge import flips, growth, mixes, same
 
 SECONDS = [float(n) for n in range(1500)]
 
@@ -38,3 +40,24 @@ def test_the_permutation_test_tells_distributions_apart() -> None:
     assert same(one, other) > 0.001
     assert same(one, [value / 4 for value in other]) < 0.001
     assert same([1.0] * 30, [1.0] * 30) == 1.0
+
+
+def test_flipped_signs_are_chance_only_where_they_could_be() -> None:
+    chance = random.Random(1)
+    assert flips([1.0, -1.0] * 20, chance) > 0.5
+    assert flips([1.0] * 20, chance) < 0.001
+    assert flips([], chance) == 1.0
+
+
+def test_marks_on_high_values_are_no_chance() -> None:
+    chance = random.Random(1)
+    marks = [n % 2 == 0 for n in range(60)]
+    assert mixes([float(mark) for mark in marks], marks, chance) < 1e-9
+    assert mixes([float(n % 3 == 0) for n in range(60)], marks, chance) == pytest.approx(1.0)
+    noise = [chance.gauss(0, 1) for _ in marks]
+    assert mixes(noise, marks, chance) > 0.01
+    assert (
+        mixes([value + 2 * mark for value, mark in zip(noise, marks, strict=True)], marks, chance)
+        < 0.001
+    )
+    assert mixes([1.0, 0.0], [True, True], chance) == 1.0

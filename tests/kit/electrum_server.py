@@ -72,6 +72,8 @@ class ElectrumServer:
         self.tls = tls
         self.requests: list[tuple[str, list[Any]]] = []
         self.connections = 0
+        self.asking: Any = None
+        """Of a server in memory: the connection whose request it answers."""
         self._names: dict[str, list[tuple[str, str]]] = {}
         self._histories: dict[str, set[tuple[int, str]]] = {}
         self._writers: set[asyncio.StreamWriter] = set()

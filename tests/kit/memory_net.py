@@ -45,7 +45,8 @@ class Seen:
 class MemoryNet:
     """The servers `by_label`, as one client, `client`, reaches them.
 
-    A circuit takes `dial()` s, each message `delay()` s in each direction.
+    A circuit takes `dial()` s, each message `delay()` s in each direction.  A request of a
+    method is answered if `answers(seen, method)`.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class MemoryNet:
         client: str = "",
         delay: Callable[[], float] = lambda: 0.0,
         dial: Callable[[], float] = lambda: 0.0,
+        answers: Callable[[Seen, str], bool] = lambda seen, method: True,
     ) -> None:
         self._by_label = by_label
         self._client = client
         self._delay = delay
         self._dial = dial
+        self._answers = answers
         self.seen = [] if seen is None else seen
         self.credentials: list[Credentials] = []
         self.dead: set[str] = set()
@@ -89,7 +92,7 @@ class MemoryNet:
         seen = Seen(server.label, loop.time(), self._client)
         self.seen.append(seen)
         reader = asyncio.StreamReader()
-        writer = _Writer(seen, reader, self._by_label[server.label], self._delay)
+        writer = _Writer(seen, reader, self._by_label[server.label], self._delay, self._answers)
         return reader, cast("asyncio.StreamWriter", writer)
 
 
@@ -102,8 +105,10 @@ class _Writer:
         reader: asyncio.StreamReader,
         server: ElectrumServer,
         delay: Callable[[], float],
+        answers: Callable[[Seen, str], bool],
     ) -> None:
-        self._seen = seen
+        self.seen = seen
+        self._answers = answers
         self._reader = reader
         self._server = server
         self._delay = delay
@@ -112,20 +117,23 @@ class _Writer:
         seen.reply = self._send
 
     def write(self, data: bytes) -> None:
-        if self._seen.ended is None:
+        if self.seen.ended is None:
             for line in data.splitlines():
                 self._loop.call_later(self._delay(), self._arrived, line)
 
     def abort(self) -> None:
-        if self._seen.ended is None:
-            self._seen.ended = self._loop.time()
+        if self.seen.ended is None:
+            self.seen.ended = self._loop.time()
 
     def _arrived(self, line: bytes) -> None:
         message = json.loads(line)
         method, params = message["method"], message["params"]
-        self._seen.requests.append((self._loop.time(), method, params))
-        self._seen.sizes.append(len(line))
+        self.seen.requests.append((self._loop.time(), method, params))
+        self.seen.sizes.append(len(line))
         self._server.requests.append((method, params))
+        if not self._answers(self.seen, method):
+            return
+        self._server.asking = self.seen
         reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
         try:
             honest = self._server._honest(method, params)
@@ -144,7 +152,7 @@ class _Writer:
         self._loop.call_later(self._delay() + self._server.delay, self._feed, data)
 
     def _feed(self, data: bytes) -> None:
-        if self._seen.ended is None:
+        if self.seen.ended is None:
             self._reader.feed_data(data)
 
 
