@@ -221,7 +221,7 @@ class Client:
         self._world = world
         self._number = number
         self._chance = random.Random(f"{world.chance.random()} {number}")
-        self._isolator = Isolator()
+        self._isolator = Isolator(random_bytes=self._chance.randbytes)
         delay, dial = over_tor(self._chance)
         net = MemoryNet(
             world.by_label,
@@ -237,7 +237,9 @@ class Client:
             ElectrumSettings(network=_NETWORK, servers=world.servers, max_tip_age=None),
             wall_clock=lambda: world.chain.blocks[-1].time + 600.0,
         )
-        self.backend.pool._opener._tls = net
+        pool = self.backend.pool
+        pool._opener._tls, pool._rng = net, self._chance
+        pool.scores.rng = self.backend.sync.scores.rng = self._chance
         self._note_owners()
         self._names = CachedBackend(
             self.backend, self._isolator, KeyedCache(), asyncio.get_running_loop().time

@@ -100,7 +100,7 @@ class ServerPool:
         self._bound: dict[tuple[IsolationKey, str], ElectrumSession] = {}
         self._binding: dict[tuple[IsolationKey, str], asyncio.Task[ElectrumSession]] = {}
         self._upkeep: set[ElectrumSession] = set()
-        self._taken: dict[ElectrumSession, bytes] = {}
+        self._taken: dict[ElectrumSession, tuple[bytes, str]] = {}
         self._own = FairShare(settings.max_own)
         self._rates = ClientRates(settings.opens_per_minute)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,14 +158,13 @@ class ServerPool:
             task.exception()
 
     def _take(self, server: NameServer, client: bytes) -> ElectrumSession | None:
-        """One of the reserve, unless `client` has taken as many as are left."""
-        left = sum(map(len, self._reserve.values()))
-        mine = sum(owner == client for owner in self._taken.values())
-        reserve = self._reserve[server.label]
-        if not reserve or mine >= left:
+        """One of the reserve, unless `client` has much of it and as many here as are left."""
+        here, left = self._reserve[server.label], sum(map(len, self._reserve.values()))
+        mine = [label for owner, label in self._taken.values() if owner == client]
+        if not here or (2 * len(mine) >= left and mine.count(server.label) >= len(here)):
             return None
-        session = reserve.pop(self._rng.randrange(len(reserve)))
-        self._taken[session] = client
+        session = here.pop(self._rng.randrange(len(here)))
+        self._taken[session] = client, server.label
         return session
 
     async def _open_own(self, server: NameServer, client: bytes) -> ElectrumSession:

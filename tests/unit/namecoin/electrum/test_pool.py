@@ -403,19 +403,26 @@ async def test_a_busy_client_leaves_connections_to_others() -> None:
 
 
 @pytest.mark.virtual_clock(grace_s=0)
-async def test_a_busy_client_leaves_of_the_reserve_to_others() -> None:
-    births = Births()
-    chance = Chance({FILLED.openings_per_hour / 3600.0: [10.0] * 60})
-    async with running(births.server, settings=FILLED, rng=chance) as bench:
-        server, pool = bench.servers[0], bench.pool
-        await asyncio.sleep(700)
-        assert pool.counts()[0] == 60
-        for number in range(60):
-            await pool.session(bench.key(str(number), f"127.0.0.{number + 1}"), server)
-        assert pool.counts()[0] == 30
-        opened = len(births.times)
-        await pool.session(bench.key("one", "198.51.100.1"), server)
-        assert len(births.times) == opened
+async def test_a_busy_client_leaves_of_the_reserve_to_others_at_every_server() -> None:
+    births = [Births() for _ in range(3)]
+    chance = Chance({FILLED.openings_per_hour / 3600.0: [10.0] * 90})
+    servers = [one.server for one in births]
+    settings = replace(FILLED, opens_per_minute=6000, max_own=6000)
+    async with running(*servers, settings=settings, rng=chance) as bench:
+        pool = bench.pool
+        await asyncio.sleep(1000)
+        ready = {label: len(sessions) for label, sessions in pool._reserve.items()}
+        assert sum(ready.values()) == 90
+        for number in range(90):
+            for server in bench.servers:
+                key = bench.key(str(number), f"127.0.0.{number + 1}")
+                await pool.session(key, server)
+        for label, sessions in pool._reserve.items():
+            assert len(sessions) >= ready[label] // 3
+        opened = [len(one.times) for one in births]
+        for server in bench.servers:
+            await pool.session(bench.key("one", "198.51.100.1"), server)
+        assert [len(one.times) for one in births] == opened
 
 
 @pytest.mark.virtual_clock(grace_s=0)
