@@ -45,7 +45,7 @@ from isoproxy.daemon.compose.names import CurrentNames, DaemonNames
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.services import Services
 from isoproxy.daemon.compose.upstream import Upstream
-from isoproxy.daemon.reloading import Reloaded, Reloads
+from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
 from isoproxy.daemon.settings.log import configure_log
 from isoproxy.daemon.settings.streams import lookup_dialer, stream_processes, stream_settings
@@ -58,6 +58,7 @@ from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.front.statistics import Counters
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.net.coalesced import Coalesced
 from isoproxy.net.reactor import Reactor
 from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import logger
@@ -102,7 +103,7 @@ class Daemon:
         self._began = time.monotonic()
         self._resources = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reloads = Reloads(self._reload)
+        self._reloads = Coalesced(self._reload)
         self._dashboard: str | None = None
         self._counters = Counters()
         loop = asyncio.get_running_loop()
@@ -166,6 +167,8 @@ class Daemon:
     async def reload(self) -> Reloaded:
         """Apply the configuration as it is now; says which keys changed.
 
+        One reload waits for the one before it, the stream processes' answers included: an
+        address that one gives up is free before the next one may want it.
         Raises IsoproxyError, and keeps the old configuration, when that is not possible.
         """
         return await self._reloads.run()

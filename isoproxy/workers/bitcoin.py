@@ -144,10 +144,10 @@ class BitcoinSide:
         for (name, service), sock in zip(settings.inbound.items(), sockets[count:], strict=True):
             self._let_in(name, service, sock)
 
-    def report(self) -> BitcoinReport:
-        """What it carries and has carried, as of now."""
-        flows = [view_of(flow) for flow in self._registry.flows]
-        report = BitcoinReport(flows, self._registry.totals())
+    def report(self, *, flows: bool) -> BitcoinReport:
+        """What it has carried, as of now, and which `flows` it carries."""
+        views = [view_of(flow) for flow in self._registry.flows] if flows else []
+        report = BitcoinReport(views, self._registry.totals())
         report.add(self._ended)
         for proxy in self._proxies.values():
             report.add(_of(proxy))

@@ -14,6 +14,7 @@ Invariants
 from __future__ import annotations
 
 import array
+import asyncio
 import os
 import socket
 from collections import deque
@@ -60,6 +61,8 @@ class Channel:
         self._room = socket.CMSG_SPACE(MAX_SOCKETS * 4) if takes_sockets else 0
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._waits_for_room = False
+        self._empty = asyncio.Event()
+        self._empty.set()
         sock.setblocking(False)
         reactor.register(sock.fileno(), self)
 
@@ -83,6 +86,11 @@ class Channel:
             self.close()
             return
         self._flush()
+
+    async def taken(self) -> None:
+        """Give others their turn, and wait until nothing waits to be taken; or for the end."""
+        await asyncio.sleep(0)
+        await self._empty.wait()
 
     def on_events(self, fd: int, events: int) -> None:
         self._flush()
@@ -117,6 +125,7 @@ class Channel:
         self._sock.close()
         while self._queue:
             _close(self._queue.popleft()[1])
+        self._empty.set()
         ended()
 
     def _flush(self) -> None:
@@ -127,6 +136,7 @@ class Channel:
             try:
                 self._sock.sendmsg([message], extra)
             except (BlockingIOError, InterruptedError):
+                self._empty.clear()
                 if not self._waits_for_room:
                     self._waits_for_room = True
                     self._reactor.watch_writable(self._sock.fileno())
@@ -136,6 +146,7 @@ class Channel:
                 return
             self._queue.popleft()
             _close(numbers)
+        self._empty.set()
 
 
 def _received(extra: Sequence[tuple[int, int, bytes]]) -> list[socket.socket]:

@@ -102,7 +102,14 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class StatsRequest:
-    """Report."""
+    """Report, with all flows."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class SumsRequest:
+    """Answer, to show that you can; as any answer it brings what has been counted."""
 
     ticket: int
 
@@ -115,7 +122,7 @@ class Drain:
     seconds: float
 
 
-Order = Begin | Configure | Epoch | StatsRequest | Drain
+Order = Begin | Configure | Epoch | StatsRequest | SumsRequest | Drain
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,5 +1,10 @@
 """What a stream process has counted, and how it is written for the main process: JSON.
 
+Theory of operation
+    Most orders are answered by sums alone (`sums_of`), in which open streams' bytes are
+    counted.  A report with all flows (`report_of`) goes in many messages, each of which is
+    written when the one before it has been taken.
+
 Invariants
     A report says where a stream goes only where logging is not safe.  What is read is
     checked (`checked`): a report is made of numbers, of words of ours, and of the names of
@@ -10,9 +15,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from isoproxy.errors import ErrorKind
 from isoproxy.front.frontend import FrontEnd
@@ -25,9 +31,10 @@ from isoproxy.workers import bitcoin_report as bitcoin
 from isoproxy.workers.bitcoin_report import BitcoinReport
 from isoproxy.workers.checked import array, count, optional, seconds, table, text
 
-FLOWS_PER_MESSAGE: Final = 100
-"""So many fit whatever is told of them: applications' own credentials may be shown to Tor."""
+FLOWS_PER_MESSAGE: Final = 25
+"""Writing so many takes less than a millisecond, for which streams have to wait."""
 COUNTS_PER_MESSAGE: Final = 500
+_Entry = TypeVar("_Entry")
 _STATES: Final = frozenset(state.value for state in State)
 
 
@@ -43,6 +50,16 @@ class Report:
     lookups_refused: int = 0
     bitcoin: BitcoinReport = field(default_factory=BitcoinReport)
 
+    def add(self, other: Report) -> None:
+        """Make it that of another process too."""
+        self.counters.add(other.counters)
+        self.accepted.update(other.accepted)
+        self.flows += other.flows
+        self.circuits_pending += other.circuits_pending
+        self.circuits_queued += other.circuits_queued
+        self.lookups_refused += other.lookups_refused
+        self.bitcoin.add(other.bitcoin)
+
     def ended(self) -> Report:
         """What stays of it when its process has ended: sums, open streams' bytes included."""
         rest = merged([self])
@@ -57,30 +74,39 @@ class Report:
 
 
 def report_of(front: FrontEnd, peers: BitcoinReport, lookups_refused: int) -> Report:
-    """A stream process's report as of now."""
+    """A stream process's report as of now, which stays so."""
     circuits = front.dialer.circuits
-    return Report(
-        front.counters,
-        front.accepted,
-        list(front.flows()),
-        circuits.pending,
-        circuits.queued,
-        lookups_refused,
-        peers,
+    return merged(
+        [
+            Report(
+                front.counters,
+                front.accepted,
+                list(front.flows()),
+                circuits.pending,
+                circuits.queued,
+                lookups_refused,
+                peers,
+            )
+        ]
     )
+
+
+def sums_of(front: FrontEnd, peers: BitcoinReport, lookups_refused: int) -> Report:
+    """What would stay of a stream process's report if it ended now."""
+    rest = Report(front.counters, front.accepted, [], 0, 0, lookups_refused, peers).ended()
+    for phase in filter(None, (connection.phase for connection in front.connections)):
+        rest.counters.bytes_up += phase.bytes_up
+        rest.counters.bytes_down += phase.bytes_down
+        rest.counters.spliced_up += phase.bytes_spliced[0]
+        rest.counters.spliced_down += phase.bytes_spliced[1]
+    return rest
 
 
 def merged(reports: Iterable[Report]) -> Report:
     """All of them together."""
     total = Report()
     for report in reports:
-        total.counters.add(report.counters)
-        total.accepted.update(report.accepted)
-        total.flows += report.flows
-        total.circuits_pending += report.circuits_pending
-        total.circuits_queued += report.circuits_queued
-        total.lookups_refused += report.lookups_refused
-        total.bitcoin.add(report.bitcoin)
+        total.add(report)
     return total
 
 
@@ -89,35 +115,42 @@ def encode(report: Report, ticket: int, form: CredentialForm, *, safe: bool) -> 
 
     Tor knows the streams by credentials of `form`; where it is `safe`, no target is told.
     """
-    lists: dict[str, tuple[list[Any], int]] = {
-        "flows": (
-            [_written(flow, form, safe=safe) for flow in report.flows],
-            FLOWS_PER_MESSAGE,
+    counters = report.counters
+    handshakes = [
+        [name, protocol and protocol.value.decode(), kind and kind.value, number]
+        for (name, protocol, kind), number in counters.handshakes.items()
+    ]
+    requests = [
+        [name, command.value, kind and kind.value, number]
+        for (name, command, kind), number in counters.requests.items()
+    ]
+    for name, entries in (
+        (
+            "flows",
+            _chunks(report.flows, FLOWS_PER_MESSAGE, partial(_written, form=form, safe=safe)),
         ),
-        "peers": (
-            [bitcoin.written_flow(flow, form, safe=safe) for flow in report.bitcoin.flows],
-            bitcoin.FLOWS_PER_MESSAGE,
+        (
+            "peers",
+            _chunks(
+                report.bitcoin.flows,
+                bitcoin.FLOWS_PER_MESSAGE,
+                partial(bitcoin.written_flow, form=form, safe=safe),
+            ),
         ),
-        "handshakes": (
-            [
-                [name, protocol and protocol.value.decode(), kind and kind.value, number]
-                for (name, protocol, kind), number in report.counters.handshakes.items()
-            ],
-            COUNTS_PER_MESSAGE,
-        ),
-        "requests": (
-            [
-                [name, command.value, kind and kind.value, number]
-                for (name, command, kind), number in report.counters.requests.items()
-            ],
-            COUNTS_PER_MESSAGE,
-        ),
-    }
-    for name, (entries, at_a_time) in lists.items():
-        for start in range(0, len(entries), at_a_time):
-            some = entries[start : start + at_a_time]
+        ("handshakes", _chunks(handshakes, COUNTS_PER_MESSAGE, list)),
+        ("requests", _chunks(requests, COUNTS_PER_MESSAGE, list)),
+    ):
+        for some in entries:
             yield json.dumps({"part": ticket, name: some}).encode()
     yield json.dumps({"done": ticket, **_sums(report)}).encode()
+
+
+def _chunks(
+    entries: Sequence[_Entry], at_a_time: int, write: Callable[[_Entry], object]
+) -> Iterator[list[object]]:
+    """Nothing is written before it is asked for."""
+    for start in range(0, len(entries), at_a_time):
+        yield [write(entry) for entry in entries[start : start + at_a_time]]
 
 
 def decode(message: Mapping[str, Any], is_known: Callable[[str], bool]) -> Report:

@@ -27,12 +27,21 @@ from typing import Any, Final
 
 import isoproxy
 from isoproxy.net.backoff import Backoff
+from isoproxy.net.coalesced import Coalesced
 from isoproxy.net.reactor import Reactor
 from isoproxy.observe.log import logger
 from isoproxy.workers import checked, messages, questions
 from isoproxy.workers.answering import Answering, MainServices
 from isoproxy.workers.channel import Channel, pair
-from isoproxy.workers.messages import Begin, Configure, Drain, Epoch, Settings, StatsRequest
+from isoproxy.workers.messages import (
+    Begin,
+    Configure,
+    Drain,
+    Epoch,
+    Settings,
+    StatsRequest,
+    SumsRequest,
+)
 from isoproxy.workers.report import Report, decode, merged
 
 ANSWER_S: Final = 10.0
@@ -72,6 +81,7 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing: set[asyncio.Future[Report]] = set()
         self._end = asyncio.Event()
+        self._reports = Coalesced(self._report)
 
     def start(self) -> None:
         """Start them all."""
@@ -91,7 +101,13 @@ class Workers:
             await asyncio.wait(self._changing)
 
     async def report(self) -> Report:
-        """What all stream processes have counted, those that ended included."""
+        """What all stream processes have counted, those that ended included.
+
+        However often that is asked for, no process has more than one to write.
+        """
+        return await self._reports.run()
+
+    async def _report(self) -> Report:
         asked = [process.order(StatsRequest) for process in tuple(self.running) if process.answered]
         if asked:
             await asyncio.wait(asked)
@@ -126,6 +142,7 @@ class Workers:
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reports.close()
 
     def processes(self) -> list[dict[str, object]]:
         """Each running stream process for `isoproxy status`."""
@@ -289,7 +306,7 @@ class _Process:
                 async with asyncio.timeout(WATCH_S):
                     await self._ended.wait()
             if not self._ended.is_set():
-                self.order(StatsRequest)
+                self.order(SumsRequest)
 
     def _on_message(self, message: bytes, sockets: list[socket.socket]) -> None:
         try:
@@ -309,9 +326,8 @@ class _Process:
         ticket = checked.count(said["done" if last else "part"])
         if ticket not in self._waiting:
             raise ValueError("an answer to no order")
-        part = decode(said, self._known_names.__contains__)
-        whole = self._partial.get(ticket, Report())
-        whole = self._partial[ticket] = merged([whole, part])
+        whole = self._partial.setdefault(ticket, Report())
+        whole.add(decode(said, self._known_names.__contains__))
         if max(len(whole.flows), len(whole.bitcoin.flows)) > self._most_flows:
             raise ValueError("more flows than there may be")
         if not last:

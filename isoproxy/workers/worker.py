@@ -20,7 +20,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,8 +47,10 @@ from isoproxy.workers.messages import (
     Order,
     ProvenReply,
     Settings,
+    StatsRequest,
 )
 from isoproxy.workers.remote import MainProcess
+from isoproxy.workers.report import Report
 
 ANSWER_S: Final = 5.0
 """Seconds beyond those of a look-up that its reply may take."""
@@ -75,8 +77,7 @@ class Worker:
         self._parts: Parts | None = None
         self._safe = True
         self._inbox = Inbox()
-        self._draining: asyncio.Task[None] | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._reactor = Reactor(asyncio.get_running_loop(), self._defect)
         self._channel = Channel(
             self._reactor, sock, self._on_packet, self._orphaned, takes_sockets=True
@@ -109,13 +110,16 @@ class Worker:
         assert parts is not None, "the first order is to begin"
         if isinstance(order, Configure):
             self._serve(parts, order.settings, sockets)
-            self._answering = asyncio.create_task(self._answer_settled(parts, order.ticket))
+            self._spawn(self._answer_settled(parts, order.ticket))
+            return
+        if isinstance(order, StatsRequest):
+            self._spawn(self._report(parts, order.ticket))
             return
         if isinstance(order, Epoch):
             parts.front.isolator.import_state(order.epoch)
         elif isinstance(order, Drain):
             parts.front.stop_listening()  # before the answer, which says so
-            self._draining = asyncio.create_task(self._drain(parts, order.seconds))
+            self._spawn(self._drain(parts, order.seconds))
         self._answer(parts, order.ticket)
 
     async def _answer_settled(self, parts: Parts, ticket: int) -> None:
@@ -124,10 +128,27 @@ class Worker:
         self._answer(parts, ticket)
 
     def _answer(self, parts: Parts, ticket: int) -> None:
-        told = report.report_of(parts.front, parts.bitcoin.report(), self._guard.refused)
-        form = parts.front.dialer.form
-        for part in report.encode(told, ticket, form, safe=self._safe):
+        """Say that an order is obeyed, and what has been counted."""
+        peers = parts.bitcoin.report(flows=False)
+        told = report.sums_of(parts.front, peers, self._guard.refused)
+        for part in self._written(parts, told, ticket):
             self._channel.send(part)
+
+    async def _report(self, parts: Parts, ticket: int) -> None:
+        """Tell of all flows, with as little at a time as streams do not notice."""
+        peers = parts.bitcoin.report(flows=True)
+        told = report.report_of(parts.front, peers, self._guard.refused)
+        for part in self._written(parts, told, ticket):
+            self._channel.send(part)
+            await self._channel.taken()
+
+    def _written(self, parts: Parts, told: Report, ticket: int) -> Iterator[bytes]:
+        return report.encode(told, ticket, parts.front.dialer.form, safe=self._safe)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _begin(self, order: Begin) -> Parts:
         isolator = Isolator(verbatim=order.verbatim)

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -411,3 +411,20 @@ async def test_more_questions_than_agreed_end_the_process_and_their_look_ups(
         assert await main.say(BIT + b"x", 13) == OK + b"x"
         for writer in clients:
             writer.close()
+
+
+async def test_however_often_it_is_asked_it_has_one_report_to_write() -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        (process,) = main.workers.running
+        told: list[Mapping[str, Any]] = []
+        take = process._on_report
+
+        def note(said: Mapping[str, Any]) -> None:
+            told.append(said)
+            take(said)
+
+        process._on_report = note  # type: ignore[method-assign]
+        assert await main.say(CONNECT + b"x", 13) == OK + b"x"
+        reports = await asyncio.gather(*(main.workers.report() for _ in range(50)))
+        assert [report.counters.opened for report in reports] == [1] * 50
+        assert sum("done" in said for said in told) < 5

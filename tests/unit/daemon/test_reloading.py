@@ -1,82 +1,8 @@
-"""Reloads come one after the other, and the last one wins."""
+"""What a reload applies, and what waits for a restart."""
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
-from isoproxy.daemon.reloading import Reloaded, Reloads
-from isoproxy.errors import ConfigError
-
-
-class Configuration:
-    """What stands in the file, and what has been applied of it, which takes a while."""
-
-    def __init__(self) -> None:
-        self.written = 0
-        self.applied: list[int] = []
-        self.under_way = 0
-
-    async def apply(self) -> Reloaded:
-        self.under_way += 1
-        assert self.under_way == 1
-        read = self.written
-        await asyncio.sleep(0.01)
-        self.applied.append(read)
-        self.under_way -= 1
-        return Reloaded((str(read),), ())
-
-
-async def test_the_last_reload_asked_for_is_the_last_applied() -> None:
-    config = Configuration()
-    reloads = Reloads(config.apply)
-    asked = []
-    for number in range(1, 201):
-        config.written = number
-        asked.append(asyncio.create_task(reloads.run()))
-        if number % 40 == 0:
-            await asyncio.sleep(0.012)
-    found = await asyncio.gather(*asked)
-    assert config.applied[-1] == 200
-    assert config.applied == sorted(config.applied)
-    assert len(config.applied) <= 11
-    # none was answered by a reload that had read the file before it was asked for
-    assert all(int(one.changed[0]) >= number for number, one in enumerate(found, 1))
-
-
-async def test_everyone_who_waits_for_a_reload_hears_that_it_failed() -> None:
-    async def apply() -> Reloaded:
-        await asyncio.sleep(0)
-        raise ConfigError("wrong")
-
-    reloads = Reloads(apply)
-    told = await asyncio.gather(reloads.run(), reloads.run(), return_exceptions=True)
-    assert [type(error) for error in told] == [ConfigError, ConfigError]
-    with pytest.raises(ConfigError):
-        await reloads.run()
-
-
-async def test_one_who_gives_up_does_not_end_the_reload() -> None:
-    config = Configuration()
-    reloads = Reloads(config.apply)
-    impatient = asyncio.create_task(reloads.run())
-    other = asyncio.create_task(reloads.run())
-    await asyncio.sleep(0)
-    impatient.cancel()
-    assert (await other).changed == ("0",)
-    assert config.applied == [0]
-
-
-async def test_closing_ends_those_under_way() -> None:
-    config = Configuration()
-    reloads = Reloads(config.apply)
-    asked = asyncio.create_task(reloads.run())
-    await asyncio.sleep(0.001)
-    await reloads.close()
-    with pytest.raises(asyncio.CancelledError):
-        await asked
-    assert config.applied == []
+from isoproxy.daemon.reloading import Reloaded
 
 
 def test_what_a_reload_applies_and_what_waits() -> None:

@@ -8,16 +8,20 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import ErrorKind, socks_reply_code
+from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.statistics import FlowView
 from isoproxy.isolation import (
     APP,
     ClientProtocol,
     IsolationTuple,
+    Isolator,
     client_of_address,
     upstream_credentials,
 )
 from isoproxy.net.target import Target
 from isoproxy.socks import encode_reply
-from isoproxy.workers.messages import Configure, Drain, Epoch, NameReply
+from isoproxy.workers.messages import Configure, Drain, Epoch, NameReply, StatsRequest
+from isoproxy.workers.report import FLOWS_PER_MESSAGE
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
 from tests.unit.front.test_frontend import CONNECT, OK
@@ -161,3 +165,56 @@ async def test_what_it_cannot_read_ends_it(packet: bytes) -> None:
         parent.channel.send(packet)
         await until(lambda: parent.ended)
         assert parent.ended == [1]
+
+
+def many_flows(monkeypatch: pytest.MonkeyPatch, count: int = 2000) -> None:
+    key = Isolator().own_key("a client's")
+    flow = FlowView("test", "relaying", key.label, 1.0, 3, 4, carrier=(key, APP))
+    monkeypatch.setattr(FrontEnd, "flows", lambda front: [flow] * count)
+
+
+async def test_while_many_flows_are_told_of_streams_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        many_flows(monkeypatch)
+        loop, turns = asyncio.get_running_loop(), 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            if not any(said.get("done") == 77 for said in parent.said):
+                loop.call_soon(turn)
+
+        parent.tell(StatsRequest(77))
+        await until(lambda: any(said.get("part") == 77 for said in parent.said))
+        turn()
+        await until(lambda: any(said.get("done") == 77 for said in parent.said))
+        parts = sum(said.get("part") == 77 for said in parent.said)
+        assert parts == 2000 / FLOWS_PER_MESSAGE
+        assert turns >= parts - 4
+
+
+async def test_what_is_asked_often_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The messages of a report wait until those before them have been taken."""
+    monkeypatch.setattr("isoproxy.workers.channel.MAX_QUEUED", 64)
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        many_flows(monkeypatch)
+        for ticket in range(100, 116):
+            parent.tell(StatsRequest(ticket))
+        await until(lambda: sum(said.get("done", 0) >= 100 for said in parent.said) == 16)
+        assert parent.ended == []
+
+
+async def test_no_flow_is_told_of_where_none_was_asked_for() -> None:
+    """What others wait for is short: a new epoch, other settings; bytes count all the same."""
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        reader, writer = await parent.client()
+        writer.write(CONNECT + b"hello")
+        assert await reader.readexactly(17) == OK + b"hello"
+        state = parent.isolator.export_state()
+        report = await parent.order(lambda ticket: Epoch(ticket, state))
+        assert (report.flows, report.counters.bytes_down) == ([], 5)
+        report = await parent.report()
+        assert ([flow.bytes_down for flow in report.flows], report.counters.bytes_down) == ([5], 0)
+        writer.close()
