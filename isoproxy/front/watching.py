@@ -3,19 +3,23 @@
 Theory of operation
     The stream was dialled for the application.  What the peer says passes at once, so that a
     protocol in which the server speaks first waits for nothing; of what the client says the
-    first bytes are looked at where they are, in the kernel.  They are no v1 nearly always:
-    the relay goes on as if nothing had been.  v1 of a known network must not ride on the
-    application's circuits, nor leave in plaintext: this stream is closed with nothing sent,
-    and another one dialled with the purpose of Bitcoin's.  If the peer has spoken by then,
-    the client is ended.
+    first bytes are read here, in place of the relay.  They are no v1 nearly always: the relay
+    sends them, as if it had read them itself.  What is no more than the beginning of a magic
+    is held for a moment, in case the client sends no more before it is answered.
+
+    v1 of a known network must not ride on the application's circuits, nor leave in plaintext:
+    this stream is closed with nothing sent, and another one dialled with the purpose of
+    Bitcoin's.  If the peer has spoken by then, the client is ended.
 
 Invariants
-    No byte of the client's leaves before it is told from v1, and none of v1 leaves here.
+    No byte of the client's leaves before it is told from v1, but for less than a magic that
+    was held long enough; no message of v1 leaves here.
 """
 
 from __future__ import annotations
 
-import socket
+import asyncio
+from typing import Final
 
 from isoproxy.bitcoin.flow import Flow
 from isoproxy.errors import ErrorKind, IsoproxyError
@@ -29,14 +33,19 @@ from isoproxy.isolation import P2P
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE
 from isoproxy.tor.dial import Dial
 
-_ENOUGH = 4
-"""Bytes that tell v1 of a known network: its magic."""
+HOLD_S: Final = 0.2
+"""Seconds for which the first bytes of what may yet become v1 are held; v1 clients send a
+magic whole."""
+READ_SIZE: Final = 1 << 14
+"""Bytes of a client's that are read at once."""
+
+_BUFFER: Final = memoryview(bytearray(READ_SIZE))
 
 
 class WatchingPhase(RelayingPhase):
     """Relays, but watches the client's first bytes; `early` are those that were read."""
 
-    __slots__ = ("_bitcoin", "_early", "_flow", "_up")
+    __slots__ = ("_bitcoin", "_early", "_flow", "_sent", "_timer", "_up")
 
     def __init__(
         self,
@@ -51,18 +60,23 @@ class WatchingPhase(RelayingPhase):
         self._bitcoin = bitcoin
         self._flow = flow
         self._early = early
+        self._sent = b""
+        self._timer: asyncio.TimerHandle | None = None
         self._up = up
 
     def begin(self) -> None:
-        connection = self.connection
+        connection, up = self.connection, self._up
         connection.services.reactor.set_handler(connection.sock.fileno(), connection)
-        self._up.readable = self._up.ending = False
+        arrived = READABLE * up.readable | PEER_SHUT * up.ending
+        up.readable = up.ending = False
         super().begin()
         if connection.phase is self:
-            self.on_events(READABLE)
+            self._hold()
+            if arrived:
+                self.on_events(arrived)
 
     def on_events(self, events: int) -> None:
-        found = self._look() if events & (READABLE | PEER_SHUT | BROKEN) else None
+        found = self._look(events) if events & (READABLE | PEER_SHUT | BROKEN) else None
         if found is False:
             self._pass_on(events)
         elif found:
@@ -70,26 +84,62 @@ class WatchingPhase(RelayingPhase):
         elif events & WRITABLE:
             self._timed.relay.on_events(self.connection.sock.fileno(), WRITABLE)
 
-    def _look(self) -> bool | None:
-        """Whether the client speaks v1; None while that is open."""
-        try:
-            said = self.connection.sock.recv(_ENOUGH, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            return False
-        return self._bitcoin.is_v1(self._early + said) if said else False
+    def _ended(self) -> None:
+        self._stop_timer()
+        super()._ended()
+
+    def _look(self, events: int) -> bool | None:
+        """Whether the client speaks v1; None while that is open and the client goes on."""
+        while True:
+            try:
+                count = self.connection.sock.recv_into(_BUFFER)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError:
+                return False
+            self._early += bytes(_BUFFER[:count])
+            self._up.readable = not 0 < count < READ_SIZE
+            found = self._bitcoin.is_v1(self._sent + self._early) if count else False
+            if found is not None:
+                return found
+            self._hold()
+            if not events & (PEER_SHUT | BROKEN):
+                return None
+
+    def _hold(self) -> None:
+        """See that what may yet become v1 is not held for long."""
+        if self._early and self._timer is None:
+            loop = self.connection.services.reactor.loop
+            self._timer = loop.call_later(HOLD_S, self._held_long_enough)
+
+    def _held_long_enough(self) -> None:
+        """Let go of bytes that are no message yet; should they become v1, no other follows."""
+        self._timer = None
+        self._sent += self._early
+        self._up.pending, self._early = self._early, b""
+        self._timed.relay.run()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _pass_on(self, events: int) -> None:
         """The relay has the client from now on."""
-        relay, fd = self._timed.relay, self.connection.sock.fileno()
-        self._up.pending = self._early
+        self._stop_timer()
+        up, relay, fd = self._up, self._timed.relay, self.connection.sock.fileno()
+        up.pending = bytes(up.pending) + self._early
         self.connection.services.reactor.set_handler(fd, relay)
-        relay.on_events(fd, events | READABLE | PEER_SHUT)
+        if events == READABLE and not up.readable:
+            relay.active = True
+            relay.run()
+        else:
+            relay.on_events(fd, events | READABLE)
 
     def _carry(self) -> None:
+        self._stop_timer()
         connection, relay = self.connection, self._timed.relay
-        if relay.down.moved or relay.down.pending or relay.down.pipe is not None:
+        if self._sent or relay.down.moved or relay.down.pending or relay.down.pipe is not None:
             self._bitcoin.refuse(self._flow)
             self.abort()
             return

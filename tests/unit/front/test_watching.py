@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,7 +15,9 @@ from isoproxy.bitcoin.flows import Outcome
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, padded
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.v1 import encode
+from isoproxy.front import watching
 from isoproxy.front.frontend import FrontEnd
+from isoproxy.front.watching import READ_SIZE
 from isoproxy.isolation import APP, P2P, upstream_credentials
 from isoproxy.socks import Request, Server
 from tests.kit.socks_port import SocksPort
@@ -134,6 +138,107 @@ async def test_what_only_begins_like_v1_passes_whole(early: bytes) -> None:
         await until(lambda: peers.heard == [early + b"\xf9 something else and more"])
         await leave(writer)
         assert len(port.requests) == 1
+
+
+@pytest.mark.parametrize("early", [b"", b"\xf9"])
+async def test_a_client_whose_first_bytes_could_become_v1_is_not_held_for_long(
+    monkeypatch: pytest.MonkeyPatch, early: bytes
+) -> None:
+    monkeypatch.setattr(watching, "HOLD_S", 0.01)
+    peers = Peers()
+    async with world(peers) as (port, front):
+        _, writer = await ask(front, REQUEST + early)
+        if not early:
+            writer.write(b"\xf9")
+        await until(lambda: peers.heard == [b"\xf9"])
+        writer.write(b"\xbe")
+        await until(lambda: peers.heard == [b"\xf9\xbe"])
+        writer.write(b" something else")
+        await until(lambda: peers.heard == [b"\xf9\xbe something else"])
+        await leave(writer)
+        assert len(port.requests) == 1
+
+
+async def test_a_magic_that_comes_in_pieces_is_ended_with_less_than_a_magic_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "HOLD_S", 0.01)
+    peers = Peers()
+    async with world(peers) as (port, front):
+        reader, writer = await ask(front, REQUEST)
+        writer.write(VERSION[:3])
+        await until(lambda: peers.heard == [VERSION[:3]])
+        writer.write(VERSION[3:])
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await until(lambda: not front.connections and not port.open)
+        assert peers.heard == [VERSION[:3]]
+        assert len(port.requests) == 1
+
+
+async def test_a_client_that_ends_with_the_beginning_of_a_magic_is_heard_whole() -> None:
+    peers = Peers()
+    async with world(peers) as (_, front):
+        _, writer = await ask(front, REQUEST)
+        writer.write(b"\xf9\xbe")
+        writer.write_eof()
+        await until(lambda: peers.heard == [b"\xf9\xbe"] and not front.connections)
+        await leave(writer)
+
+
+async def test_a_client_that_says_more_than_is_read_at_once_is_heard_whole() -> None:
+    peers, much = Peers(), bytes(3 * READ_SIZE)
+    async with world(peers) as (_, front):
+        _, writer = await ask(front, REQUEST)
+        writer.write(much)
+        await until(lambda: peers.heard == [much])
+        writer.write(b"more")
+        await until(lambda: peers.heard == [much + b"more"])
+        await leave(writer)
+
+
+class Calls:
+    """Counts the system calls with which a socket is read and written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: Counter[tuple[str, int]] = Counter()
+        for name in ("recv", "recv_into", "send"):
+            monkeypatch.setattr(socket.socket, name, self._counting(name))
+
+    def _counting(self, name: str) -> Callable[..., object]:
+        call = getattr(socket.socket, name)
+
+        def counted(sock: socket.socket, *arguments: object) -> object:
+            self.made[name[:4], sock.fileno()] += 1
+            return call(sock, *arguments)
+
+        return counted
+
+
+async def reads(calls: Calls, *, everywhere: bool) -> int:
+    """How often a client is read from that is greeted by its server, and answers."""
+    peers = Peers(b"220 hello\r\n")
+    async with world(peers, everywhere=everywhere) as (_, front):
+        calls.made.clear()
+        reader, writer = await ask(front, REQUEST)
+        (connection,) = front.connections
+        fd = connection.sock.fileno()
+        assert await reader.readline() == b"220 hello\r\n"
+        await asyncio.sleep(0.01)
+        before = calls.made["recv", fd]
+        writer.write(b"EHLO there\r\n")
+        await until(lambda: peers.heard == [b"EHLO there\r\n"])
+        assert calls.made["recv", fd] == before + 1
+        await leave(writer)
+    return before + 1
+
+
+async def test_what_is_no_v1_costs_no_more_system_calls_than_without_bitcoin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = Calls(monkeypatch)
+    assert await reads(calls, everywhere=True) == await reads(calls, everywhere=False)
 
 
 async def test_a_client_that_ends_without_a_word_is_answered() -> None:
