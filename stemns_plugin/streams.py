@@ -23,20 +23,18 @@ Theory of operation
     the claims still differ, the stream is closed.
 
     NEW events decide the isolation ID only, and whose the stream is.  If several that fit
-    were seen, one of them is forged; if one was malformed or there was no room for it, the
-    genuine one may be missing.  Then the stream gets an ID of its own, shares
-    with no other and has no known client.
+    were seen, one is forged; if one was malformed or had no room, the genuine one may be
+    missing.  Then the stream gets an ID of its own and has no known client.
 
 Invariants
     No `Attach` for a stream that was not listed with a target that is not ours; no
     `Redirect` to a target that is ours, nor to a private address.
-    Forged events cost a look, and may keep a stream from sharing; they change nothing else.
-    All that is remembered is bounded.
+    Forged events cost a look, and may keep a stream from sharing; they change nothing
+    else.  What is remembered is bounded.
 
-    Tor shows names and credentials up to their first NUL byte; user names that differ only
-    after it are the same to every controller, though Tor keeps their circuits apart.
-
-Specification: control-spec §3.13 (ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §4.1.2 (STREAM).
+    Tor shows names and credentials up to their first NUL byte: user names that differ only
+    after it are the same to a controller, though Tor keeps their circuits apart.
+Control-spec §3.13 (ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §4.1.2 (STREAM).
 """
 
 from __future__ import annotations

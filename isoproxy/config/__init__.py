@@ -21,6 +21,7 @@ from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import build
 from isoproxy.config.check import check, check_reload
 from isoproxy.config.diff import changed_keys
+from isoproxy.config.names import ElectrumConfig, NamesConfig, RpcConfig
 from isoproxy.config.option import LoginAt
 from isoproxy.config.passwords import exposed_passwords
 from isoproxy.config.paths import (
@@ -34,13 +35,10 @@ from isoproxy.config.sample import sample_toml
 from isoproxy.config.schema import (
     Config,
     DnsConfig,
-    ElectrumConfig,
     LimitsConfig,
     ListenerConfig,
-    NamesConfig,
     ObserveConfig,
     OnionServiceConfig,
-    RpcConfig,
     TorConfig,
 )
 from isoproxy.config.sources import Table, merge, read_file, read_option

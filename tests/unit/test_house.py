@@ -26,14 +26,7 @@ SUB_ROOMS: Final = frozenset(
 WITHOUT_A_TEST_FILE: Final = frozenset({"__init__.py", "__main__.py"})
 
 OPEN: Final[Mapping[str, frozenset[str]]] = {
-    "length": frozenset(
-        {
-            "isoproxy/config/schema.py",
-            "isoproxy/errors.py",
-            "isoproxy/isolation.py",
-            "stemns_plugin/streams.py",
-        }
-    ),
+    "length": frozenset({}),
     "tests": frozenset(
         {
             "isoproxy/cli/anchor.py",

@@ -1,170 +1,16 @@
-"""Every way a request can fail, and what each audience is told about it.
+"""The table from a kind of failure to what each audience is told about it.
 
-Theory of operation
-    A failure has one `ErrorKind`.  The kind is all that outer layers look at: the
-    table at the end of this module turns it into a SOCKS reply (RFC 1928 §6, Tor's
-    extended codes F0-F7 of proposal 304), a SOCKS4 reply, an HTTP status, a Prop279
-    status, a DNS rcode, a metric label and a sentence for a person.
-
-    IsoproxyError
-    ├── ProtocolError
-    │   ├── LocalProtocolError     we used a codec wrongly: a defect of ours
-    │   └── RemoteProtocolError    the other side broke the protocol
-    │       └── LimitExceeded      ... by sending more than the protocol allows
-    ├── PolicyRefusal              understood, and not allowed
-    ├── DialError                  Tor, or the far end behind it, said no
-    ├── NamingError                a name has no verified answer
-    ├── ConfigError                a setting is wrong: says file, line and key
-    └── OperationError             a command of ours failed
-
-    A name that Namecoin resolves never fails with F0-F7, though these would tell more kinds
-    apart: proposal 304 gives them to onion services, and Tor Browser answers each with its
-    page about an onion site, whatever the name was.  Such a failure has the code that tor
-    has for a name of the DNS: 04 for a name that leads nowhere, 06 for one that took too
-    long, 01 for one about which nothing could be learnt.
-
-Invariants
-    The text of an exception never holds a name, a target, a credential or an isolation
-    ID: exceptions reach logs.  What differs from request to request stays in the
-    request.  Every kind has a row in every column (held by a test).
+RFC 1928 §6, proposal 304, RFC 9110 §15, proposal 279, RFC 1035 §4.1.1.  Every kind has a row
+in every column (held by a test).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-
-class ErrorKind(Enum):
-    """Why something failed; the value is the metric label."""
-
-    # the client's side of the conversation
-    MALFORMED = "malformed"
-    TOO_LONG = "too_long"
-    HANDSHAKE_TIMEOUT = "handshake_timeout"
-    COMMAND_NOT_SUPPORTED = "command_not_supported"
-    ADDRESS_TYPE_NOT_SUPPORTED = "address_type_not_supported"
-    AUTH_REQUIRED = "auth_required"
-    RESERVED_USERNAME = "reserved_username"
-    # our policy
-    NAME_SYNTAX = "name_syntax"
-    NAME_NEVER_SENT_TO_TOR = "name_never_sent_to_tor"
-    ADDRESS_REFUSED = "address_refused"
-    NOT_ALLOWED = "not_allowed"
-    BUSY = "busy"
-    CIRCUITS_PENDING = "circuits_pending"
-    STALE_KEY = "stale_key"
-    INTERNAL = "internal"
-    # Tor and what is behind it
-    TOR_UNREACHABLE = "tor_unreachable"
-    TOR_PROTOCOL = "tor_protocol"
-    DIAL_TIMEOUT = "dial_timeout"
-    GENERAL_FAILURE = "general_failure"
-    EXIT_POLICY = "exit_policy"
-    NETWORK_UNREACHABLE = "network_unreachable"
-    HOST_UNREACHABLE = "host_unreachable"
-    CONNECTION_REFUSED = "connection_refused"
-    TTL_EXPIRED = "ttl_expired"
-    ONION_NOT_FOUND = "onion_not_found"
-    ONION_INVALID = "onion_invalid"
-    ONION_INTRO_FAILED = "onion_intro_failed"
-    ONION_REND_FAILED = "onion_rend_failed"
-    ONION_AUTH_MISSING = "onion_auth_missing"
-    ONION_AUTH_WRONG = "onion_auth_wrong"
-    ONION_BAD_ADDRESS = "onion_bad_address"
-    ONION_INTRO_TIMEOUT = "onion_intro_timeout"
-    # names
-    NAME_ABSENT = "name_absent"
-    NAME_EXPIRED = "name_expired"
-    NAME_UNCONFIRMED = "name_unconfirmed"
-    NAME_NO_ADDRESS = "name_no_address"
-    NAME_INVALID_VALUE = "name_invalid_value"
-    NAME_UNVERIFIABLE = "name_unverifiable"
-    NAME_NO_QUORUM = "name_no_quorum"
-    NAME_BUDGET = "name_budget"
-    NAME_BACKEND_DOWN = "name_backend_down"
-    NAME_TIMEOUT = "name_timeout"
-    # ourselves
-    CONFIG = "config"
-    OPERATION = "operation"
-    V2_REQUIRED = "v2_required"
-
-
-class IsoproxyError(Exception):
-    """Anything isoproxy raises on purpose.
-
-    `kind` decides what every audience is told; `str(error)` says what happened, why and
-    what to do next, and holds nothing that identifies a person's activity.
-    """
-
-    default_kind = ErrorKind.INTERNAL
-
-    def __init__(self, message: str = "", *, kind: ErrorKind | None = None) -> None:
-        self.kind = kind if kind is not None else self.default_kind
-        super().__init__(message or explanation(self.kind))
-
-
-class ProtocolError(IsoproxyError):
-    """A protocol rule was broken."""
-
-    default_kind = ErrorKind.MALFORMED
-
-
-class LocalProtocolError(ProtocolError):
-    """A codec of ours was asked for something its state does not allow."""
-
-    default_kind = ErrorKind.INTERNAL
-
-
-class RemoteProtocolError(ProtocolError):
-    """The other side sent what its protocol does not allow.
-
-    `reply` holds the bytes that the protocol wants said before the connection closes.
-    """
-
-    def __init__(
-        self, message: str = "", *, kind: ErrorKind | None = None, reply: bytes = b""
-    ) -> None:
-        super().__init__(message, kind=kind)
-        self.reply = reply
-
-
-class LimitExceeded(RemoteProtocolError):
-    """The other side sent more than the protocol, or our budget for it, allows."""
-
-    default_kind = ErrorKind.TOO_LONG
-
-
-class PolicyRefusal(IsoproxyError):
-    """The request was understood and is not allowed."""
-
-    default_kind = ErrorKind.NOT_ALLOWED
-
-
-class DialError(IsoproxyError):
-    """No stream could be opened through Tor."""
-
-    default_kind = ErrorKind.GENERAL_FAILURE
-
-
-class NamingError(IsoproxyError):
-    """A name has no answer that could be verified."""
-
-    default_kind = ErrorKind.NAME_UNVERIFIABLE
-
-
-class ConfigError(IsoproxyError):
-    """A setting is wrong; the text begins with `file:line:` where they are known."""
-
-    default_kind = ErrorKind.CONFIG
-
-
-class OperationError(IsoproxyError):
-    """A command could not be carried out; the text says what to do next."""
-
-    default_kind = ErrorKind.OPERATION
+from isoproxy.errors.kinds import ErrorKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +223,7 @@ OUTCOMES: Final = MappingProxyType(
         ),
     }
 )
+
 
 _FROM_SOCKS: Final = MappingProxyType(
     {

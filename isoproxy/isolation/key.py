@@ -1,46 +1,18 @@
-"""Who may share a circuit: the one place that decides it.
-
-Theory of operation
-    An *isolation tuple* is what is known about a stream: the session group of the
-    listener it came in on, the client's address and protocol, the SOCKS user name and
-    password, the destination.  A listener's flags (Tor's, see tor(1) SocksPort) select
-    the fields that separate streams there.  The selected fields, in a canonical
-    length-prefixed encoding, are hashed under a secret of the current *epoch*:
-
-        key = BLAKE2b(key = epoch secret, fields)
-
-    Two streams share exactly when their keys are equal.  There is no table to fill or to
-    overflow; a key tells nothing about the tuple; a new epoch (NEWNYM) changes every key
-    at once.  What goes to Tor as SOCKS credentials is derived a second time, from the
-    key and the purpose of the stream, so that an application's stream, the look-up of
-    its name and its Bitcoin flow never share a circuit, and neither does anything else.
-
-Invariants
-    * Only an `Isolator` builds an `IsolationKey`: `key_for` from a tuple, `import_key` from
-      what another process of ours exported in this epoch.  Everybody else carries keys.
-    * Fields are raw bytes.  Absent, empty and every byte value differ.  Framing cannot
-      collide: ("ab", "c") and ("a", "bc") are different tuples.
-    * We are never looser than Tor.  We are stricter where it costs nothing: absent and
-      empty credentials differ here; listeners of one session group that isolate by
-      different fields never share.
-    * Nothing in here prints: `repr` of a key shows a label that is keyed per process.
-
-    Proposal 351: user names that begin with `<torS0X>` are reserved.  Exactly `<torS0X>0`
-    is the form whose password isolates; all others are refused as Tor refuses them.
-"""
+"""Tuples, keys, epochs, and the credentials towards Tor; see the package for the theory."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, Flag, auto
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from enum import Enum
 from typing import Final, Never
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal
+from isoproxy.isolation.client import budget_of
+from isoproxy.isolation.flags import DEFAULT_ISOLATION, ClientProtocol, Isolate
 
 _KEY_PERSON: Final = b"isoproxy key 1"
 _CREDENTIAL_PERSON: Final = b"isoproxy cred 1"
@@ -51,59 +23,6 @@ _SEAL_LENGTH: Final = 16
 
 PROP351_PREFIX: Final = b"<torS0X>"
 PROP351_USERNAME: Final = b"<torS0X>0"
-
-
-class Isolate(Flag):
-    """The fields that separate streams at a listener, named as in tor(1)."""
-
-    NOTHING = 0
-    CLIENT_ADDR = auto()
-    SOCKS_AUTH = auto()
-    CLIENT_PROTOCOL = auto()
-    DEST_ADDR = auto()
-    DEST_PORT = auto()
-
-
-DEFAULT_ISOLATION: Final = Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH
-
-FLAG_NAMES: Final = {
-    "ClientAddr": Isolate.CLIENT_ADDR,
-    "SOCKSAuth": Isolate.SOCKS_AUTH,
-    "ClientProtocol": Isolate.CLIENT_PROTOCOL,
-    "DestAddr": Isolate.DEST_ADDR,
-    "DestPort": Isolate.DEST_PORT,
-}
-"""Spelling in our configuration; Tor's own is the same behind `Isolate`."""
-
-
-def parse_isolation(names: Iterable[str]) -> Isolate:
-    """The flags a configuration lists, e.g. `["ClientAddr", "IsolateDestPort"]`.
-
-    Raises ValueError with the unknown name.
-    """
-    spellings = {name.lower(): flag for name, flag in FLAG_NAMES.items()}
-    flags = Isolate.NOTHING
-    for name in names:
-        flag = spellings.get(name.lower().removeprefix("isolate"))
-        if flag is None:
-            raise ValueError(name)
-        flags |= flag
-    return flags
-
-
-class ClientProtocol(Enum):
-    """How a stream reached us; the value is its place in the canonical encoding."""
-
-    SOCKS4 = b"socks4"
-    SOCKS5 = b"socks5"
-    HTTP_CONNECT = b"http-connect"
-    DNS = b"dns"
-    BITCOIN = b"bitcoin"
-    PLUGIN = b"plugin"
-    COMMAND = b"command"
-    """A command of our own: `isoproxy resolve`, `dial`, the Python interface."""
-    INTERNAL = b"internal"
-    """Our own upkeep: header synchronisation, pools, health checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,43 +41,6 @@ def shared_group(number: int) -> bytes:
 def own_group(listener: str) -> bytes:
     """The session group of a listener that names none: its own."""
     return b"own " + listener.encode()
-
-
-def client_of_address(host: str, scope: int = 0) -> bytes:
-    """The client field of a TCP client; `host` is the text of its IP address.
-
-    `scope` is the link that a link-local address is one on (sin6_scope_id): another link
-    may have another machine of that address.
-    """
-    address = ip_address(host.partition("%")[0])
-    family = b"4" if isinstance(address, IPv4Address) else b"6"
-    return family + address.packed + (scope.to_bytes(4) if scope else b"")
-
-
-def client_of_uid(uid: int) -> bytes:
-    """The client field of a client on a unix socket: the user it runs as."""
-    return b"u%d" % uid
-
-
-def budget_of(client: bytes | None) -> bytes:
-    """Whose budget a client field draws on: what one machine can be many of counts once.
-
-    All of 127.0.0.0/8 and ::1 are this machine; of IPv6 the first 64 bits count, which is
-    what one machine is given.
-    """
-    if client is None:
-        return b""
-    family, packed = client[:1], client[1:17]
-    if family == b"6" and packed[:12] == _IPV4_MAPPED:
-        family, packed = b"4", packed[12:]
-    if packed == _IPV6_LOOPBACK or (family == b"4" and packed[:1] == b"\x7f"):
-        return _THIS_MACHINE
-    return family + packed[:8] if family == b"6" else family + packed
-
-
-_IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"
-_IPV6_LOOPBACK: Final = bytes(15) + b"\x01"
-_THIS_MACHINE: Final = b"this machine"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -483,12 +365,3 @@ class Isolator:
                 self._followers.remove(follower)
 
         return leave
-
-
-def describe_client(client: bytes | None) -> str:
-    """The client field in words, for `isoproxy explain`."""
-    if client is None:
-        return "none"
-    if client[:1] == b"u":
-        return f"user id {client[1:].decode()}"
-    return str(IPv4Address(client[1:]) if client[:1] == b"4" else IPv6Address(client[1:17]))

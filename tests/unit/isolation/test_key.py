@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal
 from isoproxy.isolation import (
     APP,
-    DEFAULT_ISOLATION,
-    FLAG_NAMES,
     P2P,
     PROP351_USERNAME,
     ClientProtocol,
@@ -28,14 +26,10 @@ from isoproxy.isolation import (
     Isolator,
     ListenerRule,
     accepts_username,
-    budget_of,
     canonical_fields,
     client_of_address,
-    client_of_uid,
-    describe_client,
     name_purpose,
     own_group,
-    parse_isolation,
     shared_group,
     upstream_credentials,
 )
@@ -247,31 +241,6 @@ def test_reserved_user_names_are_judged_as_tor_judges_them(username: bytes, acce
     assert accepts_username(username) is accepted
 
 
-def test_flags_are_spelt_as_in_tor() -> None:
-    assert parse_isolation(["ClientAddr", "socksauth"]) == DEFAULT_ISOLATION
-    assert parse_isolation([f"Isolate{name}" for name in FLAG_NAMES]) == Isolate(31)
-    assert parse_isolation([]) is Isolate.NOTHING
-    with pytest.raises(ValueError, match="DestAdr"):
-        parse_isolation(["DestAdr"])
-
-
-def test_clients_of_different_families_differ() -> None:
-    clients = {
-        client_of_address("127.0.0.1"),
-        client_of_address("::ffff:127.0.0.1"),
-        client_of_address("::1"),
-        client_of_address("fe80::1", 2),
-        client_of_address("fe80::1", 3),
-        client_of_uid(1000),
-    }
-    assert len(clients) == 6
-    assert describe_client(client_of_address("fe80::1", 2)) == "fe80::1"
-    assert describe_client(client_of_address("::1")) == "::1"
-    assert describe_client(client_of_address("fe80::1%eth0")) == "fe80::1"
-    assert describe_client(client_of_uid(7)) == "user id 7"
-    assert describe_client(None) == "none"
-
-
 class TestVerbatim:
     """`tor.credentials = "verbatim"`: the application's own pair where Tor can tell it."""
 
@@ -327,18 +296,6 @@ def test_a_key_crosses_to_another_process_of_the_same_epoch_and_to_no_other() ->
 def test_nobody_but_an_isolator_opens_a_key() -> None:
     with pytest.raises(TypeError):
         Isolator().own_key("a").secret_for(object())
-
-
-def test_what_one_machine_can_be_many_of_draws_on_one_budget() -> None:
-    def budgets(*hosts: str) -> set[bytes]:
-        return {budget_of(client_of_address(host)) for host in hosts}
-
-    assert budgets("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1") == {b"this machine"}
-    assert len(budgets("2001:db8::1", "2001:db8::ffff:2:3:4")) == 1
-    assert len(budgets("192.0.2.1", "::ffff:192.0.2.1")) == 1
-    assert len(budgets("192.0.2.1", "192.0.2.2", "2001:db8::", "2001:db8:0:1::")) == 4
-    assert budget_of(client_of_uid(127)) == client_of_uid(127)
-    assert budget_of(None) == b""
 
 
 def test_a_key_tells_whose_budget_it_draws_on_in_every_process_and_nothing_else() -> None:
