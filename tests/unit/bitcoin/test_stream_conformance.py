@@ -23,6 +23,8 @@ from tests.kit.stream_conformance import (
     CHECKS,
     Check,
     Ends,
+    check_an_end_at_once_is_an_end,
+    check_last_bytes_and_end_in_one_moment,
     name_of,
     send,
     tcp_pair,
