@@ -145,8 +145,8 @@ def _new_circuit(
 
 
 def _refused(error: Exception, target: Target) -> Finding:
-    reason = str(getattr(error, "socket_err", None) or error)
-    if isinstance(error, ConnectionRefusedError):
+    reason = getattr(error, "socket_err", None) or error
+    if isinstance(reason, ConnectionRefusedError):
         return failed(CHECK, "isoproxy does not accept connections", start_command())
     return failed(
         CHECK,
