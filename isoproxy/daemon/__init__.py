@@ -40,10 +40,10 @@ from isoproxy.config import (
 )
 from isoproxy.daemon.announce import announce, announce_listener, announce_proxy
 from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
+from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.listeners import Kind, ListeningSockets, Named, wanted_sockets
 from isoproxy.daemon.compose.names import CurrentNames, DaemonNames
 from isoproxy.daemon.compose.onions import PublishedService
-from isoproxy.daemon.compose.services import Services
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
@@ -131,7 +131,7 @@ class Daemon:
             self._stream_settings,
             self._sockets_of,
         )
-        self.services = Services(
+        self.dns_and_onions = DnsAndOnions(
             config, self.isolator, self.upstream.control, self.names.resolver_of, out
         )
         self.admin = AdminServer(admin_address(config))
@@ -207,7 +207,7 @@ class Daemon:
             await self.names.switch(names)
             if self._tor.answers:
                 self.names.tor_answers()
-        self.services.follow(self.config)
+        self.dns_and_onions.follow(self.config)
         await self.workers.settled()
 
     async def _start(self) -> None:
@@ -225,8 +225,8 @@ class Daemon:
         await self.workers.serving.wait()
         self._announce(opened)
         self._tasks.add(asyncio.create_task(self._tor.watch(), name="tor's health"))
-        self._resources.push_async_callback(self.services.close)
-        await self.services.start()
+        self._resources.push_async_callback(self.dns_and_onions.close)
+        await self.dns_and_onions.start()
         self._open_dashboard()
         self._notifier.start_watchdog(asyncio.get_running_loop())
         self._resources.callback(self._notifier.close)
@@ -263,7 +263,7 @@ class Daemon:
 
     def _stream_settings(self, index: int) -> Settings:
         listeners = tuple(each.settings for each in self.sockets.of(Kind.LISTENER).values())
-        inbound, count = self.services.inbound, self.workers.count
+        inbound, count = self.dns_and_onions.inbound, self.workers.count
         return stream_settings(self.config, self.upstream.socks, listeners, inbound, index, count)
 
     def _sockets_of(self, settings: Settings) -> list[socket.socket]:
@@ -271,7 +271,7 @@ class Daemon:
         return [
             *(listeners[listener.name].listening.socket for listener in settings.listeners),
             *(proxies[plan.listener.name].listening.socket for plan in settings.bitcoin.proxies),
-            *(self.services.sockets[name] for name in settings.bitcoin.inbound),
+            *(self.dns_and_onions.sockets[name] for name in settings.bitcoin.inbound),
         ]
 
     def _build_names(self, config: NamesConfig) -> DaemonNames:
@@ -335,7 +335,7 @@ class Daemon:
 
     def published(self) -> list[PublishedService]:
         """The onion services."""
-        return self.services.onions
+        return self.dns_and_onions.onions
 
     def _defect(self, handler: Any, error: Exception) -> None:
         self._counters.defects += 1

@@ -29,21 +29,6 @@ OPEN: Final[Mapping[str, frozenset[str]]] = {
     "length": frozenset({}),
     "tests": frozenset(
         {
-            "isoproxy/cli/anchor.py",
-            "isoproxy/cli/dns_dump.py",
-            "isoproxy/cli/dns_lookup.py",
-            "isoproxy/cli/publishing.py",
-            "isoproxy/cli/resolve.py",
-            "isoproxy/config/bitcoin.py",
-            "isoproxy/daemon/announce.py",
-            "isoproxy/daemon/compose/dns.py",
-            "isoproxy/daemon/compose/onions.py",
-            "isoproxy/daemon/compose/services.py",
-            "isoproxy/daemon/requests.py",
-            "isoproxy/daemon/settings/names.py",
-            "isoproxy/daemon/status/snapshot.py",
-            "isoproxy/doctor/isolation.py",
-            "isoproxy/net/host_name.py",
             "isoproxy/socks/wire.py",
             "isoproxy/tor/managed/child.py",
         }

@@ -21,7 +21,7 @@ from isoproxy.tor.onion import OnionStage, OnionState
 _log = logger("daemon")
 
 
-class Services:
+class DnsAndOnions:
     """The DNS server and the onion services of `config`; raises ConfigError.
 
     `resolver_of` gives a client's resolver; `out` gets a line for each service, which does

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import dns.zonefile
 import pytest
 
-from isoproxy.cli import main
 from isoproxy.cli.resolve_text import zone_lines
 from isoproxy.dns.dump import domains, dump
 from isoproxy.errors import ErrorKind, NamingError, OperationError
@@ -22,7 +19,7 @@ from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.value.name import BitName
 from tests.unit.dns.table import CHAIN, ONION, RECORDS
 from tests.unit.namecoin.kit import CountingBackend
-from tests.unit.namecoin.rpc.server import Method, RpcServer, core_methods
+from tests.unit.namecoin.rpc.server import Method
 
 VALUES = {name.encode(): value for name, value in CHAIN.items()} | {b"d/A": {}, b"id/x": {}}
 
@@ -134,22 +131,3 @@ async def test_every_record_of_every_name_and_nothing_else() -> None:
     assert ("trans.bit.", "DNAME", "plain.bit.") in written
     assert ("deleg.bit.", "NS", "ns.example.com.") in written
     assert not [owner for owner, _, _ in written if not owner.endswith(".bit.")]
-
-
-async def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    values = {b"d/plain": json.dumps(CHAIN["d/plain"]).encode(), b"d/broken": b"{"}
-    rpc = RpcServer(core_methods(values) | {"name_scan": scanning(list(values))})
-    async with rpc.running():
-        settings = [
-            f"names.rpc.address={rpc.endpoint}",
-            "names.rpc.username=user",
-            "names.rpc.password=pass",
-        ]
-        words = [word for setting in settings for word in ("--set", setting)]
-        assert await asyncio.to_thread(main, ["dns", "dump", *words]) == 0
-        printed = capsys.readouterr()
-        assert "mail.plain.bit. IN A 192.0.2.25" in printed.out.splitlines()
-        assert printed.err.startswith("; broken.bit. ")
-        rpc.methods.pop("name_scan")
-        assert await asyncio.to_thread(main, ["dns", "dump", *words]) == 1
-        assert "is it a Namecoin Core?" in capsys.readouterr().err

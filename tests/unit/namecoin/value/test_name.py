@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ConfigError, ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.namecoin.value.name import BitName, Route, TopLevels
-from isoproxy.net.host_name import is_host_name, is_label
 
 
 @pytest.mark.parametrize(
@@ -115,16 +114,6 @@ def test_case_and_the_last_dot_never_matter(
     spelt = "".join(rng.choice((c.lower(), c.upper())) for c in str(name)) + "." * dot
     assert BitName.parse(spelt) == name
     assert BitName.parse(spelt.encode()) == name
-
-
-def test_labels_and_host_names() -> None:
-    assert is_label("_tor")
-    assert is_label("a-b")
-    assert not any(map(is_label, ("", "A", "a.b", "-a", "a-", "*", "a" * 64, "a\n", "\u00e4")))
-    assert is_host_name("a.b-c.example")
-    assert is_host_name("1.2.3.4")
-    assert not any(map(is_host_name, ("", "_tor.a", "a..b", "a.", "A.b", "a-.b", "a\n", "a" * 64)))
-    assert not is_host_name(".".join(["a" * 49] * 6))
 
 
 @pytest.mark.parametrize(
