@@ -28,6 +28,11 @@ def add_configuration(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration file (default: /etc/isoproxy/isoproxy.toml if it is there)",
     )
+    add_settings(command)
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """`--set key=value`."""
     command.add_argument(
         "--set",
         action="append",

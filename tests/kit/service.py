@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -104,18 +104,19 @@ class Service:
 async def running(
     directory: Path,
     *arguments: str,
+    run: Sequence[str] = ("run",),
     listeners: int = 1,
     more: Mapping[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> AsyncIterator[Service]:
-    """`isoproxy run` with `arguments`, once it announced `listeners` listeners.
+    """`isoproxy run`, or another command that serves, once it announced `listeners` listeners.
 
     Without names, unless `arguments` set names.backend.
     """
     log = directory / "log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isoproxy", "run"),
+            *(sys.executable, "-m", "isoproxy", *run),
             *("--set", "names.backend=none", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
