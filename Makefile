@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
   done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
+RUNTIME := $(VENV)/.runtime
 STAMP := $(VENV)/.installed
 FIRE := $(VENV)/.fire
 EVIDENCE := docs/evidence
@@ -27,7 +29,7 @@ NETWORK := tests/network tests/interop
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: packages-run $(STAMP) ## start isoproxy on 127.0.0.1:9250 with a tor of its own
+run: packages-run $(RUNTIME) ## start isoproxy on 127.0.0.1:9250 with a tor of its own
 	$(BIN)/isoproxy run
 
 test: packages-test $(STAMP) lint ## everything that must pass, and what of the code it covers (12 min)
@@ -38,7 +40,7 @@ test: packages-test $(STAMP) lint ## everything that must pass, and what of the 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-demo: packages-test $(STAMP) ## a private Tor network, isoproxy on it, and curl lines to try
+demo: packages-demo $(RUNTIME) ## a private Tor network, isoproxy on it, and curl lines to try
 	$(BIN)/python -m tests.kit.demo
 
 lint: $(STAMP) ## format, rules of style, types, and which room may import which
@@ -101,33 +103,34 @@ lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 	.cache/lock/bin/pip-compile $(LOCK) --upgrade --extra=dev -o requirements/dev.txt pyproject.toml
 	.cache/lock/bin/pip-compile $(LOCK) --upgrade -c requirements/dev.txt \
 	  -o requirements/runtime.txt pyproject.toml
-	.cache/lock/bin/pip-compile $(LOCK) --upgrade --allow-unsafe \
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade --allow-unsafe -c requirements/dev.txt \
 	  -o requirements/package.txt requirements/package.in
 	.cache/lock/bin/pip-compile $(LOCK) --upgrade -o requirements/fire.txt requirements/fire.in
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache
 
-packages-run:
-	@scripts/system-packages run
+packages-run packages-demo packages-test packages-fire:
+	@scripts/system-packages $(@:packages-%=%)
 
-packages-test:
-	@scripts/system-packages test
-
-$(STAMP): requirements/dev.txt pyproject.toml | packages-run
+# What is built here, we ourselves and libraries without a wheel, is built with what is locked, too.
+$(RUNTIME): requirements/package.txt requirements/runtime.txt pyproject.toml | packages-run
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "isoproxy needs Python 3.11 or later; set PYTHON=/path/to/it" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) --require-hashes -r requirements/package.txt
+	$(PIP) --require-hashes -r requirements/runtime.txt
+	$(PIP) --no-deps --editable .
 	@touch $@
 
-packages-fire:
-	@scripts/system-packages fire
+$(STAMP): requirements/dev.txt $(RUNTIME)
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
 
 $(FIRE): requirements/fire.txt $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fire.txt
+	$(PIP) --require-hashes -r requirements/fire.txt
 	@touch $@
 
 .PHONY: help run test demo lint unit process network interop mutants fire evidence screenshots \
-  packages-fire bench bench-quick deb deb-check changelog lock clean packages-run packages-test
+  bench bench-quick deb deb-check changelog lock clean \
+  packages-run packages-demo packages-test packages-fire

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.constants
 import inspect
+import os
 from collections.abc import Generator
 from functools import partial
 
@@ -20,6 +21,9 @@ settings.register_profile(
     "isoproxy", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
 )
 settings.load_profile("isoproxy")
+
+# An isoproxy that is installed on this machine, and its configuration, are not ours.
+os.environ["CONFIGURATION_DIRECTORY"] = "/nonexistent/isoproxy"
 
 # Of debug mode we want its checks; where each future and handle was made costs a fifth of
 # the time of all unit tests.

@@ -25,8 +25,7 @@ from isoproxy.config.names import ElectrumConfig, NamesConfig, RpcConfig
 from isoproxy.config.option import LoginAt
 from isoproxy.config.passwords import exposed_passwords
 from isoproxy.config.paths import (
-    LOCAL_DROP_INS,
-    SYSTEM_DIRECTORY,
+    configuration_directories,
     private_directory,
     runtime_directory,
     state_directory,
@@ -83,6 +82,8 @@ class Loaded:
 def load(path: Path | None = None, settings: Sequence[str] = ()) -> Loaded:
     """Read `path` (or /etc/isoproxy), its drop-ins, then the `key=value` `settings`.
 
+    `$CONFIGURATION_DIRECTORY` takes the place of /etc/isoproxy.
+
     Raises ConfigError, whose text has one line for each problem of all the files.
     """
     problems: list[str] = []
@@ -123,9 +124,10 @@ def admin_address(config: Config, environment: Mapping[str, str] = os.environ) -
 def _files(path: Path | None, problems: list[str]) -> list[Path]:
     if path is not None:
         return [path, *_drop_ins(path.parent / "conf.d", problems)]
-    main = SYSTEM_DIRECTORY / "isoproxy.toml"
+    system, *local = configuration_directories()
+    main = system / "isoproxy.toml"
     files = [main] if _is_there(main) else []
-    for directory in (SYSTEM_DIRECTORY / "conf.d", LOCAL_DROP_INS):
+    for directory in (system / "conf.d", *local):
         files += _drop_ins(directory, problems)
     return files
 

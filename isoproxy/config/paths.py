@@ -17,6 +17,15 @@ _UNIT_DIRECTORIES: Final = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/
 LOCAL_DROP_INS: Final = Path("/usr/local/etc/isoproxy.d")  # kept by Whonix's bind-dirs
 
 
+def configuration_directories(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Where the configuration is, and then where drop-ins are apart from it.
+
+    `$CONFIGURATION_DIRECTORY` alone, else those of the system.
+    """
+    given = environment.get("CONFIGURATION_DIRECTORY", "").partition(":")[0]
+    return (Path(given),) if given else (SYSTEM_DIRECTORY, LOCAL_DROP_INS)
+
+
 def state_directory(environment: Mapping[str, str] = os.environ) -> Path:
     """What must survive a restart: `$STATE_DIRECTORY`, else the XDG state directory."""
     given = environment.get("STATE_DIRECTORY", "").partition(":")[0]

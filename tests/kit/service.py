@@ -32,6 +32,8 @@ def environment(directory: Path, more: Mapping[str, str] | None = None) -> dict[
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         # What is left open is said; all of development mode makes a start half as long again.
         "PYTHONWARNINGS": "default",
+        # What is installed on this machine is another one's.
+        "CONFIGURATION_DIRECTORY": str(directory / "etc"),
         "STATE_DIRECTORY": str(directory / "state"),
         "RUNTIME_DIRECTORY": str(directory / "run"),
         **(more or {}),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -18,11 +20,17 @@ _ID = "#!/bin/sh\necho 1000\n"
 
 
 def installed(
-    tmp_path: Path, install: str, *, tor: str = "/", **environment: str
+    tmp_path: Path,
+    install: str,
+    *,
+    tor: str = "/",
+    programs_too: Mapping[str, str] = MappingProxyType({}),
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """The end of `system-packages run`, when `tor` shows that tor is there.
 
-    `install` is what apt-get does when it is to install.
+    `install` is what apt-get does when it is to install, `programs_too` are shell scripts
+    that stand for other programs.
     """
     policy, programs = tmp_path / "policy-rc.d", tmp_path / "bin"
     programs.mkdir(exist_ok=True)
@@ -36,6 +44,7 @@ def installed(
         "sudo": _SUDO,
         "id": _ID,
         "apt-get": f"#!/bin/sh\n[ $1 = install ] || exit 0\n{install}\n",
+        **{name: f"#!/bin/sh\n{script}\n" for name, script in programs_too.items()},
     }.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
@@ -79,3 +88,47 @@ def test_authorities_are_installed_where_there_are_none(tmp_path: Path) -> None:
     (directory / "0.0").unlink()
     file.touch()
     assert installed(tmp_path, "exit 0", **there).stdout == ""
+
+
+_DPKG = """
+case $1 in
+-W) echo installed old; echo config-files tor
+    [ ! -e {here}/there ] || printf 'installed %s\\n' tor systemd-sysv ;;
+-L) for name in a.service a.socket a.timer b.service t@.service; do
+        echo /lib/systemd/system/$2-$name
+    done
+    echo /usr/lib/systemd/system/tor.service.wants/no.service ;;
+esac
+"""
+_SYSTEMCTL = """
+[ "$1" = --root=/ ] || exit 7
+case "$2 $3" in
+"is-enabled "*-b.service) echo disabled; exit 1 ;;
+is-enabled*) echo enabled ;;
+disable*) echo "$4" >>{here}/disabled ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("code", [0, 100])
+def test_what_was_installed_is_not_enabled_for_the_next_boot(tmp_path: Path, code: int) -> None:
+    """An ssh server, unbound and tor were; what was there before is left as it was."""
+    done = installed(
+        tmp_path,
+        f"touch {tmp_path}/there; exit {code}",
+        tor="/no/such/file",
+        programs_too={
+            "dpkg-query": _DPKG.format(here=tmp_path),
+            "systemctl": _SYSTEMCTL.format(here=tmp_path),
+        },
+    )
+    assert done.returncode == code, done.stderr
+    units = ["tor-a.service", "tor-a.socket", "tor-a.timer"]
+    assert (tmp_path / "disabled").read_text().split() == units
+    assert [line.split()[-1] for line in done.stdout.splitlines() if "not enabled" in line] == units
+
+
+def test_a_tool_chain_is_installed_for_the_package() -> None:
+    """`make deb` ended at the first build dependency on a clean Debian."""
+    lines = SCRIPT.read_text().split("= deb ]; then", 1)[1].split("fi\n", 1)[0]
+    assert "need build-essential /" in lines

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import isoproxy.config as config_module
 from isoproxy.config import (
     Config,
     LoginAt,
@@ -252,8 +251,7 @@ def test_drop_ins_that_cannot_be_read_are_not_passed_over(
 def test_settings_of_the_system_that_cannot_be_read_are_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(config_module, "SYSTEM_DIRECTORY", tmp_path)
-    monkeypatch.setattr(config_module, "LOCAL_DROP_INS", tmp_path / "local")
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path))
     assert load().files == ()
     _link_to_nothing(tmp_path / name)
     with pytest.raises(ConfigError, match=f"{name}: cannot be read"):

@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from isoproxy.config import paths
-from isoproxy.config.paths import private_directory, runtime_directory, state_directory
+from isoproxy.config.paths import (
+    configuration_directories,
+    private_directory,
+    runtime_directory,
+    state_directory,
+)
 from isoproxy.errors import OperationError
+from tests.kit import service
 
 
 def test_systemd_comes_before_the_session_before_the_home() -> None:
@@ -23,6 +29,22 @@ def test_systemd_comes_before_the_session_before_the_home() -> None:
     assert runtime_directory(session) == Path("/r/isoproxy")
     assert runtime_directory(service) == Path("/run/i")
     assert state_directory({**home, "XDG_STATE_HOME": "relative"}).is_absolute()
+
+
+def test_a_configuration_directory_that_is_given_is_the_only_one() -> None:
+    given = {"CONFIGURATION_DIRECTORY": "/etc/another:/x"}
+    assert configuration_directories(given) == (Path("/etc/another"),)
+    system = (Path("/etc/isoproxy"), Path("/usr/local/etc/isoproxy.d"))
+    assert configuration_directories({}) == system
+
+
+def test_tests_read_nothing_of_an_isoproxy_that_is_installed_here(tmp_path: Path) -> None:
+    """Twenty failed with the package installed: its configuration was theirs."""
+    for environment in (os.environ, service.environment(tmp_path)):
+        for directory in configuration_directories(environment):
+            assert not directory.exists()
+            assert not directory.is_relative_to("/etc")
+            assert not directory.is_relative_to("/usr")
 
 
 @pytest.mark.parametrize("environment", [{}, {"HOME": ""}, {"HOME": "here"}])
