@@ -58,7 +58,7 @@ process: packages-test $(STAMP) ## the tests that start programs
 network: packages-test $(STAMP) ## the tests over a private Tor network
 	$(PYTEST) $(NETWORK)
 
-interop: packages-test $(STAMP) ## Bitcoin programs of others: btcd, bcoin, neutrino, kyoto, where Go, npm and cargo are
+interop: packages-test $(STAMP) ## programs of others: Firefox; btcd, bcoin, neutrino, kyoto, where Go, npm and cargo are
 	$(BIN)/pytest -ra tests/interop tests/network/test_bitcoin_programs.py
 
 fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linkability (2 h; root for all of it)

@@ -32,11 +32,16 @@ IDENTITIES: Final = {
     "README.md": 0,
     "apt-and-pip.md": 2,
     "bitcoin-core.md": 0,
+    "chromium.md": 0,
     "curl.md": 4,  # bank by SOCKS and by HTTP, forum, research
     "electrum-nmc.md": 0,
     "electrum.md": 0,
+    "firefox.md": 0,
     "git.md": 2,  # over HTTP, over SSH
+    "onionshare.md": 0,
+    "sparrow.md": 0,
     "ssh.md": 2,
+    "thunderbird.md": 0,
     "tor-browser.md": 0,
     "torsocks.md": 2,
 }
