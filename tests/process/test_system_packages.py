@@ -25,7 +25,7 @@ def installed(
     *,
     tor: str = "/",
     programs_too: Mapping[str, str] = MappingProxyType({}),
-    **environment: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
     """The end of `system-packages run`, when `tor` shows that tor is there.
 
@@ -82,12 +82,14 @@ def test_authorities_are_installed_where_there_are_none(tmp_path: Path) -> None:
     directory, file = tmp_path / "certs", tmp_path / "none.pem"
     directory.mkdir()
     there = {"SSL_CERT_DIR": str(directory), "SSL_CERT_FILE": str(file)}
-    assert "installing: ca-certificates\n" in installed(tmp_path, "exit 0", **there).stdout
+    assert (
+        "installing: ca-certificates\n" in installed(tmp_path, "exit 0", environment=there).stdout
+    )
     (directory / "0.0").touch()
-    assert installed(tmp_path, "exit 0", **there).stdout == ""
+    assert installed(tmp_path, "exit 0", environment=there).stdout == ""
     (directory / "0.0").unlink()
     file.touch()
-    assert installed(tmp_path, "exit 0", **there).stdout == ""
+    assert installed(tmp_path, "exit 0", environment=there).stdout == ""
 
 
 _DPKG = """
