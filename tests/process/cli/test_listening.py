@@ -15,6 +15,7 @@ from tests.kit.service import Service, environment, running
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
 from tests.process.cli.test_service import connect, system_tor
+from tests.process.cli.test_workers import workers_of
 
 HANGUPS = 200
 
@@ -53,6 +54,9 @@ async def test_of_many_hangups_at_once_the_last_configuration_is_served(tmp_path
         async with running(tmp_path, "-c", str(file), listeners=2) as service:
             reader, writer = await connect(comes_and_goes)
             await reader.readexactly(10)
+            await workers_of(service)
+            processes = [service.process.pid, *children(service.process.pid)]
+            before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in processes]
             for number in range(1, HANGUPS + 1):
                 draft.write_text(without if number % 2 else with_it)
                 draft.replace(file)
@@ -60,6 +64,8 @@ async def test_of_many_hangups_at_once_the_last_configuration_is_served(tmp_path
                 await asyncio.sleep(number % 8 / 1000 if number % 20 else 0.2)
             await at_rest(service)
             assert "event=reload_refused" not in service.text()
+            assert processes == [service.process.pid, *children(service.process.pid)]
+            assert [len(os.listdir(f"/proc/{pid}/fd")) for pid in processes] == before
             async with asyncio.timeout(20):
                 for _ in range(20):
                     assert await echoes(comes_and_goes)

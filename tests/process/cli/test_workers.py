@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 AT_A_TIME = 40
+LOGIN = ("names.rpc.username=user", "names.rpc.password=pass")
 STREAM = b"\x05\x01\x02\x01\x01u\x01p\x05\x01\x00\x03\x0bexample.com\x00\x50"
 
 
@@ -156,3 +158,50 @@ async def test_one_stream_process_is_enough_where_that_is_asked_for(tmp_path: Pa
             assert worker["pid"] != service.process.pid
             writer.close()
             assert await service.stop() == 0
+
+
+async def test_streams_go_on_while_the_main_process_does_nothing(tmp_path: Path) -> None:
+    """It is stopped: no stream waits for it, and a name of ours is still sent to nobody."""
+    names = ("names.backend=namecoin-core", "names.rpc.address=127.0.0.1:9", *LOGIN)
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *names)) as service:
+        await workers_of(service)
+        service.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(10):
+                reader, writer = await connect(service.port())
+                assert (await reader.readexactly(10))[1] == 0
+                writer.write(b"!")
+                assert await reader.readexactly(1) == b"!"
+                writer.close()
+            asked = len(tor.requests)
+            reader, writer = await connect(service.port(), host=b"example.bit")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await reader.read(1)
+            assert len(tor.requests) == asked
+        finally:
+            service.process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(20):
+            assert (await reader.readexactly(2))[1] != 0
+        writer.close()
+        assert len(tor.requests) == asked
+        assert await service.stop() == 0
+
+
+async def test_a_process_that_dies_in_a_drain_does_not_hold_it_up(tmp_path: Path) -> None:
+    settings = ["limits.drain_timeout_s=3600"]
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+        pids = await workers_of(service)
+        streams = [await connect(service.port()) for _ in range(8)]
+        for reader, _ in streams:
+            await reader.readexactly(10)
+        service.process.send_signal(signal.SIGTERM)
+        await service.logged("event=stopping flows=8")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it had no stream
+                os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            assert await service.process.wait() == 0
+        assert "event=worker_ended" not in service.text()
+        for _, writer in streams:
+            writer.close()

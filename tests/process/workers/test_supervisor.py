@@ -428,3 +428,20 @@ async def test_however_often_it_is_asked_it_has_one_report_to_write() -> None:
         reports = await asyncio.gather(*(main.workers.report() for _ in range(50)))
         assert [report.counters.opened for report in reports] == [1] * 50
         assert sum("done" in said for said in told) < 5
+
+
+@pytest.mark.parametrize("when", ["before it runs", "before it has begun"])
+async def test_one_that_starts_meanwhile_begins_in_the_new_epoch(when: str) -> None:
+    async with SocksPort() as port, main_process(port) as main:
+        assert await main.say(CONNECT + b"x", 13) == OK + b"x"
+        old, first = port.requests[-1].password, main.pid
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: not main.workers.running)
+        if when == "before it has begun":
+            await until(lambda: main.workers.running)
+            assert not main.serves
+        waiting = asyncio.create_task(main.say(CONNECT + b"x", 13))
+        main.isolator.new_epoch()
+        await main.workers.settled()
+        assert await waiting == OK + b"x"
+        assert old != port.requests[-1].password == main.credentials()

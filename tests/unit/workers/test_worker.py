@@ -218,3 +218,27 @@ async def test_no_flow_is_told_of_where_none_was_asked_for() -> None:
         report = await parent.report()
         assert ([flow.bytes_down for flow in report.flows], report.counters.bytes_down) == ([5], 0)
         writer.close()
+
+
+async def test_an_answer_from_before_a_new_epoch_opens_nothing() -> None:
+    """Whether the answer comes after the order, or just before it."""
+    async with SocksPort() as port, parent_of_worker(port) as parent:
+        for count, late in enumerate((True, False), 1):
+            reader, writer = await parent.client()
+            writer.write(BIT)
+            question = await parent.asked("name", count)
+            reply = NameReply(question["number"], Target.parse("192.0.2.1", 80))
+            if not late:
+                parent.tell(reply)
+            parent.isolator.new_epoch()
+            state = parent.isolator.export_state()
+            parent.tell(Epoch(100 + count, state))
+            if late:
+                parent.tell(reply)
+            async with asyncio.timeout(10):
+                answer = await reader.read()
+            assert answer[:3] == b"\x05\x00\x05"
+            assert answer[3] != 0
+            writer.close()
+        assert port.requests == []
+        assert (await parent.report()).counters.opened == 0
