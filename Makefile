@@ -58,6 +58,9 @@ process: packages-test $(STAMP) ## the tests that start programs
 network: packages-test $(STAMP) ## the tests over a private Tor network
 	$(PYTEST) $(NETWORK)
 
+slow: packages-test $(STAMP) ## what measures time under load, alone on this machine (6 min)
+	$(PYTEST) -m slow tests
+
 interop: packages-test $(STAMP) ## programs of others: Firefox; btcd, bcoin, neutrino, kyoto, where Go, npm and cargo are
 	$(BIN)/pytest -ra tests/interop tests/network/test_bitcoin_programs.py
 
@@ -131,6 +134,6 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	$(PIP) --require-hashes -r requirements/fire.txt
 	@touch $@
 
-.PHONY: help run test demo lint unit process network interop mutants fire evidence screenshots \
+.PHONY: help run test demo lint unit process network slow interop mutants fire evidence screenshots \
   bench bench-quick deb deb-check changelog lock clean \
   packages-run packages-demo packages-test packages-fire

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import socket
 import statistics
 import time
@@ -27,7 +26,8 @@ from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
 from tests.network.name_world import NameWorld, name_world
 
-ROUNDS: Final = 6 if os.environ.get("ISOPROXY_FULL") else 2
+pytestmark = pytest.mark.slow
+ROUNDS: Final = 6
 """Pairs of runs, taken in turns; the best of each counts, the others met the machine's load."""
 IDENTITIES: Final = 50
 NAMES: Final = 10
@@ -110,6 +110,7 @@ def directories(tmp_path: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
+@pytest.mark.timeout(600)
 async def test_a_dead_a_slow_and_a_lying_server_do_not_disturb(
     tor_network: TorNetwork, tmp_path: Path, directories: list[tuple[Path, Path]]
 ) -> None:
