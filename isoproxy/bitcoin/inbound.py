@@ -7,7 +7,10 @@ Theory of operation
     "Version negotiation"), while the local node hears v1.  A v2 stream does not say which
     network it is for, so the network is configured.
 
-    The node does not know that it is reachable by v2, and says so in its VERSION; other
+    A node that speaks v2 itself (`node_probe`) is handed a v2 peer's bytes as they are: the
+    session is theirs, and our v1 in between would downgrade it.
+
+    A v1 node does not know that it is reachable by v2, and says so in its VERSION; other
     nodes overwrite what they knew of it with that and come in v1 the next time.
     `advertise_v2` sets service bit 11 on the node's way out, on both kinds of connection.
 
@@ -30,6 +33,7 @@ from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.flow import ClosedBy, Event, Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.messages import Network
+from isoproxy.bitcoin.node_probe import NodeProbe
 from isoproxy.bitcoin.options import Deadlines, TransportOptions
 from isoproxy.bitcoin.pump import pump
 from isoproxy.bitcoin.reading import read_until
@@ -63,7 +67,8 @@ class InboundSettings:
 
 
 class Inbound:
-    """Serves peers on a listening socket; `connect` opens a connection to the local node."""
+    """Serves peers on a listening socket; `connect` opens a connection to the local node,
+    `speaks_v2` says whether that takes v2."""
 
     def __init__(
         self,
@@ -71,12 +76,14 @@ class Inbound:
         relay: RelayStream,
         registry: FlowRegistry,
         connect: Callable[[], Awaitable[socket.socket]] | None = None,
+        speaks_v2: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._settings = settings
         self._carrying = settings.carrying()
         self._relay = relay
         self.registry = registry
         self._connect = connect or partial(_connect, settings.node)
+        self._speaks_v2 = speaks_v2 or NodeProbe(settings.network, self._connect).speaks_v2
         self.refused = 0
         self._connections = Connections(self.handle, self._is_full)
 
@@ -109,12 +116,17 @@ class Inbound:
             self.refused += 1
             return
         flow = Flow(None, settings.node, inbound=True)
-        flow.network = settings.network
         with self.registry.entry(flow), contextlib.closing(await self._node(flow)) as node:
             if is_v1:
+                flow.network = settings.network
                 flow.on(Event.V1_PEER)
                 await relay_v1(node, peer, flow, self._carrying, self._relay, from_peer=first)
+            elif await self._speaks_v2():
+                flow.on(Event.OTHER_CLIENT)
+                closed_by = (await self._relay(peer, node, first, flow)).mirrored()
+                flow.end(Ending.HANDED_ON, closed_by)
             else:
+                flow.network = settings.network
                 await self._translate(node, peer, first, flow)
 
     async def _node(self, flow: Flow) -> socket.socket:

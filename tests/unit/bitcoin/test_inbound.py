@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -34,13 +35,23 @@ from tests.unit.front.services import front_services
 NODE = Target.parse("127.0.0.1", 8333)
 
 
+async def only_v1() -> bool:
+    return False
+
+
 class World:
     """An inbound service; the node's far end appears in `nodes`."""
 
-    def __init__(self, *, advertise_v2: bool = False, relay: RelayStream = straight) -> None:
+    def __init__(
+        self,
+        *,
+        advertise_v2: bool = False,
+        relay: RelayStream = straight,
+        speaks_v2: Callable[[], Awaitable[bool]] = only_v1,
+    ) -> None:
         self.nodes: asyncio.Queue[socket.socket] = asyncio.Queue()
         settings = InboundSettings(MAINNET, NODE, advertise_v2)
-        self.service = Inbound(settings, relay, FlowRegistry(), self.connect)
+        self.service = Inbound(settings, relay, FlowRegistry(), self.connect, speaks_v2)
 
     async def connect(self) -> socket.socket:
         far, near = pair()
@@ -50,6 +61,42 @@ class World:
     def visit(self) -> tuple[socket.socket, asyncio.Task[None]]:
         far, near = pair()
         return far, asyncio.create_task(self.service.handle(near))
+
+
+async def test_a_v2_peer_and_a_v2_node_have_their_session_to_themselves() -> None:
+    async def both() -> bool:
+        return True
+
+    world = World(speaks_v2=both)
+    sock, task = world.visit()
+    peer = V2End(sock, initiator=True)
+    shaking = asyncio.create_task(peer.shake())
+    node = V2End(await world.nodes.get())
+    await node.shake()
+    await shaking
+    assert peer.transport.session_id == node.transport.session_id
+    await node.send(LONG_VERSION)
+    assert await peer.contents() == LONG_VERSION
+    (flow,) = world.service.registry.flows
+    assert flow.transport is TransportType.UNTOUCHED
+    node.sock.close()
+    await task
+    assert flow.closed_by is ClosedBy.CLIENT
+    sock.close()
+
+
+async def test_a_v1_peer_of_a_v2_node_is_passed_on_and_nobody_is_asked() -> None:
+    async def never() -> bool:
+        pytest.fail("the node was asked")
+
+    world = World(speaks_v2=never)
+    sock, task = world.visit()
+    await send(sock, HELLO)
+    node = V1End(await world.nodes.get())
+    assert (await node.message())[0] == VERSION
+    sock.close()
+    await task
+    node.sock.close()
 
 
 @pytest.mark.parametrize("advertise", [True, False])
@@ -106,7 +153,9 @@ async def test_a_node_that_still_speaks_gets_all_that_came_before_the_end() -> N
 
     far, own = pair()
     task = asyncio.create_task(
-        Inbound(InboundSettings(MAINNET, NODE), straight, FlowRegistry(), connect).handle(own)
+        Inbound(InboundSettings(MAINNET, NODE), straight, FlowRegistry(), connect, only_v1).handle(
+            own
+        )
     )
     peer = V2End(far, initiator=True)
     await peer.shake()

@@ -32,6 +32,7 @@ from tests.kit.stream_conformance import (
 from tests.unit.bitcoin.ends import key
 from tests.unit.bitcoin.peers import HELLO
 from tests.unit.bitcoin.test_carry import Dialling, no_dial
+from tests.unit.bitcoin.test_inbound import only_v1
 from tests.unit.front.services import front_services
 
 PEER = Target.parse("peer.example", 8333)
@@ -99,7 +100,7 @@ async def translated() -> AsyncIterator[Ends]:
     async def connect() -> socket.socket:
         return to_node
 
-    service = Inbound(InboundSettings(MAINNET, PEER), straight, FlowRegistry(), connect)
+    service = Inbound(InboundSettings(MAINNET, PEER), straight, FlowRegistry(), connect, only_v1)
     carrier = Carrier(Dialling(no_dial), straight, FlowRegistry(), ProvenV2())
     flow = Flow(key(), PEER)
     tasks = [
