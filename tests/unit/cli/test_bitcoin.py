@@ -43,8 +43,7 @@ def test_without_a_proxy_it_says_what_to_add(
 def test_without_any_configuration_the_rules_are_for_the_proxy_that_needs_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("isoproxy.config.SYSTEM_DIRECTORY", tmp_path)
-    monkeypatch.setattr("isoproxy.config.LOCAL_DROP_INS", tmp_path / "conf.d")
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path))
     assert main(["bitcoin", "redirect", "--print", "wallet"]) == 0
     assert "redirect to :1324" in capsys.readouterr().out
 
