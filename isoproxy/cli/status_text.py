@@ -74,6 +74,11 @@ def _sentences(answer: dict[str, Any], before: dict[str, Any] | None) -> Iterato
         f"{counters['circuits_pending']}, queued {counters['circuits_queued']}; "
         f"local look-ups refused {counters['local_lookups_refused']}"
     )
+    if (shared := counters["destinations_without_credentials"]) > 1:
+        yield (
+            f"WITHOUT CREDENTIALS: {shared} destinations share one identity, as programs send no "
+            "user name; such programs belong on a listener with preset no-credentials"
+        )
     traffic = f"up {size(counters['bytes_up'])}, down {size(counters['bytes_down'])}"
     yield f"traffic: {traffic}{_rates(answer, before)}"
     refused = ", ".join(f"{kind} {count}" for kind, count in counters["refusals"].items())

@@ -138,6 +138,9 @@ def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:
             f"{refused} look-ups by the local resolver were attempted and stopped",
             "report this defect",
         ),
+        environment.without_credentials(
+            int(answer["counters"]["destinations_without_credentials"])
+        ),
         environment.connections(int(answer["pid"]), tor),
     ]
 

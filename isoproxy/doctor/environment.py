@@ -189,3 +189,16 @@ def connections(pid: int, tor: tuple[str, int] | None) -> Finding:
 
 def _is_near(peer: Peer) -> bool:
     return peer.host.is_loopback or peer.host.is_unspecified
+
+
+def without_credentials(destinations: int) -> Finding:
+    """What it means that one identity without credentials has so many destinations."""
+    check = "programs without user name"
+    if destinations <= 1:
+        return ok(check, "none has two destinations under one identity now")
+    return warning(
+        check,
+        f"{destinations} destinations share one identity, and can be linked by it",
+        "give the program a user name and password, or point it at a listener with preset "
+        "no-credentials, by default 127.0.0.1:9251",
+    )

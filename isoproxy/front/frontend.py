@@ -32,7 +32,7 @@ from isoproxy.front.services import (
     Limits,
     Names,
 )
-from isoproxy.front.statistics import FlowView
+from isoproxy.front.statistics import FlowView, destinations_without_credentials
 from isoproxy.isolation import Isolator
 from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.reactor import Reactor
@@ -114,6 +114,11 @@ class FrontEnd:
         """A view of every connection."""
         now = self.services.loop.time()
         return [connection.view(now) for connection in self.connections]
+
+    def destinations_without_credentials(self) -> int:
+        """To how many hosts one identity without credentials is connected, at most."""
+        requests = (connection.request for connection in self.connections)
+        return destinations_without_credentials(filter(None, requests))
 
     def internal_error(self, handler: object, error: BaseException) -> None:
         """An exception escaped: end what it belongs to, and only that."""

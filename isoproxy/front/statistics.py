@@ -7,7 +7,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -147,3 +148,16 @@ class FlowView:
     spliced: tuple[int, int] = (0, 0)
     carrier: tuple[IsolationKey, Purpose] | Credentials | None = None
     target: Sensitive | None = None
+
+
+def destinations_without_credentials(requests: Iterable[ProxyRequest]) -> int:
+    """To how many hosts the busiest identity without user name and password is connected.
+
+    Only the number leaves: a program that sends no credentials where they alone tell
+    identities apart lets all its destinations be linked.
+    """
+    hosts: defaultdict[IsolationKey, set[str]] = defaultdict(set)
+    for request in requests:
+        if not request.stream.username and not request.stream.password:
+            hosts[request.key].add(request.target.host)
+    return max(map(len, hosts.values()), default=0)

@@ -40,7 +40,11 @@ _STATES: Final = frozenset(state.value for state in State)
 
 @dataclass(slots=True)
 class Report:
-    """One process's share of what `isoproxy status` and the metrics show."""
+    """One process's share of what `isoproxy status` and the metrics show.
+
+    `without_credentials` is `FrontEnd.destinations_without_credentials`: of several processes
+    the most, since only they know whether two of them have the same destination.
+    """
 
     counters: Counters = field(default_factory=Counters)
     accepted: Counter[str] = field(default_factory=Counter)
@@ -49,6 +53,7 @@ class Report:
     circuits_queued: int = 0
     lookups_refused: int = 0
     bitcoin: BitcoinReport = field(default_factory=BitcoinReport)
+    without_credentials: int = 0
 
     def add(self, other: Report) -> None:
         """Make it that of another process too."""
@@ -59,6 +64,7 @@ class Report:
         self.circuits_queued += other.circuits_queued
         self.lookups_refused += other.lookups_refused
         self.bitcoin.add(other.bitcoin)
+        self.without_credentials = max(self.without_credentials, other.without_credentials)
 
     def ended(self) -> Report:
         """What stays of it when its process has ended: sums, open streams' bytes included."""
@@ -69,7 +75,7 @@ class Report:
             rest.counters.spliced_up += flow.spliced[0]
             rest.counters.spliced_down += flow.spliced[1]
         rest.flows, rest.bitcoin = [], self.bitcoin.ended()
-        rest.circuits_pending = rest.circuits_queued = 0
+        rest.circuits_pending = rest.circuits_queued = rest.without_credentials = 0
         return rest
 
 
@@ -86,6 +92,7 @@ def report_of(front: FrontEnd, peers: BitcoinReport, lookups_refused: int) -> Re
                 circuits.queued,
                 lookups_refused,
                 peers,
+                front.destinations_without_credentials(),
             )
         ]
     )
@@ -193,6 +200,7 @@ def _sums(report: Report) -> dict[str, object]:
         "accepted": report.accepted,
         "circuits": [report.circuits_pending, report.circuits_queued],
         "lookups_refused": report.lookups_refused,
+        "without_credentials": report.without_credentials,
         "bitcoin": bitcoin.written_sums(report.bitcoin),
     }
 
@@ -219,6 +227,7 @@ def _read_sums(message: Mapping[str, Any], is_known: Callable[[str], bool]) -> R
         report.accepted[_known(name, is_known)] = count(number)
     report.circuits_pending, report.circuits_queued = map(count, array(message["circuits"], 2))
     report.lookups_refused = count(message["lookups_refused"])
+    report.without_credentials = count(message["without_credentials"])
     report.bitcoin = bitcoin.read_sums(message["bitcoin"], is_known)
     return report
 

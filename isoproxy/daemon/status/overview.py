@@ -111,6 +111,7 @@ def counters_status(total: Report) -> dict[str, object]:
         "defects": counters.defects,
         "out_of_descriptors": counters.fd_exhaustion,
         "local_lookups_refused": total.lookups_refused,
+        "destinations_without_credentials": total.without_credentials,
         "circuits_pending": total.circuits_pending,
         "circuits_queued": total.circuits_queued,
         "refusals": {kind.value: count for kind, count in counters.refusals.most_common()},

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from isoproxy.config import load
-from isoproxy.doctor.environment import connections, permissions, ports, secrets, sockets_of
+from isoproxy.doctor.environment import (
+    connections,
+    permissions,
+    ports,
+    secrets,
+    sockets_of,
+    without_credentials,
+)
 from isoproxy.doctor.finding import Finding, Verdict
 
 
@@ -154,3 +161,14 @@ def test_udp_is_a_defect() -> None:
 
 def test_a_process_that_is_gone_proves_nothing() -> None:
     assert connections(2**22 + 1, None).verdict is Verdict.UNPROVEN
+
+
+@pytest.mark.parametrize(
+    ("destinations", "verdict"), [(0, Verdict.OK), (1, Verdict.OK), (2, Verdict.WARNING)]
+)
+def test_destinations_that_share_the_identity_without_credentials_are_told(
+    destinations: int, verdict: Verdict
+) -> None:
+    finding = without_credentials(destinations)
+    assert finding.verdict is verdict
+    assert ("9251" in finding.advice) == (verdict is Verdict.WARNING)

@@ -50,6 +50,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
         "counters": {
             "identities": 1, "open": flows, "opened": 99, "bytes_up": 1000, "bytes_down": 2000,
             "circuits_pending": 1, "circuits_queued": 0, "local_lookups_refused": 0,
+            "destinations_without_credentials": 1,
             "refusals": {"connection_refused": 1, "name_not_found": 2},
         },
         "bitcoin": {
@@ -64,6 +65,13 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
         },
         **changes,
     }  # fmt: skip
+
+
+def test_many_destinations_of_one_identity_without_credentials_are_told() -> None:
+    quiet = status()
+    assert "WITHOUT CREDENTIALS" not in status_text(quiet)
+    counters = quiet["counters"] | {"destinations_without_credentials": 7}
+    assert "WITHOUT CREDENTIALS: 7 destinations" in status_text(quiet | {"counters": counters})
 
 
 def test_every_section_is_there() -> None:

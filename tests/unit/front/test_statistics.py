@@ -6,8 +6,22 @@ from collections import Counter
 from dataclasses import fields
 
 from isoproxy.errors import ErrorKind
-from isoproxy.front.statistics import Counters, ListenerStatistics
-from isoproxy.isolation import ClientProtocol
+from isoproxy.front.judgement import ProxyRequest
+from isoproxy.front.statistics import (
+    Counters,
+    ListenerStatistics,
+    destinations_without_credentials,
+)
+from isoproxy.isolation import (
+    DEFAULT_ISOLATION,
+    ClientProtocol,
+    Isolate,
+    IsolationTuple,
+    Isolator,
+    ListenerRule,
+    own_group,
+)
+from isoproxy.net.target import Target
 from isoproxy.socks import Command
 
 
@@ -49,3 +63,22 @@ def test_every_count_is_in_the_sum() -> None:
         elif isinstance(single, Counter):
             assert double == {key: 2 * count for key, count in single.items()} != {}
     assert sum(total.dials.counts) == 2
+
+
+def test_destinations_without_credentials_are_counted_where_they_share_an_identity() -> None:
+    isolator = Isolator()
+
+    def request(host: str, user: bytes | None, isolate: Isolate) -> ProxyRequest:
+        stream = IsolationTuple(b"", ClientProtocol.SOCKS5, user, user and b"1", host.encode(), 443)
+        key = isolator.key_for(ListenerRule(own_group("a"), isolate), stream)
+        return ProxyRequest(Command.CONNECT, Target(host, 443), key, stream, False)
+
+    hosts = ("a.test", "b.test", "b.test", "c.test")
+    by_destination = DEFAULT_ISOLATION | Isolate.DEST_ADDR
+    shared = [request(host, None, DEFAULT_ISOLATION) for host in hosts]
+    apart = [request(host, None, by_destination) for host in hosts]
+    named = [request(host, b"alice", DEFAULT_ISOLATION) for host in (*hosts, "d.test")]
+    assert destinations_without_credentials([]) == 0
+    assert destinations_without_credentials(named) == 0
+    assert destinations_without_credentials(apart) == 1
+    assert destinations_without_credentials(shared + apart + named) == 3

@@ -53,7 +53,7 @@ def full() -> Report:
     counters.requests["a", Command.RESOLVE, None] = 4
     counters.requests["a", Command.CONNECT, ErrorKind.DIAL_TIMEOUT] = 5
     counters.dials.observe(0.2)
-    return Report(counters, Counter(a=9), [flow()], 11, 12, 13)
+    return Report(counters, Counter(a=9), [flow()], 11, 12, 13, without_credentials=14)
 
 
 def is_known(name: str) -> bool:
@@ -73,12 +73,19 @@ def test_everything_arrives_but_keys_and_targets() -> None:
     assert report.counters == sent.counters
     assert (report.accepted, report.lookups_refused) == (sent.accepted, 13)
     assert (report.circuits_pending, report.circuits_queued) == (11, 12)
+    assert report.without_credentials == 14
     (got,) = report.flows
     assert got.carrier == upstream_credentials(KEY, APP, FORM)
     assert (got.key, got.bytes_up, got.bytes_down, got.spliced) == (KEY.label, 3, 4, (1, 2))
     assert got.target is not None
     assert reveal(got.target, safe=True) == SCRUBBED
     assert b"marked" not in words.lower()
+
+
+def test_of_several_processes_the_most_destinations_count() -> None:
+    reports = [Report(without_credentials=number) for number in (2, 5, 3)]
+    assert merged(reports).without_credentials == 5
+    assert reports[1].ended().without_credentials == 0
 
 
 def test_the_target_is_told_where_logging_is_not_safe() -> None:
