@@ -13,7 +13,7 @@ import pytest
 from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.carry import Carrier, CarrySettings, Untranslated
 from isoproxy.bitcoin.converter import Ending
-from isoproxy.bitcoin.flow import Flow, TransportType, V1Reason
+from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
 from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, padded
@@ -264,6 +264,9 @@ async def test_a_v1_peer_that_closes_is_tried_again_by_the_same_dial() -> None:
     peer.sock.close()
     assert await world.ending() is Ending.HANDED_ON
     assert world.registry.totals().outcomes == {Outcome.V1_FALLBACK: 1}
+    (end,) = world.registry.totals().ends
+    assert (end.reason, end.closed_by) == (world.flow.v1_reason, world.flow.closed_by)
+    assert end.closed_by in (ClosedBy.CLIENT, ClosedBy.PEER)
 
 
 async def test_scrubbing_holds_for_a_fallback_too() -> None:

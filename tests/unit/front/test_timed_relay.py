@@ -79,8 +79,26 @@ async def test_one_that_is_cancelled_resets_both_sides() -> None:
 
 async def test_one_that_is_idle_is_ended() -> None:
     async with relayed(Counts(), limits=Limits(idle_timeout_s=0.05)) as (client, _, task):
-        await asyncio.wait_for(task, 5)
+        assert await asyncio.wait_for(task, 5) is ClosedBy.US
         assert await receive(client) == b""
+
+
+@pytest.mark.parametrize("first", [ClosedBy.CLIENT, ClosedBy.PEER])
+async def test_whose_end_came_first_is_told(first: ClosedBy) -> None:
+    async with relayed(Counts()) as (client, peer, task):
+        ends = (client, peer) if first is ClosedBy.CLIENT else (peer, client)
+        for leaver, other in (ends, ends[::-1]):
+            leaver.shutdown(socket.SHUT_WR)
+            assert await receive(other) == b""
+        assert await asyncio.wait_for(task, 5) is first
+
+
+async def test_a_client_that_resets_is_the_one_that_closed() -> None:
+    async with relayed(Counts()) as (client, peer, task):
+        peer.send(b"nobody reads this")
+        await asyncio.sleep(0.01)
+        client.close()
+        assert await asyncio.wait_for(task, 5) is ClosedBy.CLIENT
 
 
 async def test_a_client_that_stays_after_the_peers_end_is_ended(
