@@ -37,11 +37,18 @@ class Outcome(Enum):
         """REFUSED: the peer or we had no v2 for it, and v1 was not allowed."""
         if flow.ended is Ending.V2_REQUIRED:
             return cls.REFUSED
-        if flow.network is None:
-            return cls.FAILED if flow.ended is Ending.DIAL_FAILED else cls.UNTOUCHED
-        if flow.transport is TransportType.V1:
-            return cls.V1_INBOUND if flow.inbound else cls.V1_FALLBACK
-        return cls.V2 if flow.transport is TransportType.V2 else cls.FAILED
+        if flow.network is None and flow.ended is Ending.DIAL_FAILED:
+            return cls.FAILED
+        return cls.cut(flow.transport, known=flow.network is not None, inbound=flow.inbound)
+
+    @classmethod
+    def cut(cls, transport: TransportType, *, known: bool, inbound: bool) -> Outcome:
+        """Of a flow that was ended with `transport` spoken; `known` is whether it is v1's."""
+        if not known:
+            return cls.UNTOUCHED
+        if transport is TransportType.V1:
+            return cls.V1_INBOUND if inbound else cls.V1_FALLBACK
+        return cls.V2 if transport is TransportType.V2 else cls.FAILED
 
 
 class FlowEnd(NamedTuple):

@@ -111,9 +111,14 @@ class BitcoinReport:
             self.proxies.setdefault(name, ProxyCounts()).add(counts)
 
     def ended(self) -> BitcoinReport:
-        """What stays of it when its process has ended."""
+        """What stays of it when its process has ended, and its flows with it."""
         rest = BitcoinReport()
         rest.add(self)
+        for flow in self.flows:
+            known = flow.network is not None
+            outcome = Outcome.cut(flow.transport, known=known, inbound=flow.inbound)
+            end = FlowEnd(outcome, Ending.STOPPED, flow.v1_reason, ClosedBy.US)
+            rest.totals.ends[end] += 1
         rest.flows = []
         for counts in rest.proxies.values():
             counts.open = 0

@@ -265,8 +265,7 @@ async def test_a_v1_peer_that_closes_is_tried_again_by_the_same_dial() -> None:
     assert await world.ending() is Ending.HANDED_ON
     assert world.registry.totals().outcomes == {Outcome.V1_FALLBACK: 1}
     (end,) = world.registry.totals().ends
-    assert (end.reason, end.closed_by) == (world.flow.v1_reason, world.flow.closed_by)
-    assert end.closed_by in (ClosedBy.CLIENT, ClosedBy.PEER)
+    assert (end.reason, end.closed_by) == (V1Reason.PEER_CLOSED, ClosedBy.PEER)
 
 
 async def test_scrubbing_holds_for_a_fallback_too() -> None:
