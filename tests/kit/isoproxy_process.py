@@ -246,28 +246,39 @@ class Isoproxy:
 
     def _await_listeners(self) -> None:
         deadline = time.monotonic() + _START_S
-        while True:
-            said = self._out.read_text().splitlines(keepends=True)
-            ours = ("listening socks ", "listening bitcoin ")
-            lines = [line for line in said if line.startswith(ours)]
-            if len(lines) == len(self._listeners + self._proxies) and lines[-1].endswith("\n"):
-                break
+        expected = ["socks"] * len(self._listeners) + ["bitcoin"] * len(self._proxies)
+        while [protocol for protocol, _ in self._announced()] != expected:
             if self._running.poll() is not None or time.monotonic() > deadline:
                 raise NotStarted(self.text())
             time.sleep(0.02)
-        for line in lines:
-            word, protocol, address, *_ = line.split()
-            assert word == "listening", line
-            assert protocol == (
-                "bitcoin" if len(self.addresses) >= len(self._listeners) else "socks"
-            )
-            self.addresses.append(_address(address))
+        self.addresses += [_address(address) for _, address in self._announced()]
+
+    def _announced(self) -> list[tuple[str, str]]:
+        """Protocol and address of what listens so far, in order.
+
+        It stands on standard output, or where the log is JSON, in the log alone.
+        """
+        if "observe.log_format=json" not in self._settings:
+            lines = [line for line in _whole_lines(self._out) if line.startswith("listening ")]
+            told = [(line.split()[1], line.split()[2]) for line in lines]
+            return [each for each in told if each[0] in ("socks", "bitcoin")]
+        events = [json.loads(line) for line in _whole_lines(self.log) if line.startswith("{")]
+        listening = [event for event in events if event["event"] == "listening"]
+        return [
+            ("bitcoin" if "proxy" in event else "socks", event["address"])
+            for event in listening
+            if event.get("listener") not in ("dashboard", "dns")
+        ]
 
     def _kill(self) -> None:
         process = self._running
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def _whole_lines(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _address(text: str) -> Address:
