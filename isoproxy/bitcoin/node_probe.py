@@ -25,7 +25,7 @@ from isoproxy.bitcoin.sniff import MAGIC_LENGTH
 from isoproxy.bitcoin.v1 import PREFIX_LENGTH
 
 REMEMBERED_S: Final = 3600.0
-ANSWER_S: Final = 3.0
+ANSWER_S: Final = 1.0
 """Seconds that the node may take to answer; it is local."""
 
 
