@@ -45,11 +45,13 @@ class Lab:
     publisher: str
     """The relay that offers the web server as an onion service."""
 
-    def resolve(self, name: str, isolation: str = "someone", **more: Any) -> dict[str, Any]:
-        """What `isoproxy resolve --json` prints."""
-        words = {"name": name, "isolation": isolation, **more}
+    def resolve(
+        self, name: str, isolation: str = "someone", *, zone: bool = False
+    ) -> dict[str, Any]:
+        """What `isoproxy resolve --json` prints; of a `zone`, with `--records`."""
+        words = {"name": name, "isolation": isolation, "zone": zone}
         answer = ask(self.proxy.admin, "resolve", timeout_s=90, **words)
-        found: dict[str, Any] = answer.get("zone") or answer["resolution"]
+        found: dict[str, Any] = answer["zone"] if "zone" in answer else answer["resolution"]
         return found
 
 
