@@ -5,7 +5,7 @@ wrong the one thing to do.  What cannot be proven is said to be unproven, never 
 
     environment.py   ports, permissions, passwords, the running process's sockets
     reach.py         whether Tor's two ports can be used, and what is in the way
-    torside.py       Tor's version, start, clock, circuits, through its control port
+    tor_checks.py       Tor's version, start, clock, circuits, through its control port
     names.py         whether names can be resolved
     isolation.py     streams of an independent client, and what circuits they got
 """
@@ -22,7 +22,7 @@ from isoproxy.admin.client import NotRunning, ask
 from isoproxy.config import Config, Loaded, admin_address, state_directory
 from isoproxy.config.paths import start_command
 from isoproxy.doctor import environment, isolation, reach
-from isoproxy.doctor import tor as torside
+from isoproxy.doctor import tor as tor_checks
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
 from isoproxy.doctor.names import examine_names
 from isoproxy.errors import OperationError
@@ -60,9 +60,9 @@ async def examine(
     yield await reach.socks_port(socks)
     async with reach.control_port(control_at, config.tor.control_password) as (control, access):
         yield access
-        yield torside.version(None if control is None else control.version)
-        yield await torside.bootstrap(control, await _complaint_of_tor(config))
-        yield await torside.clock(control)
+        yield tor_checks.version(None if control is None else control.version)
+        yield await tor_checks.bootstrap(control, await _complaint_of_tor(config))
+        yield await tor_checks.clock(control)
         async for finding in examine_names(config.names, answer and answer["names"]):
             yield finding
         works: bool | None = None
@@ -74,7 +74,7 @@ async def examine(
             findings, works = await _prove(asked, target, control, timeout_s)
             for finding in findings:
                 yield finding
-        yield await torside.attachment(control, streams_work=works)
+        yield await tor_checks.attachment(control, streams_work=works)
 
 
 def _state_directory(answer: dict[str, Any] | None) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import socks
 
 from isoproxy.config.paths import start_command
-from isoproxy.doctor import tor as torside
+from isoproxy.doctor import tor as tor_checks
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
 from isoproxy.net.endpoint import Endpoint, family_of
 from isoproxy.net.target import Target
@@ -63,7 +63,7 @@ async def prove(
             )
         )
     else:
-        findings += torside.expected_sharing(circuits)
+        findings += tor_checks.expected_sharing(circuits)
     findings.append(_lookups(watch))
     return findings, True
 
@@ -79,10 +79,10 @@ async def _circuits(
     ours = secrets.token_hex(8)
     circuits: list[str | None] = []
     for tag in ("a", "a", "b"):
-        before = {} if control is None else await torside.streams(control)
+        before = {} if control is None else await tor_checks.streams(control)
         sock = await _apart(_connect, listener, target, f"doctor-{ours}", tag, timeout_s)
         held.callback(sock.close)
-        after = {} if control is None else await torside.streams(control)
+        after = {} if control is None else await tor_checks.streams(control)
         circuits.append(_new_circuit(before, after, target))
     return circuits
 

@@ -3,7 +3,7 @@
 Theory of operation
     A name's records become one answer by policy: an onion service before an address, an
     address before an alias that leads out of Namecoin.  Of several equally good
-    candidates each isolation key has its own favourite, drawn with the key itself: always
+    candidates each isolation key has its own pick, drawn with the key itself: always
     the same one under one key, any of them under different keys.
 
 Invariants

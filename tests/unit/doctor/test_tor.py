@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from isoproxy.doctor import reach
-from isoproxy.doctor import tor as torside
+from isoproxy.doctor import tor as tor_checks
 from isoproxy.doctor.finding import Verdict
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control
@@ -42,7 +42,7 @@ def block(key: str, value: str) -> bytes:
     ],
 )
 def test_versions(text: str | None, verdict: Verdict) -> None:
-    assert torside.version(text).verdict is verdict
+    assert tor_checks.version(text).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ async def test_the_clock(tmp_path: Path, after: str, until: str, verdict: Verdic
         "GETINFO consensus/valid-until": block("consensus/valid-until", until),
     }
     async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
-        assert (await torside.clock(control, NOW)).verdict is verdict
-    assert (await torside.clock(None, NOW)).verdict is Verdict.UNPROVEN
+        assert (await tor_checks.clock(control, NOW)).verdict is verdict
+    assert (await tor_checks.clock(None, NOW)).verdict is Verdict.UNPROVEN
 
 
 def started(words: str) -> bytes:
@@ -114,11 +114,11 @@ async def test_how_far_tor_has_come(
         "GETCONF DisableNetwork": f"250 DisableNetwork={answers[1:2] == ['1']:d}\r\n".encode(),
     }
     async with ScriptedTor(tmp_path / "c", scripted) as tor, control_to(tor) as control:
-        finding = await torside.bootstrap(control)
+        finding = await tor_checks.bootstrap(control)
     assert finding.verdict.value == verdict
     assert found in finding.found
     assert advice in finding.advice
-    assert (await torside.bootstrap(None)).verdict is Verdict.UNPROVEN
+    assert (await tor_checks.bootstrap(None)).verdict is Verdict.UNPROVEN
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ async def test_attachment(
 ) -> None:
     answers = {"GETCONF __LeaveStreamsUnattached": answer}
     async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
-        assert (await torside.attachment(control, streams_work=works)).verdict is verdict
-    assert (await torside.attachment(None, streams_work=works)).verdict is Verdict.UNPROVEN
+        assert (await tor_checks.attachment(control, streams_work=works)).verdict is verdict
+    assert (await tor_checks.attachment(None, streams_work=works)).verdict is Verdict.UNPROVEN
 
 
 async def test_streams_and_their_circuits_conflux_legs_as_one(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_streams_and_their_circuits_conflux_legs_as_one(tmp_path: Path) ->
     )
     answers = {"GETINFO circuit-status": status, "GETINFO stream-status": streams}
     async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
-        assert await torside.streams(control) == {
+        assert await tor_checks.streams(control) == {
             b"1": ("3", b"a.example:443"),
             b"2": ("AB", b"b.example:443"),
             b"7": ("AB", b"c:1"),
@@ -174,7 +174,7 @@ async def test_streams_and_their_circuits_conflux_legs_as_one(tmp_path: Path) ->
     ],
 )
 def test_sharing_is_judged(circuits: list[str | None], expected: list[Verdict]) -> None:
-    findings = list(torside.expected_sharing(circuits))
+    findings = list(tor_checks.expected_sharing(circuits))
     assert [one.verdict for one in findings] == expected
 
 
@@ -182,7 +182,7 @@ async def test_what_a_tor_of_our_own_complains_of_is_advice(tmp_path: Path) -> N
     words = 'NOTICE BOOTSTRAP PROGRESS=0 TAG=starting SUMMARY="Starting"'
     answers = {"GETINFO status/bootstrap-phase": started(words)}
     async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
-        found = await torside.bootstrap(control, "Managed proxy terminated")
+        found = await tor_checks.bootstrap(control, "Managed proxy terminated")
         assert "Managed proxy terminated" in found.advice
         assert "isoproxy tor log" in found.advice
-        assert "Tor says" not in (await torside.bootstrap(control)).advice
+        assert "Tor says" not in (await tor_checks.bootstrap(control)).advice
