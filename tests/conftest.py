@@ -1,13 +1,14 @@
-"""How every test runs: coroutine tests on a loop in debug mode, virtual time on request."""
+"""How every test runs: coroutine tests on a loop of their own, in virtual time on request."""
 
 from __future__ import annotations
 
 import asyncio
-import asyncio.constants
 import inspect
 import os
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,9 +26,24 @@ settings.load_profile("isoproxy")
 # An isoproxy that is installed on this machine, and its configuration, are not ours.
 os.environ["CONFIGURATION_DIRECTORY"] = "/nonexistent/isoproxy"
 
-# Of debug mode we want its checks; where each future and handle was made costs a fifth of
-# the time of all unit tests.
-vars(asyncio.constants)["DEBUG_STACK_DEPTH"] = 1
+
+def _of_one_thread(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """`loop`, which only this thread may give something to do.
+
+    So much of asyncio's debug mode finds mistakes.  All of it (PYTHONASYNCIODEBUG=1 in the
+    environment) notes where every future was made, and takes twice the time.
+    """
+    owner = threading.get_ident()
+
+    def checked(schedule: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            assert threading.get_ident() == owner, "use call_soon_threadsafe from other threads"
+            return schedule(*arguments, **options)
+
+        return call
+
+    vars(loop).update(call_soon=checked(loop.call_soon), call_at=checked(loop.call_at))
+    return loop
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,8 +56,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     virtual = pyfuncitem.get_closest_marker("virtual_clock")
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    factory = partial(VirtualClockLoop, **virtual.kwargs) if virtual else ReactorLoop
-    with asyncio.Runner(debug=True, loop_factory=factory) as runner:
+    kind = partial(VirtualClockLoop, **virtual.kwargs) if virtual else ReactorLoop
+    with asyncio.Runner(loop_factory=lambda: _of_one_thread(kind())) as runner:
         runner.run(pyfuncitem.obj(**arguments))
     return True
 

@@ -1,6 +1,8 @@
-"""The gate of this tier lets through what stays in the process, and nothing else."""
+"""The gate of this tier lets through what stays in the process; a loop is of one thread."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 
@@ -47,3 +49,14 @@ def test_what_stays_inside_passes(event: str, arguments: tuple[object, ...]) -> 
     gate.seen = []
     gate.hook(event, arguments)
     assert gate.seen == []
+
+
+@pytest.mark.parametrize("virtual", [False, pytest.param(True, marks=pytest.mark.virtual_clock)])
+async def test_other_threads_are_refused_by_a_loop(virtual: bool) -> None:
+    loop = asyncio.get_running_loop()
+    for schedule in (loop.call_soon, lambda work: loop.call_later(1, work)):
+        with pytest.raises(AssertionError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(schedule, print)
+    done = asyncio.Event()
+    await asyncio.to_thread(loop.call_soon_threadsafe, done.set)
+    await done.wait()
