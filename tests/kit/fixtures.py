@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.repository import ROOT
 from tests.kit.tornet import TorNetError, TorNetwork
 
 _log = logging.getLogger(__name__)
@@ -42,10 +43,12 @@ def tor_network(pytestconfig: pytest.Config) -> Iterator[TorNetwork]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for the network is marked `network`."""
+    """Whoever asks for the network is marked `network`, and in that tier."""
     for item in items:
         if isinstance(item, pytest.Function) and "tor_network" in item.fixturenames:
             item.add_marker(pytest.mark.network)
+            if not item.path.is_relative_to(ROOT / "tests" / "network"):
+                raise pytest.UsageError(f"for tests/network: {item.nodeid}")
 
 
 def pytest_terminal_summary(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEADLINE_S = 30.0
+DIAL_S = 90.0
+"""For a stream through a network that may have to find its relays first."""
 
 
 class Outcome(NamedTuple):
@@ -58,6 +60,36 @@ async def command(
         out, err = await process.communicate(given)
     assert process.returncode is not None
     return Outcome(process.returncode, out.decode(), err.decode())
+
+
+async def dial(directory: Path, *words: str, send: bytes = b"", hold: bool = False) -> Outcome:
+    """`isoproxy dial` with `send` as its input; with `hold` that stays open until the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "isoproxy", "dial", *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(directory),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(DIAL_S):
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(send)
+                await process.stdin.drain()
+            if not hold:
+                process.stdin.close()
+            out = await process.stdout.read()
+            err = await process.stderr.read()
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        process.stdin.close()
+    return Outcome(code, out.decode(), err.decode())
 
 
 @dataclass

@@ -12,7 +12,7 @@ from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, parse_version
 from isoproxy.net.endpoint import Endpoint
 from tests.kit.dial import Refused, dial
 from tests.kit.tornet import TorNetwork
-from tests.process.cli.test_publish import publishing
+from tests.network.cli.test_publish import publishing
 from tests.unit.bitcoin.ends import V1End, V2End, send
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload

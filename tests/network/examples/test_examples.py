@@ -18,7 +18,7 @@ from tests.kit.service import Outcome, environment, running
 from tests.kit.socks_port import SocksPort, refusing
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
-from tests.process.cli.test_publish import through
+from tests.network.cli.test_publish import through
 
 EXAMPLES = ROOT / "examples"
 LIBP2P = ROOT / ".cache" / "libp2p"
