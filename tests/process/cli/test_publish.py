@@ -32,7 +32,7 @@ async def first_said(
     stream = process.stdout or process.stderr
     assert stream is not None
     try:
-        async with asyncio.timeout(DIAL_S):
+        async with asyncio.timeout(PATIENCE_S):
             line = await stream.readline()
     finally:
         process.terminate()
