@@ -18,7 +18,7 @@ export PYTHON
 export PYTHONDONTWRITEBYTECODE =
 
 PYTEST := $(BIN)/pytest
-MEASURED := $(BIN)/coverage run -m pytest
+MEASURED := PYTHONASYNCIODEBUG=1 $(BIN)/coverage run -m pytest
 # As many workers as cores; tests of one file share the programs that its fixtures start.
 UNIT := --numprocesses auto --dist worksteal tests/unit
 PROCESS := --numprocesses auto --dist loadfile tests/process tests/fire tests/mutation tests/packaging
