@@ -127,7 +127,7 @@ def test_the_packaged_settings_are_the_sample_of_what_they_set(tmp_path: Path) -
 
 def test_the_sockets_name_and_address_are_those_of_the_default_listener(tmp_path: Path) -> None:
     (tmp_path / "none.toml").touch()
-    (listener,) = load(tmp_path / "none.toml", []).config.listener
+    listener, *_ = load(tmp_path / "none.toml", []).config.listener
     text = (PACKAGING / "systemd" / "isoproxy.socket").read_text()
     assert f"\nListenStream={listener.address}\n" in text
     assert f"\nFileDescriptorName=socks-{listener.name}\n" in text

@@ -27,7 +27,7 @@ CODECS = (
     "isoproxy/dns/render.py",
     "isoproxy/front/judgement.py",
     "isoproxy/front/states.py",
-    "isoproxy/isolation.py",
+    "isoproxy/isolation/*.py",
     "isoproxy/namecoin/chain/*.py",
     "isoproxy/namecoin/electrum/rate_limit.py",
     "isoproxy/namecoin/electrum/results.py",

@@ -17,8 +17,8 @@ import re
 from collections import deque
 from typing import Final
 
-from isoproxy.observe.log import SCRUBBED
-
+SCRUBBED: Final = "[scrubbed]"
+"""Tor's own word, and our log's."""
 MAX_LINES: Final = 200
 MAX_LINE: Final = 400
 

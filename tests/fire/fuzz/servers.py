@@ -12,7 +12,7 @@ from isoproxy.errors import LimitExceeded, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import HeaderRejected, series
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.merkle import checkpoint_root, transaction_root
-from isoproxy.namecoin.chain.name_script import parse_name_script, script_hash
+from isoproxy.namecoin.chain.name_script import NotAnUpdate, parse_name_script, script_hash
 from isoproxy.namecoin.chain.params import REGTEST, Anchor
 from isoproxy.namecoin.chain.spv import HeaderMissing, NotInBlock, judge
 from isoproxy.namecoin.chain.transaction import Truncated, is_transaction
@@ -216,6 +216,8 @@ TARGETS: Final = [
         (*_REMOTE, Truncated),
         list(_RECORDED.transactions.values())[-4:],
     ),
-    FuzzTarget("name-transaction", _name_update, (*_REMOTE, Truncated), _name_transactions()),
+    FuzzTarget(
+        "name-transaction", _name_update, (*_REMOTE, Truncated, NotAnUpdate), _name_transactions()
+    ),
     FuzzTarget("merkle", _merkle, (RemoteProtocolError,), [b"\x03\x00\x00" + bytes(32 * 8)]),
 ]

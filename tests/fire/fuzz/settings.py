@@ -88,7 +88,7 @@ TARGETS: Final = [
         (ValueError,),
         [b"127.0.0.1:9250 IsolateDestAddr SessionGroup=3", b"unix:/run/x NoIsolateClientAddr"],
     ),
-    FuzzTarget("address", _address, (ValueError,), [b"127.0.0.1:80", b"[::1]:80", b"unix:/run/x"]),
+    FuzzTarget("address", _address, (ConfigError,), [b"127.0.0.1:80", b"[::1]:80", b"unix:/run/x"]),
     FuzzTarget(
         "multiaddr",
         _multiaddr,

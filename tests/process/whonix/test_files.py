@@ -58,7 +58,8 @@ def test_every_file_is_documented() -> None:
 
 
 def test_the_settings_are_valid_and_stay_inside_the_confinement(loaded: Loaded) -> None:
-    assert all("firewall must say which" in warning for warning in loaded.warnings)
+    told = ("firewall must say which", "every user can read it")  # the tree's own files are public
+    assert all(any(words in warning for words in told) for warning in loaded.warnings)
     text = (ROOT / "packaging" / "whonix" / "systemd" / "40_whonix.conf").read_text()
     networks = [ip_network(n) for n in re.findall(r"^IPAddressAllow=(\S+)$", text, re.M)]
     config = loaded.config

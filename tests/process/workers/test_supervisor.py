@@ -401,7 +401,8 @@ async def test_more_questions_than_agreed_end_the_process_and_their_look_ups(
     async with SocksPort() as port, main_process(port) as main:
         main.names.open.clear()
         first, clients = main.pid, []
-        for _ in range(4):
+        for number in range(4):
+            await until(lambda: len(main.names.keys) == number)  # noqa: B023  asked at once
             _, writer = await main.client()
             writer.write(BIT)
             clients.append(writer)
