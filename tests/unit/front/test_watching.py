@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -60,6 +61,17 @@ async def world(
         yield port, front
 
 
+async def is_reset(reader: asyncio.StreamReader) -> bool:
+    """Whether the connection is reset within five seconds."""
+    try:
+        await asyncio.wait_for(reader.read(), 5)
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return False
+
+
 @pytest.mark.parametrize("fallback", list(Fallback))
 @pytest.mark.parametrize("piece", [1, 3, 1000])
 @pytest.mark.parametrize("first", [VERSION, TX])
@@ -72,10 +84,11 @@ async def test_v1_on_any_port_is_dialled_again_for_bitcoin_and_never_leaves_as_i
         (connection,) = front.connections
         assert connection.request is not None
         key = connection.request.key
-        for start in range(0, len(first), piece):
-            writer.write(first[start : start + piece])
-            await writer.drain()
-            await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionResetError):  # what was heard is judged below
+            for start in range(0, len(first), piece):
+                writer.write(first[start : start + piece])
+                await writer.drain()
+                await asyncio.sleep(0)
         await until(lambda: len(peers.heard) == 2 and len(peers.heard[1]) >= 64)
         purposes = [upstream_credentials(key, purpose).password for purpose in (APP, P2P)]
         assert [request.password for request in port.requests] == purposes
@@ -116,8 +129,7 @@ async def test_v1_after_the_peer_has_spoken_ends_the_client(fallback: Fallback) 
         reader, writer = await ask(front, REQUEST)
         assert await reader.readexactly(len(VERSION)) == VERSION
         writer.write(VERSION)
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), 5)
+        assert await is_reset(reader)
         writer.close()
         carrier = front.services.bitcoin
         assert isinstance(carrier, Carrier)
@@ -169,8 +181,7 @@ async def test_a_magic_that_comes_in_pieces_is_ended_with_less_than_a_magic_sent
         writer.write(VERSION[:3])
         await until(lambda: peers.heard == [VERSION[:3]])
         writer.write(VERSION[3:])
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), 5)
+        assert await is_reset(reader)
         writer.close()
         await until(lambda: not front.connections and not port.open)
         assert peers.heard == [VERSION[:3]]
