@@ -241,7 +241,7 @@ def test_a_refusal_of_tors_policy(tor_network: TorNetwork, tmp_path: Path) -> No
             assert _socks4a(proxy.address, b"www.test", 80) == b"\x00\x5b" + bytes(6)
             with pytest.raises(subprocess.CalledProcessError) as told:
                 curl("-p", "--proxy", f"http://{proxy.host_and_port}", "http://www.test/")
-            assert "response 403" in told.value.stderr
+            assert "response 503" in told.value.stderr
 
 
 def test_errors_over_http_connect(proxy: Isoproxy) -> None:
