@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -359,7 +360,7 @@ class _Process:
         self._answering.close()
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._child.kill()
+                os.kill(self._child.pid, signal.SIGKILL)
         self._ended.set()
         for ticket in list(self._waiting):
             self._fail(ticket)

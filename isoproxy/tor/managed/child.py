@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -18,7 +20,7 @@ class Readable(Protocol):
 
 
 class Child(Protocol):
-    """A started program; `asyncio.subprocess.Process` is one."""
+    """A started program."""
 
     @property
     def pid(self) -> int: ...
@@ -39,7 +41,7 @@ async def spawn_process(arguments: Sequence[str], environment: Mapping[str, str]
 
     It gets a session of its own: a Ctrl-C at the terminal is for us to act on.
     """
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -47,6 +49,31 @@ async def spawn_process(arguments: Sequence[str], environment: Mapping[str, str]
         env=dict(environment),
         start_new_session=True,
     )
+    return _Started(process)
+
+
+class _Started:
+    """A program in a session of its own, which is ended with all that it started.
+
+    asyncio's own `terminate` looks first whether the program has ended. If it has, that look
+    takes its exit code away from whoever waits for it, who is then told 255.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.stdout = process.stdout
+        self.wait = process.wait
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def terminate(self) -> None:
+        os.killpg(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.killpg(self.pid, signal.SIGKILL)
 
 
 async def end(child: Child) -> None:

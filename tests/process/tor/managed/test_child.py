@@ -48,3 +48,13 @@ async def test_one_that_has_ended_is_left_alone() -> None:
     await started.wait()
     await end(started)
     assert started.returncode == 5
+
+
+async def test_one_that_ends_by_itself_meanwhile_keeps_its_exit_code() -> None:
+    codes = []
+    for _ in range(100):
+        started = await shell("exit 5")
+        await output(started)  # its end of the pipe is closed: it is ending just now
+        await end(started)
+        codes.append(started.returncode)
+    assert set(codes) == {5}
