@@ -19,7 +19,8 @@ from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, Phase
 from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.tor.managed.log import TorLog
-from isoproxy.tor.managed.process import ManagedTor, Stage
+from isoproxy.tor.managed.process import ManagedTor
+from isoproxy.tor.managed.program import Stage
 
 PROBE_S: Final = 5.0
 CIRCUITS_S: Final = 0.5

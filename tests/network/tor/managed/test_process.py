@@ -9,7 +9,8 @@ from pathlib import Path
 
 from isoproxy.net.backoff import Backoff
 from isoproxy.tor.control.events import Bootstrap
-from isoproxy.tor.managed.process import ManagedTor, Stage
+from isoproxy.tor.managed.process import ManagedTor
+from isoproxy.tor.managed.program import Stage
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
 from tests.kit.waiting import until

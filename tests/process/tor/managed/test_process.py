@@ -12,7 +12,8 @@ import pytest
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.backoff import Backoff
-from isoproxy.tor.managed.process import ManagedTor, Stage
+from isoproxy.tor.managed.process import ManagedTor
+from isoproxy.tor.managed.program import Stage
 from isoproxy.tor.managed.torrc import SOCKS_FLAGS
 from tests.kit.waiting import until
 
