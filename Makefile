@@ -22,7 +22,8 @@ MEASURED := PYTHONASYNCIODEBUG=1 $(BIN)/coverage run -m pytest
 # As many workers as cores; tests of one file share the programs that its fixtures start.
 UNIT := --numprocesses auto --dist worksteal tests/unit
 PROCESS := --numprocesses auto --dist loadfile tests/process tests/fire tests/mutation tests/packaging
-NETWORK := tests/network tests/interop
+# Each lane has a Tor network of its own.
+NETWORK := --numprocesses 2 --dist loadfile tests/network
 
 .DEFAULT_GOAL := help
 
@@ -61,8 +62,8 @@ network: packages-test $(STAMP) ## the tests over a private Tor network
 slow: packages-test $(STAMP) ## what measures time under load, alone on this machine (6 min)
 	$(PYTEST) -m slow tests
 
-interop: packages-test $(STAMP) ## programs of others: Firefox; btcd, bcoin, neutrino, kyoto, where Go, npm and cargo are
-	$(BIN)/pytest -ra tests/interop tests/network/test_bitcoin_programs.py
+interop: packages-test $(STAMP) ## programs of others, from their registries: btcd, bcoin, neutrino, kyoto, ncdns, py-libp2p
+	$(PYTEST) -m interop tests
 
 fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linkability (2 h; root for all of it)
 	$(BIN)/python -m tests.fire.fuzz --all --seconds 60

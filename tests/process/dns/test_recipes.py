@@ -32,7 +32,6 @@ from tests.unit.dns.table import (
 )
 
 RECIPES = ROOT / "packaging" / "dns"
-pytestmark = pytest.mark.interop
 
 
 def program(name: str) -> str:
