@@ -188,7 +188,7 @@ class Plugin(Generic[Name]):
         except TimeoutError:
             return _failure(query, ErrorKind.NAME_TIMEOUT)
         except Exception as error:  # a defect of the resolver harms this query alone
-            _log.err("resolver_defect", error=error)
+            _log.err("internal_error", error=error)
             return _failure(query, ErrorKind.INTERNAL)
 
     def _key(self, isolation: bytes | None) -> IsolationKey:

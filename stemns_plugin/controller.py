@@ -302,7 +302,7 @@ class StreamAttacher:
         except Exception as error:  # a defect of a name plugin harms this stream alone
             kind = kind_of(error)
             if kind is ErrorKind.INTERNAL:
-                _log.err("name_plugin_defect", error=error)
+                _log.err("internal_error", error=error)
             actions = self._streams.on_failed(action.stream, kind)
         finally:
             if self._lookups.get(action.stream) is asyncio.current_task():

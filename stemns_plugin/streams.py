@@ -34,7 +34,7 @@ Invariants
 
     Tor shows names and credentials up to their first NUL byte: user names that differ only
     after it are the same to a controller, though Tor keeps their circuits apart.
-Control-spec §3.13 (ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §4.1.2 (STREAM).
+Specification: control-spec §3.13 (ATTACHSTREAM), §3.15 (REDIRECTSTREAM), §4.1.2 (STREAM).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The daemon's side of the admin socket; see the package for what is said there.
 
 Invariants
-    Only root and the user we run as are answered; the kernel says who asks.  Requests
+    Only root and the user we run as are answered; the kernel says who the client is.  Requests
     are bounded in length, number and time.  What a handler raises unforeseen is logged
     by type and answered without detail.  Answers hold what the handler put in: it is the
     handler that must leave out what identifies.

@@ -139,7 +139,7 @@ def custom_signet(challenge: bytes, *, port: int = SIGNET.port) -> Network:
 class Networks:
     """The networks that are recognised, by magic.
 
-    If they are `closed`, v1 of any other network is told from what is no v1 at all.
+    If they are `closed`, v1 of any other network is told from what is not v1 at all.
     """
 
     def __init__(self, networks: Iterable[Network], *, closed: bool = False) -> None:

@@ -7,6 +7,8 @@ Theory of operation
     rejected, so a client that ignores its settings leaks nothing, its DNS included, also
     where a resolver on this machine would ask on its behalf.  Each group has a table of its
     own: to load or to undo the rules of one leaves those of another alone.
+
+Specification: nft(8); SO_ORIGINAL_DST of the kernel's `netfilter_ipv4.h`.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def nft_rules(group: str, *, proxy_port: int = 1324, ports: Iterable[int] = ()) 
     """The nftables rules for the system group `group` (a name or a number).
 
     `ports` are the destination ports to redirect, by default those of the known networks.
-    Raises OperationError for what is no group and no port.
+    Raises OperationError for what is not a group or a port.
     """
     chosen = sorted(set(ports)) or list(DEFAULT_PORTS)
     if _GROUP.fullmatch(group) is None:

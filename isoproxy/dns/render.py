@@ -10,6 +10,8 @@ Theory of operation
 
 Invariants
     The question is the client's, letter for letter.  An answer is at most `limit` bytes.
+
+Specification: RFC 1035 §4.1 (messages), RFC 4035 §3.1 (signatures), RFC 6891 §6 (OPT).
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Responder:
         except IsoproxyError as error:
             return bare_response(query, OUTCOMES[error.kind].rcode), False
         except Exception as error:
-            _log.err("dns_defect", error=error)
+            _log.err("internal_error", error=error)
             return bare_response(query, SERVFAIL), False
 
     def keep(self, packet: bytes, response: bytes, key: IsolationKey, limit: int) -> None:

@@ -16,6 +16,8 @@ Invariants
     A UDP answer that goes beyond this machine is at most three times as long as its
     query: a forged sender's address wins nothing.  More comes over TCP.
     Neither names nor clients are logged.
+
+Specification: RFC 1035 §4.2 (transport), RFC 7766 (TCP).
 """
 
 from __future__ import annotations

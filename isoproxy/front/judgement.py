@@ -11,6 +11,8 @@ Invariants
     Tor, unless it is a name that Namecoin resolves (`resolve_first`).  A request that is refused
     becomes an `FinalReply`, a broken protocol a RemoteProtocolError; both hold the bytes that
     tell the client in its own protocol.
+
+Specification: RFC 1928 §4, SOCKS4a, RFC 9110 §9.3.6 (CONNECT), Tor's proposal 304 (errors).
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ Invariants
     A Target is immutable, lower-case, and safe to write into a line of any protocol.
     It is the one normal form of a host: what is judged and what is sent to Tor is made
     from it, never from the text that came in.
+
+Specification: RFC 1035 §2.3.1, RFC 1123 §2.1 (names), RFC 7686 §2 (`onion`), RFC 5952 (IPv6).
 """
 
 from __future__ import annotations

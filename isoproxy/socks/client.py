@@ -1,4 +1,7 @@
-"""Our side towards Tor's SocksPort, or Arti's."""
+"""Our side towards Tor's SocksPort, or Arti's.
+
+Specification: RFC 1928 §3-6, RFC 1929 §2, Tor's socks-extensions.
+"""
 
 from __future__ import annotations
 

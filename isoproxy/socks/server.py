@@ -1,4 +1,7 @@
-"""The listener's side: what a client sends, up to its one request."""
+"""The listener's side: what a client sends, up to its one request.
+
+Specification: RFC 1928 §3-6, RFC 1929 §2, SOCKS4a, Tor's socks-extensions.
+"""
 
 from __future__ import annotations
 

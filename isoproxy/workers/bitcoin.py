@@ -60,7 +60,7 @@ class ProxyListener:
             carrier.sibling(plan.carrying),
             front.isolator,
             resolve=self._resolve,
-            socks=self._hand_over,
+            socks=self._admit,
         )
         serving = self.proxy.serve(listener)
         self._task = front.loop.create_task(serving, name="bitcoin proxy")
@@ -93,7 +93,7 @@ class ProxyListener:
             return target
         return await self._names.address_of(target, key, Want.STREAM, client)
 
-    async def _hand_over(self, client: socket.socket) -> None:
+    async def _admit(self, client: socket.socket) -> None:
         """Make a SOCKS client the front end's."""
         sock = socket.socket(fileno=client.detach())
         sock.setblocking(False)

@@ -147,5 +147,5 @@ def _peer(peer: Target) -> dict[str, object]:
 
 def _client(value: object) -> bytes:
     client = raw(value, _MAX_CLIENT)
-    describe_client(client)  # raises ValueError for what is no client field
+    describe_client(client)  # raises ValueError for what is not a client field
     return client

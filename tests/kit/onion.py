@@ -108,8 +108,8 @@ def _await_uploads(control: Control, service_id: str, deadline: float) -> None:
     while True:
         answered = count["UPLOADED"] + count["FAILED"] == count["UPLOAD"]
         finished = count["UPLOADED"] > 0
-        patience = _QUIET_S if answered else _GIVEN_UP_S
-        left = patience if finished else deadline - time.monotonic()
+        seconds = _QUIET_S if answered else _GIVEN_UP_S
+        left = seconds if finished else deadline - time.monotonic()
         try:
             line = control.events.get(timeout=max(left, 0))
         except queue.Empty:

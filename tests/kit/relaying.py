@@ -15,7 +15,7 @@ async def relay_stream(
     """Carry bytes until either side ends; closes both sockets.  Returns whose end it was."""
     loop = asyncio.get_running_loop()
 
-    async def pass_on(source: socket.socket, sink: socket.socket, *, up: bool) -> None:
+    async def copy(source: socket.socket, sink: socket.socket, *, up: bool) -> None:
         data = first if up else b""
         with contextlib.suppress(OSError):
             while True:
@@ -28,8 +28,8 @@ async def relay_stream(
                     return
 
     ways = [
-        asyncio.create_task(pass_on(client, peer, up=True)),
-        asyncio.create_task(pass_on(peer, client, up=False)),
+        asyncio.create_task(copy(client, peer, up=True)),
+        asyncio.create_task(copy(peer, client, up=False)),
     ]
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

@@ -31,7 +31,7 @@ from tests.kit.tornet import TorNetwork
 TOTAL: Final = 10_000
 AT_A_TIME: Final = 150
 HANDSHAKE_S: Final = 8
-PATIENCE_S: Final = HANDSHAKE_S + 15
+TIMEOUT_S: Final = HANDSHAKE_S + 15
 """By then every hostile connection is over; lingering and a busy machine included."""
 PEAK_KB: Final = 32 * 1024
 GROWTH_KB: Final = 4 * 1024
@@ -213,7 +213,7 @@ def corpus() -> list[Attack]:
 
 async def commit(attack: Attack, proxy: tuple[str, int]) -> None:
     """Carry out one attack; asserts that it is answered and over in time."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         reader, writer = await asyncio.open_connection(*proxy)
         try:
             answer = await _converse(attack, reader, writer)

@@ -1,4 +1,5 @@
-"""The laws of the house that no linter knows: circles, sizes, a test file for each module.
+"""The laws of the house that no linter knows: circles, sizes, a test file for each module,
+the specification that a codec cites, and the field's words.
 
 (Which room may import which is in the contracts of `pyproject.toml`.)
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -24,6 +26,38 @@ SUB_ROOMS: Final = frozenset(
 )
 """Folders whose folders are rooms themselves."""
 WITHOUT_A_TEST_FILE: Final = frozenset({"__init__.py", "__main__.py"})
+SPECIFICATION: Final = re.compile(
+    r"Specification: |RFC [0-9]+|BIP[0-9]+|IFA-[0-9]+|control-spec|rend-spec|proposal [0-9]+"
+    r"|Electrum protocol|[a-z]+\([1-8]\)",
+    re.IGNORECASE,
+)
+OF_NO_PROTOCOL: Final = frozenset(
+    f"isoproxy.{name}"
+    for name in (
+        "bitcoin.buffer",
+        "bitcoin.converter",
+        "bitcoin.flow",
+        "bitcoin.flows",
+        "bitcoin.known_peers",
+        "front.states",
+        "isolation.client",
+        "isolation.key",
+        "namecoin.chain.anchor",
+        "namecoin.chain.cooperative",
+        "namecoin.electrum.rate_limit",
+        "namecoin.electrum.scores",
+        "namecoin.resolve.answer",
+        "namecoin.resolve.cache",
+    )
+) | {"stemns_plugin.lookup_shares"}
+"""Modules without I/O that follow no document of others."""
+OLD_WORDS: Final = re.compile(
+    r"(?<![a-z])(ByClientNetwork|Entrance|Farewell|Wish|await_room|defect_ended\w*"
+    r"|favourite|hand_over|in_turns|is_suspect|patience|scarcity|stranger|torside"
+    r"|worker_talks_nonsense)s?(?![a-z])",
+    re.IGNORECASE,
+)
+"""What the glossary's words have replaced: one word for one thing."""
 
 
 def modules() -> list[Path]:
@@ -143,6 +177,53 @@ def test_no_room_is_a_hall() -> None:
         sizes[room(file)] += lines(file)
     halls = {name for name, size in sizes.items() if size > MAX_SHARE * sizes.total()}
     assert halls == set()
+
+
+def codecs() -> set[str]:
+    """The modules that the contracts of pyproject.toml keep from I/O; packages by their modules."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    named = [
+        name
+        for contract in contracts["contracts"]
+        if contract["type"] == "forbidden"
+        for name in contract["source_modules"]
+    ]
+    return {
+        dotted(file)
+        for file in modules()
+        if any(f"{dotted(file)}.".startswith(f"{name}.") for name in named)
+    }
+
+
+def test_every_codec_cites_its_specification() -> None:
+    known, silent = codecs(), set()
+    for file in modules():
+        if dotted(file) in known - OF_NO_PROTOCOL:
+            text = ast.get_docstring(ast.parse((ROOT / file).read_text())) or ""
+            if not SPECIFICATION.search(text):
+                silent.add(str(file))
+    assert silent == set()
+    assert known >= OF_NO_PROTOCOL
+
+
+def test_one_word_for_one_thing() -> None:
+    """In the product, its tests and its documentation."""
+    here = Path(__file__)
+    texts = [
+        file
+        for folder in (*PACKAGES, "tests", "benchmarks", "docs", "examples", "packaging", "manual")
+        for kind in ("*.py", "*.md", "*.toml")
+        for file in (ROOT / folder).rglob(kind)
+        if file != here and "evidence" not in file.parts
+    ]
+    found = {
+        f"{file.relative_to(ROOT)}: {word[0]}"
+        for file in texts
+        for word in OLD_WORDS.finditer(file.read_text())
+    }
+    assert found == set()
+    assert OLD_WORDS.search("test_who_hand_overs_what")
+    assert not OLD_WORDS.search("wishing")
 
 
 def test_every_target_of_make_is_explained() -> None:

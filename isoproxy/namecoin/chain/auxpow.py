@@ -26,6 +26,8 @@ Invariants
     A header of a few hundred bytes costs 50 µs; one with millions of items in its proof,
     which the rules of Namecoin allow, half a second.  So what a remote peer decides
     the cost of is done in `Cooperative`.  No byte is read twice.
+
+Specification: "Merged mining specification" (Bitcoin wiki); Namecoin Core's `auxpow.cpp`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ Theory of operation
 Invariants
     Heights `base...tip` are all present and linked.  A header enters upward only after
     every check; nothing is removed except by `adopt`.
+
+Specification: "Block chain" of Bitcoin's developer reference; Namecoin Core's `pow.cpp`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ Theory of operation
 
 Invariants
     Every bit of the position must be used up by the branch: one leaf, one position.
+
+Specification: Electrum protocol 1.4, `blockchain.transaction.get_merkle` and
+`blockchain.block.header`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ Theory of operation
 Invariants
     `name_update` accepts a transaction only if it is of the name version, has exactly
     one name output, and that is an update of exactly the name asked for.
+
+Specification: Namecoin Core's `script/names.cpp`; the name index of Namecoin's ElectrumX.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ on record here; bits above them could only add, so they bound it from below.
 A *checkpoint* is the root of a Merkle tree over all block hashes up to a height
 (`merkle.checkpoint_root`); where one is configured, single headers below it are
 proven instead of downloading their neighbours.
+
+Specification: Namecoin Core's `kernel/chainparams.cpp`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ What it proves
     That the value was put into the chain, by whom work says is its owner, that many
     blocks ago.  That it is the *newest* value, or that there is none, cannot be proven
     by any one server: `combine` takes the newest of several.
+
+Specification: simplified payment verification (Bitcoin's paper, §8); expiry as in Namecoin Core's
+`names/common.cpp`.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ class ElectrumSettings:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Counts of servers: all, those that answered last time, and those that lied, as far as
-    our own connections and headers tell; what look-ups find out is known to their keys."""
+    """Counts of servers: all, those that answered last time, and those that proved something
+    wrong, as far as our own connections and headers tell; keys know of their own look-ups."""
 
     known: int
     up: int

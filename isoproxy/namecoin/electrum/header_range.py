@@ -55,7 +55,7 @@ class RangeTooSlow(DialError):
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
     """`chunk` headers are asked for at a time, over `connections` connections.  A range takes
-    `patience` and `patience_per_header` at most, and a fork is settled within
+    `timeout` and `timeout_per_header` at most, and a fork is settled within
     `settle_timeout`, or with another server.
 
     A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
@@ -66,8 +66,8 @@ class SyncSettings:
     connections: int = 3
     cost_capacity: float = 6000.0
     cost_rate: float = 0.9
-    patience: float = 8.0
-    patience_per_header: float = 0.05
+    timeout: float = 8.0
+    timeout_per_header: float = 0.05
     settle_timeout: float = 30.0
     idle: float = 60.0
 
@@ -107,10 +107,10 @@ class HeaderRanges:
         loop = asyncio.get_running_loop()
         estimate = 1 + count / 50 + count * self._bytes_per_header / 5000
         await asyncio.sleep(budget.wait_for(estimate, loop.time()))
-        patience = settings.patience + settings.patience_per_header * count
+        timeout = settings.timeout + settings.timeout_per_header * count
         try:
             with session.in_use():
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     answer = await session.call("blockchain.block.headers", start, count)
         except TimeoutError:
             raise RangeTooSlow from None

@@ -3,6 +3,8 @@
 Invariants
     Numbers are exact integers in their range (a JSON `true` or `1.0` is none), hashes
     have 64 digits, and every list is bounded before it is read.
+
+Specification: Electrum protocol 1.4, "Protocol Methods".
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ Invariants
       name is one that many programs send, and the same for everybody.
     * A server's bytes, reads and notifications are metered: what comes faster is read later,
       and too many notifications are a breach.  The loop has its turn after each read.
+
+Specification: Electrum protocol 1.4, `server.version`, `server.features`,
+`blockchain.headers.subscribe`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ Invariants
     resolution; beyond that NamingError(NAME_BUDGET).  A value is asked for once.
     A value that cannot be had for now ends the resolution, even where it is only imported: the
     answer could be another with it.
+
+Specification: IFA-0001; docs/namecoin-values.md says in what we differ.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Control:
                 problem = str(error)
             except Exception as error:  # a defect of ours must not end the reconnecting
                 problem = f"{type(error).__name__} in isoproxy; please report it"
-                _log.err("control_port_defect", error=error)
+                _log.err("internal_error", error=error)
             delay = self._backoff.next()
             self._set(ControlState(Phase.BACKING_OFF, delay, problem))
             await asyncio.sleep(delay)

@@ -13,6 +13,8 @@ Invariants
     without case, by prefix, and with `+`, `/` or `__` in front.
     A tor that does not know a flag of the SocksPort only warns, and would run without
     that isolation: `TorOutput` makes it an error.
+
+Specification: tor(1).
 """
 
 from __future__ import annotations

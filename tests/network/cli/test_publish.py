@@ -20,7 +20,7 @@ from tests.kit.servers import EchoServer
 from tests.kit.service import Service, dial, environment, running
 from tests.kit.tornet import Node, TorNetwork
 
-PATIENCE_S = 90.0
+TIMEOUT_S = 90.0
 
 
 @dataclass
@@ -46,7 +46,7 @@ async def publishing(directory: Path, client: Node, *words: str) -> AsyncIterato
         )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             line = (await process.stdout.readline()).decode().split()
         assert len(line) == 2, (directory / "publish.log").read_text()
         yield Published(process, *line)

@@ -22,7 +22,7 @@ from tests.network.cli.test_publish import through
 
 EXAMPLES = ROOT / "examples"
 LIBP2P = ROOT / ".cache" / "libp2p"
-PATIENCE_S = 90.0
+TIMEOUT_S = 90.0
 TRIES = 10
 
 
@@ -78,7 +78,7 @@ async def example(
 
 
 async def line_of(output: asyncio.StreamReader) -> str:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         line = (await output.readline()).decode()
     assert line, "the example ended; see example.log"
     return line.strip()
@@ -93,7 +93,7 @@ async def run(directory: Path, *words: str, python: str = sys.executable) -> Out
         stderr=asyncio.subprocess.PIPE,
         env=surroundings(directory, python),
     )
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         out, err = await process.communicate()
     assert process.returncode is not None
     return Outcome(process.returncode, out.decode(), err.decode())

@@ -18,7 +18,7 @@ from tests.kit.socks_port import SocksPort, refusing, silent
 from tests.kit.waiting import until
 from tests.process.cli.test_service import system_tor
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 def by_check(outcome: Outcome) -> dict[str, dict[str, Any]]:
@@ -65,7 +65,7 @@ async def test_ctrl_c_does_not_wait_for_the_streams(tmp_path: Path) -> None:
         assert service.process.returncode is None
         await until(lambda: any(one.host == b"a.example" for one in tor.requests))
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             _, err = await process.communicate()
         assert (process.returncode, err) == (1, b"")
 

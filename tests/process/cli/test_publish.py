@@ -16,7 +16,7 @@ from tests.kit.service import dial, environment, running
 from tests.kit.socks_port import SocksPort, refusing
 from tests.process.cli.test_service import system_tor
 
-PATIENCE_S = 90.0
+TIMEOUT_S = 90.0
 
 
 async def first_said(
@@ -32,7 +32,7 @@ async def first_said(
     stream = process.stdout or process.stderr
     assert stream is not None
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             line = await stream.readline()
     finally:
         process.terminate()
@@ -124,7 +124,7 @@ async def test_dial_without_an_end_of_its_own(
             stderr=asyncio.subprocess.PIPE,
             env=environment(short_path),
         )
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             _, err = await process.communicate()
     assert err.decode() == told
     assert process.returncode == bool(told)

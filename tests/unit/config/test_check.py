@@ -43,7 +43,7 @@ def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> 
 
 
 @pytest.mark.parametrize("key", ["tor.socks", "tor.control"])
-def test_tor_is_nowhere_that_strangers_carry_our_words_to(key: str) -> None:
+def test_tor_is_nowhere_that_others_carry_our_words_to(key: str) -> None:
     far = f"{key}=203.0.113.1:9050"
     assert refused("tor.mode=system", far).startswith(f"--set {key}: must be a loopback or private")
     assert load(None, [far]).config.tor.mode == "managed"  # of no effect there

@@ -93,7 +93,7 @@ def test_one_port_speaks_every_protocol() -> None:
 
 
 @given(st.integers(1, 60), st.sampled_from([socks5(b"a.test", user=b"u"), SOCKS4, HTTP]))
-def test_any_pieces_give_the_same_wish(size: int, data: bytes) -> None:
+def test_any_pieces_give_the_same_request(size: int, data: bytes) -> None:
     session = ClientHandshake(RULE, ISOLATOR, CLIENT)
     outcomes = [session.receive(data[at : at + size]) for at in range(0, len(data), size)]
     assert outcomes[-1] == request(data)
@@ -196,7 +196,7 @@ def test_answers_in_the_clients_protocol() -> None:
 
 
 @given(st.binary(min_size=1, max_size=400), st.integers(1, 50))
-def test_garbage_ends_in_a_wish_an_answer_or_one_error(data: bytes, size: int) -> None:
+def test_garbage_ends_in_a_request_an_answer_or_one_error(data: bytes, size: int) -> None:
     session = ClientHandshake(RULE, ISOLATOR, CLIENT)
     for at in range(0, len(data), size):
         try:

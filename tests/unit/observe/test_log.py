@@ -1,4 +1,4 @@
-"""The log: its form, its silence about people, its patience with floods."""
+"""The log: its form, its silence about people, its bound on floods."""
 
 from __future__ import annotations
 

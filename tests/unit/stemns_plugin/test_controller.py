@@ -152,7 +152,7 @@ async def test_a_defect_of_a_service_closes_one_stream(
         tor.new(1, b"broken.bit:80")
         tor.new(2, b"a.bit:80")
         await until(lambda: 1 in tor.closed and 2 in tor.attached)
-    assert "name_plugin_defect" in caplog.text
+    assert "internal_error" in caplog.text
     assert "broken.bit" not in str([vars(record) for record in caplog.records])
 
 
@@ -292,5 +292,5 @@ async def test_nothing_of_a_stream_is_logged(
         tor.new(1, b"secret.bit:80")
         tor.new(2, b"secret-defect.bit:80")
         await until(lambda: {1, 2} <= set(tor.closed))
-    assert "name_plugin_defect" in caplog.text
+    assert "internal_error" in caplog.text
     assert "secret" not in str([vars(record) for record in caplog.records])

@@ -31,7 +31,7 @@ from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining
 from tests.kit.waiting import until
 from tests.unit.namecoin.chain.turns import most_per_turn
 
-SMALL = SyncSettings(chunk=20, patience=5.0, idle=0.3)
+SMALL = SyncSettings(chunk=20, timeout=5.0, idle=0.3)
 POOL = PoolSettings(reserve=0, wait=5.0, open_timeout=5.0, opens_per_minute=6000)
 HEADERS = "blockchain.block.headers"
 
@@ -329,7 +329,7 @@ async def test_who_claims_more_on_another_branch_must_deliver_it_in_time(lie: st
             raise Silence
         return result | {"count": params[1], "hex": ""}
 
-    settings = replace(SMALL, settle_timeout=0.5, patience=60.0)
+    settings = replace(SMALL, settle_timeout=0.5, timeout=60.0)
     async with running(server, settings=settings) as bench:
         await bench.until_complete()
         server.lie = off_our_chain
@@ -447,7 +447,7 @@ async def test_a_server_that_will_not_serve_is_no_liar(trouble: Exception) -> No
     async with running(
         ElectrumServer(chain, on_headers(refuse)),
         ElectrumServer(chain),
-        settings=replace(SMALL, patience=0.2),
+        settings=replace(SMALL, timeout=0.2),
     ) as bench:
         await bench.until_complete()
         assert bench.scores.of(bench.servers[0]).lies == 0
@@ -550,7 +550,7 @@ async def test_no_claimant_holds_a_round_up_and_its_turn_is_another_servers() ->
         raise Silence
 
     servers = [ElectrumServer(RegtestChain(chain.blocks)) for _ in range(3)]
-    settings = replace(SMALL, patience=0.5, patience_per_header=0.0)
+    settings = replace(SMALL, timeout=0.5, timeout_per_header=0.0)
     async with running(*servers, settings=settings) as bench:
         await bench.until_complete()
         servers[0].lie = on_headers(nothing)
@@ -569,7 +569,7 @@ async def test_no_claimant_holds_a_round_up_and_its_turn_is_another_servers() ->
 async def test_who_keeps_us_waiting_again_waits_longer_for_its_next_turn() -> None:
     chain = RegtestChain.recorded()
     server = ElectrumServer(chain)
-    settings = replace(SMALL, patience=0.1, patience_per_header=0.0)
+    settings = replace(SMALL, timeout=0.1, timeout_per_header=0.0)
     async with running(server, settings=settings) as bench:
         await bench.until_complete()
         (one,) = bench.servers

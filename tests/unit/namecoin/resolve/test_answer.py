@@ -123,7 +123,7 @@ def test_onions_in_txt_records(txt: object, expected: list[str]) -> None:
     assert onions_in_txt(at({"txt": txt}).records) == expected
 
 
-def test_each_key_has_one_favourite_and_all_are_somebodys() -> None:
+def test_each_key_has_one_pick_and_all_are_picked() -> None:
     isolator = Isolator()
     candidates = ["a", "b", "c"]
     chosen: Counter[str] = Counter()

@@ -34,7 +34,7 @@ def test_the_longest_network_decides(client: str | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize("client", ["10.152.153.11", "127.0.0.1", None])
-def test_without_a_default_a_stranger_gets_nothing(client: str | None) -> None:
+def test_without_a_default_an_unknown_client_gets_nothing(client: str | None) -> None:
     with pytest.raises(NamingError) as caught:
         ClientViews(NETWORKS).choose(client)
     assert caught.value.kind is ErrorKind.NAME_BACKEND_DOWN

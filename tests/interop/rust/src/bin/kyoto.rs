@@ -11,7 +11,7 @@ use std::time::Duration;
 use bip157::{tokio, Builder, Client, Event, Network, ServiceFlags, TrustedPeer};
 
 const ATTEMPTS: usize = 10; // it tries each peer that it was given once
-const PATIENCE: Duration = Duration::from_secs(60); // its own 2 s are short for a new circuit
+const TIMEOUT: Duration = Duration::from_secs(60); // its own 2 s are short for a new circuit
 
 #[tokio::main(crate = "bip157::tokio")]
 async fn main() {
@@ -24,8 +24,8 @@ async fn main() {
     let mut builder = Builder::new(Network::Regtest)
         .add_peers(vec![peer; ATTEMPTS])
         .whitelist_only()
-        .handshake_timeout(PATIENCE)
-        .response_timeout(PATIENCE);
+        .handshake_timeout(TIMEOUT)
+        .response_timeout(TIMEOUT);
     if let Some(proxy) = arguments.get(2) {
         builder = builder.socks5_proxy(address(proxy));
     }
