@@ -63,13 +63,17 @@ class _PerKey:
         if peers is not None and peers.pop(peer, None) is not None and not peers:
             del self._keys[key]
 
+    def keep(self, wanted: Callable[[IsolationKey], bool]) -> None:
+        for key in [key for key in self._keys if not wanted(key)]:
+            del self._keys[key]
+
     def clear(self) -> None:
         self._keys.clear()
 
 
 class ProvenV2:
-    """Peers that have spoken v2.  Forget everything at a new epoch:
-    `isolator.on_new_epoch(proven.forget)`.
+    """Peers that have spoken v2.  Forget everything at a new epoch, and at a renewal what is
+    of keys that are over: `isolator.on_new_epoch(proven.forget)`, `isolator.on_renewal`.
     """
 
     def __init__(self, max_keys: int = MAX_KEYS, max_peers: int = MAX_PEERS_PER_KEY) -> None:
@@ -85,6 +89,10 @@ class ProvenV2:
 
     async def is_proven(self, key: IsolationKey, peer: Target) -> bool:
         return self.has(key, peer)
+
+    def keep(self, wanted: Callable[[IsolationKey], bool]) -> None:
+        """Forget the peers of keys that are not `wanted`."""
+        self._peers.keep(wanted)
 
     def forget(self) -> None:
         """Forget all peers of all keys."""

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from isoproxy.admin.client import ask
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
-from isoproxy.cli.secret_input import STANDARD_INPUT, WARNING, input_line
+from isoproxy.cli.secret_input import STANDARD_INPUT, WARNING, input_line, isolation_id
 from isoproxy.cli.status_text import fitting_text, status_text
 from isoproxy.errors import ConfigError
 
@@ -28,9 +28,27 @@ def register(commands: Commands) -> None:
     )
     status.set_defaults(run=show_status)
 
-    newnym = commands.add_parser("newnym", help="give every activity new circuits from now on")
+    newnym = commands.add_parser(
+        "newnym",
+        help="give every activity, or one identity, new circuits from now on",
+        description="Gives every activity new circuits from now on; with LABEL or "
+        "--isolation-file only that identity: its next stream has new circuits, what it knew "
+        "of names is forgotten, and nobody else notices.  Streams that are open stay as they "
+        "are.  `isoproxy status` shows labels, and `isoproxy explain -` tells that of a user "
+        "name and password.  An identity whose circuits are renewed has another label.",
+    )
     add_configuration(newnym)
-    newnym.set_defaults(run=renew)
+    one = newnym.add_mutually_exclusive_group()
+    one.add_argument(
+        "label", metavar="LABEL", nargs="?", help="the identity's label (default: everybody)"
+    )
+    one.add_argument(
+        "--isolation-file",
+        metavar="FILE",
+        help="the identity whose isolation ID is in this file, which nobody else may read, or "
+        "with - in a line of standard input: at every listener, and its look-ups",
+    )
+    newnym.set_defaults(run=renew, isolation=None)
 
     reload = commands.add_parser("reload", help="apply the configuration as it is now")
     add_configuration(reload)
@@ -94,8 +112,21 @@ def _watch(path: Path, *, as_json: bool) -> NoReturn:
 
 
 def renew(options: argparse.Namespace) -> int:
-    answer = ask(admin_path(options), "newnym")
-    print(f"every activity has new circuits from now on (epoch {answer['epoch']})")
+    who = {"label": options.label, "isolation": isolation_id(options)}
+    given = {name: value for name, value in who.items() if value is not None}
+    answer = ask(admin_path(options), "newnym", **given)
+    if not given:
+        print(f"every activity has new circuits from now on (epoch {answer['epoch']})")
+        return 0
+    print(
+        f"this identity has new circuits from now on; streams of before: {answer['open_streams']}"
+    )
+    if answer["by_destination"]:
+        print(
+            "not at "
+            + ", ".join(answer["by_destination"])
+            + ", where each destination is an identity: name it by its label (isoproxy status)"
+        )
     return 0
 
 

@@ -124,6 +124,7 @@ class Daemon:
             self_test()
         proven = ProvenV2()
         self.isolator.on_new_epoch(proven.forget)
+        self.isolator.on_renewal(lambda: proven.keep(self.isolator.is_current))
         self.workers = Workers(
             self.reactor,
             MainServices(self.isolator, lambda: self.names.service, proven),
@@ -328,6 +329,16 @@ class Daemon:
         self.new_identity()
         await self.workers.settled()
         return self.isolator.epoch
+
+    async def renew(self, labels: Iterable[str]) -> None:
+        """New keys for the identities with these labels alone, in all processes.
+
+        Raises OperationError for what is no label, or no current one.
+        """
+        for label in labels:
+            self.isolator.renew(label)
+        _log.notice("identity_renewed")
+        await self.workers.settled()
 
     def resolver(self) -> Resolver:
         """What resolves for this machine's own commands; raises NamingError without one."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from isoproxy.admin.server import Answer, Handler
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.reloading import Reloaded
+from isoproxy.daemon.renewal import renewal_of
 from isoproxy.daemon.resolve import question_of, resolve_for
 from isoproxy.daemon.status.explain import arguments_of
 from isoproxy.daemon.status.explain import explain as explained
@@ -30,6 +31,8 @@ class Running(Protocol):
 
     async def new_circuits(self) -> int: ...
 
+    async def renew(self, labels: Iterable[str]) -> None: ...
+
     async def reload(self) -> Reloaded: ...
 
     def resolver(self) -> Resolver: ...
@@ -44,7 +47,13 @@ def answers(running: Running) -> dict[str, Handler]:
         return overview(await running.snapshot(circuits=True))
 
     async def newnym(request: Mapping[str, Any]) -> Answer:
-        return {"epoch": await running.new_circuits()}
+        snapshot = await running.snapshot()
+        renewal = renewal_of(request, snapshot.config, running.isolator)
+        if renewal is None:
+            return {"epoch": await running.new_circuits()}
+        open_streams = sum(flow.key in renewal.labels for flow in snapshot.traffic.report.flows)
+        await running.renew(renewal.labels)
+        return {"open_streams": open_streams, "by_destination": renewal.by_destination}
 
     async def reload(request: Mapping[str, Any]) -> Answer:
         reloaded = await running.reload()

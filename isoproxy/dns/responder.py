@@ -64,6 +64,12 @@ _QUESTIONS_ONLY: Final = frozenset({0, 41, 46, *range(128, 255)})
 _log = logger("dns")
 
 
+def dns_key(isolator: Isolator, client: bytes, isolation: bytes | None) -> IsolationKey:
+    """The key of `client`'s queries with that isolation ID."""
+    stream = IsolationTuple(client, ClientProtocol.DNS, username=isolation)
+    return isolator.key_for(_RULE, stream)
+
+
 class Responder:
     """Answers queries about `bit`; with a `signer`, provably.
 
@@ -88,6 +94,7 @@ class Responder:
         self._clock: Final = clock
         self._kept: Final[KeyedCache[tuple[int, bytes], bytes]] = KeyedCache()
         isolator.on_new_epoch(self._kept.clear)
+        isolator.on_renewal(lambda: self._kept.keep(isolator.is_current))
 
     def follow(self, policy: Policy) -> None:
         """Answer by `policy` from now on; what was kept by another one is forgotten."""
@@ -96,8 +103,7 @@ class Responder:
 
     def key_for(self, client: bytes, query: Query) -> IsolationKey:
         """The key under which `client` (see `isoproxy.isolation`) asks `query`."""
-        stream = IsolationTuple(client, ClientProtocol.DNS, username=query.isolation)
-        return self._isolator.key_for(_RULE, stream)
+        return dns_key(self._isolator, client, query.isolation)
 
     def refusal(self, query: Query) -> bytes | None:
         """The response to a query that this zone has no answer for, whatever the names."""

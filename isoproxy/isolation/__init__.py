@@ -11,9 +11,10 @@ Theory of operation
 
     Two streams share exactly when their keys are equal.  There is no table to fill or to
     overflow; a key tells nothing about the tuple; a new epoch (NEWNYM) changes every key
-    at once.  What goes to Tor as SOCKS credentials is derived a second time, from the
-    key and the purpose of the stream, so that an application's stream, the look-up of
-    its name and its Bitcoin flow never share a circuit, and neither does anything else.
+    at once, and a renewal (`renewals`) the key of one identity.  What goes to Tor as SOCKS
+    credentials is derived a second time, from the key and the purpose of the stream, so
+    that an application's stream, the look-up of its name and its Bitcoin flow never share a
+    circuit, and neither does anything else.
 
 Invariants
     * Only an `Isolator` builds an `IsolationKey`: `key_for` from a tuple, `import_key` from
@@ -45,16 +46,18 @@ from isoproxy.isolation.key import (
     CredentialForm,
     Credentials,
     IsolationKey,
-    IsolationTuple,
     Isolator,
-    ListenerRule,
     Purpose,
     accepts_username,
-    canonical_fields,
     name_purpose,
+    upstream_credentials,
+)
+from isoproxy.isolation.tuples import (
+    IsolationTuple,
+    ListenerRule,
+    canonical_fields,
     own_group,
     shared_group,
-    upstream_credentials,
 )
 
 __all__ = [

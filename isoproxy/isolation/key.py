@@ -1,4 +1,4 @@
-"""Tuples, keys, epochs, and the credentials towards Tor; see the package for the theory."""
+"""Keys, epochs, and the credentials towards Tor; see the package for the theory."""
 
 from __future__ import annotations
 
@@ -12,55 +12,21 @@ from typing import Final, Never
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal
 from isoproxy.isolation.client import budget_of
-from isoproxy.isolation.flags import DEFAULT_ISOLATION, ClientProtocol, Isolate
+from isoproxy.isolation.flags import ClientProtocol, Isolate
+from isoproxy.isolation.renewals import LABEL_BYTES, Renewals
+from isoproxy.isolation.tuples import IsolationTuple, ListenerRule, encode, own_group
 
 _KEY_PERSON: Final = b"isoproxy key 1"
 _CREDENTIAL_PERSON: Final = b"isoproxy cred 1"
 _LABEL_PERSON: Final = b"isoproxy label1"
 _EXPORT_PERSON: Final = b"isoproxy export1"
+_RENEWAL_PERSON: Final = b"isoproxy renew 1"
 _SECRET_LENGTH: Final = 32
 _SEAL_LENGTH: Final = 16
+_STATE_LENGTH: Final = 8 + 2 * _SECRET_LENGTH
 
 PROP351_PREFIX: Final = b"<torS0X>"
 PROP351_USERNAME: Final = b"<torS0X>0"
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerRule:
-    """What one listener contributes: its session group and its flags."""
-
-    group: bytes
-    isolate: Isolate = DEFAULT_ISOLATION
-
-
-def shared_group(number: int) -> bytes:
-    """The session group `SessionGroup=number`, common to all listeners that name it."""
-    return b"shared %d" % number
-
-
-def own_group(listener: str) -> bytes:
-    """The session group of a listener that names none: its own."""
-    return b"own " + listener.encode()
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class IsolationTuple:
-    """All that may separate a stream from others; the listener's flags choose from it.
-
-    `client` comes from `client_of_address` or `client_of_uid`.  `username` and
-    `password` are the raw bytes the client sent, None where it sent none.  `dest_host`
-    is the host asked for, before any resolution.
-    """
-
-    client: bytes | None
-    protocol: ClientProtocol
-    username: bytes | None = None
-    password: bytes | None = None
-    dest_host: bytes = b""
-    dest_port: int = 0
-
-    def __repr__(self) -> str:
-        return f"<IsolationTuple {self.protocol.name}>"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -113,7 +79,7 @@ class IsolationKey:
     def label(self) -> str:
         """Six hexadecimal digits, keyed per process: what logs and status may show."""
         return hashlib.blake2b(
-            self.__secret, key=self.__label_secret, person=_LABEL_PERSON, digest_size=3
+            self.__secret, key=self.__label_secret, person=_LABEL_PERSON, digest_size=LABEL_BYTES
         ).hexdigest()
 
     def derive(self, purpose: bytes) -> bytes:
@@ -187,55 +153,6 @@ def accepts_username(username: bytes) -> bool:
     return not username.startswith(PROP351_PREFIX) or username == PROP351_USERNAME
 
 
-def canonical_fields(rule: ListenerRule, stream: IsolationTuple) -> list[tuple[str, bytes | None]]:
-    """The fields of `stream` that `rule` selects, in their fixed order, with their names."""
-    fields: list[tuple[str, bytes | None]] = [("session group", rule.group)]
-    selected = rule.isolate
-    if Isolate.CLIENT_ADDR in selected:
-        fields.append(("client address", stream.client))
-    if Isolate.CLIENT_PROTOCOL in selected:
-        fields.append(("client protocol", stream.protocol.value))
-    if Isolate.SOCKS_AUTH in selected:
-        fields.append(("user name", stream.username))
-        fields.append(("password", stream.password))
-    if Isolate.DEST_ADDR in selected:
-        fields.append(("destination address", stream.dest_host.lower()))
-    if Isolate.DEST_PORT in selected:
-        fields.append(("destination port", b"%d" % stream.dest_port))
-    return fields
-
-
-def _encode(rule: ListenerRule, stream: IsolationTuple) -> bytes:
-    """The flags, then each selected field as a presence byte, a length and its bytes.
-
-    The same fields as `canonical_fields` (a property test holds it); this runs for every
-    stream, that one for `isoproxy explain`.
-    """
-    selected = rule.isolate.value
-    fields: list[bytes | None] = [rule.group]
-    if selected & _CLIENT_ADDR:
-        fields.append(stream.client)
-    if selected & _CLIENT_PROTOCOL:
-        fields.append(stream.protocol.value)
-    if selected & _SOCKS_AUTH:
-        fields.append(stream.username)
-        fields.append(stream.password)
-    if selected & _DEST_ADDR:
-        fields.append(stream.dest_host.lower())
-    if selected & _DEST_PORT:
-        fields.append(b"%d" % stream.dest_port)
-    return b"%c" % selected + b"".join(
-        b"\x00" if value is None else b"\x01" + len(value).to_bytes(4) + value for value in fields
-    )
-
-
-_CLIENT_ADDR: Final = Isolate.CLIENT_ADDR.value
-_SOCKS_AUTH: Final = Isolate.SOCKS_AUTH.value
-_CLIENT_PROTOCOL: Final = Isolate.CLIENT_PROTOCOL.value
-_DEST_ADDR: Final = Isolate.DEST_ADDR.value
-_DEST_PORT: Final = Isolate.DEST_PORT.value
-
-
 class Isolator:
     """Turns isolation tuples into keys under the secret of the current epoch.
 
@@ -256,7 +173,9 @@ class Isolator:
         self._label_secret = random_bytes(_SECRET_LENGTH)
         self._epoch_secret = random_bytes(_SECRET_LENGTH)
         self._epoch = 0
+        self._renewals = Renewals()
         self._followers: list[Callable[[], None]] = []
+        self._renewal_followers: list[Callable[[], None]] = []
 
     @property
     def epoch(self) -> int:
@@ -270,14 +189,29 @@ class Isolator:
                 "a listener without a session group cannot isolate", kind=ErrorKind.INTERNAL
             )
         secret = hashlib.blake2b(
-            _encode(rule, stream),
+            encode(rule, stream),
             key=self._epoch_secret,
             person=_KEY_PERSON,
             digest_size=_SECRET_LENGTH,
         ).digest()
         verbatim = self._application_credentials(stream) if self._verbatim else None
         client = budget_of(stream.client)
-        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, verbatim, client)
+        key = IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, verbatim, client)
+        while not self.is_current(key):
+            key = self._successor(key)
+        return key
+
+    def _successor(self, key: IsolationKey) -> IsolationKey:
+        """The key of the same tuple after its renewal; nobody can tell that from the two."""
+        secret = hashlib.blake2b(
+            key.secret_for(_BUILDER),
+            key=self._epoch_secret,
+            person=_RENEWAL_PERSON,
+            digest_size=_SECRET_LENGTH,
+        ).digest()
+        return IsolationKey(
+            _BUILDER, secret, self._epoch, self._label_secret, key.verbatim, key.client
+        )
 
     @staticmethod
     def _application_credentials(stream: IsolationTuple) -> Credentials | None:
@@ -295,14 +229,29 @@ class Isolator:
         return self.key_for(rule, IsolationTuple(None, ClientProtocol.INTERNAL, username=unique))
 
     def is_current(self, key: IsolationKey) -> bool:
-        """False once a new epoch began: such a key must not open anything any more."""
-        return key.epoch == self._epoch
+        """False once a new epoch began, or the key's identity was given another one.
+
+        Such a key must not open anything any more.
+        """
+        if key.epoch != self._epoch:
+            return False
+        return not self._renewals or key.label not in self._renewals
 
     def new_epoch(self) -> None:
         """Change every key at once and tell the followers, who free what the old ones held."""
         self._epoch_secret = self._random_bytes(_SECRET_LENGTH)
         self._epoch += 1
+        self._renewals.clear()
         for follower in tuple(self._followers):
+            follower()
+
+    def renew(self, label: str) -> None:
+        """Give the identity whose key has `label` another key, and tell those who follow.
+
+        Raises OperationError: what is no label, a key that is over already, or too many.
+        """
+        self._renewals.add(label)
+        for follower in tuple(self._renewal_followers):
             follower()
 
     @property
@@ -315,16 +264,24 @@ class Isolator:
 
         Secret: it may go over a socket that nobody else has, and nowhere else.
         """
-        return self._epoch.to_bytes(8) + self._epoch_secret + self._label_secret
+        secrets_of_both = self._epoch_secret + self._label_secret
+        return self._epoch.to_bytes(8) + secrets_of_both + self._renewals.export_state()
 
     def import_state(self, state: bytes) -> None:
-        """Be in the epoch of another Isolator from now on; raises LocalProtocolError."""
-        if len(state) != 8 + 2 * _SECRET_LENGTH:
+        """Be in the epoch of another Isolator from now on; raises LocalProtocolError.
+
+        Within the epoch one was in, that is a renewal, and every other key stays.
+        """
+        labels = len(state) - _STATE_LENGTH
+        if labels < 0 or labels % LABEL_BYTES:
             raise LocalProtocolError("not the state of an Isolator", kind=ErrorKind.INTERNAL)
+        before = self._epoch_secret
         self._epoch = int.from_bytes(state[:8])
         self._epoch_secret = state[8 : 8 + _SECRET_LENGTH]
-        self._label_secret = state[8 + _SECRET_LENGTH :]
-        for follower in tuple(self._followers):
+        self._label_secret = state[8 + _SECRET_LENGTH : _STATE_LENGTH]
+        self._renewals.import_state(state[_STATE_LENGTH:])
+        same = hmac.compare_digest(before, self._epoch_secret)
+        for follower in tuple(self._renewal_followers if same else self._followers):
             follower()
 
     def export_key(self, key: IsolationKey) -> bytes:
@@ -348,7 +305,10 @@ class Isolator:
         if not hmac.compare_digest(seal, self._seal(content)):
             raise PolicyRefusal(kind=ErrorKind.STALE_KEY)
         secret, client = content[:_SECRET_LENGTH], content[_SECRET_LENGTH:]
-        return IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, client=client)
+        key = IsolationKey(_BUILDER, secret, self._epoch, self._label_secret, client=client)
+        if not self.is_current(key):
+            raise PolicyRefusal(kind=ErrorKind.STALE_KEY)
+        return key
 
     def _seal(self, content: bytes) -> bytes:
         """Proof that an Isolator of this epoch exported the key with this content."""
@@ -358,10 +318,24 @@ class Isolator:
 
     def on_new_epoch(self, follower: Callable[[], None]) -> Callable[[], None]:
         """Call `follower()` after each change of epoch, until what is returned is called."""
-        self._followers.append(follower)
+        return _follow(self._followers, follower)
 
-        def leave() -> None:
-            if follower in self._followers:
-                self._followers.remove(follower)
+    def on_renewal(self, follower: Callable[[], None]) -> Callable[[], None]:
+        """Call `follower()` when some key is not current any more although its epoch is.
 
-        return leave
+        It frees what it holds for keys of which `is_current` is false, and for no other.
+        What is returned ends that.
+        """
+        return _follow(self._renewal_followers, follower)
+
+
+def _follow(
+    followers: list[Callable[[], None]], follower: Callable[[], None]
+) -> Callable[[], None]:
+    followers.append(follower)
+
+    def leave() -> None:
+        if follower in followers:
+            followers.remove(follower)
+
+    return leave

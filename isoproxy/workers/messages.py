@@ -94,7 +94,10 @@ class Configure:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Epoch:
-    """A new epoch began; the answer says that nothing of the old one opens anything now."""
+    """A new epoch began, or an identity of this one was given another key.
+
+    The answer says that nothing of what is over opens anything now.
+    """
 
     ticket: int
     epoch: bytes

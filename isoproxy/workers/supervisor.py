@@ -8,7 +8,8 @@ Theory of operation
     the backlog of the listening sockets, which the main process holds, for one that serves.
 
 Invariants
-    `settled` returns only when every stream process has answered the new epoch, or is dead.
+    `settled` returns only when every stream process has answered the new epoch, or the
+    renewal of one identity, or is dead.
     Counts of a process that ended stay in the sums, as of its last report.  What a process
     says is judged; one that breaks the protocol is ended, and nothing else is.
 """
@@ -87,6 +88,7 @@ class Workers:
     def start(self) -> None:
         """Start them all."""
         self.services.isolator.on_new_epoch(self._new_epoch)
+        self.services.isolator.on_renewal(self._new_epoch)
         for index in range(self.count):
             task = asyncio.create_task(self._keep_one(index), name="stream process")
             self._tasks.add(task)

@@ -25,7 +25,7 @@ from tests.kit.onion import publish
 from tests.kit.servers import WebServer, closed_port
 from tests.kit.tornet import TorNetwork
 from tests.kit.trace import Trace, leaks
-from tests.kit.witness import Witness
+from tests.kit.witness import Stream, Witness
 from tests.network.name_world import NameWorld, name_world
 from tests.network.programs import curl, program
 
@@ -246,6 +246,68 @@ def test_no_circuit_carries_two_identities_nor_outlives_a_renewal(
     assert all(len(owners) <= 1 for owners in heard), heard
     assert len(lab.world.tap.heard) > before_all
     assert {"alice", "bob"} <= set().union(*heard)
+
+
+def test_one_identity_is_renewed_and_another_notices_nothing(
+    lab: Lab, tor_network: TorNetwork, tmp_path: Path
+) -> None:
+    """Its next stream is on a new circuit and it knows no name; nothing of another's changes."""
+    at = lab.proxy.host_and_port
+
+    def use(who: str) -> None:
+        assert lab.resolve(f"{who}-0.bit", isolation=f"{who} at home")["status"] == "ok"
+        for name in ("web.test", "ip-web.bit"):
+            assert curl("--proxy", f"socks5h://{who}-r:1@{at}", lab.web.url("/r", name=name))
+
+    def key(who: str) -> str:
+        explained = lab.proxy.command("explain", f"{who}-r", "1", "--json").stdout
+        return str(json.loads(explained)["key"])
+
+    file = tmp_path / "identity"
+    file.write_text("alice at home\n")
+    file.chmod(0o600)
+    with Witness(tor_network.client) as witness:
+        used = {}
+        for who in ("alice", "bob"):
+            mark = witness.mark()
+            use(who)
+            witness.settle()
+            used[who] = [s for s in witness.streams(after=mark) if s.port == lab.web.port]
+        keys = {who: key(who) for who in used}
+        assert lab.proxy.command("newnym", keys["alice"]).returncode == 0
+        assert lab.proxy.command("newnym", "--isolation-file", str(file)).returncode == 0
+        assert key("alice") != keys["alice"]
+        assert key("bob") == keys["bob"]
+        assert not lab.resolve("alice-0.bit", isolation="alice at home")["cached"]
+        assert lab.resolve("bob-0.bit", isolation="bob at home")["cached"]
+        again = {}
+        asked = {}
+        for who in ("bob", "alice"):
+            mark = witness.mark()
+            heard = names_asked(lab)
+            use(who)
+            witness.settle()
+            again[who] = [s for s in witness.streams(after=mark) if s.port == lab.web.port]
+            asked[who] = names_asked(lab) - heard
+
+    def circuits(streams: list[Stream]) -> set[int]:
+        return {circuit for stream in streams for circuit in stream.circuits}
+
+    assert circuits(again["bob"]) <= circuits(used["bob"])
+    assert not circuits(again["alice"]) & circuits(used["alice"])
+    assert not circuits(again["alice"]) & circuits([*used["bob"], *again["bob"]])
+    assert (asked["bob"], asked["alice"] > 0) == (0, True)
+
+
+def names_asked(lab: Lab) -> int:
+    """How many look-ups no cache has answered until now."""
+    exposition = str(ask(lab.proxy.admin, "metrics")["exposition"])
+    counted = [
+        line
+        for line in exposition.splitlines()
+        if line.startswith("isoproxy_name_cache_misses_total")
+    ]
+    return sum(int(float(line.split()[-1])) for line in counted)
 
 
 def _owners() -> dict[str, str]:

@@ -42,6 +42,7 @@ OF_NO_PROTOCOL: Final = frozenset(
         "front.states",
         "isolation.client",
         "isolation.key",
+        "isolation.renewals",
         "namecoin.chain.anchor",
         "namecoin.chain.cooperative",
         "namecoin.electrum.rate_limit",

@@ -121,6 +121,9 @@ class ElectrumBackend:
         scores = Scores(settings.servers)
         self.key_scores = KeyScores(scores)
         self._leave = isolator.on_new_epoch(self.key_scores.forget)
+        self._leave_renewals = isolator.on_renewal(
+            lambda: self.key_scores.keep(isolator.is_current)
+        )
         self.pool = ServerPool(
             dialer,
             isolator,
@@ -153,6 +156,7 @@ class ElectrumBackend:
         self._tasks = []
         await self.pool.close()
         self._leave()
+        self._leave_renewals()
         if self._store is not None:
             self._store.close()
 

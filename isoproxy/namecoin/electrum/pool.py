@@ -17,6 +17,7 @@ Theory of operation
     A new epoch unbinds everything, and opens and closes nothing.  What carried a name
     carries none any more and ends when it would have ended.  What carried none serves the
     new epoch: to close it would show its servers, at one moment, what is one client's.
+    A renewal does this for the connections of one key.
 
     Each connection is pinged at random intervals below the time after which servers drop
     silent clients.
@@ -107,6 +108,7 @@ class ServerPool:
         self._rng = rng or random.SystemRandom()
         self._closed = False
         self._leave = isolator.on_new_epoch(self.unbind_all)
+        self._leave_renewals = isolator.on_renewal(self.unbind_stale)
 
     # -- for look-ups ----------------------------------------------------------
 
@@ -197,6 +199,11 @@ class ServerPool:
         """Have nothing bound to `key` any more; what was ends when it would have ended."""
         for place in [place for place in self._bound if place[0] == key]:
             del self._bound[place]
+
+    def unbind_stale(self) -> None:
+        """Have nothing bound to a key that is over, as `unbind`."""
+        for key in {key for key, _ in self._bound if not self._isolator.is_current(key)}:
+            self.unbind(key)
 
     def unbind_all(self) -> None:
         """Have nothing bound to any key any more."""
@@ -291,6 +298,7 @@ class ServerPool:
         """Close every connection; look-ups that wait for one fail."""
         self._closed = True
         self._leave()
+        self._leave_renewals()
         tasks = [*self._tasks, *self._binding.values()]
         for task in tasks:
             task.cancel()

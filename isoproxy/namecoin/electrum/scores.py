@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -176,6 +176,11 @@ class KeyScores:
 
     def __iter__(self) -> Iterator[Scores]:
         return iter(self._keys.values())
+
+    def keep(self, wanted: Callable[[IsolationKey], bool]) -> None:
+        """Forget what keys know that are not `wanted`."""
+        for key in [key for key in self._keys if not wanted(key)]:
+            del self._keys[key]
 
     def forget(self) -> None:
         """Forget what all keys know."""

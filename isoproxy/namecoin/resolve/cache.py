@@ -95,6 +95,11 @@ class KeyedCache(Generic[S, V]):
         """Drop all that is stored under `key`."""
         self._size -= len(self._keys.pop(key, ()))
 
+    def keep(self, wanted: Callable[[IsolationKey], bool]) -> None:
+        """Drop all that is stored under keys that are not `wanted`."""
+        for key in [key for key in self._keys if not wanted(key)]:
+            self.forget(key)
+
     def clear(self) -> None:
         """Drop everything."""
         self._keys.clear()

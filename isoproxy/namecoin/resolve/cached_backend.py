@@ -4,7 +4,7 @@ Theory of operation
     `CachedBackend` stands between a resolution and a backend.  A value comes from the
     key's own cache, from a look-up of the same name under the same key that is already
     under way (single-flight), or from the backend.  A new epoch empties the cache and
-    ends every look-up under way.
+    ends every look-up under way; a renewal does so for one key.
 
 Invariants
     Nothing crosses between keys: neither cached values nor look-ups under way are
@@ -81,6 +81,7 @@ class CachedBackend:
         self._in_flight: Final[dict[IsolationKey, dict[bytes, InFlightLookup]]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._leave: Final = isolator.on_new_epoch(lambda: self._drop_all(ErrorKind.STALE_KEY))
+        self._leave_renewals: Final = isolator.on_renewal(self._drop_stale)
 
     def __len__(self) -> int:
         """Values in the caches of all keys."""
@@ -115,6 +116,7 @@ class CachedBackend:
     async def close(self) -> None:
         """End every look-up under way, and the backend."""
         self._leave()
+        self._leave_renewals()
         self._drop_all(ErrorKind.NAME_BACKEND_DOWN)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._backend.close()
@@ -157,10 +159,21 @@ class CachedBackend:
 
     def _drop_all(self, reason: ErrorKind) -> None:
         self._values.clear()
-        for in_flight in tuple(self._in_flight.values()):
-            for lookup in tuple(in_flight.values()):
-                lookup.fail(NamingError(kind=reason))
-                self._finish(lookup)
+        for key in tuple(self._in_flight):
+            self._end(key, reason)
+
+    def _drop_stale(self) -> None:
+        """Some identity has another key: what is of its old one ends."""
+        current = self._isolator.is_current
+        self._values.keep(current)
+        for key in [key for key in self._in_flight if not current(key)]:
+            self._end(key, ErrorKind.STALE_KEY)
+
+    def _end(self, key: IsolationKey, reason: ErrorKind) -> None:
+        """End every look-up that is under way for `key`."""
+        for lookup in tuple(self._in_flight[key].values()):
+            lookup.fail(NamingError(kind=reason))
+            self._finish(lookup)
 
 
 _random: Final = random.SystemRandom()

@@ -100,6 +100,9 @@ class Resolver:
             per_key=per_key, total=total, on_evicted=on_evicted
         )
         self._leave: Final = isolator.on_new_epoch(self._answers.clear)
+        self._leave_renewals: Final = isolator.on_renewal(
+            lambda: self._answers.keep(isolator.is_current)
+        )
 
     @property
     def cached(self) -> int:
@@ -158,5 +161,6 @@ class Resolver:
     async def close(self) -> None:
         """End every look-up under way, and the backend."""
         self._leave()
+        self._leave_renewals()
         self._answers.clear()
         await self._backend.close()

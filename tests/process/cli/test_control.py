@@ -66,6 +66,31 @@ async def test_newnym_changes_every_key(tmp_path: Path) -> None:
     assert len(set(asked)) == 2
 
 
+async def test_an_isolation_id_in_a_file_is_renewed_alone(tmp_path: Path) -> None:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+
+        async def keys() -> list[str]:
+            words = (("alice", "isoproxy"), ("bob", "isoproxy"))
+            told = [json.loads((await service.ask("explain", *w, "--json")).out) for w in words]
+            return [answer["key"] for answer in told]
+
+        before = await keys()
+        file = tmp_path / "alice"
+        file.write_text("alice\n")
+        file.chmod(0o644)
+        refused = await service.ask("newnym", "--isolation-file", str(file))
+        assert (refused.code, "chmod 600" in refused.err) == (2, True)
+        assert await keys() == before
+        file.chmod(0o600)
+        renewed = await service.ask("newnym", "--isolation-file", str(file))
+        assert (renewed.code, "streams of before: 0" in renewed.out) == (0, True)
+        after = await keys()
+        assert (after[0] != before[0], after[1]) == (True, before[1])
+        wrong = await service.ask("newnym", "alice")
+        assert (wrong.code, "label" in wrong.err) == (1, True)
+        assert "alice" not in wrong.err + renewed.out + service.text()
+
+
 async def test_without_onion_services_onions_says_how_to_have_one(tmp_path: Path) -> None:
     async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
         outcome = await service.ask("onions")

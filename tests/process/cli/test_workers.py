@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,11 @@ async def visit_all(service: Service, visit: Callable[[socket.socket], Awaitable
                 return came
 
 
-async def echo(client: socket.socket) -> None:
+async def echo(client: socket.socket, opening: bytes = STREAM) -> None:
     """Open a stream by SOCKS, as always the same user, and have a byte echoed."""
     reader, writer = await asyncio.open_connection(sock=client)
     try:
-        writer.write(STREAM + b"!")
+        writer.write(opening + b"!")
         assert await reader.readexactly(15) == b"\x05\x02\x01\x00\x05\x00\x00\x01" + bytes(6) + b"!"
     finally:
         writer.close()
@@ -120,6 +121,29 @@ async def test_all_processes_use_the_new_epoch_once_newnym_has_answered(tmp_path
             assert (await service.ask("newnym")).code == 0
         assert [len(passwords) for passwords in used] == [1, 1, 1]
         assert len(set.union(*used)) == 3
+        assert await service.stop() == 0
+
+
+async def test_one_identity_is_renewed_in_all_processes_and_no_other(tmp_path: Path) -> None:
+    async def as_user(user: bytes, client: socket.socket) -> None:
+        await echo(client, STREAM.replace(b"\x01u", b"\x01" + user))
+
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        await workers_of(service)
+        used: dict[bytes, list[set[bytes | None]]] = {b"u": [], b"v": []}
+        for _ in range(3):
+            for user, sets in used.items():
+                tor.requests.clear()
+                await visit_all(service, partial(as_user, user))
+                sets.append({r.password for r in tor.requests if r.host == b"example.com"})
+            label = json.loads((await service.ask("explain", "u", "p", "--json")).out)["key"]
+            renewed = await service.ask("newnym", label)
+            assert (renewed.code, renewed.err) == (0, "")
+            again = await service.ask("newnym", label)
+            assert (again.code, "already" in again.err) == (1, True)
+        assert [len(passwords) for passwords in used[b"u"]] == [1, 1, 1]
+        assert len(set.union(*used[b"u"])) == 3
+        assert len(set.union(*used[b"v"])) == 1
         assert await service.stop() == 0
 
 

@@ -28,8 +28,12 @@ async def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:
     proven.remember(two, ONION)
     proven.remember(key(b"three", isolator), ONION)
     assert not proven.has(one, Target.parse("peer.example", 5))
-    isolator.new_epoch()
+    isolator.renew(two.label)
+    proven.keep(isolator.is_current)
     assert not proven.has(two, ONION)
+    assert proven.has(key(b"three", isolator), ONION)
+    isolator.new_epoch()
+    assert not proven.has(key(b"three", isolator), ONION)
 
 
 def test_v1_peers_are_remembered_for_an_hour() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ class Running:
         self.names = Resolver(CountingBackend({"d/example": {"ip": "192.0.2.1"}}), self.isolator)
         self.has_names = True
         self.log: Any = None
+        self.renewed: list[str] = []
         self.upstream: Any = SimpleNamespace(log=lambda: self.log)
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot:
@@ -39,6 +41,9 @@ class Running:
 
     async def new_circuits(self) -> int:
         return 12
+
+    async def renew(self, labels: Iterable[str]) -> None:
+        self.renewed = list(labels)
 
     async def reload(self) -> Reloaded:
         return Reloaded(("tor.mode",), ("tor.mode",))
@@ -65,6 +70,10 @@ async def test_every_request_has_an_answer_in_json() -> None:
     assert set(answers(running)) == REQUESTS
     assert (await told(running, "status"))["pid"] == 7
     assert await told(running, "newnym") == {"epoch": 12}
+    assert running.renewed == []
+    one = await told(running, "newnym", label="abcdef")
+    assert one == {"open_streams": 0, "by_destination": []}
+    assert running.renewed == ["abcdef"]
     assert await told(running, "reload") == {
         "changed": ["tor.mode"],
         "after_a_restart": ["tor.mode"],

@@ -154,3 +154,17 @@ async def test_one_budget_for_a_whole_chain() -> None:
     response = await here.ask("a0.bit", "A")
     assert rcode(response) == "NOERROR"
     assert len(here.backend.asked) <= 16
+
+
+async def test_a_renewal_ends_the_kept_answers_of_one_key() -> None:
+    here = world()
+    packet = question("plain.bit", "A").to_wire()
+    query = parsed(packet)
+    old, other = (here.responder.key_for(client, query) for client in (CLIENT, OTHER))
+    for key in (old, other):
+        here.responder.keep(packet, packet, key, 1232)
+    here.isolator.renew(old.label)
+    assert here.responder.kept(packet, old, 1232) is None
+    assert here.responder.kept(packet, other, 1232) == packet
+    here.responder.keep(packet, packet, old, 1232)
+    assert here.responder.kept(packet, here.responder.key_for(CLIENT, query), 1232) is None

@@ -313,3 +313,76 @@ def test_a_key_tells_whose_budget_it_draws_on_in_every_process_and_nothing_else(
     forged = ours.export_key(keys[0])[:-1] + b"x"
     with pytest.raises(PolicyRefusal):
         theirs.import_key(forged)
+
+
+@given(rules, st.lists(tuples, min_size=1, max_size=5), st.integers(1, 3))
+def test_a_renewal_changes_the_key_of_one_identity_and_of_no_other(
+    rule: ListenerRule, streams: list[IsolationTuple], times: int
+) -> None:
+    isolator = Isolator()
+    before = [isolator.key_for(rule, stream) for stream in streams]
+    old = [before[0]]
+    for _ in range(times):
+        isolator.renew(old[-1].label)
+        old.append(isolator.key_for(rule, streams[0]))
+    assert len({upstream_credentials(key, APP).password for key in old}) == times + 1
+    assert [isolator.is_current(key) for key in old] == [False] * times + [True]
+    for stream, key in zip(streams, before, strict=True):
+        if key == before[0]:
+            assert isolator.key_for(rule, stream) == old[-1]
+        else:
+            assert isolator.is_current(key)
+            assert isolator.key_for(rule, stream) == key
+    assert old[-1].client == old[0].client
+
+
+@given(rules, tuples, tuples)
+def test_a_renewal_is_the_same_in_every_process_of_ours(
+    rule: ListenerRule, stream: IsolationTuple, other: IsolationTuple
+) -> None:
+    here, there = Isolator(), Isolator()
+    there.import_state(here.export_state())
+    old = there.key_for(rule, stream)
+    exported = there.export_key(old)
+    here.renew(old.label)
+    with pytest.raises(PolicyRefusal):  # that process has not heard of it yet
+        here.import_key(exported)
+    there.import_state(here.export_state())
+    assert not there.is_current(old)
+    with pytest.raises(PolicyRefusal):
+        there.export_key(old)
+    for one in (stream, other):
+        assert here.key_for(rule, one) == there.key_for(rule, one)
+    new = there.key_for(rule, stream)
+    assert new != old
+    assert here.import_key(there.export_key(new)) == new
+
+
+def test_a_renewal_is_told_to_its_followers_and_no_new_epoch_is() -> None:
+    told: list[str] = []
+    main, process = Isolator(), Isolator()
+    process.import_state(main.export_state())
+    for isolator in (main, process):
+        isolator.on_new_epoch(lambda: told.append("epoch"))
+        leave = isolator.on_renewal(lambda: told.append("renewal"))
+    main.renew("abcdef")
+    process.import_state(main.export_state())
+    assert told == ["renewal", "renewal"]
+    main.new_epoch()
+    process.import_state(main.export_state())
+    assert told == ["renewal", "renewal", "epoch", "epoch"]
+    leave()
+    process.renew("abcdef")  # which the new epoch has forgotten
+    assert told[4:] == []
+
+
+def test_after_a_new_epoch_the_renewals_of_the_old_one_are_gone() -> None:
+    isolator, rule = Isolator(), ListenerRule(own_group("a"))
+    key = isolator.key_for(rule, IsolationTuple(None, ClientProtocol.SOCKS5, b"a"))
+    isolator.renew(key.label)
+    length = len(isolator.export_state())
+    isolator.new_epoch()
+    assert len(isolator.export_state()) < length
+    for torn in (1, 2, 4):
+        with pytest.raises(LocalProtocolError):
+            isolator.import_state(isolator.export_state() + bytes(torn))

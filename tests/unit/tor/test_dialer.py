@@ -251,3 +251,12 @@ async def test_closing_the_dialer_ends_what_is_pending() -> None:
         with pytest.raises(DialError):
             await waiting
     assert port.requests[0].username == PROP351_USERNAME
+
+
+async def test_a_key_whose_identity_was_renewed_opens_nothing(tmp_path: Path) -> None:
+    nobody = Endpoint.unix(str(tmp_path / "nobody"))
+    async with dialing(nobody) as (dialer, key):
+        dialer.isolator.renew(key.label)
+        with pytest.raises(DialError) as caught:
+            await dialer.connect(key, APP, TARGET)
+        assert caught.value.kind is ErrorKind.STALE_KEY

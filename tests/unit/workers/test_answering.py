@@ -174,3 +174,13 @@ async def test_peers_are_remembered_under_their_key_alone() -> None:
     await until(lambda: len(world.replies) == 3)
     assert world.replies == [ProvenReply(1, False), ProvenReply(2, True), ProvenReply(3, False)]
     assert await world.proven.is_proven(world.key, PEER)
+
+
+async def test_a_key_whose_identity_was_renewed_looks_nothing_up() -> None:
+    world = World()
+    key = world.isolator.export_key(world.key)
+    world.isolator.renew(world.key.label)
+    world.answering.take(NameQuestion(1, NAME, Want.STREAM, key, None))
+    await until(lambda: world.replies)
+    assert world.replies == [NameReply(1, kind=ErrorKind.STALE_KEY)]
+    assert world.names.asked == []

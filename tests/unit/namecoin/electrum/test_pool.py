@@ -504,3 +504,21 @@ async def test_a_closed_pool_fails_waiting_look_ups() -> None:
             await asking
         with pytest.raises(DialError):
             await bench.pool.session(bench.key("y"), bench.servers[0])
+
+
+@pytest.mark.virtual_clock(grace_s=0)
+async def test_a_renewal_unbinds_one_key_and_opens_and_closes_nothing() -> None:
+    async with running(ElectrumServer(CHAIN), settings=replace(BRISK, reserve=400)) as bench:
+        server, pool = bench.servers[0], bench.pool
+        await asyncio.sleep(30)
+        old, other = bench.key("old"), bench.key("other")
+        carried, stays = await pool.session(old, server), await pool.session(other, server)
+        count = len(pool._open)
+        bench.isolator.renew(old.label)
+        assert not pool.servers_of(old)
+        assert (len(pool._open), carried.is_usable) == (count, True)
+        with pytest.raises(DialError) as failed:
+            await pool.session(old, server)
+        assert failed.value.kind is ErrorKind.STALE_KEY
+        assert await pool.session(bench.key("old"), server) is not carried
+        assert await pool.session(other, server) is stays

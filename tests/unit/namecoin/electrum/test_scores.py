@@ -145,3 +145,15 @@ def test_a_server_that_is_not_due_does_not_silence_its_operator() -> None:
     table = scores(B, B2)
     table.failed(B, 0.0)
     assert table.choose(1.0)[0] is B2
+
+
+def test_what_unwanted_keys_know_is_forgotten_alone() -> None:
+    isolator = Isolator()
+    keys = KeyScores(scores(A, B))
+    first, second = (isolator.own_key(name) for name in ("one", "two"))
+    for key in (first, second):
+        keys.of(key).record_invalid_proof(A, 0.0)
+    isolator.renew(first.label)
+    keys.keep(isolator.is_current)
+    assert len(list(keys)) == 1
+    assert keys.of(second).of(A).lies == 1

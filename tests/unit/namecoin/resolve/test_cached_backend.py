@@ -139,3 +139,21 @@ async def test_closing_ends_everything() -> None:
     assert await kind_of(waiting) is ErrorKind.NAME_BACKEND_DOWN
     assert bench.backend.closed
     assert bench.backend.under_way == 0
+
+
+async def test_a_renewal_ends_what_is_of_one_key_and_nothing_of_another() -> None:
+    bench = Bench()
+    for who in ("a", "b"):
+        await bench.lookup(who=who)
+    old, bench.backend.delay = bench.key(), 5.0
+    ended, other = bench.lookup(b"d/other"), bench.lookup(b"d/other", "b")
+    await asyncio.sleep(1)
+    bench.isolator.renew(old.label)
+    assert await kind_of(ended) is ErrorKind.STALE_KEY
+    assert (len(bench.cached), bench.backend.under_way) == (1, 1)
+    assert isinstance((await other).outcome, Absent)
+    with pytest.raises(NamingError) as caught:
+        await bench.cached.lookup(b"d/example", old)
+    assert caught.value.kind is ErrorKind.STALE_KEY
+    assert (await bench.lookup(who="b")).cached
+    assert not (await bench.lookup()).cached

@@ -253,3 +253,18 @@ def test_what_a_key_sees_and_how_long_it_waits_is_as_if_it_were_alone(
         with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
             results.append(runner.run(run(owners)))
     assert results[0] == results[1]
+
+
+async def test_a_renewal_forgets_the_answers_of_one_key() -> None:
+    bench = Bench()
+    name, old, other = bit("example.bit"), bench.key(), bench.key("another")
+    for key in (old, other):
+        await bench.resolver.resolve(name, key)
+    asked = len(bench.backend.asked)
+    bench.isolator.renew(old.label)
+    assert bench.resolver.lookup_cached(name, old) is None
+    assert bench.resolver.lookup_cached(name, other) is not None
+    assert (await bench.resolver.resolve(name, old)).reason is ErrorKind.STALE_KEY
+    assert len(bench.backend.asked) == asked
+    assert (await bench.resolver.resolve(name, bench.key())).target == "192.0.2.1"
+    assert len(bench.backend.asked) == asked + 1
