@@ -22,7 +22,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, TextIO
 
 from isoproxy.admin.server import AdminServer
@@ -254,10 +253,7 @@ class Daemon:
         self._announce(self.sockets.switch(wanted_sockets(loaded.config)))
         config = self.config = loaded.config
         self._warnings = loaded.warnings
-        pending = self.dialer.settings.max_pending_circuits
-        self.dialer.settings = replace(
-            lookup_dialer(config, self.upstream.socks), max_pending_circuits=pending
-        )
+        self.dialer.follow(lookup_dialer(config, self.upstream.socks))
         configure_log(config)
         self._log_warnings()
         self.workers.configure()

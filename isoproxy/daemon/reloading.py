@@ -8,7 +8,7 @@ from typing import Final
 _LIVE: Final = ("listener", "limits", "names", "bitcoin.", "observe.log_",
                 "observe.safe_logging")  # fmt: skip
 """Beginnings of the keys that a reload applies; others wait for a restart."""
-_SETTLED: Final = frozenset({"limits.workers", "limits.max_pending_circuits"})
+_SETTLED: Final = frozenset({"limits.workers"})
 """Keys among them that wait for a restart all the same."""
 
 

@@ -83,6 +83,12 @@ class CircuitBudget:
         self._serving = False
         self._standing: OrderedDict[Hashable, float] = OrderedDict()
 
+    def resize(self, limit: int, reserve: int) -> None:
+        """Another number of slots; those that are held beyond it are given back as ever."""
+        self._limit = limit
+        self._per_client = max(1, limit - reserve)
+        self._serve_soon()
+
     @property
     def pending(self) -> int:
         return self._pending
@@ -155,8 +161,11 @@ class CircuitBudget:
         self._held[slot._client] -= 1
         if not self._held[slot._client]:
             del self._held[slot._client]
+        self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        """Later, so that streams whose deadline is now leave the queue first."""
         if self._queues and not self._serving:
-            # Later, so that streams whose deadline is now leave the queue first.
             self._serving = True
             self._loop.call_soon(self._serve)
 

@@ -80,13 +80,20 @@ class Dialer:
         self.reactor = reactor
         self.loop = reactor.loop
         self.isolator = isolator
-        self.settings = settings
         self.form = form
-        pending = settings.max_pending_circuits
-        self.circuits = CircuitBudget(self.loop, pending, reserve=pending // 4)
+        self.circuits = CircuitBudget(self.loop)
+        self.follow(settings)
         self._deadlines = Deadlines(self.loop)
         self._active: set[Dial] = set()
         isolator.on_new_epoch(self.circuits.forget_all)
+
+    def follow(self, settings: DialerSettings) -> None:
+        """Dial by other settings from now on; dials under way stay as they are."""
+        self.settings = settings
+        pending, socks = settings.max_pending_circuits, settings.socks
+        self.circuits.resize(pending, reserve=pending // 4)
+        self._address = None if socks.is_none else socks.address
+        self._family = socks.family
 
     @property
     def pending(self) -> int:
@@ -183,16 +190,15 @@ class Dialer:
 
     def _open_socket(self) -> socket.socket:
         """A socket that is connected, or connecting, to the SocksPort; raises OSError."""
-        endpoint = self.settings.socks
-        if endpoint.is_none:
+        if self._address is None:
             raise OSError(errno.EDESTADDRREQ, "there is no SocksPort")
-        sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if self.settings.send_buffer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.send_buffer)
-            if not endpoint.is_unix:
+            if self._family is not socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(endpoint.address)
+            code = sock.connect_ex(self._address)
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, "the SocksPort does not answer")
         except BaseException:

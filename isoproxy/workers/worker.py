@@ -174,7 +174,7 @@ class Worker:
         front, count = parts.front, len(settings.listeners)
         front.stop_listening()
         front.settings.limits = settings.limits
-        front.dialer.settings = settings.dialer
+        front.dialer.follow(settings.dialer)
         parts.main.name_deadline_s = settings.name_deadline_s + ANSWER_S
         for listener, sock in zip(settings.listeners, sockets[:count], strict=True):
             front.open(listener, sock)

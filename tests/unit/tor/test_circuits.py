@@ -55,6 +55,25 @@ async def test_slots_are_bounded_and_passed_on_in_turn_between_clients() -> None
 
 
 @pytest.mark.virtual_clock
+async def test_another_number_of_slots_is_for_those_who_wait_too() -> None:
+    run = Run(CircuitBudget(asyncio.get_running_loop(), limit=2, reserve=0))
+    for name in ("first", "second", "third", "fourth"):
+        run.request(name)
+    run.budget.resize(3, reserve=0)
+    await asyncio.sleep(0)
+    assert run.granted == ["first", "second", "third"]
+    run.budget.resize(1, reserve=0)
+    run.slots["first"].release()
+    await asyncio.sleep(0)
+    assert (run.budget.pending, run.budget.queued) == (2, 1)
+    for name in ("second", "third"):
+        run.slots[name].release()
+    await asyncio.sleep(0)
+    assert run.granted[3:] == ["fourth"]
+    run.slots["fourth"].release()
+
+
+@pytest.mark.virtual_clock
 async def test_a_slot_returns_after_a_while_even_if_its_stream_is_pending() -> None:
     run = Run(CircuitBudget(asyncio.get_running_loop(), limit=1, reserve=0))
     run.request("first")

@@ -22,7 +22,7 @@ from isoproxy.net.target import Target
 from isoproxy.socks import encode_reply
 from isoproxy.workers.messages import Configure, Drain, Epoch, NameReply, StatsRequest
 from isoproxy.workers.report import FLOWS_PER_MESSAGE
-from tests.kit.socks_port import SocksPort
+from tests.kit.socks_port import SocksPort, silent
 from tests.kit.waiting import until
 from tests.unit.front.test_frontend import CONNECT, OK
 from tests.unit.workers.parent import Parent, listening, parent_of_worker
@@ -132,6 +132,25 @@ async def test_other_settings_are_followed_and_connections_stay() -> None:
         assert (await parent.report()).accepted == {"test": 2, "another": 1}
         writer.close()
         fresh_writer.close()
+
+
+async def test_another_part_of_the_pending_circuits_is_followed_at_once() -> None:
+    """All parts are of one whole only if no process stays with what it began with."""
+    async with SocksPort(silent) as port, parent_of_worker(port) as parent:
+        clients = []
+        for pending in (2, 3):
+            dialer = replace(parent.settings.dialer, max_pending_circuits=pending)
+            settings = replace(parent.settings, dialer=dialer)
+            await parent.order(lambda ticket, its=settings: Configure(ticket, its), parent.sockets)  # type: ignore[misc]
+            for number in range(4):
+                _, writer = await parent.client()
+                clients.append(writer)
+                writer.write(b"\x05\x01\x02\x01\x02u%d\x01p" % number + CONNECT[3:])
+            await until(lambda most=pending: len(port.requests) == most)  # type: ignore[misc]
+            report = await parent.report()
+            assert report.circuits_pending == pending
+        for writer in clients:
+            writer.close()
 
 
 async def test_a_drain_ends_the_process_with_its_last_stream() -> None:
