@@ -144,6 +144,9 @@ class Networks:
 
     def __init__(self, networks: Iterable[Network], *, closed: bool = False) -> None:
         self._by_magic = {network.magic: network for network in networks}
+        self._beginnings = frozenset(
+            magic[:length] for magic in self._by_magic for length in range(len(magic))
+        )
         self.closed = closed
 
     def __iter__(self) -> Iterator[Network]:
@@ -152,6 +155,10 @@ class Networks:
     def get(self, magic: bytes) -> Network | None:
         """The network of these 4 bytes, None if it is not one of ours."""
         return self._by_magic.get(magic)
+
+    def may_begin(self, first: bytes) -> bool:
+        """Whether `first`, fewer bytes than a magic, may become one of ours."""
+        return first in self._beginnings
 
     def named(self, name: str) -> Network:
         """Raises KeyError for a name that is none of `names`."""

@@ -78,8 +78,7 @@ def detect(first: bytes, networks: Networks = KNOWN_NETWORKS) -> Network | Detec
     NEED_MORE while `first` could still become v1 (also for no bytes).
     """
     if len(first) < MAGIC_LENGTH:
-        magics = (network.magic for known in (networks, KNOWN_NETWORKS) for network in known)
-        like = networks.closed or any(magic.startswith(first) for magic in magics)
+        like = networks.closed or networks.may_begin(first) or KNOWN_NETWORKS.may_begin(first)
         return Detected.NEED_MORE if like else Detected.NOT_V1
     magic = bytes(first[:MAGIC_LENGTH])
     network = networks.get(magic)
