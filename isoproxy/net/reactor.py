@@ -68,21 +68,21 @@ def unsent(sock: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
-Dispatch = Callable[[int, int], None]
+OnDefect = Callable[[Handler, Exception], None]
 _Arguments = TypeVarTuple("_Arguments")
 
 
 class SharedSelector(selectors.BaseSelector):
     """asyncio's selector over an epoll descriptor that it shares with a reactor.
 
-    Events of descriptors in `foreign` go to `dispatch(fd, events)` from within `select`;
-    all others are reported as `selectors.EpollSelector` reports them.
+    Events of descriptors in `foreign` go to their handlers from within `select`; all others
+    are reported as `selectors.EpollSelector` reports them.
     """
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
         self.foreign: dict[int, Handler] = {}
-        self.dispatch: Dispatch | None = None
+        self.on_defect: OnDefect | None = None
         """Set by the one reactor that shares the descriptor; a second has its own."""
         self.asyncio_is_wanted = False
         """Set while `select` runs: a callback waits, or a timer may be due before its end."""
@@ -118,14 +118,20 @@ class SharedSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        until = None if timeout is None else monotonic() + timeout
+        left = timeout if timeout is None else max(timeout, 0.0)
+        until = math.inf if left is None else monotonic() + left
         self.asyncio_is_wanted = False
         while True:
-            events = self.epoll.poll(_milliseconds_until(until), _BATCH)
+            events = self.epoll.poll(left, _BATCH)
             ready = []
             for fd, mask in events:
-                if fd in self.foreign and self.dispatch is not None:
-                    self.dispatch(fd, mask)
+                handler = self.foreign.get(fd)
+                if handler is not None:
+                    try:
+                        handler.on_events(fd, mask)
+                    except Exception as error:
+                        assert self.on_defect is not None
+                        self.on_defect(handler, error)
                 elif (key := self._keys.get(fd)) is not None:
                     happened = selectors.EVENT_WRITE if mask & ~READABLE else 0
                     if mask & ~WRITABLE:
@@ -133,8 +139,10 @@ class SharedSelector(selectors.BaseSelector):
                     ready.append((key, happened & key.events))
             if ready or self.asyncio_is_wanted or not events:
                 return ready
-            if until is not None and monotonic() >= until:
-                return ready
+            if left is not None:
+                left = until - monotonic()
+                if left <= 0:
+                    return ready
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         return {key.fileobj: key for key in self._keys.values()}
@@ -153,16 +161,10 @@ def _interest(events: int) -> int:
     return interest | (WRITABLE if events & selectors.EVENT_WRITE else 0)
 
 
-def _milliseconds_until(moment: float | None) -> float:
-    """Seconds for `epoll.poll`, in whole milliseconds: it would spin on what is left of one."""
-    if moment is None:
-        return -1.0
-    left = moment - monotonic()
-    return math.ceil(left * 1e3) * 1e-3 if left > 0 else 0.0
-
-
 class ReactorLoop(asyncio.SelectorEventLoop):
     """An asyncio loop whose epoll descriptor a reactor shares."""
+
+    time = staticmethod(monotonic)  # asyncio's own calls it, in Python
 
     def __init__(self) -> None:
         self.shared = SharedSelector()
@@ -209,11 +211,11 @@ class Reactor:
         self._again_scheduled = False
         self._shared: SharedSelector | None = None
         self._own = False
-        if isinstance(loop, ReactorLoop) and loop.shared.dispatch is None:
+        if isinstance(loop, ReactorLoop) and loop.shared.on_defect is None:
             self._shared = loop.shared
             self._epoll = loop.shared.epoll
             self._handlers = loop.shared.foreign
-            loop.shared.dispatch = self._deliver
+            loop.shared.on_defect = on_defect
         else:
             self._own = True
             self._epoll = select.epoll()
@@ -268,7 +270,7 @@ class Reactor:
                 with contextlib.suppress(OSError):
                     # A descriptor that is closed already is not in there any more.
                     self.unregister(fd)
-            self._shared.dispatch = None
+            self._shared.on_defect = None
             self._shared = None
         elif self._own:
             self.loop.remove_reader(self._epoll.fileno())
@@ -279,22 +281,18 @@ class Reactor:
 
     def _dispatch(self) -> None:
         for fd, events in self._epoll.poll(0, _BATCH):
-            self._deliver(fd, events)
-
-    def _deliver(self, fd: int, events: int) -> None:
-        handler = self._handlers.get(fd)
-        if handler is None:
-            return
-        try:
-            handler.on_events(fd, events)
-        except Exception as error:
-            self._on_defect(handler, error)
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                self._call(handler, fd, events)
 
     def _take_turns(self) -> None:
         self._again_scheduled = False
         for _ in range(len(self._again)):
             handler, fd = self._again.popleft()
-            try:
-                handler.on_events(fd, 0)
-            except Exception as error:
-                self._on_defect(handler, error)
+            self._call(handler, fd, 0)
+
+    def _call(self, handler: Handler, fd: int, events: int) -> None:
+        try:
+            handler.on_events(fd, events)
+        except Exception as error:
+            self._on_defect(handler, error)

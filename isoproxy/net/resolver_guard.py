@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from functools import lru_cache
 from typing import Final
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
@@ -60,7 +61,11 @@ def _is_literal(host: object) -> bool:
     """Whether `host`, as the audited function got it, needs no look-up."""
     if host is None:
         return True
-    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    return _parses(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host))
+
+
+@lru_cache(maxsize=16)  # Tor's port, again and again
+def _parses(text: str) -> bool:
     try:
         ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
