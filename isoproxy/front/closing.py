@@ -18,7 +18,6 @@ class ClosingPhase(Phase):
 
     def begin(self) -> None:
         connection, services = self.connection, self.connection.services
-        services.deadlines.clear(connection)
         self._closing = LingeringClose(
             services.reactor, services.deadlines, connection.sock, self._reply, connection.end
         )

@@ -2,10 +2,10 @@
 
 Theory of operation
     A connection goes through the states of `states`.  Each has a phase in a module of its
-    own, which is given the connection, acts on its events and deadlines, and hands over to
-    the next: `handshake` → `opening` → `relaying`, or `carrying` for Bitcoin's peers →
-    the end, and `closing` where the client is told why there is no stream.  The connection
-    knows none of them; it forwards what happens, and keeps what `isoproxy status` shows.
+    own, which is given the connection, acts on its events, and hands over to the next:
+    `handshake` → `opening` → `relaying`, or `carrying` for Bitcoin's peers → the end, and
+    `closing` where the client is told why there is no stream.  The connection knows none of
+    them; it forwards what happens, and keeps what `isoproxy status` shows.
 
 Invariants
     Whatever happens, the socket is closed and `ended(connection)` is called once.
@@ -54,10 +54,6 @@ class Phase:
     def on_events(self, events: int) -> None:
         """Something changed at the client's socket; `events` is an epoll mask, and a hint."""
 
-    def on_deadline(self) -> None:
-        """The connection's deadline has passed."""
-        self.abort()
-
     def abort(self) -> None:
         """End the connection now, and what this phase has under way with it."""
         raise NotImplementedError
@@ -95,7 +91,7 @@ class Connection:
         self.sock = sock
         self.client_id = client_id
         self._ended = ended
-        self.since = services.loop.time()
+        self.since = services.reactor.loop.time()
         self.state = State.HANDSHAKE
         self.phase: Phase | None = None
         self.purpose: Purpose = APP
@@ -116,7 +112,6 @@ class Connection:
         """It is over, and the socket is closed."""
         self.state = TRANSITIONS[self.state][Event.ENDED]
         self.phase = None
-        self.services.deadlines.clear(self)
         self._ended(self)
 
     def hang_up(self) -> None:
@@ -135,10 +130,6 @@ class Connection:
     def on_events(self, fd: int, events: int) -> None:
         if self.phase is not None:
             self.phase.on_events(events)
-
-    def on_deadline(self) -> None:
-        if self.phase is not None:
-            self.phase.on_deadline()
 
     def abort(self) -> None:
         """End now, whatever the phase; does nothing once it is over."""

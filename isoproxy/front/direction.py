@@ -127,24 +127,26 @@ class Direction:
         self.pending = bytes(_BUFFER[sent:count])
         return not (self.readable or self.pending)
 
-    def forward(self, pipes: PipePool, last: bool) -> None:
-        """Move bytes until something is in the way or the share is used up.
+    def forward(self, pipes: PipePool, last: bool) -> bool:
+        """Move bytes until something is in the way or the share is used up; True then.
 
+        It has not ended.
         `last` says that the other direction has ended, or was reset: both sockets are
         about to be closed, which announces this end as well.  A sink that is broken ends the
         direction, unless it is `drain_source`: nobody is left to read.  A source that is broken
         raises OSError.
         """
         if self.discarding:
-            self._discard()
-            return
+            return self._discard()
         share = SHARE
         try:
-            while share > 0 and self.writable and not self.ended:
+            while self.writable and not self.ended:
                 if (self.pending or self.pipe is not None) and not self._flush(pipes):
-                    return
+                    return False
                 if not self.readable:
-                    return
+                    return False
+                if share <= 0:
+                    return True
                 share -= self._splice(pipes) if self.moved >= COPY_LIMIT else self._copy()
         except _SinkBroken as broken:
             self.release(pipes)
@@ -153,11 +155,12 @@ class Direction:
                 self.discarding = self.readable = self.ending = self.writable = True
             else:
                 self.ended = True
-        else:
-            if self.ended and not last:
-                with contextlib.suppress(OSError):
-                    # The sink may be gone; its own direction finds that out.
-                    self.sink.shutdown(socket.SHUT_WR)
+            return self.discarding
+        if self.ended and not last:
+            with contextlib.suppress(OSError):
+                # The sink may be gone; its own direction finds that out.
+                self.sink.shutdown(socket.SHUT_WR)
+        return False
 
     def release(self, pipes: PipePool) -> None:
         """Give back what is borrowed."""
@@ -166,24 +169,26 @@ class Direction:
             self.pipe = None
         self.pending = b""
 
-    def _discard(self) -> None:
-        """Read what nobody is left for."""
+    def _discard(self) -> bool:
+        """Read what nobody is left for; True when the share is used up."""
         share = SHARE
         try:
             while share > 0:
                 count = self.source.recv_into(_BUFFER)
                 if not count:
                     self.ended = True
-                    return
+                    return False
                 share -= count
         except BlockingIOError:
             self.readable = False
+            return False
+        return True
 
     def _flush(self, pipes: PipePool) -> bool:
         """Hand the sink what is held; False when it takes no more."""
         try:
             if self.pending:
-                sent = self._send(self.pending)
+                sent = self.sink.send(self.pending)
                 self.moved += sent
                 self.pending = self.pending[sent:]
                 if self.pending:
@@ -193,6 +198,8 @@ class Direction:
         except BlockingIOError:
             self.writable = False
             return False
+        except OSError as error:
+            raise _SinkBroken from error
 
     def _copy(self) -> int:
         try:
@@ -205,9 +212,11 @@ class Direction:
             return 0
         sent = 0
         try:
-            sent = self._send(_BUFFER[:count])
+            sent = self.sink.send(_BUFFER[:count])
         except BlockingIOError:
             self.writable = False
+        except OSError as error:
+            raise _SinkBroken from error
         self.moved += sent
         if sent < count:
             self.pending = bytes(_BUFFER[sent:count])
@@ -255,11 +264,3 @@ class Direction:
         pipes.give_back(pipe)
         self.pipe = None
         return True
-
-    def _send(self, data: bytes | memoryview) -> int:
-        try:
-            return self.sink.send(data)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise _SinkBroken from error

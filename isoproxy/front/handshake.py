@@ -37,7 +37,7 @@ class HandshakePhase(Phase):
         """Raises OSError when the kernel does not watch the socket."""
         connection, services = self.connection, self.connection.services
         services.reactor.register(connection.sock.fileno(), connection)
-        services.deadlines.set(connection, services.settings.limits.handshake_timeout_s)
+        services.deadlines.set(self, services.settings.limits.handshake_timeout_s)
 
     def on_events(self, events: int) -> None:
         ending = bool(events & (PEER_SHUT | BROKEN))
@@ -59,6 +59,7 @@ class HandshakePhase(Phase):
         self._close(self._handshake.refuse(kind))
 
     def abort(self) -> None:
+        self._stop_waiting()
         self.connection.hang_up()
 
     def _receive(self, data: bytes, readable: bool) -> bool:
@@ -82,9 +83,14 @@ class HandshakePhase(Phase):
         if outcome is None:
             return False
         connection.statistics.requested(outcome)
+        self._stop_waiting()
         opening = OpeningPhase(connection, handshake, outcome, readable=readable)
         connection.enter(Event.REQUESTED, opening)
         return True
 
+    def _stop_waiting(self) -> None:
+        self.connection.services.deadlines.clear(self)
+
     def _close(self, reply: bytes) -> None:
+        self._stop_waiting()
         self.connection.enter(Event.ANSWERED, ClosingPhase(self.connection, reply))

@@ -89,7 +89,7 @@ class ClientHandshake:
     with one of `succeed`, `resolved`, `resolved_name`, `refuse`.
     """
 
-    __slots__ = ("_client", "_http", "_isolator", "_out", "_rule", "_socks", "protocol")
+    __slots__ = ("_client", "_http", "_isolator", "_rule", "_socks", "protocol")
 
     def __init__(self, rule: HandshakeRule, isolator: Isolator, client: bytes | None) -> None:
         self._rule = rule
@@ -97,7 +97,6 @@ class ClientHandshake:
         self._client = client
         self._socks: Server | None = None
         self._http: HttpConnect | None = None
-        self._out = b""
         self.protocol: ClientProtocol | None = None
 
     @property
@@ -109,10 +108,7 @@ class ClientHandshake:
 
     def data_to_send(self) -> bytes:
         """What must be written now, in one write."""
-        out, self._out = self._out, b""
-        if self._socks is not None:
-            out += self._socks.data_to_send()
-        return out
+        return self._socks.data_to_send() if self._socks is not None else b""
 
     def receive(self, data: bytes) -> ProxyRequest | FinalReply | None:
         """Take bytes; returns the request, or the answer, once the request is complete.

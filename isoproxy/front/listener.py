@@ -99,6 +99,7 @@ class ListenerContext:
     ) -> None:
         self._services = services
         self._connections = connections
+        self._ended = connections.remove
         self._unix = unix
         self.statistics = ListenerStatistics(settings.name, services.counters, services.accepted)
         self.follow(settings)
@@ -124,11 +125,8 @@ class ListenerContext:
                 sock.send(_REFUSAL)
             sock.close()
             return
-        connections = self._connections
-        connection = Connection(
-            self._services, self.statistics, sock, client_id, connections.remove
-        )
-        connections.add(connection)
+        connection = Connection(self._services, self.statistics, sock, client_id, self._ended)
+        self._connections.add(connection)
         try:
             connection.start(HandshakePhase(connection, self.rule))
         except OSError:
@@ -166,6 +164,7 @@ class Listener(ListenerContext):
         sock = self.listening.socket
         super().__init__(services, connections, settings, unix=self.listening.is_unix)
         self._sock: socket.socket | None = sock
+        self._family = sock.family
         sock.setblocking(False)
         if not self._unix:
             _tune(sock)
@@ -188,7 +187,7 @@ class Listener(ListenerContext):
             if self._sock is None:
                 return
             try:
-                sock, peer = self._sock.accept()
+                fd, peer = self._sock._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -197,7 +196,8 @@ class Listener(ListenerContext):
                 elif error.errno not in _TRANSIENT:
                     raise
                 return
-            self.admit(sock, peer)
+            # `socket.accept`, less its look at the family, which it makes an Enum's member of
+            self.admit(socket.socket(self._family, socket.SOCK_STREAM, 0, fd), peer)
 
     def close(self) -> None:
         """Stop listening; connections that are open stay."""

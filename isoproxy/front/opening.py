@@ -77,7 +77,6 @@ class OpeningPhase(Phase):
     def begin(self) -> None:
         connection, request = self.connection, self._request
         connection.request = request
-        connection.services.deadlines.clear(connection)
         if request.resolve_first:
             self._task = connection.services.spawn(connection, self._resolve_and_dial())
         else:
@@ -207,8 +206,7 @@ class OpeningPhase(Phase):
         connection, bitcoin = self.connection, self.connection.services.bitcoin
         if not self._watched or bitcoin is None:
             return RelayingPhase(connection, up, down)
-        flow = Flow(self._request.key, self._target)
-        return WatchingPhase(connection, bitcoin, flow, self._early, up, down)
+        return WatchingPhase(connection, bitcoin, self._target, self._early, up, down)
 
     # The answer to a client that gets no stream
 

@@ -29,22 +29,17 @@ from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE, Reactor,
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
-def _nothing() -> None:
-    """No-op callback."""
-
-
 class Relay:
     """A client's socket and Tor's, joined.
 
     `up` carries the client's bytes, `down` Tor's.  `finished` is called once, when both
-    sockets are closed; `left` at most once before that, when Tor has ended, the client has
-    been handed all, and has not ended itself.  Both sockets must be registered with the
-    reactor; the relay takes them over, and moves nothing before the first event or `run`.
+    sockets are closed.  Both sockets must be registered with the reactor; the relay takes
+    them over, and moves nothing before the first event or `run`.
     """
 
     __slots__ = (
         "_finished",
-        "_left",
+        "_half_closed",
         "_pipes",
         "_queued",
         "_reactor",
@@ -62,12 +57,11 @@ class Relay:
         up: Direction,
         down: Direction,
         finished: Callable[[], None],
-        left: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._pipes = pipes
         self._finished: Callable[[], None] | None = finished
-        self._left = left
+        self._half_closed = False
         self.broken = False
         """Tor's end was none in order; the client is told so when it has all."""
         up.drain_source = True
@@ -87,6 +81,9 @@ class Relay:
     @property
     def bytes_down(self) -> int:
         return self.down.moved
+
+    def on_half_close(self) -> None:
+        """Tor has ended, the client has been handed all, and has not ended itself."""
 
     def on_events(self, fd: int, events: int) -> None:
         if self._finished is None:
@@ -115,21 +112,22 @@ class Relay:
         up, down = self.up, self.down
         direction = up
         try:
-            if not up.idle:
-                up.forward(self._pipes, down.ended)
+            more = not up.ended and up.forward(self._pipes, down.ended)
             direction = down
-            if not down.idle:
-                down.forward(self._pipes, up.ended or up.reset)
+            if not down.ended and down.forward(self._pipes, up.ended or up.reset):
+                more = True
         except OSError:
             self._source_broke(direction)
             return
-        if down.ended and not self._goes_on():
-            return
+        if down.ended:
+            if not self._goes_on():
+                return
+            more = more or (up.discarding and up.readable)
         for direction in (up, down):
             if not direction.writable and not direction.watched:
                 direction.watched = True
                 self._reactor.watch_writable(direction.sink.fileno())
-        if not self._queued and not (up.idle and down.idle):
+        if more and not self._queued:
             self._queued = True
             self._reactor.reschedule(self, self._up_fd)
 
@@ -151,8 +149,9 @@ class Relay:
         if (not self.unread()) if self.broken else up.ended:
             self.finish()
             return False
-        left, self._left = self._left, _nothing
-        left()
+        if not self._half_closed:
+            self._half_closed = True
+            self.on_half_close()
         return True
 
     def unread(self) -> int:
@@ -181,8 +180,7 @@ class Relay:
             direction.release(self._pipes)
 
     def _close(self) -> None:
-        finished, self._finished = self._finished, None
-        self._left = _nothing  # a callback that is kept would keep its owner, in a cycle
+        finished, self._finished = self._finished, None  # kept, it would keep its owner: a cycle
         for direction in (self.up, self.down):
             direction.release(self._pipes)
         for sock in (self.up.source, self.up.sink):

@@ -28,13 +28,10 @@ class ByteCounts(Protocol):
     bytes_down: int
 
 
-class TimedRelay:
-    """Runs a relay until its end, or until nothing has moved for the idle timeout.
+class TimedRelay(Relay):
+    """Runs a relay until its end, or until nothing has moved for the idle timeout."""
 
-    `finished` is called once, when both sockets are closed.
-    """
-
-    __slots__ = ("_finished", "_half_close", "_services", "closed_by", "relay")
+    __slots__ = ("_half_close", "_services", "closed_by")
 
     def __init__(
         self,
@@ -43,45 +40,41 @@ class TimedRelay:
         down: Direction,
         finished: Callable[[], None],
     ) -> None:
+        super().__init__(services.reactor, services.pipes, up, down, finished)
         self._services = services
-        self._finished: Callable[[], None] | None = finished
         self._half_close: HalfCloseTimeout | None = None
         self.closed_by: ClosedBy | None = None
         """Whose end came first, once that is known; the client's where nobody else's did."""
-        self.relay = Relay(services.reactor, services.pipes, up, down, self._ended, self._left)
         self._wait()
 
     def on_deadline(self) -> None:
-        if self.relay.active:
-            self.relay.active = False
+        if self.active:
+            self.active = False
             self._wait()
         else:
             self.closed_by = self.closed_by or ClosedBy.US
-            self.relay.abort()
+            self.abort()
+
+    def on_half_close(self) -> None:
+        self.closed_by = ClosedBy.PEER
+        self._half_close = HalfCloseTimeout(self._services.deadlines, self)
 
     def detach(self) -> None:
-        """Let go of both sockets, which stay open and registered; `finished` is not called."""
-        self.relay.detach()
-        self._services.deadlines.clear(self)
-        if self._half_close is not None:
-            self._half_close.close()
-            self._half_close = None
+        super().detach()
+        self._stop_waiting()
+
+    def _close(self) -> None:
+        self._stop_waiting()
+        super()._close()
 
     def _wait(self) -> None:
         self._services.deadlines.set(self, self._services.settings.limits.idle_timeout_s)
 
-    def _left(self) -> None:
-        self.closed_by = ClosedBy.PEER
-        self._half_close = HalfCloseTimeout(self._services.deadlines, self.relay)
-
-    def _ended(self) -> None:
+    def _stop_waiting(self) -> None:
         self._services.deadlines.clear(self)
         if self._half_close is not None:
             self._half_close.close()
             self._half_close = None
-        finished, self._finished = self._finished, None  # kept, it would keep its owner: a cycle
-        if finished is not None:
-            finished()
 
 
 class _LiveCounts:
@@ -124,19 +117,19 @@ async def relay_stream(
     cancelled, it resets both connections.  Returns whose end came first.
     """
     ended = asyncio.Event()
-    stream = TimedRelay(
+    relay = TimedRelay(
         services,
         Direction(client, peer, first),
         Direction(peer, client),
         ended.set,
     )
-    live = _LiveCounts(services, stream.relay, counts)
+    live = _LiveCounts(services, relay, counts)
     try:
         for sock in (client, peer):
-            services.reactor.register(sock.fileno(), stream.relay)
-        stream.relay.run()
+            services.reactor.register(sock.fileno(), relay)
+        relay.run()
         await ended.wait()
-        return stream.closed_by or ClosedBy.CLIENT
+        return relay.closed_by or ClosedBy.CLIENT
     finally:
-        stream.relay.abort()
+        relay.abort()
         live.close()

@@ -31,6 +31,7 @@ from isoproxy.front.services import Bitcoin
 from isoproxy.front.states import Event
 from isoproxy.isolation import P2P
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, WRITABLE
+from isoproxy.net.target import Target
 from isoproxy.tor.dial import Dial
 
 HOLD_S: Final = 0.2
@@ -43,29 +44,28 @@ _BUFFER: Final = memoryview(bytearray(READ_SIZE))
 
 
 class WatchingPhase(RelayingPhase):
-    """Relays, but watches the client's first bytes; `early` are those that were read."""
+    """Relays to `peer`, but watches the client's first bytes; `early` are those that were read."""
 
-    __slots__ = ("_bitcoin", "_early", "_flow", "_sent", "_timer", "_up")
+    __slots__ = ("_bitcoin", "_early", "_peer", "_sent", "_timer")
 
     def __init__(
         self,
         connection: Connection,
         bitcoin: Bitcoin,
-        flow: Flow,
+        peer: Target,
         early: bytes,
         up: Direction,
         down: Direction,
     ) -> None:
         super().__init__(connection, up, down)
         self._bitcoin = bitcoin
-        self._flow = flow
+        self._peer = peer
         self._early = early
         self._sent = b""
         self._timer: asyncio.TimerHandle | None = None
-        self._up = up
 
     def begin(self) -> None:
-        connection, up = self.connection, self._up
+        connection, up = self.connection, self._relay.up
         connection.services.reactor.set_handler(connection.sock.fileno(), connection)
         arrived = READABLE * up.readable | PEER_SHUT * up.ending
         up.readable = up.ending = False
@@ -82,7 +82,7 @@ class WatchingPhase(RelayingPhase):
         elif found:
             self._carry()
         elif events & WRITABLE:
-            self._timed.relay.on_events(self.connection.sock.fileno(), WRITABLE)
+            self._relay.on_events(self.connection.sock.fileno(), WRITABLE)
 
     def _ended(self) -> None:
         self._stop_timer()
@@ -98,7 +98,7 @@ class WatchingPhase(RelayingPhase):
             except OSError:
                 return False
             self._early += bytes(_BUFFER[:count])
-            self._up.readable = not 0 < count < READ_SIZE
+            self._relay.up.readable = not 0 < count < READ_SIZE
             found = self._bitcoin.is_v1(self._sent + self._early) if count else False
             if found is not None:
                 return found
@@ -116,8 +116,8 @@ class WatchingPhase(RelayingPhase):
         """Let go of bytes that are no message yet; should they become v1, no other follows."""
         self._timer = None
         self._sent += self._early
-        self._up.pending, self._early = self._early, b""
-        self._timed.relay.run()
+        self._relay.up.pending, self._early = self._early, b""
+        self._relay.run()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -127,8 +127,9 @@ class WatchingPhase(RelayingPhase):
     def _pass_on(self, events: int) -> None:
         """The relay has the client from now on."""
         self._stop_timer()
-        up, relay, fd = self._up, self._timed.relay, self.connection.sock.fileno()
-        up.pending = bytes(up.pending) + self._early
+        relay, fd = self._relay, self.connection.sock.fileno()
+        up = relay.up
+        up.pending, self._early = bytes(up.pending) + self._early, b""
         self.connection.services.reactor.set_handler(fd, relay)
         if events == READABLE and not up.readable:
             relay.active = True
@@ -138,17 +139,19 @@ class WatchingPhase(RelayingPhase):
 
     def _carry(self) -> None:
         self._stop_timer()
-        connection, relay = self.connection, self._timed.relay
+        connection, relay, request = self.connection, self._relay, self.connection.request
+        assert request is not None
+        flow = Flow(request.key, self._peer)
         if self._sent or relay.down.moved or relay.down.pending or relay.down.pipe is not None:
-            self._bitcoin.refuse(self._flow)
+            self._bitcoin.refuse(flow)
             self.abort()
             return
-        self._timed.detach()
-        upstream = self._up.sink
+        relay.detach()
+        upstream = relay.up.sink
         connection.services.reactor.forget(upstream.fileno())
         upstream.close()
         connection.purpose = P2P
-        phase = RedialPhase(connection, self._bitcoin, self._flow, self._early)
+        phase = RedialPhase(connection, self._bitcoin, flow, self._early)
         connection.enter(Event.FOR_BITCOIN, phase)
 
 

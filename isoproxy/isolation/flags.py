@@ -49,6 +49,8 @@ def parse_isolation(names: Iterable[str]) -> Isolate:
 class ClientProtocol(Enum):
     """How a stream reached us; the value is its place in the canonical encoding."""
 
+    __hash__ = object.__hash__  # a member is itself alone; Enum hashes its name, in Python
+
     SOCKS4 = b"socks4"
     SOCKS5 = b"socks5"
     HTTP_CONNECT = b"http-connect"

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Never
+from typing import Final, NamedTuple, Never
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal
 from isoproxy.isolation.client import budget_of
@@ -107,8 +107,7 @@ class IsolationKey:
         raise TypeError("an IsolationKey never leaves memory")
 
 
-@dataclass(frozen=True, slots=True)
-class Purpose:
+class Purpose(NamedTuple):
     """What a stream is for; streams of different purposes never share a circuit."""
 
     tag: bytes

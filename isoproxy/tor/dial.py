@@ -187,10 +187,8 @@ class Dial:
         return not self._unsent
 
     def _receive(self, sock: socket.socket) -> None:
-        while wanted := self._client.wanted:
-            if self._read_ahead:
-                wanted = READ_AHEAD
-            data = sock.recv(wanted)
+        while True:
+            data = sock.recv(READ_AHEAD if self._read_ahead else self._client.wanted)
             if not data:
                 self.fail(ErrorKind.TOR_UNREACHABLE)
                 return

@@ -57,19 +57,9 @@ class Bench:
         self.deadlines = Deadlines(loop, 0.01)
         self.tail: HalfCloseTimeout | None = None
         self.finished = asyncio.Event()
-        self.relay = Relay(
-            self.reactor,
-            self.pipes,
-            Direction(inner, outer, early),
-            Direction(outer, inner),
-            self.finished.set,
-            self.left,
-        )
+        up, down = Direction(inner, outer, early), Direction(outer, inner)
+        self.relay = WatchedRelay(self, up, down)
         self.relay.run()
-
-    def left(self) -> None:
-        assert self.tail is None
-        self.tail = HalfCloseTimeout(self.deadlines, self.relay)
 
     async def close(self) -> None:
         """After both ends are gone the relay has ended and holds nothing."""
@@ -81,6 +71,18 @@ class Bench:
         assert self.pipes.lent == 0
         self.pipes.close()
         self.reactor.close()
+
+
+class WatchedRelay(Relay):
+    """Has its bench note that Tor has left it."""
+
+    def __init__(self, bench: Bench, up: Direction, down: Direction) -> None:
+        super().__init__(bench.reactor, bench.pipes, up, down, bench.finished.set)
+        self.bench = bench
+
+    def on_half_close(self) -> None:
+        assert self.bench.tail is None
+        self.bench.tail = HalfCloseTimeout(self.bench.deadlines, self)
 
 
 async def send(sock: socket.socket, data: bytes, *, end: bool = True) -> None:
