@@ -50,6 +50,7 @@ class ElectrumServer:
 
     `protocol` is the newest version spoken; `delay` in s is waited before each answer.
     As ElectrumX does, it goes on naming the transactions of lost blocks in histories.
+    It cuts headers as 1.16 and 1.18 do; as 1.19 does, unless `cuts_right`.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class ElectrumServer:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
+        cuts_right: bool = True,
     ) -> None:
+        self.cuts_right = cuts_right
         self.chain = chain
         self.lie = lie
         self.protocol = protocol
@@ -178,9 +181,24 @@ class ElectrumServer:
             "root": merkle_tree(leaves)[-1][0][::-1].hex(),
         }
 
-    def _blockchain_block_headers(self, start: int, count: int) -> dict[str, Any]:
+    def _blockchain_block_headers(
+        self, start: int, count: int, checkpoint: int = 0
+    ) -> dict[str, Any]:
         headers = [block.header for block in self.chain.blocks[start : start + min(count, 2016)]]
+        if checkpoint:
+            if not start + count - 1 <= checkpoint <= self.chain.tip:
+                raise Fault(1)
+            return {"count": len(headers), "hex": b"".join(self._cut(headers)).hex(), "max": 2016}
         return {"count": len(headers), "hex": b"".join(headers).hex(), "max": 2016}
+
+    def _cut(self, headers: list[bytes]) -> list[bytes]:
+        if self.cuts_right:
+            return [header[:80] for header in headers]
+        blob, pieces, at = b"".join(headers), list[bytes](), 0
+        while at < len(blob):
+            pieces.append(blob[at : at + 80])
+            at += len(self.chain.blocks[len(pieces) - 1].header)
+        return pieces
 
     def _names_in(self, block: Block) -> list[tuple[str, str]]:
         if block.block_hash not in self._names:

@@ -21,6 +21,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -51,13 +52,14 @@ from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
 from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
 from isoproxy.namecoin.electrum.scores import KeyScores, Scores
 from isoproxy.namecoin.electrum.servers import SHIPPED, NameServer
-from isoproxy.namecoin.electrum.session import ServerRefused
+from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
 from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
 from isoproxy.namecoin.limits import MAX_NAME_BYTES
 from isoproxy.tor.observers import Observers
 
 _LEAST_HEDGE_S: Final = 0.5
+_RANDOM: Final = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class ElectrumSettings:
 
     `max_tip_age` is how old the newest block may be by this computer's clock before
     look-ups fail: an hour without a block is common, a day without one is an eclipse.
-    None does not look (test chains stand still).
+    None does not look (test chains stand still).  Look-ups that waited for our headers begin
+    within `ready_spread`, each when chance will have it.
     """
 
     network: ChainParams = MAINNET
@@ -77,6 +80,7 @@ class ElectrumSettings:
     checkpoint: Checkpoint | None = None
     deadline: float = 45.0
     ready_wait: float = 30.0
+    ready_spread: float = 2.0
     answer_timeout: float = 20.0
     hedge_after: float = 4.0
     max_tip_age: float | None = 86400.0
@@ -194,23 +198,43 @@ class ElectrumBackend:
         """See `backend.Backend`."""
         if len(name) > MAX_NAME_BYTES:
             return Absent(ErrorKind.NAME_ABSENT)
-        await self._wait_ready()
         question = NameQuestion(
             name, self.chain, self.settings.confirmations, self.settings.checkpoint
         )
+        quorum = Quorum(_Panel(self, question, key), self.settings.quorum)
         try:
+            await self._wait_ready(quorum)
             async with asyncio.timeout(self.settings.deadline):
-                answers = await Quorum(_Panel(self, question, key), self.settings.quorum).run()
+                answers = await quorum.run()
         except TimeoutError:
             raise TemporaryFailure(kind=ErrorKind.NAME_TIMEOUT) from None
+        finally:
+            await quorum.end()
         return self._conclude(answers, key)
 
-    async def _wait_ready(self) -> None:
+    async def _wait_ready(self, quorum: Quorum) -> None:
+        """Wait for our headers; connect meanwhile, and go on after a delay of one's own.
+
+        Those that wait would else all begin at one moment.
+        """
+        if not self.sync.ready.is_set():
+            connecting = asyncio.get_running_loop().create_task(quorum.connect())
+            try:
+                await self._until_ready()
+            finally:
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+            await asyncio.sleep(_RANDOM.uniform(0.0, self.settings.ready_spread))
+        self._require_young_tip()
+
+    async def _until_ready(self) -> None:
         try:
             async with asyncio.timeout(self.settings.ready_wait):
                 await self.sync.ready.wait()
         except TimeoutError:
             raise TemporaryFailure from None
+
+    def _require_young_tip(self) -> None:
         limit = self.settings.max_tip_age
         if limit is not None:
             age = self._wall_clock() - self.chain.time(self.chain.tip_height)
@@ -260,16 +284,23 @@ class _Panel:
         now = asyncio.get_running_loop().time()
         return self._scores.choose(now, self._pool.servers_of(self._key))
 
+    async def connect(self, server: NameServer) -> None:
+        """As `quorum.Panel` has it; keeps the server's score."""
+        await self._session(server)
+
+    async def _session(self, server: NameServer) -> ElectrumSession:
+        try:
+            return await self._pool.session(self._key, server)
+        except IsoproxyError as error:
+            if error.kind not in (ErrorKind.STALE_KEY, ErrorKind.BUSY):
+                self._scores.failed(server, asyncio.get_running_loop().time())
+            raise DialError(kind=error.kind) from None
+
     async def ask(self, server: NameServer) -> ServerVerdict:
         """As `quorum.Panel` has it; keeps the server's score."""
         scores, key = self._scores, self._key
         loop = asyncio.get_running_loop()
-        try:
-            session = await self._pool.session(key, server)
-        except IsoproxyError as error:
-            if error.kind not in (ErrorKind.STALE_KEY, ErrorKind.BUSY):
-                scores.failed(server, loop.time())
-            raise DialError(kind=error.kind) from None
+        session = await self._session(server)
         began = loop.time()
         try:
             async with asyncio.timeout(self._settings.answer_timeout):

@@ -11,6 +11,12 @@ Theory of operation
     let us wait loses its turn: no server that claims what others do not have can keep us at an
     old tip for longer.
 
+    A server can be asked for *bare* headers, 80 bytes each, by naming a checkpoint height
+    (`blockchain.block.headers` with `cp_height`, protocol 1.4.1): a tenth of the whole ones on
+    the wire.  ElectrumX from 1.19 on cuts in wrong places unless the range begins at 0.  So the
+    answer is looked at: what are not so many headers, each linked to the one before, shows that
+    this server cannot cut; it is asked for whole ones from then on.
+
     An answer is 10 MB at most, and what its headers cost to read and check is up to whoever
     made them.  `read` gives the loop's other work its turn every few milliseconds.
 """
@@ -23,17 +29,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, MinedHeader, series
+from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, Header, MinedHeader, series
+from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
 from isoproxy.namecoin.electrum.servers import NameServer
-from isoproxy.namecoin.electrum.session import ElectrumSession
+from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
+from isoproxy.namecoin.electrum.wire import EXCESSIVE_USE
 
 MAX_BLOB: Final = 10_000_000
 """Bytes of headers in one answer."""
 _MOST_PER_HEADER: Final = 5000.0
 """Bytes on the wire that are accounted for; padding must not make us wait for hours."""
 
+_CUT_PROTOCOL: Final = (1, 4, 1)
+_BARE_PER_WHOLE: Final = 10
+"""So many bare headers are as long on the wire as a whole one."""
+_HASHES_AT_ONCE: Final = 256
 _LESS: Final = 8
 """Few steps: between them a server is left alone, each time for twice as long."""
 
@@ -52,10 +64,31 @@ class RangeTooSlow(DialError):
         super().__init__("a name server is slow to send headers", kind=ErrorKind.TTL_EXPIRED)
 
 
+class CannotCut(DialError):
+    """A server was asked for bare headers and gave something else."""
+
+    def __init__(self) -> None:
+        super().__init__("a name server cannot cut headers", kind=ErrorKind.GENERAL_FAILURE)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRange:
+    """Concatenated headers: whole ones, or the first 80 bytes of each."""
+
+    blob: bytes
+    is_bare: bool = False
+
+    @property
+    def previous(self) -> bytes:
+        """The hash that the first of them links to."""
+        return self.blob[4:36]
+
+
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
-    """`chunk` headers are asked for at a time, over `connections` connections.  A range takes
-    `timeout` and `timeout_per_header` at most, and a fork is settled within
+    """`chunk` headers are asked for at a time, of bare ones `bare_chunk`, over `connections`
+    connections; beside a server that is silent for `beside` s another one is asked.  A range
+    takes `timeout` and `timeout_per_header` at most, and a fork is settled within
     `settle_timeout`, or with another server.
 
     A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
@@ -63,7 +96,9 @@ class SyncSettings:
     """
 
     chunk: int = 504
+    bare_chunk: int = 2016
     connections: int = 3
+    beside: float = 2.0
     cost_capacity: float = 6000.0
     cost_rate: float = 0.9
     timeout: float = 8.0
@@ -80,10 +115,15 @@ class HeaderRanges:
         self._budgets: dict[str, CostBudget] = {}
         self._chunks: dict[str, int] = {}
         self._bytes_per_header = 1700.0
+        self._cannot_cut: set[str] = set()
 
     def chunk(self, label: str) -> int:
         """How many headers the server `label` is to be asked for at a time."""
         return self._chunks.get(label, self._settings.chunk)
+
+    def bare_chunk(self, label: str) -> int:
+        """The same for headers of which 80 bytes are enough."""
+        return self.chunk(label) if label in self._cannot_cut else self._settings.bare_chunk
 
     def ask_less(self, label: str) -> None:
         """Ask it for fewer from now on."""
@@ -95,38 +135,95 @@ class HeaderRanges:
 
     async def fetch(
         self, server: NameServer, session: ElectrumSession, start: int, count: int
-    ) -> bytes:
-        """The `count` headers from `start` on, concatenated.
+    ) -> HeaderRange:
+        """The `count` whole headers from `start` on.
 
         Raises RemoteProtocolError or DialError.
         """
-        settings = self._settings
+        per_header = self._bytes_per_header
+        blob = await self._fetch(server, session, (start, count), per_header)
+        self._bytes_per_header = max(200.0, _accounted(blob, count) / count)
+        self._ask_more(server.label)
+        return HeaderRange(blob)
+
+    async def fetch_bare(
+        self, server: NameServer, session: ElectrumSession, start: int, count: int
+    ) -> HeaderRange:
+        """The same where 80 bytes of each are enough: bare ones of a server that can cut.
+
+        Raises CannotCut if it turns out that this one cannot: ask it again, for `bare_chunk`.
+        """
+        checkpoint = session.claimed_height
+        if server.label in self._cannot_cut or start + count - 1 > checkpoint:
+            return await self.fetch(server, session, start, count)
+        blob = b""
+        if session.protocol >= _CUT_PROTOCOL:
+            asked = (start, count, checkpoint)
+            try:
+                blob = await self._fetch(server, session, asked, 2.0 * HEADER_LENGTH)
+            except Miscounted:
+                pass
+            except ServerRefused as refusal:
+                if refusal.code == EXCESSIVE_USE:
+                    raise
+        if len(blob) != HEADER_LENGTH * count or not await _is_linked(blob):
+            self._cannot_cut.add(server.label)
+            raise CannotCut
+        return HeaderRange(blob, is_bare=True)
+
+    async def _fetch(
+        self,
+        server: NameServer,
+        session: ElectrumSession,
+        asked: tuple[int, ...],
+        per_header: float,
+    ) -> bytes:
+        settings, count = self._settings, asked[1]
         budget = self._budgets.setdefault(
             server.label, CostBudget(settings.cost_capacity, settings.cost_rate)
         )
         loop = asyncio.get_running_loop()
-        estimate = 1 + count / 50 + count * self._bytes_per_header / 5000
+        estimate = 1 + count / 50 + count * per_header / 5000
         await asyncio.sleep(budget.wait_for(estimate, loop.time()))
-        timeout = settings.timeout + settings.timeout_per_header * count
+        whole = count if len(asked) == 2 else count / _BARE_PER_WHOLE
+        timeout = settings.timeout + settings.timeout_per_header * whole
         try:
             with session.in_use():
                 async with asyncio.timeout(timeout):
-                    answer = await session.call("blockchain.block.headers", start, count)
+                    answer = await session.call("blockchain.block.headers", *asked)
         except TimeoutError:
             raise RangeTooSlow from None
         got, blob = results.header_blob(answer, MAX_BLOB)
-        size = min(2 * len(blob), _MOST_PER_HEADER * count)
-        budget.spend(1 + count / 50 + size / 5000)
+        budget.spend(1 + count / 50 + _accounted(blob, count) / 5000)
         if got != count or len(blob) < HEADER_LENGTH * count:
             raise Miscounted
-        self._bytes_per_header = max(200.0, size / count)
-        self._ask_more(server.label)
         return blob
 
 
-async def read(blob: bytes) -> AsyncIterator[MinedHeader]:
-    """The headers that `blob` holds; raises RemoteProtocolError."""
-    for mined in series(blob):
+def _accounted(blob: bytes, count: int) -> float:
+    """The bytes on the wire of `count` headers, as far as they are accounted for."""
+    return min(2 * len(blob), _MOST_PER_HEADER * count)
+
+
+async def _is_linked(blob: bytes) -> bool:
+    """True if `blob` is a series of bare headers, each linked to the one before."""
+    for at in range(HEADER_LENGTH, len(blob), HEADER_LENGTH):
+        if at // HEADER_LENGTH % _HASHES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if double_sha256(blob[at - HEADER_LENGTH : at]) != blob[at + 4 : at + 36]:
+            return False
+    return True
+
+
+async def read(headers: HeaderRange) -> AsyncIterator[MinedHeader]:
+    """The headers one by one, bare ones without a proof; raises RemoteProtocolError."""
+    if headers.is_bare:
+        for at in range(0, len(headers.blob), HEADER_LENGTH):
+            if at // HEADER_LENGTH % _HASHES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield MinedHeader(Header.parse(headers.blob[at : at + HEADER_LENGTH]), None)
+        return
+    for mined in series(headers.blob):
         if mined is None:
             await asyncio.sleep(0)
         else:

@@ -1,15 +1,17 @@
 """Keeping our header chain at the tip, in the background, at the servers' pace.
 
 Theory of operation
-    A few connections of our own (never a user's) are subscribed to new headers.  They are
-    opened at once, end by clocks as all others do, and are replaced.  Each round does
-    what is needed, in this order:
+    A few connections of our own (`upkeep`) are subscribed to new headers.  Work begins with
+    the first that answers; others join (`download`).  Each round does what is needed, in
+    this order:
 
     1. *Bootstrap*: the trust anchor and the few headers below it that the rules need.
-    2. *Forward* to the tip that servers claim, each range asked of another server, every
-       header checked (`chain.Branch`).  Until this is done once, nothing is `ready`.
+    2. *Forward* to the tip that servers claim, every header checked (`chain.Branch`).  Until
+       this is done once, nothing is `ready`.
     3. *Backward* by hash links, the newest first, as far down as a name can live: a name
        renewed yesterday can be proven long before one renewed eight months ago.
+
+    Below the anchor hash links are all that counts, so bare headers are enough there.
 
     A server whose headers do not continue our chain is asked for the fork point; its
     branch replaces ours if it has more work.  Wrong headers, or fewer than a server said
@@ -21,8 +23,7 @@ Theory of operation
 Invariants
     The chain and the store change only here, by whole verified ranges, in that order.
     A server that keeps us from what others have is gone by a deadline: what it claimed
-    when a range was asked for, it must deliver.  What servers do here is known here alone:
-    it has no part in which servers are asked for names, and no look-up begins a round.
+    when a range was asked for, it must deliver.  No look-up begins a round.
 """
 
 from __future__ import annotations
@@ -30,39 +31,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import Header
+from isoproxy.errors import DialError, RemoteProtocolError
+from isoproxy.namecoin.chain.auxpow import Header, HeaderRejected
 from isoproxy.namecoin.chain.cooperative import run_cooperatively
-from isoproxy.namecoin.chain.header_chain import (
-    Branch,
-    HeaderChain,
-    HeaderFromTheFuture,
-    first_height_needed,
-)
+from isoproxy.namecoin.chain.header_chain import Branch, HeaderChain, first_height_needed
 from isoproxy.namecoin.chain.params import Checkpoint
 from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.electrum import header_range
+from isoproxy.namecoin.electrum.download import Download
 from isoproxy.namecoin.electrum.header_range import (
+    CannotCut,
+    HeaderRange,
     HeaderRanges,
     Miscounted,
-    RangeTooSlow,
     SyncSettings,
 )
 from isoproxy.namecoin.electrum.pool import ServerPool
 from isoproxy.namecoin.electrum.results import TipClaim
-from isoproxy.namecoin.electrum.scores import Scores
 from isoproxy.namecoin.electrum.servers import NameServer
-from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
-from isoproxy.namecoin.electrum.wire import AnswerTooLong
+from isoproxy.namecoin.electrum.session import ElectrumSession
+from isoproxy.namecoin.electrum.upkeep import TOO_MUCH, Upkeep
 
 _FIRST_FORK_STEP: Final = 8
-_TOO_MUCH: Final = (ServerRefused, AnswerTooLong, RangeTooSlow)
-"""What a server, or we, say to a range that is too long."""
-_NO_LIES: Final = (*_TOO_MUCH, HeaderFromTheFuture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +88,16 @@ class HeaderSync:
     ) -> None:
         self.chain = chain
         self._store = store
-        self._pool = pool
-        self.scores = Scores(pool.scores.servers)
-        self._settings = settings or SyncSettings()
-        self._ranges = HeaderRanges(self._settings)
+        self._settings = settings = settings or SyncSettings()
+        self._wake = asyncio.Event()
+        self.upkeep = Upkeep(pool, settings.connections, settings.beside, self._wake.set)
+        self.scores = self.upkeep.scores
+        self._sessions = self.upkeep.sessions
+        self._ranges = HeaderRanges(settings)
         self._checkpoint = checkpoint
         self._wall_clock = wall_clock
         self._first_height_needed = first_height_needed(chain.network, chain.anchor)
-        self._sessions: dict[str, tuple[NameServer, ElectrumSession]] = {}
         self._weaker: dict[str, bytes] = {}
-        self._wake = asyncio.Event()
         self.ready = asyncio.Event()
         self.on_block: Callable[[], None] = lambda: None
 
@@ -136,18 +130,16 @@ class HeaderSync:
 
     async def run(self) -> None:
         """Synchronise until cancelled."""
+        upkeep = asyncio.get_running_loop().create_task(self.upkeep.run())
         try:
             while True:
                 self._wake.clear()
-                await self._open_sessions()
                 await self._round()
-                if self._sessions and self._is_waiting():
+                if not self._sessions or self._is_waiting():
                     await self._pause(self._settings.idle)
-                elif not self._sessions:
-                    await self._pause(1.0)
         finally:
-            for label in list(self._sessions):
-                self._close(label)
+            upkeep.cancel()
+            await asyncio.gather(upkeep, return_exceptions=True)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -160,54 +152,13 @@ class HeaderSync:
     def _is_backfilling(self) -> bool:
         return self.chain.is_anchored and self.chain.base_height > self.wanted_base
 
-    async def _open_sessions(self) -> None:
-        for label, (_, session) in list(self._sessions.items()):
-            if session.closed.is_set():
-                self._close(label)
-        now = asyncio.get_running_loop().time()
-        due = [
-            server
-            for server in self.scores.choose(now)
-            if server.label not in self._sessions and self.scores.is_due(server, now)
-        ]
-        missing = due[: self._settings.connections - len(self._sessions)]
-        await asyncio.gather(*(self._open(server) for server in missing))
-
-    async def _open(self, server: NameServer) -> None:
-        try:
-            session = await self._pool.reserve(server)
-        except IsoproxyError as error:
-            self._note(server, error)
-            return
-        session.on_tip = self._wake.set
-        self._sessions[server.label] = (server, session)
-
-    def _close(self, label: str) -> None:
-        _, session = self._sessions.pop(label)
-        session.on_tip = lambda: None
-        session.close()
-
     def _blame(self, label: str, error: BaseException) -> None:
-        """Stop using a server's connection; what it did decides how long."""
-        if label not in self._sessions:
+        """Stop using a server's connection; what it did decides for how long."""
+        if isinstance(error, CannotCut):
             return
-        server, _ = self._sessions[label]
-        if isinstance(error, _TOO_MUCH):
+        if isinstance(error, TOO_MUCH):
             self._ranges.ask_less(label)
-        self._note(server, error)
-        self._close(label)
-
-    def _note(self, server: NameServer, error: BaseException) -> None:
-        now = asyncio.get_running_loop().time()
-        if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
-            self.scores.record_invalid_proof(server, now)
-        else:
-            self.scores.failed(server, now)
-
-    def _delivered(self, label: str) -> None:
-        """A server has kept a promise: what it failed in before is forgiven."""
-        if label in self._sessions:
-            self.scores.answered(self._sessions[label][0], 0.0)
+        self.upkeep.blame(label, error)
 
     async def _round(self) -> None:
         if not self.chain.is_anchored:
@@ -229,51 +180,78 @@ class HeaderSync:
                     return True
         return False
 
-    def _ahead(self) -> dict[str, TipClaim]:
-        """What servers claim beyond what we have, on no branch known to be weaker."""
-        return {
+    def _ahead(self, height: int | None = None) -> dict[str, TipClaim]:
+        """What servers claim at `height` or above, the highest first, on no branch known to
+        be weaker; by default beyond what we have."""
+        lowest = self.chain.tip_height + 1 if height is None else height
+        claims = {
             label: tip
             for label, (_, session) in self._sessions.items()
             if (tip := session.tip) is not None
-            and tip.height > self.chain.tip_height
+            and tip.height >= lowest
             and self._weaker.get(label) != tip.raw
         }
+        return dict(sorted(claims.items(), key=lambda item: -item[1].height))
 
-    # -- single ranges --------------------------------------------------------------
+    # -- ranges ---------------------------------------------------------------------
 
-    async def _fetch(self, label: str, start: int, count: int) -> bytes:
-        return await self._ranges.fetch(*self._sessions[label], start, count)
+    async def _fetch(self, label: str, start: int, count: int) -> HeaderRange:
+        return await self._ranges.fetch(*self._session(label), start, count)
 
-    async def _fetch_ranges(
-        self, ranges: list[tuple[str, int, int]]
-    ) -> list[tuple[str, bytes | BaseException]]:
-        """The answers to (label, start, count) asked at once, in order."""
-        outcomes = await asyncio.gather(
-            *(self._fetch(*item) for item in ranges), return_exceptions=True
+    def _session(self, label: str) -> tuple[NameServer, ElectrumSession]:
+        if label not in self._sessions:
+            raise DialError
+        return self._sessions[label]
+
+    def _lateness(self, count: int) -> float:
+        """After how many s a range of `count` headers is asked of another server as well."""
+        return self._settings.beside + self._settings.timeout_per_header * count / 2
+
+    async def _downwards(
+        self, top: int, bottom: int, expected: bytes
+    ) -> AsyncGenerator[tuple[str, list[Header]], None]:
+        """Headers from `top`, whose hash is `expected`, down to `bottom`: lists of them, the
+        highest list first, each with the label of who sent it."""
+        # a download goes upwards: the items are heights, negated
+
+        async def fetch(label: str, start: int, count: int) -> HeaderRange:
+            lowest = -(start + count - 1)
+            return await self._ranges.fetch_bare(*self._session(label), lowest, count)
+
+        download = Download[None, HeaderRange](
+            -top,
+            -bottom,
+            servers=lambda _: dict.fromkeys(self._sessions),
+            last=lambda _: -bottom,
+            chunk=self._ranges.bare_chunk,
+            fetch=fetch,
+            failed=self._blame,
+            beside=self._lateness,
         )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, IsoproxyError):
-                raise outcome
-        return [(item[0], outcome) for item, outcome in zip(ranges, outcomes, strict=True)]
+        async with contextlib.aclosing(download.pieces()) as pieces:
+            async for piece in pieces:
+                try:
+                    headers = [m.header async for m in header_range.read(piece.content)]
+                    if len(headers) != piece.count:
+                        raise Miscounted
+                    for header in reversed(headers):
+                        if header.block_hash != expected:
+                            raise HeaderRejected(0, "a header is not the one linked to")
+                        expected = header.previous
+                except RemoteProtocolError as error:
+                    self._blame(piece.label, error)
+                    return
+                self.upkeep.delivered(piece.label)
+                yield piece.label, headers
 
     async def _bootstrap(self) -> None:
-        anchor = self.chain.anchor.height
-        start = self._first_height_needed
-        for label in list(self._sessions):
-            try:
-                headers: list[Header] = []
-                while (at := start + len(headers)) <= anchor:
-                    count = min(anchor + 1 - at, self._ranges.chunk(label))
-                    blob = await self._fetch(label, at, count)
-                    headers += [mined.header async for mined in header_range.read(blob)]
-                    if len(headers) != at + count - start:
-                        raise Miscounted
-                self._put_below(headers)
-            except (RemoteProtocolError, DialError) as error:
-                self._blame(label, error)
-            else:
-                self._delivered(label)
-                return
+        anchor, found = self.chain.anchor, list[Header]()
+        ways = self._downwards(anchor.height, self._first_height_needed, anchor.block_hash)
+        async with contextlib.aclosing(ways) as parts:
+            async for _, headers in parts:
+                found = headers + found
+        if len(found) == anchor.height + 1 - self._first_height_needed:
+            self._put_below(found)
 
     def _put_below(self, headers: list[Header]) -> None:
         self.chain.extend_down(headers)
@@ -281,71 +259,48 @@ class HeaderSync:
             self._store.append_down(b"".join(header.raw for header in headers))
 
     async def _backward(self) -> None:
-        labels = list(self._sessions)
-        stop = self.chain.base_height
-        ranges: list[tuple[str, int, int]] = []
-        for label in labels:
-            start = max(self.wanted_base, stop - self._ranges.chunk(label))
-            if start < stop:
-                ranges.append((label, start, stop - start))
-            stop = start
-        for (_, start, count), (label, blob) in zip(
-            ranges, await self._fetch_ranges(ranges), strict=True
-        ):
-            try:
-                if not isinstance(blob, bytes):
-                    raise blob
-                headers = [mined.header async for mined in header_range.read(blob)]
-                if start + count != self.chain.base_height:
-                    return
-                if len(headers) != count:
-                    raise Miscounted
+        base = self.chain.base_height
+        ways = self._downwards(base - 1, self.wanted_base, self.chain.header(base).previous)
+        async with contextlib.aclosing(ways) as parts:
+            async for _, headers in parts:
                 self._put_below(headers)
-                self._delivered(label)
-            except (RemoteProtocolError, DialError) as error:
-                self._blame(label, error)
-                return
+                if self._ahead():
+                    return
 
     async def _forward(self) -> None:
         while claims := self._ahead():
-            at = self.chain.tip_height + 1
-            ranges: list[tuple[str, int, int]] = []
-            for label in sorted(claims, key=lambda label: -claims[label].height):
-                count = min(self._ranges.chunk(label), claims[label].height + 1 - at)
-                if count > 0:
-                    ranges.append((label, at, count))
-                    at += count
-            await self._take_ranges(ranges, await self._fetch_ranges(ranges), claims)
+            await self._take_whole(next(iter(claims.values())).height)
 
-    async def _take_ranges(
-        self,
-        ranges: list[tuple[str, int, int]],
-        outcomes: list[tuple[str, bytes | BaseException]],
-        claims: dict[str, TipClaim],
-    ) -> None:
-        branch = self.chain.branch(self.chain.tip_height)
-        for (_, _, count), (label, blob) in zip(ranges, outcomes, strict=True):
-            try:
-                if not isinstance(blob, bytes):
-                    raise blob
-                if not self._continues(branch, blob):
-                    self._adopt(branch)
-                    await self._settle_fork(label, claims[label])
+    async def _take_whole(self, target: int) -> None:
+        """Whole headers from above our tip to `target`, as far as they come."""
+        download = Download[TipClaim, HeaderRange](
+            self.chain.tip_height + 1,
+            target,
+            servers=self._ahead,
+            last=lambda claim: claim.height,
+            chunk=self._ranges.chunk,
+            fetch=self._fetch,
+            failed=self._blame,
+            beside=self._lateness,
+        )
+        async with contextlib.aclosing(download.pieces()) as pieces:
+            async for piece in pieces:
+                if piece.content.previous != self.chain.tip_hash:
+                    await self._settle_fork(piece.label, piece.claim)
                     return
-                await self._append(branch, blob, count)
-                self._delivered(label)
-            except (RemoteProtocolError, DialError) as error:
-                self._blame(label, error)
-                break
-        self._adopt(branch)
+                branch = self.chain.branch(self.chain.tip_height)
+                try:
+                    await self._append(branch, piece.content, piece.count)
+                except RemoteProtocolError as error:
+                    self._blame(piece.label, error)
+                    return
+                self.upkeep.delivered(piece.label)
+                self._adopt(branch)
 
-    def _continues(self, branch: Branch, blob: bytes) -> bool:
-        return Header.parse(blob[:80]).previous == branch.tip_hash
-
-    async def _append(self, branch: Branch, blob: bytes, count: int) -> None:
-        """Put what `blob` holds, which must be `count` headers, on top of `branch`."""
+    async def _append(self, branch: Branch, headers: HeaderRange, count: int) -> None:
+        """Put `headers`, which must be `count`, on top of `branch`."""
         now, end = int(self._wall_clock()), branch.tip_height + count
-        async for mined in header_range.read(blob):
+        async for mined in header_range.read(headers):
             await run_cooperatively(branch.append(mined, now))
         if branch.tip_height != end:
             raise Miscounted
@@ -380,16 +335,16 @@ class HeaderSync:
         while True:
             start = min(target, max(lowest, self.chain.tip_height + 1 - step))
             count = min(self._ranges.chunk(label), target + 1 - start)
-            blob = await self._fetch(label, start, count)
-            if Header.parse(blob[:80]).previous == self.chain.block_hash(start - 1):
+            headers = await self._fetch(label, start, count)
+            if headers.previous == self.chain.block_hash(start - 1):
                 break
             if start <= lowest:
                 raise RemoteProtocolError("a name server's chain has another trust anchor")
             step *= 4
         branch = self.chain.branch(start - 1)
-        await self._append(branch, blob, count)
+        await self._append(branch, headers, count)
         while branch.tip_height < target and not branch.outweighs:
             count = min(self._ranges.chunk(label), target - branch.tip_height)
-            blob = await self._fetch(label, branch.tip_height + 1, count)
-            await self._append(branch, blob, count)
+            headers = await self._fetch(label, branch.tip_height + 1, count)
+            await self._append(branch, headers, count)
         return branch

@@ -16,7 +16,9 @@ from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.chain import merkle
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.namecoin.chain.transaction import double_sha256
+from isoproxy.namecoin.electrum import backend
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings, _Panel
+from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.lookup import NameQuestion
 from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import NameServer, parse_server
@@ -24,6 +26,7 @@ from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, merkle_tree, recorded_answers
 from tests.kit.namecoin.mining import serialise
+from tests.kit.waiting import until
 
 SETTINGS = ElectrumSettings(
     network=REGTEST,
@@ -31,6 +34,7 @@ SETTINGS = ElectrumSettings(
     max_tip_age=None,
     deadline=40.0,
     ready_wait=20.0,
+    ready_spread=0.0,
     answer_timeout=5.0,
     hedge_after=0.4,
     pool=PoolSettings(reserve=0, wait=10.0, open_timeout=10.0, opens_per_minute=6000),
@@ -667,6 +671,41 @@ async def test_without_any_server_it_says_so() -> None:
             await bench.lookup()
         assert failed.value.kind is ErrorKind.NAME_BACKEND_DOWN
         await bench.client.close()
+
+
+async def test_look_ups_that_waited_are_connected_and_begin_each_after_its_own_delay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else servers would see, at one moment, which identities are one client's."""
+    asked: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    def note(method: str, params: list[Any], result: Any) -> Any:
+        if method == "blockchain.block.headers" and not released:
+            raise Silence
+        if method.endswith("get_value_proof"):
+            asked.append(clock())
+        return result
+
+    class Drawn:
+        def uniform(self, least: float, most: float) -> float:
+            assert (least, most) == (0.0, 2.0)
+            return delays.pop()
+
+    released, delays = False, [0.7, 0.2]
+    monkeypatch.setattr(backend, "_RANDOM", Drawn())
+    settings = replace(SETTINGS, quorum=1, ready_spread=2.0, sync=SyncSettings(timeout=0.3))
+    async with running(ElectrumServer(CHAIN, note), settings=settings) as bench:
+        keys = [bench.isolator.own_key(str(n)) for n in range(2)]
+        look_ups = asyncio.gather(*(bench.client.lookup(NAME, key) for key in keys))
+        await until(lambda: bench.client.pool.counts()[1] == 2)
+        assert asked == []
+        released = True
+        await bench.client.sync.ready.wait()
+        ready = clock()
+        await look_ups
+        assert [at - ready for at in asked] == pytest.approx([0.2, 0.7], abs=0.15)
+        assert isinstance(await bench.client.lookup(NAME, keys[0]), Found)
 
 
 async def test_an_old_tip_means_that_blocks_are_withheld() -> None:

@@ -172,6 +172,65 @@ async def test_backward_from_a_young_anchor_as_far_as_names_live() -> None:
             assert bench.chain.block_hash(height)[::-1].hex() == chain.blocks[height].block_hash
 
 
+@pytest.mark.parametrize("cuts_right", [True, False])
+async def test_below_the_anchor_bare_headers_are_taken_of_those_that_cut_right(
+    cuts_right: bool,
+) -> None:
+    """As ElectrumX 1.16 does, and 1.19 does not: that is no lie."""
+    chain = RegtestChain.recorded()
+    anchor = Anchor(160, hash_from_hex(chain.blocks[160].block_hash))
+    server = ElectrumServer(chain, cuts_right=cuts_right)
+    async with running(server, anchor=anchor) as bench:
+        await bench.until_complete()
+        assert bench.chain.base_height == RECORDED_TIP - EXPIRY
+        health = bench.scores.of(bench.servers[0])
+        assert (health.lies, health.failures, server.connections) == (0, 0, 1)
+    asked = [params for method, params in server.requests if method == HEADERS]
+    below = [params for params in asked if params[0] <= 160]
+    if cuts_right:
+        assert [params[2:] for params in below] == [[RECORDED_TIP]] * len(below)
+    else:
+        assert [len(params) for params in below] == [3] + [2] * (len(below) - 1)
+    assert all(len(params) == 2 for params in asked if params[0] > 160)
+
+
+async def test_a_server_that_never_answers_holds_no_round_up() -> None:
+    """Of three, two are silent from the start: the third is begun with, at once."""
+
+    def nothing(method: str, params: list[Any], result: Any) -> Any:
+        raise Silence
+
+    chain = RegtestChain.recorded()
+    servers = [
+        ElectrumServer(chain, nothing),
+        ElectrumServer(chain, nothing),
+        ElectrumServer(chain),
+    ]
+    async with running(*servers) as bench:
+        await bench.until_tip(RECORDED_TIP, timeout=2.0)
+        chain.mine_empty(1)
+        servers[2].announce()
+        await bench.until_tip(RECORDED_TIP + 1, timeout=1.0)
+
+
+async def test_a_range_that_is_late_is_asked_of_another_server_beside() -> None:
+    chain = RegtestChain.recorded()
+
+    def nothing(start: int, result: Any) -> Any:
+        raise Silence
+
+    servers = ElectrumServer(RegtestChain(chain.blocks)), ElectrumServer(chain)
+    settings = replace(SMALL, timeout=60.0, beside=0.2)
+    async with running(*servers, settings=settings) as bench:
+        await bench.until_complete()
+        servers[0].lie = on_headers(nothing)
+        chain.mine_empty(1)
+        servers[0].chain = chain
+        servers[0].announce()
+        servers[1].announce()
+        await bench.until_tip(RECORDED_TIP + 1, timeout=2.0)
+
+
 def on_top(chain: RegtestChain, version: int) -> Block:
     """A block without transactions, merge-mined if its version says so."""
     before = chain.blocks[-1]

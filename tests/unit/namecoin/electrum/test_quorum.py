@@ -12,7 +12,7 @@ from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.chain.name_script import NameOp, NameUpdate
 from isoproxy.namecoin.chain.spv import Operation, ProofVerdict
 from isoproxy.namecoin.electrum.lookup import StillSyncing
-from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
+from isoproxy.namecoin.electrum.quorum import BESIDE_S, SILENCE_S, Quorum, ServerVerdict
 from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.net.target import Target
 
@@ -28,20 +28,37 @@ Script = tuple[float, ProofVerdict | Exception]
 
 
 class Panel:
-    """Servers that answer after some s; `operators` has one letter for each."""
+    """Servers that answer after some s; `operators` has one letter for each, `connects` the s
+    that it takes to connect to the first of them."""
 
-    def __init__(self, *script: Script, operators: str = "abcdefgh") -> None:
+    def __init__(
+        self,
+        *script: Script,
+        operators: str = "abcdefghijkl",
+        connects: Sequence[float] = (),
+    ) -> None:
         self._servers = [
             NameServer(Target("host", port), tls=True, declared_operator=operator)
             for port, operator in zip(range(1, len(script) + 1), operators, strict=False)
         ]
         self._script = script
+        self._connects = dict(enumerate(connects, 1))
+        self.connected: list[tuple[int, float]] = []
         self.asked: list[tuple[int, float]] = []
         self.under_way = 0
         self.unanswered: dict[int, float] = {}
 
     def candidates(self) -> Sequence[NameServer]:
         return self._servers
+
+    async def connect(self, server: NameServer) -> None:
+        number = server.target.port
+        self.connected.append((number, round(asyncio.get_running_loop().time(), 1)))
+        self.under_way += 1
+        try:
+            await asyncio.sleep(self._connects.get(number, 0.0))
+        finally:
+            self.under_way -= 1
 
     async def ask(self, server: NameServer) -> ServerVerdict:
         number = server.target.port
@@ -63,16 +80,24 @@ class Panel:
         self.unanswered[server.target.port] = round(waited, 1)
 
 
+async def run(panel: Panel, size: int = 2) -> list[ServerVerdict]:
+    quorum = Quorum(panel, size)
+    try:
+        return await quorum.run()
+    finally:
+        await quorum.end()
+
+
 async def answered(panel: Panel, size: int = 2) -> list[int]:
     """The numbers of the servers whose answers made the quorum."""
-    answers = await Quorum(panel, size).run()
+    answers = await run(panel, size)
     assert panel.under_way == 0
     return sorted(answer.server.target.port for answer in answers)
 
 
 async def failure(panel: Panel, size: int = 2) -> ErrorKind:
     with pytest.raises(TemporaryFailure) as caught:
-        await Quorum(panel, size).run()
+        await run(panel, size)
     assert panel.under_way == 0
     return caught.value.kind
 
@@ -104,12 +129,56 @@ async def test_absence_takes_two_servers_whatever_the_quorum() -> None:
 
 
 async def test_two_servers_of_one_operator_wait_for_others_that_were_asked() -> None:
-    others = Panel((3, FOUND), (3, FOUND), (1.5, FOUND), operators="aab")
+    slow = (HEDGE_S + 1.5, FOUND)
+    others = Panel((3, FOUND), slow, (0.5, FOUND), operators="aba")
     assert await answered(others) == [1, 2, 3]
-    failing = Panel((3, FOUND), (3, FOUND), (1.5, DOWN), operators="aab")
-    assert await answered(failing) == [1, 2]
-    alone = Panel((1, FOUND), (1, FOUND), (1, FOUND), operators="aab")
-    assert await answered(alone) == [1, 2]
+    failing = Panel((3, FOUND), (HEDGE_S + 1.5, DOWN), (0.5, FOUND), operators="aba")
+    assert await answered(failing) == [1, 3]
+    silent = Panel((3, FOUND), (NEVER, FOUND), (0.5, FOUND), operators="aba")
+    assert await answered(silent) == [1, 3]
+    assert silent.unanswered == {2: 3 + SILENCE_S}
+
+
+async def test_while_there_is_hope_of_another_operator_none_is_asked_twice() -> None:
+    panel = Panel(*[(1.0, FOUND)] * 3, operators="aab", connects=(0, 0, 4))
+    assert await answered(panel) == [1, 3]
+    assert panel.asked == [(1, 0.0), (3, 4.0)]
+
+
+async def test_where_no_other_operator_is_reached_one_is_enough() -> None:
+    panel = Panel(*[(1.0, FOUND)] * 3, operators="aab", connects=(0, 0, NEVER))
+    assert await answered(panel) == [1, 2]
+    assert panel.asked[-1][1] == pytest.approx(SILENCE_S, abs=1.0)
+
+
+async def test_the_first_that_answer_are_asked_and_silent_ones_hold_nothing_up() -> None:
+    """All but two of twelve are silent; no name is told to more than it takes."""
+    silent = [NEVER] * 12
+    silent[7] = silent[10] = 0.5
+    panel = Panel(*[(0.5, FOUND)] * 12, connects=silent)
+    assert await answered(panel) == [8, 11]
+    assert [number for number, _ in panel.asked] == [8, 11]
+    assert panel.asked[-1][1] <= 5 * BESIDE_S + 0.5
+
+
+async def test_one_that_answers_and_eleven_that_are_silent_make_a_sentence_in_15_s() -> None:
+    panel = Panel(*[(0.5, FOUND)] * 12, connects=[0.5] + [NEVER] * 11)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TemporaryFailure, match="1 of 2 name servers answered with a proof"):
+        await run(panel)
+    assert asyncio.get_running_loop().time() - began <= 15.0
+
+
+async def test_connections_can_be_had_before_anything_is_asked() -> None:
+    panel = Panel(*[(1.0, FOUND)] * 4, connects=(NEVER, 0.5, 0.5))
+    quorum = Quorum(panel, 2)
+    await quorum.connect()
+    assert asyncio.get_running_loop().time() == BESIDE_S + 0.5
+    assert panel.asked == []
+    assert [answer.server.target.port for answer in await quorum.run()] == [2, 3]
+    assert panel.asked == [(2, BESIDE_S + 0.5), (3, BESIDE_S + 0.5)]
+    await quorum.end()
+    assert panel.under_way == 0
 
 
 @pytest.mark.parametrize(
@@ -133,13 +202,13 @@ async def test_with_too_few_answers_it_fails_and_says_why(
 async def test_too_few_answers_are_counted_in_the_failure(size: int) -> None:
     """Also with a quorum of one, where a single server says that a name is absent."""
     with pytest.raises(TemporaryFailure, match="1 of 2 name servers answered with a proof"):
-        await Quorum(Panel((1, ABSENT), (1, DOWN)), size).run()
+        await run(Panel((1, ABSENT), (1, DOWN)), size)
 
 
 async def test_its_end_ends_every_question() -> None:
     panel = Panel((NEVER, FOUND), (NEVER, FOUND))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0):
-            await Quorum(panel, 2).run()
+            await run(panel)
     assert panel.under_way == 0
     assert panel.unanswered == {1: 1.0, 2: 1.0}
