@@ -24,11 +24,11 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from isoproxy.net.onion_address import onion_address
 from isoproxy.socks import Server
 from isoproxy.socks.wire import Command
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.onion_address import onion_address
 
 NAME: Final = "flood"
 ADDRESS: Final = "192.0.2.1"

@@ -18,7 +18,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from isoproxy.sharing import SharingTable, StreamFields, mask_of, may_share
+from isoproxy.sharing import SharingTable, StreamFields, mask_of
+from tests.kit.sharing_rule import may_share
 
 DEFAULT = mask_of(["SOCKS_USERNAME", "SOCKS_PASSWORD", "CLIENTADDR", "SESSION_GROUP", "NYM_EPOCH"])
 

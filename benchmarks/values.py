@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from isoproxy.namecoin.value.domain import Domain, Inquiry
-from isoproxy.net.onion_address import onion_address
+from tests.kit.onion_address import onion_address
 
 TARGET_PER_S = 20_000
 BATCH = 200

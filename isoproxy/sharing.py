@@ -100,12 +100,6 @@ _OTHERS: Final = tuple(
 """For each mask, the fields that are not in it."""
 
 
-def may_share(one: StreamFields, fields: int, other: StreamFields, other_fields: int) -> bool:
-    """The rule for two streams and the masks of the fields that isolate them."""
-    project = _PROJECTIONS[fields | other_fields | _ALWAYS]
-    return bool(project(one) == project(other))
-
-
 class _Group:
     """Streams that may share; `serial` counts the groups in the order of their birth."""
 

@@ -152,10 +152,6 @@ class FlowRegistry:
             if self._on_end is not None:
                 self._on_end(end, flow.inbound)
 
-    def sorted_flows(self) -> list[Flow]:
-        """The flows under way in an order that stays: by key, then by session."""
-        return sorted(self.flows, key=_order)
-
     def totals(self) -> Totals:
         """Everything since the start, flows under way included."""
         ended = self._ended
@@ -166,7 +162,3 @@ class FlowRegistry:
         for flow in self.flows:
             sums.add(flow)
         return sums
-
-
-def _order(flow: Flow) -> tuple[str, str]:
-    return flow.key.label if flow.key is not None else "", flow.session_id

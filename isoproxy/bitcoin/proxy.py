@@ -29,7 +29,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
 
 from isoproxy.bitcoin.carry import Carrier
 from isoproxy.bitcoin.flow import Flow
@@ -47,7 +46,6 @@ from isoproxy.bitcoin.v1 import Version
 from isoproxy.errors import ErrorKind, IsoproxyError, PolicyRefusal
 from isoproxy.isolation import (
     ClientProtocol,
-    Isolate,
     IsolationKey,
     IsolationTuple,
     Isolator,
@@ -61,10 +59,6 @@ from isoproxy.net.unix_socket import peer_credentials
 
 Resolve = Callable[[Target, IsolationKey, bytes], Awaitable[Target]]
 """Turns a name that Tor must not see into a target, under a key and for a client field."""
-
-PROXY_ISOLATION: Final = (
-    Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT
-)
 
 
 @dataclass(frozen=True, slots=True)

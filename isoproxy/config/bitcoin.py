@@ -23,7 +23,7 @@ from isoproxy.config.option import (
     sections,
     several,
 )
-from isoproxy.isolation import Isolate
+from isoproxy.isolation import DEFAULT_ISOLATION, Isolate
 from isoproxy.net.endpoint import Endpoint
 
 PORT = integer(1, 0xFFFF)
@@ -49,7 +49,7 @@ class ProxyConfig:
         matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
     )
     isolate: Isolate = option(
-        Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH | Isolate.DEST_ADDR | Isolate.DEST_PORT,
+        DEFAULT_ISOLATION | Isolate.DEST_ADDR | Isolate.DEST_PORT,
         "Connections that differ in one of these never share a circuit.",
         flags,
     )

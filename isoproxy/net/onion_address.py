@@ -44,10 +44,3 @@ def onion_host(text: str) -> str | None:
         return None
     expected = hashlib.sha3_256(b".onion checksum" + public_key + bytes([version])).digest()
     return text.lower() if checksum == expected[:2] else None
-
-
-def onion_address(public_key: bytes) -> str:
-    """The onion address of a 32-byte Ed25519 public key."""
-    version = bytes([_VERSION])
-    checksum = hashlib.sha3_256(b".onion checksum" + public_key + version).digest()[:2]
-    return base64.b32encode(public_key + checksum + version).decode().lower() + ".onion"

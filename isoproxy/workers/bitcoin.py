@@ -49,7 +49,6 @@ class ProxyListener:
         plan: ProxyPlan,
         listener: socket.socket,
     ) -> None:
-        self._front = front
         self._names = names
         self._listener = listener
         listener.setblocking(False)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ConfigError
 from isoproxy.multiaddr import Multiaddr, onion_multiaddr, parse_destination
-from isoproxy.net.onion_address import onion_address
+from tests.kit.onion_address import onion_address
 
 ONION = onion_address(bytes(range(32)))
 HOST = ONION.removesuffix(".onion")

@@ -8,7 +8,8 @@ import itertools
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from isoproxy.sharing import FIELD_NAMES, SharingTable, StreamFields, mask_of, may_share
+from isoproxy.sharing import FIELD_NAMES, SharingTable, StreamFields, mask_of
+from tests.kit.sharing_rule import may_share
 
 DEFAULT = mask_of(["SOCKS_USERNAME", "SOCKS_PASSWORD", "CLIENTADDR", "SESSION_GROUP", "NYM_EPOCH"])
 DESTADDR = mask_of(["DESTADDR"])

@@ -78,15 +78,6 @@ def read_compact_size(data: bytes, offset: int) -> tuple[int, int]:
     return value, end
 
 
-def write_compact_size(value: int) -> bytes:
-    """The shortest serialisation of `value`, 0 <= value < 2**32."""
-    if value < 0xFD:
-        return bytes([value])
-    if value < 0x10000:
-        return b"\xfd" + value.to_bytes(2, "little")
-    return b"\xfe" + value.to_bytes(4, "little")
-
-
 @dataclass(frozen=True, slots=True)
 class TxInput:
     """`prevout` is the 36 bytes of the output spent: transaction id, then index."""

@@ -46,9 +46,6 @@ _MARKS: Final = ",[{\\"
 """What values begin with or are separated by; and escapes, each of which takes time."""
 _FEW_BYTES: Final = 1 << 20
 
-EXCESSIVE_USE: Final = -101
-UNKNOWN_METHOD: Final = -32601
-
 
 @dataclass(frozen=True, slots=True)
 class Response:

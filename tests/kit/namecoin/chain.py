@@ -15,8 +15,9 @@ from pathlib import Path
 
 from isoproxy.namecoin.chain.name_script import NAME_TX_VERSION, push
 from isoproxy.namecoin.chain.params import REGTEST
-from isoproxy.namecoin.chain.transaction import double_sha256, read_compact_size, write_compact_size
+from isoproxy.namecoin.chain.transaction import double_sha256, read_compact_size
 from tests.kit.namecoin.at_once import read_header, read_transaction
+from tests.kit.namecoin.compact_size import write_compact_size
 from tests.kit.namecoin.mining import (
     ADDRESS_SCRIPT,
     AUXPOW_VERSION,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from isoproxy.namecoin.chain.auxpow import MERGED_MINING_MARKER, expected_slot, target_of
 from isoproxy.namecoin.chain.merkle import fold
-from isoproxy.namecoin.chain.transaction import double_sha256, write_compact_size
+from isoproxy.namecoin.chain.transaction import double_sha256
 from tests.kit.namecoin.at_once import read_transaction
+from tests.kit.namecoin.compact_size import write_compact_size
 
 BITS = 0x207FFFFF
 AUXPOW_VERSION = 0x00010104

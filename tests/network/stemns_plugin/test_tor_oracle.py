@@ -31,9 +31,10 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.sharing import FIELD_NAMES, SharingTable, StreamFields, may_share
+from isoproxy.sharing import FIELD_NAMES, SharingTable, StreamFields
 from stemns_plugin.grammar import StreamEvent, parse_stream_event
 from tests.kit.servers import EchoServer
+from tests.kit.sharing_rule import may_share
 from tests.kit.tornet import Node, TorNetwork
 
 FLAGS = (

@@ -16,7 +16,6 @@ from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import (
-    PROXY_ISOLATION,
     BitcoinProxy,
     ProxySettings,
     check_learned,
@@ -26,6 +25,7 @@ from isoproxy.bitcoin.v1 import VERSION, encode
 from isoproxy.errors import DialError, ErrorKind, PolicyRefusal
 from isoproxy.isolation import (
     P2P,
+    Isolate,
     IsolationKey,
     Isolator,
     ListenerRule,
@@ -41,7 +41,7 @@ from tests.unit.bitcoin.test_v1 import version_payload
 ONION = Target.parse("b" * 56 + ".onion", 8333)
 
 
-RULE = ListenerRule(own_group("proxy"), PROXY_ISOLATION)
+RULE = ListenerRule(own_group("proxy"), Isolate.CLIENT_ADDR | Isolate.DEST_ADDR | Isolate.DEST_PORT)
 
 
 class World:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from isoproxy.errors import ErrorKind
 from isoproxy.namecoin.backend import TemporaryFailure
-from isoproxy.net.onion_address import onion_address
+from tests.kit.onion_address import onion_address
 
 ONION: Final = onion_address(bytes(range(32)))
 

@@ -16,7 +16,7 @@ from isoproxy.isolation import (
     shared_group,
 )
 from isoproxy.namecoin.backend import Absent, Evidence, Found
-from isoproxy.net.onion_address import onion_address
+from tests.kit.onion_address import onion_address
 from tests.unit.namecoin.value.inquiry import encode
 
 ONION = onion_address(bytes(range(32)))

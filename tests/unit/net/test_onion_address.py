@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.net.onion_address import onion_address, onion_host
+from isoproxy.net.onion_address import onion_host
+from tests.kit.onion_address import onion_address
 
 # The Tor Project's own sites, whose addresses are public.
 KNOWN = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"

@@ -17,11 +17,11 @@ from isoproxy.bitcoin.flows import FlowEnd, Outcome
 from isoproxy.bitcoin.inbound import InboundSettings
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.options import Fallback
-from isoproxy.bitcoin.proxy import PROXY_ISOLATION, ProxySettings
+from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.errors import ErrorKind
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
-from isoproxy.isolation import P2P, ListenerRule, own_group, upstream_credentials
+from isoproxy.isolation import P2P, Isolate, ListenerRule, own_group, upstream_credentials
 from isoproxy.namecoin.value.name import TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
@@ -45,7 +45,7 @@ TO_PEER = b"\x05\x01\x00\x05\x01\x00\x03\x0cpeer.example" + (8333).to_bytes(2)
 
 
 def plan(name: str, peer: str, port: int = 1) -> ProxyPlan:
-    rule = ListenerRule(own_group(name), PROXY_ISOLATION)
+    rule = ListenerRule(own_group(name), Isolate.CLIENT_ADDR | Isolate.DEST_ADDR)
     return ProxyPlan(
         ListenerSettings(
             name,

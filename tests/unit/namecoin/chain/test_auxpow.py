@@ -23,9 +23,10 @@ from isoproxy.namecoin.chain.auxpow import (
     target_of,
 )
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, ChainParams
-from isoproxy.namecoin.chain.transaction import Truncated, double_sha256, write_compact_size
+from isoproxy.namecoin.chain.transaction import Truncated, double_sha256
 from tests.kit.namecoin.at_once import check_proof_of_work, parse_header
 from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.namecoin.compact_size import write_compact_size
 from tests.kit.namecoin.mainnet import mainnet_headers
 from tests.kit.namecoin.mining import (
     AUXPOW_VERSION,

@@ -11,10 +11,10 @@ from isoproxy.namecoin.chain.transaction import (
     double_sha256,
     is_transaction,
     read_compact_size,
-    write_compact_size,
 )
 from tests.kit.namecoin.at_once import parse_transaction, read_transaction
 from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.namecoin.compact_size import write_compact_size
 from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 
 SIMPLE = serialise(1, [(NULL_OUTPOINT, b"in")], [(5, b"out"), (-1 & 0xFF, b"")])

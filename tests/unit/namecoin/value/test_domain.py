@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.namecoin.value.domain import MAX_NAMES, Domain
-from isoproxy.net.onion_address import onion_address
+from tests.kit.onion_address import onion_address
 from tests.unit.namecoin.value.inquiry import at, drive, encode, texts
 
 ONION = onion_address(bytes(range(32)))

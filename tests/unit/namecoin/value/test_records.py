@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from isoproxy.namecoin.value.json import Json
 from isoproxy.namecoin.value.records import Position, Records, mail_exchangers, read_records
-from isoproxy.net.onion_address import onion_address
+from tests.kit.onion_address import onion_address
 
 ONION = onion_address(bytes(range(32)))
 ONION_2 = onion_address(bytes(32))
