@@ -46,6 +46,8 @@ _MARKS: Final = ",[{\\"
 """What values begin with or are separated by; and escapes, each of which takes time."""
 _FEW_BYTES: Final = 1 << 20
 
+EXCESSIVE_USE: Final = -101
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
