@@ -35,13 +35,14 @@ from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
 from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
-from isoproxy.namecoin.electrum.wire import EXCESSIVE_USE
 
 MAX_BLOB: Final = 10_000_000
 """Bytes of headers in one answer."""
 _MOST_PER_HEADER: Final = 5000.0
 """Bytes on the wire that are accounted for; padding must not make us wait for hours."""
 
+_EXCESSIVE_USE: Final = -101
+"""ElectrumX's error code for a session that costs too much."""
 _CUT_PROTOCOL: Final = (1, 4, 1)
 _BARE_PER_WHOLE: Final = 10
 """So many bare headers are as long on the wire as a whole one."""
@@ -164,7 +165,7 @@ class HeaderRanges:
             except Miscounted:
                 pass
             except ServerRefused as refusal:
-                if refusal.code == EXCESSIVE_USE:
+                if refusal.code == _EXCESSIVE_USE:
                     raise
         if len(blob) != HEADER_LENGTH * count or not await _is_linked(blob):
             self._cannot_cut.add(server.label)
