@@ -51,9 +51,7 @@ class Caller(Protocol):
 
 
 class RpcBackend(ABC):
-    """What both have in common: the probe before the first look-up, and its result."""
-
-    _refusal: str
+    """What both have in common: the probe before a look-up, and its result."""
 
     def __init__(self, client: Caller, *, allow_unisolated: bool = False) -> None:
         self._client: Final = client
@@ -74,15 +72,16 @@ class RpcBackend(ABC):
         self._client.close()
 
     @abstractmethod
-    async def _probe(self) -> bool:
-        """Whether the program keeps look-ups of different keys apart."""
+    async def _probe(self) -> str | None:
+        """Why look-ups of different keys are not kept apart, and what to do; None if they are."""
 
     async def _ready(self) -> None:
-        """Refuse a program that cannot isolate, before it is asked anything."""
+        """Refuse a program that does not isolate, before it is asked anything."""
         if self.isolates is None or not (self.isolates or self._allow_unisolated):
-            self.isolates = await self._probe()
-        if not (self.isolates or self._allow_unisolated):
-            raise TemporaryFailure(self._refusal)
+            refusal = await self._probe()
+            self.isolates = refusal is None
+            if refusal is not None and not self._allow_unisolated:
+                raise TemporaryFailure(refusal)
 
     async def _name_show(
         self, name: bytes, params: dict[str, Json] | list[Json], evidence: Evidence

@@ -19,13 +19,14 @@ from isoproxy.namecoin.value.json import Json
 _DOWNLOADING: Final = "This Namecoin Core does not have the whole chain yet; wait until it has."
 
 
+_NO_CORE: Final = (
+    "The program at names.rpc.address is no Namecoin Core and may ask others without "
+    "isolation; use the built-in client (names.backend = 'electrum')."
+)
+
+
 class NamecoinCoreBackend(RpcBackend):
     """Names from a Namecoin Core of the user's own."""
-
-    _refusal = (
-        "The program at names.rpc.address is no Namecoin Core and may ask others without "
-        "isolation; use the built-in client (names.backend = 'electrum')."
-    )
 
     async def lookup(self, name: bytes, key: IsolationKey) -> Found | Absent:
         await self._ready()
@@ -34,16 +35,16 @@ class NamecoinCoreBackend(RpcBackend):
         evidence = Evidence.FULL_NODE if self.isolates else Evidence.RPC_CLAIM
         return await self._name_show(name, params, evidence)
 
-    async def _probe(self) -> bool:
-        """Whether this is a full node, with its chain complete."""
+    async def _probe(self) -> str | None:
+        """Ask whether this is a full node, with its chain complete."""
         try:
             info = await self._client.call("getblockchaininfo", [])
         except RpcError as error:
             if error.code in SYNCHRONISING:
                 raise TemporaryFailure(_DOWNLOADING) from None
-            return False
+            return _NO_CORE
         if not isinstance(info, dict) or not isinstance(info.get("initialblockdownload"), bool):
-            return False
+            return _NO_CORE
         if info["initialblockdownload"]:
             raise TemporaryFailure(_DOWNLOADING)
-        return True
+        return None

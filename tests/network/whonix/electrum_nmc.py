@@ -21,7 +21,7 @@ async def _serve(host: str, port: int, login: str, values: dict[str, str]) -> No
         print(params["identifier"], flush=True)
         return answer(params)
 
-    server = RpcServer({"name_show": name_show}, login=login.encode())
+    server = RpcServer(methods | {"name_show": name_show}, login=login.encode())
     async with server.running(host=host, port=port):
         print("ready", flush=True)
         await asyncio.Event().wait()

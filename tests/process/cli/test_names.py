@@ -73,9 +73,9 @@ async def test_a_running_isoproxy_resolves_and_connects(tmp_path: Path, backend:
             assert await service.stop() == 0
     assert [request.host for request in tor.requests if request.host] == [b"192.0.2.2"]
     ids = {
-        call[1]["options"]["streamID"]
-        for call in server.calls
-        if electrum and "stream_id" not in call[1]
+        params["options"]["streamID"]
+        for params in server.asked()
+        if electrum and "stream_id" not in params
     }
     assert len(ids) == (3 if electrum else 0)
     assert "example" not in service.text()

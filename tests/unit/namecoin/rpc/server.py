@@ -42,6 +42,10 @@ class RpcServer:
     delay: float = 0.0
     endpoint: Endpoint = field(default_factory=Endpoint)
 
+    def asked(self, method: str = "name_show") -> list[Any]:
+        """The parameters of each call of `method`."""
+        return [params for called, params in self.calls if called == method]
+
     @asynccontextmanager
     async def running(
         self, path: str | None = None, *, host: str = "127.0.0.1", port: int = 0
@@ -124,8 +128,14 @@ def named(name: str, encoding: str) -> bytes:
     return bytes.fromhex(name) if encoding == "hex" else name.encode()
 
 
-def electrum_methods(values: dict[bytes, Any], *, isolates: bool = True) -> dict[str, Method]:
-    """Electrum-NMC: 4.0.6 if it isolates, else 4.1.0."""
+PROXIED: dict[str, Any] = {"proxy": "socks5:127.0.0.1:9251"}
+"""The settings of an Electrum-NMC that keeps look-ups apart."""
+
+
+def electrum_methods(
+    values: dict[bytes, Any], *, isolates: bool = True, config: dict[str, Any] = PROXIED
+) -> dict[str, Method]:
+    """Electrum-NMC: 4.0.6 if it isolates, else 4.1.0; `config` are its settings."""
     known = {"identifier", "name_encoding", "value_encoding", "options", "wallet"}
     if isolates:
         known |= {"stream_id", "verify_sig"}
@@ -149,7 +159,7 @@ def electrum_methods(values: dict[bytes, Any], *, isolates: bool = True) -> dict
             raise value
         return value if isinstance(value, dict) else record(name, value, encoding)
 
-    return {"name_show": name_show}
+    return {"name_show": name_show, "getconfig": lambda params: config.get(params["key"])}
 
 
 def core_methods(values: dict[bytes, Any], *, downloading: bool = False) -> dict[str, Method]:
