@@ -27,7 +27,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from tests.fire.judge import flips, mixes
-from tests.fire.operator import WARM_UP_S, Record
+from tests.fire.operator import Record
 
 Classifier = Callable[[Record, random.Random], float]
 
@@ -67,7 +67,8 @@ def _openings(record: Record) -> dict[int, list[float]]:
     found = defaultdict(list)
     first = {one.connection: one.at for one in record.first_uses}
     for seen in record.connections:
-        if first.get(seen, _NEVER) - seen.opened > 3.0:
+        judged = record.is_judged(seen.opened, int(seen.client))
+        if judged and first.get(seen, _NEVER) - seen.opened > 3.0:
             found[int(seen.client)].append(seen.opened)
     return {client: sorted(times) for client, times in found.items()}
 
@@ -84,7 +85,9 @@ def opened_after_newnym(record: Record, chance: random.Random) -> float:
 def ended_after_newnym(record: Record, chance: random.Random) -> float:
     ends = defaultdict(list)
     for seen in record.connections:
-        if seen.ended is not None and seen.ended < record.until:
+        if seen.ended is None or seen.ended >= record.until:
+            continue
+        if record.is_judged(seen.ended, int(seen.client)):
             ends[int(seen.client)].append(seen.ended)
     # what ends with it ends at that very moment, which is after the one before
     moments = [(at - 1e-3, client) for at, client in record.new_identities]
@@ -199,7 +202,7 @@ def pings_in_step(record: Record, chance: random.Random) -> float:
         (at, int(seen.client))
         for seen in record.connections
         for at, method, _ in seen.requests
-        if method == _PING and at > WARM_UP_S
+        if method == _PING and record.is_judged(at, int(seen.client))
     )
     near = [float(b[0] - a[0] < 0.5) for a, b in pairwise(pings)]
     return mixes(near, [a[1] == b[1] for a, b in pairwise(pings)], chance)

@@ -1,20 +1,17 @@
 """Linkability: what an operator of name servers can tell of whose connections are whose.
 
-    python -m tests.fire.linkability --hours 24 --seed 1
+    python -m tests.fire.linkability --hours 32 --seed 1
 
 Theory of operation
     `operator` runs clients at default settings, for hours on a virtual clock, with and
-    without new identities; `classifiers` know the source and try to tell which connections
-    are one client's.  Sample size and seeds are fixed before the run.
+    without new identities and restarts; `classifiers` know the source and try to tell which
+    connections are one client's.  `hellos` does the same with TLS, which the virtual clock
+    leaves out.  Sample size and seeds are fixed before the run.
 
     The product as it is must be at chance: every p-value above LEVEL after Bonferroni's
-    correction for the number of classifiers and runs.  Each build with a fault (`mutant`)
-    must be found by its classifier, at the same size, at FOUND: a classifier that finds
-    nothing in a broken build is worth nothing.
-
-    TLS is not part of it: that every ClientHello is alike and nothing is resumed is held by
-    tests/unit/namecoin/electrum/test_tls.py.  Nor are restarts, which end all connections of a
-    client at one moment (docs/threat-model.md, "What is not promised").
+    correction for the number of classifiers and runs.  Each build with a fault (`mutant`,
+    `hellos.FAULTS`) must be found by its classifier, at the size of the smallest run, at
+    FOUND: a classifier that finds nothing in a broken build is worth nothing.
 """
 
 from __future__ import annotations
@@ -23,18 +20,48 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.fire import hellos
 from tests.fire.classifiers import CLASSIFIERS
 from tests.fire.mutant import FAULTS, build
 from tests.fire.operator import Record, watch
 
 LEVEL: Final = 0.05
 FOUND: Final = 0.001
-HOURS: Final = 24.0
-RUNS: Final = ((2, True), (2, False), (8, True), (8, False))
-"""(clients, whether they ask for new identities)"""
+HOURS: Final = 32.0
+"""Of all clients of a run together, after the warm-up; eight clients get twice as many."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """So many clients, and whether they ask for new identities and are started anew."""
+
+    clients: int
+    newnym: bool
+    restarts: bool = False
+
+    def __str__(self) -> str:
+        newnym = "with" if self.newnym else "without"
+        restarts = ", with restarts" if self.restarts else ""
+        return f"{self.clients} clients, {newnym} new identities{restarts}"
+
+    def watch(self, seed: int, hours: float) -> Record:
+        """`hours` are those of all clients together."""
+        each = hours / self.clients * (2.0 if self.clients > 2 else 1.0)
+        return watch(self.clients, seed, each, newnym=self.newnym, restarts=self.restarts)
+
+
+RUNS: Final = (
+    Run(2, newnym=True),
+    Run(2, newnym=False),
+    Run(2, newnym=True, restarts=True),
+    Run(8, newnym=True),
+    Run(8, newnym=False),
+)
 
 
 def judged(record: Record, seed: int) -> dict[str, float]:
@@ -72,29 +99,36 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(".cache/fire/linkability"))
     parser.add_argument("--faults", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    print(f"linkability: {options.hours:g} hours, --seed {options.seed}", flush=True)
-    level = LEVEL / (len(CLASSIFIERS) * len(RUNS))
-    reports: dict[str, Any] = {"seed": options.seed, "hours": options.hours, "level": level}
+    hours, seed = options.hours, options.seed
+    print(f"linkability: {hours:g} hours, --seed {seed}", flush=True)
+    level = LEVEL / ((len(CLASSIFIERS) + 1) * len(RUNS))
+    reports: dict[str, Any] = {"seed": seed, "hours": hours, "level": level}
     right = True
-    for clients, newnym in RUNS:
-        record = watch(clients, options.seed, options.hours, newnym=newnym)
-        p = judged(record, options.seed)
-        name = f"{clients} clients, {'with' if newnym else 'without'} new identities"
+    for run in RUNS:
+        record = run.watch(seed, hours)
+        p = judged(record, seed) | {"TLS": hellos.judged(run.clients, seed)}
         found = sorted(one for one in p if p[one] < level)
-        reports[name] = {"p": p, "found": found, "figures": figures(record)}
+        reports[str(run)] = {"p": p, "found": found, "figures": figures(record)}
         right &= not found
-        print(f"{name}: found {found}\n{json.dumps(reports[name])}", flush=True)
-    for fault, (_, classifier) in FAULTS.items() if options.faults else ():
-        with build(fault):
-            record = watch(2, options.seed, options.hours, newnym=True)
-        p = judged(record, options.seed)
-        reports[fault] = {"p": p, "wanted": classifier}
-        right &= p[classifier] < FOUND
-        print(f"{fault}: {classifier} p = {p[classifier]}\n{json.dumps(p)}", flush=True)
+        print(f"{run}: found {found}\n{json.dumps(reports[str(run)])}", flush=True)
+    for fault, (p, wanted) in _faults(seed, hours) if options.faults else ():
+        reports[fault] = {"p": p, "wanted": wanted}
+        right &= p[wanted] < FOUND
+        print(f"{fault}: {wanted} p = {p[wanted]}\n{json.dumps(p)}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     reports["right"] = right
     (options.out / "linkability.json").write_text(json.dumps(reports, indent=1) + "\n")
     return 0 if right else 1
+
+
+def _faults(seed: int, hours: float) -> Iterator[tuple[str, tuple[dict[str, float], str]]]:
+    """What is found in each build with a fault, and the classifier that has to find it."""
+    for fault, (_, wanted) in FAULTS.items():
+        with build(fault):
+            record = RUNS[0].watch(seed, hours)
+        yield fault, (judged(record, seed), wanted)
+    for fault in hellos.FAULTS:
+        yield fault, ({"TLS": hellos.judged_with(fault, 2, seed)}, "TLS")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ Theory of operation
     synchronisation.  The servers are in memory (`kit.memory_net`): what they see, and when, is
     what servers behind Tor see.  Each client has four identities.  They ask for names with
     pauses as people make them, and are given up for new ones now and then, one by one; in
-    some runs a client also asks for a new identity for all of them (NEWNYM).
+    some runs a client also asks for a new identity for all of them (NEWNYM), or is started
+    anew.  A restart ends all connections at one moment, and the reserve fills again: that is
+    promised to nobody (docs/threat-model.md), so until it has filled the client is not judged.
 
     The operator runs the first two of four servers.  The first one withholds: to some
     questions it says that there is no such name.  Both announce a block before it is there,
@@ -49,8 +51,11 @@ PAUSE_S: Final = 600.0
 IDENTITY_S: Final = 2 * HOUR
 BLOCK_S: Final = HOUR / 3
 NEWNYM_S: Final = 2 * HOUR
+RESTART_S: Final = 10 * HOUR
 WARM_UP_S: Final = 5 * HOUR
 """Until the reserves have filled; nothing before it is judged."""
+FILLING_S: Final = 3 * HOUR
+"""How long after a restart a client is not judged."""
 _WITHHELD: Final = 0.2
 _HEADERS: Final = "blockchain.block.headers"
 _NETWORK: Final = replace(REGTEST, expiry=36_000)
@@ -95,11 +100,18 @@ class Record:
     new_identities: list[tuple[float, int]] = field(default_factory=list)
     withheld: list[tuple[float, int, str]] = field(default_factory=list)
     blocks: list[float] = field(default_factory=list)
+    restarts: list[tuple[float, int]] = field(default_factory=list)
     announced: dict[Seen, list[tuple[float, int]]] = field(default_factory=dict)
 
     @property
     def warm_up(self) -> float:
         return WARM_UP_S
+
+    def is_judged(self, at: float, client: int) -> bool:
+        """Whether the reserve of `client` has filled."""
+        return at > WARM_UP_S and not any(
+            client == its and began - 1.0 < at < began + FILLING_S for began, its in self.restarts
+        )
 
     @cached_property
     def carried(self) -> list[Carried]:
@@ -107,7 +119,9 @@ class Record:
         found = []
         for seen in self.connections:
             for number, (at, method, params) in enumerate(seen.requests):
-                if at < WARM_UP_S or ("value_proof" not in method and "history" not in method):
+                if "value_proof" not in method and "history" not in method:
+                    continue
+                if not self.is_judged(at, int(seen.client)):
                     continue
                 said = [height for when, height in self.announced[seen] if when <= at]
                 offset = params[1] - said[-1] if len(params) > 1 and said else None
@@ -123,7 +137,7 @@ class Record:
         """The first question on each connection, of those first asked after the warm-up."""
         first: dict[Seen, Carried] = {}
         for one in self.carried:
-            if one.connection.names[0][0] < WARM_UP_S:
+            if not self.is_judged(one.connection.names[0][0], one.client):
                 continue
             first.setdefault(one.connection, one)
         return list(first.values())
@@ -132,10 +146,13 @@ class Record:
 class World:
     """The servers, the chain and the clients."""
 
-    def __init__(self, clients: int, seed: int, hours: float, *, newnym: bool) -> None:
+    def __init__(
+        self, clients: int, seed: int, hours: float, *, newnym: bool, restarts: bool = False
+    ) -> None:
         self.chance = random.Random(seed)
         self.until = WARM_UP_S + hours * HOUR
         self.newnym = newnym
+        self.restarts = restarts
         self.chain = RegtestChain.recorded()
         self.chain.mine_empty(20)
         self.servers = [parse_server(f"s{n}.example:1:t", "eecd"[n]) for n in range(4)]
@@ -153,6 +170,8 @@ class World:
             tasks += [loop.create_task(client.person(number)) for number in range(IDENTITIES)]
             if self.newnym:
                 tasks.append(loop.create_task(client.new_identities()))
+            if self.restarts:
+                tasks.append(loop.create_task(client.start_anew()))
         await asyncio.sleep(self.until)
         for task in tasks:
             task.cancel()
@@ -221,12 +240,17 @@ class Client:
         self._world = world
         self._number = number
         self._chance = random.Random(f"{world.chance.random()} {number}")
+        self._labels: dict[IsolationKey, str] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        world = self._world
         self._isolator = Isolator(random_bytes=self._chance.randbytes)
         delay, dial = over_tor(self._chance)
         net = MemoryNet(
             world.by_label,
             world.record.connections,
-            client=str(number),
+            client=str(self._number),
             delay=delay,
             dial=dial,
             answers=world.arrived,
@@ -255,13 +279,13 @@ class Client:
             owners.setdefault(seen, set()).add(self._labels[key])
             return bound
 
-        self._labels: dict[IsolationKey, str] = {}
         self.backend.pool.session = noted  # type: ignore[method-assign]
 
     def _key(self, user: str) -> IsolationKey:
         stream = IsolationTuple(None, ClientProtocol.SOCKS5, username=user.encode())
         key = self._isolator.key_for(ListenerRule(b"a listener"), stream)
-        self._labels[key] = f"{self._number} {user} {self._isolator.epoch}"
+        starts = sum(client == self._number for _, client in self._world.record.restarts)
+        self._labels[key] = f"{self._number} {user} {starts} {self._isolator.epoch}"
         return key
 
     async def person(self, slot: int) -> None:
@@ -282,7 +306,7 @@ class Client:
         began = asyncio.get_running_loop().time()
         with contextlib.suppress(IsoproxyError):
             await self._names.lookup(name, key)
-        if began > WARM_UP_S:
+        if self._world.record.is_judged(began, self._number):
             took = asyncio.get_running_loop().time() - began
             self._world.record.uses.append(
                 Use(began, self._number, self._labels[key], name, took, is_first)
@@ -294,15 +318,25 @@ class Client:
         while True:
             await asyncio.sleep(self._chance.expovariate(1 / NEWNYM_S))
             self._isolator.new_epoch()
-            if loop.time() > WARM_UP_S:
+            if self._world.record.is_judged(loop.time(), self._number):
                 self._world.record.new_identities.append((loop.time(), self._number))
 
+    async def start_anew(self) -> None:
+        """A restart now and then."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._chance.expovariate(1 / RESTART_S))
+            self._world.record.restarts.append((loop.time(), self._number))
+            await self.backend.close()
+            self._begin()
+            self.backend.start()
 
-def watch(clients: int, seed: int, hours: float, *, newnym: bool) -> Record:
+
+def watch(clients: int, seed: int, hours: float, *, newnym: bool, restarts: bool = False) -> Record:
     """What the operator sees of so many `clients` in so many `hours`."""
 
     async def main() -> Record:
-        return await World(clients, seed, hours, newnym=newnym).run()
+        return await World(clients, seed, hours, newnym=newnym, restarts=restarts).run()
 
     factory: Callable[[], asyncio.AbstractEventLoop] = lambda: VirtualClockLoop(grace_s=0)  # noqa: E731
     with asyncio.Runner(loop_factory=factory) as runner:

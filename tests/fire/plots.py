@@ -69,7 +69,7 @@ def linkability(folder: Path) -> None:
     reports = json.loads((folder / "linkability.json").read_text())
     runs = [name for name, report in reports.items() if isinstance(report, dict)]
     names = list(reports[runs[0]]["p"])
-    rows = [[max(reports[run]["p"][name], 1e-6) for name in names] for run in runs]
+    rows = [[max(reports[run]["p"].get(name, 1.0), 1e-6) for name in names] for run in runs]
     figure, axis = plt.subplots(figsize=(10, 0.4 * len(runs) + 3))
     image = axis.imshow(rows, norm="log", vmin=1e-4, vmax=1.0, cmap="RdYlGn")
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
@@ -79,7 +79,7 @@ def linkability(folder: Path) -> None:
             axis.text(column, at, f"{value:.2g}", ha="center", va="center", fontsize=6)
     figure.colorbar(image, label="p")
     figure.suptitle(
-        f"Linkability, {reports['hours']:g} hours (--seed {reports['seed']}): p of each "
+        f"Linkability, {reports['hours']:g} h in all (--seed {reports['seed']}): p of each "
         "classifier; the product above, builds with a fault below",
         fontsize=9,
     )
