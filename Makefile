@@ -62,7 +62,7 @@ network: packages-test $(STAMP) ## the tests over a private Tor network
 slow: packages-test $(STAMP) ## what measures time under load, alone on this machine (6 min)
 	$(PYTEST) -m slow tests
 
-interop: packages-test $(STAMP) ## programs of others, from their registries: btcd, bcoin, neutrino, kyoto, ncdns, py-libp2p
+interop: packages-interop $(STAMP) ## programs of others: btcd, bcoin, neutrino, kyoto, ncdns, py-libp2p; Electrum, browsers, Java, Node, Go
 	$(PYTEST) -m interop tests
 
 fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linkability (2 h; root for all of it)
@@ -81,6 +81,9 @@ evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew i
 
 screenshots: packages-test $(STAMP) ## the dashboard at work, into docs/evidence (2 min)
 	$(BIN)/python -m tests.kit.screenshots
+
+programs: packages-interop $(STAMP) ## which circuits real programs get, into docs/evidence (5 min)
+	$(BIN)/python -m tests.network.real.table
 
 mutants: packages-test $(STAMP) ## break each claim of the threat model once, and see its test fail (8 min)
 	$(BIN)/python -m tests.mutation
@@ -114,7 +117,7 @@ lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache
 
-packages-run packages-demo packages-test packages-fire:
+packages-run packages-demo packages-test packages-interop packages-fire:
 	@scripts/system-packages $(@:packages-%=%)
 
 # What is built here, we ourselves and libraries without a wheel, is built with what is locked, too.
@@ -135,6 +138,6 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	$(PIP) --require-hashes -r requirements/fire.txt
 	@touch $@
 
-.PHONY: help run test demo lint unit process network slow interop mutants fire evidence screenshots \
+.PHONY: help run test demo lint unit process network slow interop programs mutants fire evidence screenshots \
   bench bench-quick deb deb-check changelog lock clean \
-  packages-run packages-demo packages-test packages-fire
+  packages-run packages-demo packages-test packages-interop packages-fire

@@ -188,7 +188,7 @@ class HttpConnect:
         if tags:
             tags.sort(key=itemgetter(0))  # which of the two names came first says nothing
             self.password = b"\x00".join(name + b"\x00" + value for name, value in tags)
-        if self._require_auth and self.username is None and self.password is None:
+        if self._require_auth and not tags and all(map(_says_nobody, logins)):
             kind = ErrorKind.AUTH_REQUIRED
             raise RemoteProtocolError(kind=kind, reply=self.refuse(kind))
 
@@ -198,6 +198,11 @@ class HttpConnect:
         if not colon or not host or not is_port:
             raise RemoteProtocolError(reply=self.refuse(ErrorKind.MALFORMED))
         self.host, self.port = host, int(port)
+
+
+def _says_nobody(authorization: bytes) -> bool:
+    """Whether it opens a handshake, in the same words whoever the client is."""
+    return authorization.partition(b" ")[0].lower() in (b"ntlm", b"negotiate")
 
 
 def _is_for_this_machine(request: h11.Request) -> bool:

@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -63,6 +64,7 @@ class Page:
         """Errors and warnings of its console: exceptions, failures, forbidden loads."""
         self.requests: list[str] = []
         """The URL of everything it asked for."""
+        self._login: dict[str, str] = {}
 
     def tell(self, method: str, **parameters: object) -> dict[str, Any]:
         """One command of the DevTools protocol and its result."""
@@ -95,6 +97,17 @@ class Page:
                 raise ChromiumError(f"not in {timeout} s: {expression}")
             time.sleep(0.1)
 
+    def log_in(self, user: str, password: str) -> None:
+        """Give these to whoever asks for a user name from now on, as a person in the dialog."""
+        self._login = {"username": user, "password": password}
+        self.tell("Fetch.enable", handleAuthRequests=True)
+
+    def load(self, url: str) -> None:
+        """Go to another page."""
+        answer = self.tell("Page.navigate", url=url)
+        if "errorText" in answer:
+            raise ChromiumError(f"{url}: {answer['errorText']}")
+
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write a PNG of the page, `whole` or as far as the screen shows it."""
         answer = self.tell("Page.captureScreenshot", captureBeyondViewport=whole)
@@ -102,7 +115,16 @@ class Page:
 
     def hear(self, method: str, parameters: dict[str, Any]) -> None:
         """Take an event."""
-        if method == "Network.requestWillBeSent":
+        if method == "Fetch.requestPaused":
+            self._say("Fetch.continueRequest", requestId=parameters["requestId"])
+        elif method == "Fetch.authRequired":
+            answer = {"response": "ProvideCredentials", **self._login}
+            self._say(
+                "Fetch.continueWithAuth",
+                requestId=parameters["requestId"],
+                authChallengeResponse=answer,
+            )
+        elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(parameters["exceptionDetails"]))
@@ -111,12 +133,20 @@ class Page:
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"{parameters['entry']['text']} {parameters['entry']}")
 
+    def _say(self, method: str, **parameters: object) -> None:
+        """A command whose result nobody waits for."""
+        self._chromium.say(method, self._session, parameters)
+
 
 class Chromium:
-    """A browser of its own; a context manager.  `directory` holds its profile."""
+    """A browser of its own; a context manager.
 
-    def __init__(self, directory: Path) -> None:
+    `directory` holds its profile; `flags` are more words of its command line.
+    """
+
+    def __init__(self, directory: Path, flags: Sequence[str] = ()) -> None:
         self._directory = directory
+        self._flags = [*_FLAGS, *flags]
         self._pages: dict[str, Page] = {}
         self._last = 0
         self._rest = b""
@@ -130,26 +160,30 @@ class Chromium:
             page.tell(f"{domain}.enable")
         if look:
             page.look(**look)
-        answer = page.tell("Page.navigate", url=url)
-        if "errorText" in answer:
-            raise ChromiumError(f"{url}: {answer['errorText']}")
+        page.load(url)
         return page
 
-    def tell(self, method: str, session: str | None = None, **parameters: object) -> dict[str, Any]:
-        """One command to the browser, or to a tab's `session`, and its result."""
+    def say(self, method: str, session: str | None, parameters: dict[str, object]) -> int:
+        """Send one command; returns its number."""
         self._last += 1
         command: dict[str, object] = {"id": self._last, "method": method, "params": parameters}
         if session is not None:
             command["sessionId"] = session
         os.write(self._orders, json.dumps(command).encode() + b"\0")
+        return self._last
+
+    def tell(self, method: str, session: str | None = None, **parameters: object) -> dict[str, Any]:
+        """One command to the browser, or to a tab's `session`, and its result."""
+        number = self.say(method, session, parameters)
         while True:
             message = self._next()
-            if message.get("id") == self._last:
+            if message.get("id") == number:
                 if "error" in message:
                     raise ChromiumError(f"{method}: {message['error']}")
                 result: dict[str, Any] = message["result"]
                 return result
-            if (page := self._pages.get(message.get("sessionId", ""))) is not None:
+            page = self._pages.get(message.get("sessionId", ""))
+            if page is not None and "method" in message:
                 page.hear(message["method"], message["params"])
 
     def _next(self) -> dict[str, Any]:
@@ -175,7 +209,7 @@ class Chromium:
         command = [sys.executable, "-c", _AT_3_AND_4, str(orders), str(answers), program]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, *_FLAGS, f"--user-data-dir={profile}"],
+                [*command, *self._flags, f"--user-data-dir={profile}"],
                 pass_fds=(orders, answers),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -49,12 +50,17 @@ def electrumx_program() -> Path:
     return program
 
 
-def self_signed(directory: Path, host: str = "localhost") -> tuple[Path, Path, bytes]:
-    """Certificate file, key file, and the SHA-256 of the certificate's DER form."""
+def self_signed(
+    directory: Path, host: str = "localhost", names: Sequence[str] = ()
+) -> tuple[Path, Path, bytes]:
+    """Certificate file, key file, and the SHA-256 of the certificate's DER form.
+
+    It is good for `names`, if there are any.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -62,8 +68,11 @@ def self_signed(directory: Path, host: str = "localhost") -> tuple[Path, Path, b
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=10))
-        .sign(key, hashes.SHA256())
     )
+    if names:
+        listed = x509.SubjectAlternativeName(map(x509.DNSName, names))
+        builder = builder.add_extension(listed, critical=False)
+    certificate = builder.sign(key, hashes.SHA256())
     certificate_file, key_file = directory / "cert.pem", directory / "key.pem"
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(

@@ -41,6 +41,11 @@ class Firefox:
         own = f'user_pref("marionette.port", {self._port});\n'
         (profile / "user.js").write_text(preferences + own)
 
+    def open(self, url: str) -> None:
+        """Load a page, to its end."""
+        self._tell("Marionette:SetContext", value="content")
+        self._tell("WebDriver:Navigate", url=url)
+
     def type_address(self, text: str) -> None:
         """Type `text` and Return in the address bar, as a person does."""
         self._tell("Marionette:SetContext", value="chrome")

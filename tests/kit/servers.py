@@ -12,6 +12,7 @@ import hashlib
 import http.server
 import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import sys
@@ -26,13 +27,13 @@ ExitOf = Callable[[socket.socket], Node | None]
 
 _BLOCK: Final = 1 << 16
 # What a peer that goes away in the middle does to a handler: nothing to report.
-_PEER_GONE: Final = (ConnectionError, TimeoutError, BrokenPipeError)
+_PEER_GONE: Final = (ConnectionError, TimeoutError, BrokenPipeError, ssl.SSLError)
 
 
 class Server(socketserver.ThreadingTCPServer):
     """A TCP server with a thread per connection; its end closes what is still open.
 
-    `port` 0 is any free port.
+    `port` 0 is any free port.  With `tls` it speaks TLS; each handshake is its handler's.
     """
 
     allow_reuse_address = True
@@ -40,7 +41,14 @@ class Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, host: str, handler: type[socketserver.BaseRequestHandler], port: int = 0):
+    def __init__(
+        self,
+        host: str,
+        handler: type[socketserver.BaseRequestHandler],
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ):
+        self._tls = tls
         self._open: set[socket.socket] = set()
         self._errors: list[Exception] = []
         self._lock = threading.Lock()
@@ -62,6 +70,14 @@ class Server(socketserver.ThreadingTCPServer):
     @property
     def address(self) -> tuple[str, int]:
         return self.host, self.port
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -163,16 +179,18 @@ class WebServer(Server):
         exit_of: ExitOf | None = None,
         files: Path | None = None,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ):
         self.exit_of = exit_of
         self.files = files.resolve() if files else None
         self.requests: list[tuple[str, str, str]] = []
         self.local_addresses: list[str] = []
-        super().__init__(host, _Web, port)
+        super().__init__(host, _Web, port, tls)
 
     def url(self, path: str = "/", name: str | None = None) -> str:
-        """ "http://name:port/path"; without a name, the address."""
-        return f"http://{name or self.host}:{self.port}{path}"
+        """ "http://name:port/path", or https; without a name, the address."""
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{name or self.host}:{self.port}{path}"
 
 
 class _Web(http.server.BaseHTTPRequestHandler):
@@ -196,7 +214,8 @@ class _Web(http.server.BaseHTTPRequestHandler):
         status, content = self._content(exit_name)
         self.send_response(status)
         self.send_header("X-Exit", exit_name)
-        self.send_header("Content-Type", "application/octet-stream")
+        kind = "text/plain" if self.path == "/" else "application/octet-stream"
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:

@@ -39,6 +39,7 @@ IDENTITIES: Final = {
     "firefox.md": 0,
     "git.md": 2,  # over HTTP, over SSH
     "onionshare.md": 0,
+    "programming.md": 0,
     "sparrow.md": 0,
     "ssh.md": 2,
     "thunderbird.md": 0,

@@ -206,6 +206,15 @@ def test_a_listener_may_require_isolation() -> None:
     assert b"Proxy-Authenticate: Basic" in caught.value.reply
 
 
+@pytest.mark.parametrize("scheme", ["NTLM", "ntlm", "Negotiate"])
+def test_a_handshake_that_names_nobody_is_no_user_name(scheme: str) -> None:
+    """curl --proxy-ntlm opens with the same words for everybody: all would be one identity."""
+    opening = f"CONNECT a.test:80 HTTP/1.0\r\nProxy-Authorization: {scheme} TlRMTVNTUAAB\r\n\r\n"
+    with pytest.raises(RemoteProtocolError) as caught:
+        HttpConnect(require_auth=True).receive(opening.encode())
+    assert caught.value.kind is ErrorKind.AUTH_REQUIRED
+
+
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_every_refusal_is_a_complete_response(kind: ErrorKind) -> None:
     head, _, body = HttpConnect().refuse(kind).partition(b"\r\n\r\n")
