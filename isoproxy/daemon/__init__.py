@@ -21,7 +21,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from isoproxy.admin.server import AdminServer
@@ -38,18 +38,18 @@ from isoproxy.config import (
     state_directory,
 )
 from isoproxy.daemon.announce import announce, announce_listener, announce_proxy
-from isoproxy.daemon.compose.dashboard import MAX_FLOWS, open_dashboard
+from isoproxy.daemon.compose.dashboard import open_dashboard
 from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.listeners import Kind, ListeningSockets, Named, wanted_sockets
 from isoproxy.daemon.compose.names import CurrentNames, DaemonNames
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.upstream import Upstream
+from isoproxy.daemon.keeping import KeptHistory
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
 from isoproxy.daemon.settings.log import configure_log
 from isoproxy.daemon.settings.streams import lookup_dialer, stream_processes, stream_settings
 from isoproxy.daemon.status.metrics import collect
-from isoproxy.daemon.status.overview import overview
 from isoproxy.daemon.status.snapshot import Snapshot, Traffic
 from isoproxy.daemon.tor_health import TorHealth
 from isoproxy.daemon.unless import done_unless
@@ -111,6 +111,7 @@ class Daemon:
         self.metrics = Metrics(
             (listener.name for listener in config.listener), sorted(MESSAGE_TYPES)
         )
+        self.history = KeptHistory(self.snapshot, self.isolator, self.metrics)
         self.upstream = Upstream(config.tor, private_directory(state_directory()) / "tor")
         self._tor = TorHealth(self.upstream, self._tor_changed)
         self.reactor = Reactor(loop, self._defect)
@@ -233,12 +234,9 @@ class Daemon:
         self._notifier.ready(self._headline())
 
     def _open_dashboard(self) -> None:
-        async def status() -> Mapping[str, object]:
-            return overview(await self.snapshot(circuits=True), max_flows=MAX_FLOWS)
-
-        opened = open_dashboard(self.config.observe, status, self.exposition)
-        if opened is not None:
+        if (opened := open_dashboard(self.config.observe, self)) is not None:
             dashboard, self._dashboard = opened
+            self._tasks.add(asyncio.create_task(self.history.run(), name="history"))
             self._resources.push_async_callback(dashboard.close)
             announce(f"listening dashboard {self._dashboard}", self._out)
             _log.notice("listening", listener="dashboard", address=self._dashboard)
@@ -369,6 +367,7 @@ class Daemon:
             tor=self.upstream.view(answers=self._tor.answers),
             names=self.names.status(),
             cached=self.names.cached,
+            lookups=self.names.lookups,
             traffic=traffic,
             circuits=await self.upstream.circuits() if circuits and carried else (),
             form=self.dialer.form,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from isoproxy.admin.server import Answer, Handler
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.upstream import Upstream
+from isoproxy.daemon.keeping import KeptHistory
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.renewal import renewal_of
 from isoproxy.daemon.resolve import question_of, resolve_for
@@ -24,6 +25,7 @@ class Running(Protocol):
 
     isolator: Isolator
     upstream: Upstream
+    history: KeptHistory
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot: ...
 
@@ -45,6 +47,9 @@ def answers(running: Running) -> dict[str, Handler]:
 
     async def status(request: Mapping[str, Any]) -> Answer:
         return overview(await running.snapshot(circuits=True))
+
+    async def history(request: Mapping[str, Any]) -> Answer:
+        return running.history.answer()
 
     async def newnym(request: Mapping[str, Any]) -> Answer:
         snapshot = await running.snapshot()
@@ -96,6 +101,7 @@ def answers(running: Running) -> dict[str, Handler]:
     return {
         "tor_log": tor_log,
         "status": status,
+        "history": history,
         "newnym": newnym,
         "reload": reload,
         "explain": explain,

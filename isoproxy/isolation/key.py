@@ -236,6 +236,10 @@ class Isolator:
             return False
         return not self._renewals or key.label not in self._renewals
 
+    def is_over(self, label: str) -> bool:
+        """Whether the identity of `label` was given another key in this epoch."""
+        return label in self._renewals
+
     def new_epoch(self) -> None:
         """Change every key at once and tell the followers, who free what the old ones held."""
         self._epoch_secret = self._random_bytes(_SECRET_LENGTH)

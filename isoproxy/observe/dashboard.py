@@ -1,13 +1,13 @@
 """The dashboard: a page that shows isoproxy at work, its status as JSON, and the metrics.
 
 Theory of operation
-    A small web server over a unix socket or a loopback address.  It is given two
-    callables, one for the status and one for the metrics, and knows nothing of what is
-    in them; the page, its style and its script are files beside this module, read once.
+    A small web server over a unix socket or a loopback address.  It is given callables for
+    the status, the last hour and the metrics, and knows nothing of what is in them; the page,
+    its style and its script are files beside this module, read once.
     `http_get` reads requests and decides which are answered.  The page asks for
-    `/status.json` every few seconds.
+    `/status.json` every few seconds, for `/history.json` when there is a sample more.
 
-    The status and the metrics are made at most once per `RECENT_S`, however many ask.
+    Each of these is made at most once per `RECENT_S`, however many ask.
 
 Invariants
     Requests can change nothing, are bounded in size, time and number, and are answered
@@ -50,6 +50,11 @@ _FILES: Final = {
 _log = logger("dashboard")
 
 Make = Callable[[], Awaitable[bytes]]
+MakeTable = Callable[[], Awaitable[Mapping[str, object]]]
+
+
+def _json(table: Mapping[str, object]) -> bytes:
+    return json.dumps(table, separators=(",", ":")).encode()
 
 
 class _Recent:
@@ -71,15 +76,16 @@ class _Recent:
 
 
 class Dashboard:
-    """Shows what `status` (ready for JSON) and `metrics` (Prometheus' text form) say."""
+    """Shows what `status`, `history` (both JSON) and `metrics` (Prometheus' text form) say."""
 
     def __init__(
-        self,
-        status: Callable[[], Awaitable[Mapping[str, object]]],
-        metrics: Callable[[], Awaitable[str]],
+        self, status: MakeTable, history: MakeTable, metrics: Callable[[], Awaitable[str]]
     ) -> None:
         async def status_json() -> bytes:
-            return json.dumps(await status(), separators=(",", ":")).encode()
+            return _json(await status())
+
+        async def history_json() -> bytes:
+            return _json(await history())
 
         async def exposition() -> bytes:
             return (await metrics()).encode()
@@ -91,6 +97,7 @@ class Dashboard:
         }
         self._made: Final = {
             "/status.json": (_Recent(status_json), "application/json"),
+            "/history.json": (_Recent(history_json), "application/json"),
             "/metrics": (_Recent(exposition), CONTENT_TYPE),
         }
         self._paths: Final = frozenset((*self._files, *self._made))

@@ -22,6 +22,7 @@ from isoproxy.namecoin.electrum.backend import ElectrumBackend
 from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.resolve.cache import PER_KEY
 from isoproxy.namecoin.resolve.client_views import ClientViews
+from isoproxy.namecoin.resolve.lookup_counts import LookupCounts
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
 from isoproxy.namecoin.rpc.backend import RpcBackend
@@ -143,6 +144,7 @@ class DaemonNames:
                 resolvers[id(default)],
             ),
             metrics,
+            LookupCounts(isolator),
         )
 
     def tor_answers(self) -> None:
@@ -197,6 +199,11 @@ class CurrentNames:
     def service(self) -> NameService | None:
         """What resolves for the front end."""
         return None if self._now is None else self._now.service
+
+    @property
+    def lookups(self) -> dict[str, int]:
+        """How many each identity asked for, by label."""
+        return {} if self._now is None else self._now.service.lookups
 
     @property
     def cached(self) -> int:

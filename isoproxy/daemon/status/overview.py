@@ -7,12 +7,14 @@ One answer for all who look: `isoproxy status`, its `--watch`, and the dashboard
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
 from isoproxy import __version__
 from isoproxy.admin.server import Answer
 from isoproxy.daemon.settings.front import flag_names
 from isoproxy.daemon.status.bitcoin import bitcoin_status
-from isoproxy.daemon.status.circuits import CircuitIds, circuits_of
+from isoproxy.daemon.status.circuits import CircuitIds, circuits_of, relays_of
+from isoproxy.daemon.status.identities import identities_status
 from isoproxy.daemon.status.snapshot import Snapshot, TorView, Traffic
 from isoproxy.front.statistics import FlowView
 from isoproxy.observe.log import reveal
@@ -44,6 +46,8 @@ def overview(snapshot: Snapshot, *, max_flows: int | None = None) -> Answer:
         "tor": tor_status(snapshot.tor),
         "names": snapshot.names,
         "listeners": listeners_status(traffic),
+        "relays": relays_of(snapshot.circuits, set(chain.from_iterable(circuits.values()))),
+        "identities": identities_status(snapshot),
         "flows": [flow_status(flow, circuits, safe=safe) for flow in shown],
         "bitcoin": bitcoin_status(traffic, shown_peers, circuits, safe=safe),
         "counters": counters_status(traffic.report),

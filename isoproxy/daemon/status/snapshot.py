@@ -64,6 +64,7 @@ class Snapshot:
     dashboard   where the dashboard is, or None
     names       how `.bit` names stand, ready for JSON
     cached      answers in the caches of all identities
+    lookups     how many each identity asked for, by label
     circuits    Tor's, where it was asked for them; `form` is what it knows streams by
     """
 
@@ -76,6 +77,7 @@ class Snapshot:
     tor: TorView
     names: Mapping[str, object]
     cached: int
+    lookups: Mapping[str, int]
     traffic: Traffic
     circuits: Sequence[Circuit]
     form: CredentialForm

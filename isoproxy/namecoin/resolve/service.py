@@ -4,7 +4,7 @@ Theory of operation
     A host name becomes a `BitName` here, once for its whole way.  Each client's network
     has a resolver (`client_views.ClientViews`), most often the same one for all.  A
     resolution is counted by its outcome and, where a backend was asked, by how long it
-    took.  Neither names nor clients are counted.
+    took, and for its identity.  Neither names nor clients are counted.
 
 Invariants
     A failure is a NamingError with the reason as its kind; there is no other way out of
@@ -22,6 +22,7 @@ from isoproxy.errors import NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, describe_client
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
 from isoproxy.namecoin.resolve.client_views import ClientViews
+from isoproxy.namecoin.resolve.lookup_counts import LookupCounts
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
@@ -43,12 +44,19 @@ class NameService:
         resolvers: Sequence[Resolver],
         by_client: ClientViews[Resolver],
         metrics: Metrics,
+        counts: LookupCounts,
     ) -> None:
         self.backend: Final = backend
         self._resolvers: Final = tuple(resolvers)
         self._by_client: Final = by_client
         self._metrics: Final = metrics
+        self._counts: Final = counts
         self._seconds: Final = metrics.name_seconds.of(backend=backend)
+
+    @property
+    def lookups(self) -> dict[str, int]:
+        """How many each identity asked for, by label."""
+        return self._counts.by_label()
 
     @property
     def cached(self) -> int:
@@ -74,6 +82,7 @@ class NameService:
 
         Raises NamingError as `resolver_of` does.
         """
+        self._counts.add(key)
         began = time.monotonic()
         answer = await self.resolver_of(client).resolve(name, key, want)
         if not answer.cached:
@@ -100,6 +109,7 @@ class NameService:
 
     async def close(self) -> None:
         """End every look-up under way, and the backends."""
+        self._counts.close()
         await asyncio.gather(*(resolver.close() for resolver in self._resolvers))
 
     def _count(self, answer: NameAnswer) -> None:

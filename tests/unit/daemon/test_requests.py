@@ -10,16 +10,21 @@ from typing import Any
 import pytest
 
 from isoproxy.daemon.compose.onions import PublishedService
+from isoproxy.daemon.keeping import KeptHistory
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
 from isoproxy.daemon.status.snapshot import Snapshot
 from isoproxy.errors import NamingError, OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.observe.metrics import Metrics
 from tests.unit.daemon.status.kit import snapshot
 from tests.unit.namecoin.kit import CountingBackend
 
-REQUESTS = {"status", "newnym", "reload", "explain", "metrics", "resolve", "onions", "tor_log"}
+REQUESTS = {
+    *("status", "history", "newnym", "reload", "explain", "metrics", "resolve", "onions"),
+    "tor_log",
+}
 
 
 class Running:
@@ -31,6 +36,7 @@ class Running:
         self.has_names = True
         self.log: Any = None
         self.renewed: list[str] = []
+        self.history = KeptHistory(self.snapshot, self.isolator, Metrics())
         self.upstream: Any = SimpleNamespace(log=lambda: self.log)
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot:
@@ -63,6 +69,11 @@ class Running:
 async def told(running: Running, what: str, **request: object) -> Any:
     """The answer as it goes over the socket."""
     return json.loads(json.dumps(await answers(running)[what](request)))
+
+
+async def test_the_last_hour_is_what_was_kept() -> None:
+    running = Running()
+    assert await told(running, "history") == running.history.answer()
 
 
 async def test_every_request_has_an_answer_in_json() -> None:

@@ -29,9 +29,13 @@ async def quiet() -> Mapping[str, object]:
     return {"uptime_s": 1}
 
 
+async def hour() -> dict[str, object]:
+    return {"period_s": 10}
+
+
 @contextlib.asynccontextmanager
 async def serving(path: Path, status: Status = quiet) -> AsyncIterator[Dashboard]:
-    dashboard = Dashboard(status, metrics)
+    dashboard = Dashboard(status, hour, metrics)
     dashboard.start(ListeningSocket.open(Endpoint.unix(str(path / "d")), 0o600))
     try:
         yield dashboard
@@ -153,7 +157,7 @@ async def test_a_status_that_takes_too_long_is_given_up(
 async def test_over_loopback_the_port_must_be_ours() -> None:
     listening = ListeningSocket.open(Endpoint("127.0.0.1", 0), 0)
     port = listening.socket.getsockname()[1]
-    dashboard = Dashboard(quiet, metrics)
+    dashboard = Dashboard(quiet, hour, metrics)
     dashboard.start(listening)
     for host, status in ((f"127.0.0.1:{port}", 200), (f"evil.example:{port}", 421)):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

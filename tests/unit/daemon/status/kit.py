@@ -27,6 +27,7 @@ def snapshot(*settings: str, **fields: Any) -> Snapshot:
         "tor": TorView("system", "ready", True, "0.4.9.1", "ready", True, None),
         "names": {"backend": "none"},
         "cached": 5,
+        "lookups": {},
         "traffic": traffic(),
         "circuits": (),
         "form": CredentialForm.PROP351,

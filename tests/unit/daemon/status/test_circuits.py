@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from isoproxy.daemon.status.circuits import circuits_of
+from isoproxy.daemon.status.circuits import circuits_of, relays_of
 from isoproxy.isolation import APP, P2P, CredentialForm, IsolationKey, upstream_credentials
-from isoproxy.tor.control.events import Circuit
+from isoproxy.tor.control.events import Circuit, Hop
 from tests.unit.bitcoin.ends import key
 
 
@@ -35,3 +35,9 @@ def test_a_stream_of_another_process_is_found_by_what_it_said_to_tor() -> None:
     one, form = key(), CredentialForm.PROP351
     said = upstream_credentials(one, P2P, form)
     assert circuits_of([circuit("3", one, form)], [said], form) == {said: ["3"]}
+
+
+def test_relays_are_told_of_the_circuits_that_are_shown_but_never_the_first() -> None:
+    hops = tuple(Hop(digit * 40, "nick") for digit in "ABC")
+    circuits = [Circuit("3", "BUILT", hops), Circuit("4", "BUILT", hops), Circuit("5", "LAUNCHED")]
+    assert relays_of(circuits, {"3", "5"}) == {"3": ["guard", "B" * 8, "C" * 8]}

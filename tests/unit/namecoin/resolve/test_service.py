@@ -13,6 +13,7 @@ from isoproxy.isolation import IsolationKey, Isolator, client_of_address, client
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.resolve.client_views import ClientViews
+from isoproxy.namecoin.resolve.lookup_counts import LookupCounts
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.namecoin.resolve.service import NameService
 from isoproxy.namecoin.value.name import BitName
@@ -40,7 +41,8 @@ class Bench:
         by_client = ClientViews(
             {ip_network("10.152.152.11/32"): resolvers[1]}, resolvers[0] if default else None
         )
-        self.service = NameService("electrum-nmc", resolvers, by_client, self.metrics)
+        counts = LookupCounts(self.isolator)
+        self.service = NameService("electrum-nmc", resolvers, by_client, self.metrics, counts)
 
     def key(self, who: str = "a") -> IsolationKey:
         return key_of(self.isolator, who)
