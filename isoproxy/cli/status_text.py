@@ -104,6 +104,8 @@ def tor_text(tor: dict[str, Any]) -> str:
     start = tor["bootstrap"]
     if start is not None and start["percent"] < 100:
         text += f"; starting, {start['percent']} %: {start['warning'] or start['summary']}"
+    if tor["advice"] is not None:
+        text += f"; {tor['advice']}"
     return text
 
 

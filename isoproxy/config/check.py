@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from ipaddress import ip_address
 
 from isoproxy.config.bitcoin import BitcoinConfig, ProxyConfig
 from isoproxy.config.build import Places, problem
-from isoproxy.config.schema import PRESETS, Config
+from isoproxy.config.schema import PRESETS, Config, TorConfig
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import FLAG_NAMES, Isolate
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.tor.managed.bridges import read_bridges, read_transports
+from isoproxy.tor.managed.egress import read_proxy
 from isoproxy.tor.managed.torrc import checked
 
 _WHONIX_PORTS = range(9040, 9230)
@@ -55,11 +57,33 @@ def _tor(config: Config) -> Iterator[Finding]:
                 "must be a loopback or private address or a unix socket: what is said there, "
                 "every destination among it, is not encrypted",
             )
+    yield from _egress(config.tor)
     for line in config.tor.extra_torrc if config.tor.mode == "managed" else ():
         try:
             checked(line)
         except ConfigError as error:
             yield "tor.extra_torrc", str(error)
+
+
+def _egress(tor: TorConfig) -> Iterator[Finding]:
+    """Where a tor of our own cannot reach its network as it is told to."""
+    read: dict[str, Callable[[], object]] = {
+        "bridges": lambda: read_bridges(tor.bridges),
+        "transports": lambda: read_transports(tor.transports),
+        "firewall_ports": lambda: None,
+        "proxy": lambda: None if tor.proxy is None else read_proxy(tor.proxy),
+    }
+    for name, attempt in read.items():
+        if tor.mode != "managed" and getattr(tor, name):
+            yield (
+                f"tor.{name}",
+                'it is for a tor that isoproxy runs itself: tor.mode = "managed"; another tor has '
+                "it in its own torrc",
+            )
+        try:
+            attempt()
+        except ConfigError as error:
+            yield f"tor.{name}", str(error)
 
 
 def would_merge(config: Config) -> bool:

@@ -1,4 +1,4 @@
-"""Files of the configuration that hold passwords, and whether every user may read them."""
+"""Files of the configuration that hold passwords or bridges, and whether all may read them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from isoproxy.config.sources import Leaf, Node, Table, Tables
 
-_PASSWORDS = frozenset({"password", "control_password"})
+_SECRETS = frozenset({"password", "control_password", "bridges"})
 
 
 def has_password(node: Node) -> bool:
-    """Whether a password is set in a tree of settings: on its own, or as `user:password@…`."""
+    """Whether a password or a bridge is set in a tree of settings; also as `user:password@…`."""
     match node:
         case Table():
             return any(
-                (key in _PASSWORDS and isinstance(item, Leaf)) or has_password(item)
+                (key in _SECRETS and isinstance(item, Leaf)) or has_password(item)
                 for key, item in node.items.items()
             )
         case Tables():
@@ -38,4 +38,6 @@ def exposed_passwords(file: Path, table: Table) -> list[str]:
             return []
     except OSError:
         return []
-    return [f"{file}: every user can read it, and it holds a password; chmod o-rwx {file}"]
+    return [
+        f"{file}: every user can read it, and it holds a password or a bridge; chmod o-rwx {file}"
+    ]

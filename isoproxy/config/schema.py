@@ -81,6 +81,32 @@ class TorConfig:
         secret=True,
     )
     binary: str = option("tor", "The tor program that managed mode starts.", one_line)
+    bridges: tuple[str, ...] = option(
+        (),
+        "Bridges of managed mode, as they were handed out: one in each text, or several lines in "
+        'one; an entry begins with its transport, or with "vanilla" or none.',
+        several(text, distinct=False),
+        secret=True,
+    )
+    transports: tuple[str, ...] = option(
+        (),
+        "Programs that speak the bridges' transports, where they are not found by themselves "
+        '(lyrebird, obfs4proxy, snowflake-client): "NAME /path/of/program ARGUMENTS".',
+        several(one_line),
+    )
+    firewall_ports: tuple[int, ...] = option(
+        (),
+        "The only ports that a firewall lets managed mode's tor connect to, such as 80 and 443.",
+        several(PORT),
+    )
+    proxy: str | None = option(
+        None,
+        "The proxy that managed mode's tor has to go through, socks5://, socks4:// or http://, "
+        "with user:password@ before the IP where it wants a login.",
+        optional(one_line),
+        example='"socks5://10.0.0.1:1080"',
+        secret=True,
+    )
     extra_torrc: tuple[str, ...] = option(
         (), "Lines added to the torrc of managed mode.", several(one_line, distinct=False)
     )

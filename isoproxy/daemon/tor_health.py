@@ -28,12 +28,20 @@ class TorHealth:
         self._on_change = on_change
         self._changed = asyncio.Event()
         self._answers: bool | None = None
+        self._advice: str | None = None
         upstream.on_change(self._changed.set)
 
     @property
     def answers(self) -> bool:
         """Whether Tor's SocksPort answered last time."""
         return bool(self._answers)
+
+    def _advise(self) -> None:
+        """Tell the log, once, what a person can do about a start that does not get on."""
+        advice = self._upstream.advice
+        if advice is not None and advice != self._advice:
+            _log.warn("tor_does_not_come_up", advice=advice)
+        self._advice = advice
 
     async def watch(self) -> None:
         """Look until cancelled."""
@@ -47,6 +55,7 @@ class TorHealth:
                     state=self._upstream.describe(),
                 )
                 self._on_change()
+            self._advise()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEALTH_S if answers else HEALTH_S / 10):
                     await self._changed.wait()

@@ -61,7 +61,8 @@ async def examine(
     async with reach.control_port(control_at, config.tor.control_password) as (control, access):
         yield access
         yield tor_checks.version(None if control is None else control.version)
-        yield await tor_checks.bootstrap(control, await _complaint_of_tor(config))
+        advised = None if answer is None else answer["tor"].get("advice")
+        yield await tor_checks.bootstrap(control, await _complaint_of_tor(config), advised)
         yield await tor_checks.clock(control)
         async for finding in examine_names(config.names, answer and answer["names"]):
             yield finding

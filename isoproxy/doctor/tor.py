@@ -32,10 +32,13 @@ def version(text: str | None) -> Finding:
     return ok("version of Tor", text)
 
 
-async def bootstrap(control: Control | None, complaint: str | None = None) -> Finding:
+async def bootstrap(
+    control: Control | None, complaint: str | None = None, advised: str | None = None
+) -> Finding:
     """Whether Tor has found its way into the network.
 
-    `complaint` is the last warning in the log of a tor of our own.
+    `complaint` is the last warning in the log of a tor of our own, `advised` what is to be
+    done about it if that is known.
     """
     check = "start of Tor"
     in_log = "look into Tor's log"
@@ -56,6 +59,9 @@ async def bootstrap(control: Control | None, complaint: str | None = None) -> Fi
     if found.percent == 100:
         return ok(check, "it has bootstrapped")
     state = f"{found.percent}%, {found.summary}"
+    if advised is not None:
+        what, _, advice = advised.partition("; ")
+        return failed(check, f"{state}: {what}", advice)
     if found.warning is None:
         return warning(check, state, f"wait; if it stays so, {in_log}")
     if "skew" in found.warning.lower():

@@ -106,6 +106,24 @@ def test_a_confined_isoproxy_may_start_a_tor_of_its_own() -> None:
     assert "\nNoNewPrivileges=yes\n" in (PACKAGING / "systemd" / "isoproxy.service").read_text()
 
 
+@pytest.mark.parametrize("transport", ["obfs4", "snowflake"])
+def test_a_transport_opens_what_it_needs_and_nothing_else(transport: str, tmp_path: Path) -> None:
+    folder = PACKAGING / "transports"
+    drop_in = (folder / f"{transport}.conf").read_text()
+    opened = [line for line in drop_in.splitlines() if line and not line.startswith(("#", "["))]
+    netlink = ["RestrictAddressFamilies=AF_NETLINK"] if transport == "snowflake" else []
+    assert opened == ["IPAddressAllow=any", *netlink]
+    local = tmp_path / "local" / "system_isoproxy"
+    local.parent.mkdir()
+    local.write_text((folder / f"{transport}.apparmor").read_text())
+    profile = PACKAGING / "apparmor" / "system_isoproxy"
+    words = ("--skip-kernel-load", "--skip-cache", "--Include", str(tmp_path))
+    program("apparmor_parser", *words, profile)
+    rules = program("apparmor_parser", "--preprocess", "--Include", str(tmp_path), profile)
+    assert re.search(r"^ */usr/bin/[^ ]*(obfs4proxy|snowflake-client)[^ ]* mrix,$", rules, re.M)
+    assert ("/etc/{resolv.conf" in rules) == (transport == "snowflake")
+
+
 def test_units_enter_the_profiles_that_are_there() -> None:
     for unit in UNITS:
         for name in re.findall(r"^AppArmorProfile=-?(.+)$", unit.read_text(), re.M):

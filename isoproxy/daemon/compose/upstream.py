@@ -18,6 +18,8 @@ from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, Phase
 from isoproxy.tor.control.events import Bootstrap, Circuit
+from isoproxy.tor.managed.bridges import read_bridges, read_transports
+from isoproxy.tor.managed.egress import Egress, read_proxy
 from isoproxy.tor.managed.log import TorLog
 from isoproxy.tor.managed.process import ManagedTor
 from isoproxy.tor.managed.program import Stage
@@ -37,7 +39,10 @@ class Upstream:
         self._managed: ManagedTor | None = None
         if config.mode == "managed":
             self._managed = ManagedTor(
-                directory, program=config.binary, extra_torrc=config.extra_torrc
+                directory,
+                program=config.binary,
+                extra_torrc=config.extra_torrc,
+                egress=egress_of(config),
             )
             self.socks = self._managed.socks
             self.control = self._managed.control
@@ -104,7 +109,13 @@ class Upstream:
             phase.value,
             phase is Phase.READY,
             self.control.bootstrap,
+            self.advice,
         )
+
+    @property
+    def advice(self) -> str | None:
+        """What to do about the start of a tor of our own that does not get on."""
+        return None if self._managed is None else self._managed.advice
 
     def log(self) -> TorLog | None:
         """What a tor of our own has said; None for one that runs elsewhere."""
@@ -122,6 +133,16 @@ class Upstream:
                 return f"bootstrapping {bootstrap.percent}%"
             return "ready"
         return f"control port {self.control.state}"
+
+
+def egress_of(config: TorConfig) -> Egress:
+    """How a tor of our own reaches its network."""
+    return Egress(
+        read_bridges(config.bridges),
+        read_transports(config.transports),
+        config.firewall_ports,
+        None if config.proxy is None else read_proxy(config.proxy),
+    )
 
 
 async def probe_socks(endpoint: Endpoint) -> bool:

@@ -31,6 +31,8 @@ class TorView:
     """The control connection's phase."""
     control_ready: bool
     bootstrap: Bootstrap | None
+    advice: str | None = None
+    """What to do about a start that does not get on."""
 
 
 @dataclass(frozen=True, slots=True)

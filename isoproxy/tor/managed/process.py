@@ -9,14 +9,17 @@ Theory of operation
 
 Invariants
     The system's torrc is never read.  Tor's complaints are kept as they are until the
-    control connection is up; ours repeats those of a tor that never ran, and no others.
+    control connection is up (scrubbed if it has a bridge or a proxy); our log repeats those
+    of a tor that never ran, and no others.
 
 Specification: tor(1); control-spec §3.23 TAKEOWNERSHIP.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,7 +29,9 @@ from isoproxy.net.backoff import Backoff
 from isoproxy.private_file import replace_file
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.events import Bootstrap
+from isoproxy.tor.managed.advice import advice
 from isoproxy.tor.managed.child import Spawn, spawn_process
+from isoproxy.tor.managed.egress import DIRECT, Egress
 from isoproxy.tor.managed.program import ManagedProgram, Stage
 from isoproxy.tor.managed.torrc import (
     NO_VERSION,
@@ -44,7 +49,10 @@ _NOT_INSTALLED: Final = (
 
 
 class ManagedTor(ManagedProgram):
-    """Tor as a child of ours; `extra_torrc` are further lines of torrc."""
+    """Tor as a child of ours; `extra_torrc` are further lines of torrc.
+
+    `egress` is how it reaches its network.
+    """
 
     name = "tor"
 
@@ -54,6 +62,7 @@ class ManagedTor(ManagedProgram):
         *,
         program: str = "tor",
         extra_torrc: Sequence[str] = (),
+        egress: Egress = DIRECT,
         backoff: Backoff | None = None,
         spawn: Spawn = spawn_process,
         control: Control | None = None,
@@ -64,19 +73,37 @@ class ManagedTor(ManagedProgram):
         endpoint = socket_in(self.directory, "control")
         self.control = control or Control(endpoint, own=True, backoff=Backoff(0.05, 1.0))
         self._extra = tuple(extra_torrc)
-        self._read = TorOutput(self.log)
+        self._egress = egress
+        self._percent = -1
+        self._progressed_at = 0.0
+        self._read = self._reader()
 
     def on_progress(self, callback: Callable[[Bootstrap], None]) -> Callable[[], None]:
         return self.control.on_bootstrap(callback)
 
+    @property
+    def advice(self) -> str | None:
+        """What to do about a start that does not get on, in one sentence."""
+        if self._state.stage is not Stage.BOOTSTRAPPING:
+            return None
+        waited = asyncio.get_running_loop().time() - self._progressed_at
+        return advice(
+            self.control.bootstrap,
+            waited,
+            bridges=bool(self._egress.bridges),
+            complaint=self.log.complaint,
+        )
+
     async def _configure(self) -> None:
         self.version = parse_version(await self._ask_version(_NOT_INSTALLED, NO_VERSION))
-        text = torrc(self.directory, self.version, self._extra)
+        lines = self._egress.lines(shutil.which)
+        text = torrc(self.directory, self.version, [*lines, *self._extra])
         replace_file(self.directory / "torrc", text)
 
     def _begin(self) -> None:
         self._resources.callback(self.control.on_state(self._control_changed))
         self._resources.callback(self.control.on_bootstrap(self._bootstrapped))
+        self._resources.callback(self.control.on_bootstrap(self._progressed))
         self.control.start()
 
     def _arguments(self) -> Sequence[str]:
@@ -88,10 +115,19 @@ class ManagedTor(ManagedProgram):
 
     def _before_life(self) -> None:
         """What a dead tor left behind must not be taken for the next one's."""
-        self._read = TorOutput(self.log)
+        self._read = self._reader()
+        self._percent = -1
         for endpoint in (self.socks, self.control.endpoint):
             assert endpoint.path is not None
             Path(endpoint.path).unlink(missing_ok=True)
+
+    def _reader(self) -> TorOutput:
+        return TorOutput(self.log, scrubbed=self._egress.is_secret)
+
+    def _progressed(self, bootstrap: Bootstrap) -> None:
+        if bootstrap.percent != self._percent:
+            self._percent = bootstrap.percent
+            self._progressed_at = asyncio.get_running_loop().time()
 
     def _output(self, data: bytes) -> None:
         self._read.feed(data)

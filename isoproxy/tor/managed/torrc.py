@@ -27,7 +27,7 @@ from typing import Final
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import MAX_UNIX_PATH, Endpoint
-from isoproxy.tor.managed.log import TorLog
+from isoproxy.tor.managed.log import TorLog, scrub
 
 SOCKS_FLAGS: Final = "IsolateSOCKSAuth KeepAliveIsolateSOCKSAuth ExtendedErrors"
 
@@ -146,12 +146,13 @@ _MAX_LINE: Final = 400
 class TorOutput:
     """Reads tor's output, line by line, into `log`.
 
-    `problems` are the last warnings and errors before `settle`, as tor wrote them, for the
-    person who started us.
+    `problems` are the last warnings and errors before `settle`, for the person who started
+    us: as tor wrote them, or scrubbed where tor knows a bridge, which it repeats.
     """
 
-    def __init__(self, log: TorLog) -> None:
+    def __init__(self, log: TorLog, *, scrubbed: bool = False) -> None:
         self._log = log
+        self._scrubbed = scrubbed
         self.problems: deque[str] = deque(maxlen=6)
         self.is_bad_config = False
         self.lacks_isolation = False
@@ -178,7 +179,7 @@ class TorOutput:
         self._log.add(match["time"], match["level"], text)
         if self._settled or match["level"] == "notice":
             return
-        self.problems.append(text)
+        self.problems.append(scrub(text) if self._scrubbed else text)
         if "Unrecognized SocksPort option" in text:
             self.lacks_isolation = True
         if text.startswith(("Reading config failed", "Failed to parse/validate config")):

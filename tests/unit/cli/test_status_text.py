@@ -38,7 +38,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
         "dashboard": "http://127.0.0.1:9252/",
         "tor": {
             "mode": "managed", "state": "tor runs", "answers": False, "version": "0.4.9.11",
-            "control": "ready",
+            "control": "ready", "advice": None,
             "bootstrap": {"percent": 45, "summary": "Loading relay descriptors", "warning": None},
         },
         "names": {

@@ -18,6 +18,7 @@ class ScriptedUpstream:
 
     def __init__(self) -> None:
         self.up = False
+        self.advice: str | None = None
         self.asked: list[float] = []
         self.tell: Callable[[], None] = lambda: None
 
@@ -78,3 +79,14 @@ async def test_its_end_is_noticed_at_once() -> None:
         upstream.tell()
         await asyncio.sleep(0.1)
         assert told == [True, False]
+
+
+@pytest.mark.virtual_clock
+async def test_what_to_do_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    upstream = ScriptedUpstream()
+    async with watching(upstream, []):
+        for advice in (None, "try a bridge", "try a bridge", None, "try a bridge"):
+            upstream.advice = advice
+            await asyncio.sleep(HEALTH_S)
+    said = [r for r in caplog.records if r.getMessage() == "tor_does_not_come_up"]
+    assert [vars(record)["fields"]["advice"] for record in said] == ["try a bridge"] * 2

@@ -139,6 +139,12 @@ def test_all_of_it_goes_to_the_log_scrubbed() -> None:
     ]
 
 
+def test_a_tor_that_knows_a_bridge_is_not_quoted() -> None:
+    output = TorOutput(TorLog(), scrubbed=True)
+    output.feed(b"Nov 21 02:08:49.354 [warn] Bridge line 'obfs4 192.0.2.1:443 cert=A' is bad\n")
+    assert list(output.problems) == ["Bridge line [scrubbed] [scrubbed] [scrubbed] is bad"]
+
+
 @given(st.lists(st.binary(max_size=600), max_size=10))
 def test_any_output_costs_bounded_memory(chunks: list[bytes]) -> None:
     output = TorOutput(TorLog())
