@@ -60,7 +60,7 @@ class HostsFile:
         """The same, at once."""
         target = self._table[name]
         if want is Want.ADDRESS and target.is_onion:
-            return NameAnswer.failure(name, ErrorKind.NAME_ABSENT)
+            return NameAnswer.failure(name, NamingError(kind=ErrorKind.NAME_ABSENT))
         return NameAnswer(name, Status.OK, target.host, _type_of(target))
 
 

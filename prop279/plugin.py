@@ -244,7 +244,7 @@ def parse_bit_name(text: str) -> BitName:
 def _answer(query: int, answer: NameAnswer) -> Resolved:
     """A name's answer in the protocol's words; a result is checked once more."""
     if answer.target is None:
-        return _failure(query, answer.reason or ErrorKind.NAME_UNVERIFIABLE)
+        return _failure(query, answer.reason or ErrorKind.NAME_UNVERIFIABLE, answer.problem)
     try:
         host = Target.parse(answer.target, 0).host
     except PolicyRefusal:
@@ -252,8 +252,8 @@ def _answer(query: int, answer: NameAnswer) -> Resolved:
     return Resolved(query, Status.SUCCESS, host.encode("ascii"))
 
 
-def _failure(query: int, kind: ErrorKind) -> Resolved:
-    text = explanation(kind).encode("ascii", "replace")
+def _failure(query: int, kind: ErrorKind, problem: str | None = None) -> Resolved:
+    text = (problem or explanation(kind)).encode("ascii", "replace")
     return Resolved(query, OUTCOMES[kind].prop279, text)
 
 

@@ -31,6 +31,7 @@ RESOLVE_S: Final = 60.0
 _PASSING: Final = frozenset(
     {
         ErrorKind.NAME_BACKEND_DOWN,
+        ErrorKind.NAME_SYNCHRONISING,
         ErrorKind.NAME_UNVERIFIABLE,
         ErrorKind.NAME_NO_QUORUM,
         ErrorKind.NAME_TIMEOUT,

@@ -111,19 +111,27 @@ def tor_text(tor: dict[str, Any]) -> str:
 
 def names_text(names: dict[str, Any]) -> str:
     """One line on how `.bit` names stand."""
+    problem = names.get("problem")
     if "servers" not in names:
-        return f"names: {names['backend']}"
+        return f"names: {names['backend']}" + (f"; {problem}" if problem else "")
     servers = names["servers"]
-    if not names["ready"]:
+    if problem:
+        state = "not now"
+    elif not names["ready"]:
         state = f"synchronising headers, {names['tip']} of {names['target']}"
     elif not names["complete"]:
         state = f"newest names ready, headers down to {names['base']} of {names['wanted_base']}"
     else:
         state = f"ready at block {names['tip']}"
-    return (
+    text = (
         f"names: {names['backend']}, {state}; servers {servers['up']} of {servers['known']} up, "
         f"{servers['demoted']} demoted, quorum {names['quorum']}"
     )
+    refused = names["certificates"]
+    if refused:
+        affected = counted(len(refused), "server", "servers")
+        text += f"; certificate refused of {affected}, see 'isoproxy doctor'"
+    return f"{text}; {problem}" if problem else text
 
 
 def _listener(one: dict[str, Any]) -> tuple[str, ...]:

@@ -290,6 +290,11 @@ def _warnings(config: Config) -> Iterator[Finding]:
             yield key, "clients can have private networks dialled; for test networks only"
     if not config.observe.safe_logging:
         yield "observe.safe_logging", "names and targets will be in the log; for debugging only"
+    if config.names.backend == "electrum" and config.names.electrum.quorum == 1:
+        yield (
+            "names.electrum.quorum",
+            "1: one server can keep a newer value back; and that a name does not exist takes two",
+        )
     if config.names.electrum.allow_plain:
         yield "names.electrum.allow_plain", "exits can read, and change, what is looked up"
     if config.names.rpc.allow_unisolated:

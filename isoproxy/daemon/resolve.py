@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from isoproxy.admin.server import Answer
-from isoproxy.errors import IsoproxyError, OperationError, explanation
+from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.isolation import (
     ClientProtocol,
     Isolate,
@@ -65,10 +65,9 @@ async def resolve_for(resolver: Resolver, isolator: Isolator, question: Question
         resolution = await resolver.resolve(name, key)
     except IsoproxyError as error:
         return refusal(question.name, error)
-    problem = None if resolution.reason is None else explanation(resolution.reason)
-    return {"resolution": resolution.as_json(), "problem": problem}
+    return {"resolution": resolution.as_json(), "problem": resolution.problem}
 
 
 def refusal(name: str, error: IsoproxyError) -> Answer:
     """The answer where there is none, because of `error`."""
-    return {"resolution": NameAnswer.failure(name, error.kind).as_json(), "problem": str(error)}
+    return {"resolution": NameAnswer.failure(name, error).as_json(), "problem": str(error)}

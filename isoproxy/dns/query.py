@@ -12,10 +12,11 @@ Theory of operation
 Invariants
     Work is linear in the packet.  `parse_query` raises nothing.  What `bare_response`
     makes is at most 11 bytes, and the isolation option that was sent, longer than the
-    question it answers.  The question is repeated byte for byte, so the letters' case
-    that a resolver drew (0x20) comes back.
+    question it answers; an `ExtendedError` comes on top of that.  The question is repeated
+    byte for byte, so the letters' case that a resolver drew (0x20) comes back.
 
-Specification: RFC 1035 §4, RFC 6891 §6, RFC 9824 §5 (the CO flag).
+Specification: RFC 1035 §4, RFC 6891 §6, RFC 8914 §2 (extended errors), RFC 9824 §5 (the
+CO flag).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 ISOLATION_OPTION: Final = 65312
+_ERROR_OPTION: Final = 15
 MAX_ISOLATION_ID: Final = 255
 """Bytes of an isolation ID."""
 MAX_MESSAGE: Final = 65535
@@ -35,6 +37,7 @@ _LEAST_PAYLOAD: Final = 512
 _HEADER: Final = struct.Struct("!HHHHHH")
 HEADER_LENGTH: Final = _HEADER.size
 _OPT: Final = struct.Struct("!BHHBBHH")
+_ERROR_HEAD: Final = struct.Struct("!HHH")
 _OPT_TYPE: Final = 41
 _MAX_NAME: Final = 255
 
@@ -121,6 +124,23 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtendedError:
+    """Why there is no answer: an INFO-CODE of RFC 8914 §4, and a sentence."""
+
+    code: int
+    text: str
+
+    def option(self, room: int) -> bytes:
+        """The option, in at most `room` bytes: without its text if that does not fit."""
+        text = self.text.encode()
+        if _ERROR_HEAD.size + len(text) > room:
+            text = b""
+        if _ERROR_HEAD.size > room:
+            return b""
+        return _ERROR_HEAD.pack(_ERROR_OPTION, 2 + len(text), self.code) + text
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A packet that is not a query for this server; `response` says so."""
 
@@ -153,9 +173,23 @@ def parse_query(packet: bytes) -> Query | Rejected | None:
     return Query(identity, flags, labels, rdtype, rdclass, packet[_HEADER.size : end], edns)
 
 
-def bare_response(query: Query, rcode: int, *, truncated: bool = False) -> bytes:
-    """An answer without records: the question again, a response code, our own OPT."""
-    return response(query, rcode, b"", (0, 0, 0), truncated=truncated)
+def bare_response(
+    query: Query,
+    rcode: int,
+    *,
+    truncated: bool = False,
+    error: ExtendedError | None = None,
+    limit: int = MAX_MESSAGE,
+) -> bytes:
+    """An answer without records: the question again, a response code, our own OPT.
+
+    Where the query has an OPT record, so much of `error` goes with it as fits into `limit`.
+    """
+    bare = response(query, rcode, b"", (0, 0, 0), truncated=truncated)
+    if error is None or query.edns is None:
+        return bare
+    own, option = _own_opt(query.edns, rcode >> 4), error.option(limit - len(bare))
+    return bare[: -len(own)] + _own_opt(query.edns, rcode >> 4, option)
 
 
 def response(
@@ -187,10 +221,9 @@ def _header(identity: int, flags: int, rcode: int) -> bytes:
     return _HEADER.pack(identity, Header.QR | (flags & _COPIED) | rcode, 0, 0, 0, 0)
 
 
-def _own_opt(edns: Edns, extended_rcode: int) -> bytes:
-    options = b""
+def _own_opt(edns: Edns, extended_rcode: int, options: bytes = b"") -> bytes:
     if edns.isolation is not None:
-        options = struct.pack("!HH", ISOLATION_OPTION, len(edns.isolation)) + edns.isolation
+        options += struct.pack("!HH", ISOLATION_OPTION, len(edns.isolation)) + edns.isolation
     flags = (_DO if edns.wants_dnssec else 0) | (_CO if edns.compact_ok else 0)
     head = _OPT.pack(0, _OPT_TYPE, OUR_PAYLOAD, extended_rcode, 0, flags, len(options))
     return head + options

@@ -25,6 +25,7 @@ import dns.name
 from dns.rdatatype import RdataType
 
 from isoproxy.dns.answer import ORIGIN, Apex, DnsAnswer, answer_steps, bit_name
+from isoproxy.dns.extended_error import extended_error
 from isoproxy.dns.query import (
     BADVERS,
     CLASS_IN,
@@ -134,7 +135,8 @@ class Responder:
             may_be_kept = answer.whole and self._policy is policy
             return render(query, answer, self._signer, limit), may_be_kept
         except IsoproxyError as error:
-            return bare_response(query, OUTCOMES[error.kind].rcode), False
+            rcode, why = OUTCOMES[error.kind].rcode, extended_error(error)
+            return bare_response(query, rcode, error=why, limit=limit), False
         except Exception as error:
             _log.err("internal_error", error=error)
             return bare_response(query, SERVFAIL), False

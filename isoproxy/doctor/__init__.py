@@ -70,7 +70,7 @@ async def examine(
         if isinstance(asked, Finding):
             yield asked
         else:
-            for finding in _process(asked, socks):
+            for finding in _process(asked, socks, config.dns.address):
                 yield finding
             findings, works = await _prove(asked, target, control, timeout_s)
             for finding in findings:
@@ -126,7 +126,7 @@ async def _complaint_of_tor(config: Config) -> str | None:
     return None
 
 
-def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:
+def _process(answer: dict[str, Any], socks: Endpoint, dns: Endpoint | None) -> list[Finding]:
     """What the running isoproxy says of itself, and the kernel of it."""
     refused = int(answer["counters"]["local_lookups_refused"])
     tor = None if socks.host is None else (socks.host, socks.port)
@@ -142,7 +142,7 @@ def _process(answer: dict[str, Any], socks: Endpoint) -> list[Finding]:
         environment.without_credentials(
             int(answer["counters"]["destinations_without_credentials"])
         ),
-        environment.connections(int(answer["pid"]), tor),
+        environment.connections(int(answer["pid"]), tor, dns),
     ]
 
 

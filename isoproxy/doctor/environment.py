@@ -124,11 +124,13 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 class Peer(NamedTuple):
-    """One socket of a process: its kind, and the other end."""
+    """One socket of a process: its kind, the other end, and its own."""
 
     kind: str
     host: IPv4Address | IPv6Address
     port: int
+    own_host: IPv4Address | IPv6Address
+    own_port: int
 
 
 def sockets_of(pid: int) -> list[Peer]:
@@ -156,15 +158,20 @@ def _table(pid: int, kind: str) -> Iterator[tuple[str, Peer]]:
         return
     for line in lines:
         columns = line.split()
-        host, _, port = columns[2].partition(":")
-        words = [bytes.fromhex(host[i : i + 8])[::-1] for i in range(0, len(host), 8)]
-        yield columns[9], Peer(kind.rstrip("6"), ip_address(b"".join(words)), int(port, 16))
+        yield columns[9], Peer(kind.rstrip("6"), *_end(columns[2]), *_end(columns[1]))
 
 
-def connections(pid: int, tor: tuple[str, int] | None) -> Finding:
+def _end(column: str) -> tuple[IPv4Address | IPv6Address, int]:
+    host, _, port = column.partition(":")
+    words = [bytes.fromhex(host[i : i + 8])[::-1] for i in range(0, len(host), 8)]
+    return ip_address(b"".join(words)), int(port, 16)
+
+
+def connections(pid: int, tor: tuple[str, int] | None, dns: Endpoint | None = None) -> Finding:
     """Whether the running isoproxy talks to Tor and its clients alone.
 
-    `tor` is the address of Tor's SocksPort, None when that is a unix socket.
+    `tor` is the address of Tor's SocksPort, None when that is a unix socket; at `dns` our own
+    DNS server may listen.
     """
     check = "connections of isoproxy"
     try:
@@ -173,6 +180,8 @@ def connections(pid: int, tor: tuple[str, int] | None) -> Finding:
         return unproven(
             check, "its sockets cannot be looked at", "run the doctor as root or isoproxy's user"
         )
+    server = [peer for peer in peers if _is_dns_server(peer, dns)]
+    peers = [peer for peer in peers if peer not in server]
     if any(peer.kind != "tcp" for peer in peers):
         return failed(check, "it holds a UDP or raw socket", "report this defect")
     away = {(str(peer.host), peer.port) for peer in peers if not _is_near(peer)}
@@ -184,7 +193,15 @@ def connections(pid: int, tor: tuple[str, int] | None) -> Finding:
             "that are not on loopback",
             "keep listeners on 127.0.0.1, or check the firewall",
         )
-    return ok(check, f"{len(peers)} TCP sockets, all on this machine or to Tor; no UDP")
+    udp = "UDP only of the DNS server" if server else "no UDP"
+    return ok(check, f"{len(peers)} TCP sockets, all on this machine or to Tor; {udp}")
+
+
+def _is_dns_server(peer: Peer, dns: Endpoint | None) -> bool:
+    """Whether `peer` is the socket of a DNS server at `dns`, which has no other end."""
+    if dns is None or dns.host is None or peer.kind != "udp" or not peer.host.is_unspecified:
+        return False
+    return (str(peer.own_host), peer.own_port) == (dns.host, dns.port)
 
 
 def _is_near(peer: Peer) -> bool:

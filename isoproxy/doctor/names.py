@@ -31,6 +31,8 @@ async def examine_names(
         yield ok(_CHECK, "refused, as names.backend has it")
     elif config.backend == "electrum":
         yield light_client(status)
+        for refused in (status or {}).get("certificates", ()):
+            yield _certificate(refused)
     else:
         async for finding in _programs(config):
             yield finding
@@ -41,6 +43,8 @@ def light_client(status: dict[str, Any] | None) -> Finding:
     if status is None:
         return unproven(_CHECK, "the light client runs in isoproxy alone", start_command())
     up, known = status["servers"]["up"], status["servers"]["known"]
+    if status["problem"] is not None:
+        return failed(_CHECK, *_told(status["problem"]))
     if up < status["quorum"]:
         return failed(
             _CHECK,
@@ -57,6 +61,17 @@ def light_client(status: dict[str, Any] | None) -> Finding:
             wait,
         )
     return ok(_CHECK, f"synchronised to block {status['tip']}; {up} of {known} servers answer")
+
+
+def _certificate(refused: dict[str, Any]) -> Finding:
+    """A server whose certificate is refused, and how to have the new one believed."""
+    shown = f", SHA-256 {refused['shown']}" if refused["shown"] else ""
+    return warning(
+        f"certificate of {refused['server']}",
+        f"it is {refused['problem']}{shown}: somebody may be in between, or it was renewed",
+        "ask its operator for the fingerprint, and give it in names.electrum.servers as "
+        "host:port:s:SHA256; or leave this server out",
+    )
 
 
 async def _programs(config: NamesConfig) -> AsyncIterator[Finding]:

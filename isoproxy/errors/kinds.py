@@ -53,6 +53,9 @@ class ErrorKind(Enum):
     NAME_NO_QUORUM = "name_no_quorum"
     NAME_BUDGET = "name_budget"
     NAME_BACKEND_DOWN = "name_backend_down"
+    NAME_BACKEND_REFUSED = "name_backend_refused"
+    NAME_SYNCHRONISING = "name_synchronising"
+    NAME_WRONG_CLOCK = "name_wrong_clock"
     NAME_TIMEOUT = "name_timeout"
     # ourselves
     CONFIG = "config"

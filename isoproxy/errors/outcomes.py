@@ -206,8 +206,22 @@ OUTCOMES: Final = MappingProxyType(
         ),
         ErrorKind.NAME_BACKEND_DOWN: _row(
             1,
-            "No name server can be reached through Tor, or it is still synchronising; "
-            "see 'isoproxy status'.",
+            "What names are asked of does not answer; see 'isoproxy status'.",
+            http=503,
+        ),
+        ErrorKind.NAME_BACKEND_REFUSED: _row(
+            1,
+            "The program at names.rpc.address cannot be used; see 'isoproxy doctor'.",
+            http=503,
+        ),
+        ErrorKind.NAME_SYNCHRONISING: _row(
+            1,
+            "Blocks are still being fetched; 'isoproxy status --watch' shows how far it is.",
+            http=503,
+        ),
+        ErrorKind.NAME_WRONG_CLOCK: _row(
+            1,
+            "This computer's clock and the newest block do not agree; set the clock.",
             http=503,
         ),
         ErrorKind.NAME_TIMEOUT: _row(

@@ -24,8 +24,9 @@ from typing import Any, Final
 import pytest
 
 from isoproxy.namecoin.electrum import tls
+from isoproxy.namecoin.electrum.pins import PinStore
 from isoproxy.namecoin.electrum.servers import NameServer, parse_server
-from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
+from isoproxy.namecoin.electrum.tls import TlsPolicy
 from tests.fire.judge import mixes
 from tests.kit.electrumx import self_signed
 

@@ -23,6 +23,7 @@ class DirectDialer:
         self.credentials: list[Credentials] = []
         self.clients: list[bytes] = []
         self.dead: set[str] = set()
+        self.failure: ErrorKind | None = None
 
     async def connect(
         self,
@@ -37,6 +38,8 @@ class DirectDialer:
         label = f"{target.host}:{target.port}"
         self.clients.append(client)
         self.credentials.append(upstream_credentials(key, purpose))
+        if self.failure is not None:
+            raise DialError(kind=self.failure)
         if label in self.dead:
             raise DialError(kind=ErrorKind.CONNECTION_REFUSED)
         sock = socket.socket()

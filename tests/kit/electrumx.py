@@ -50,8 +50,17 @@ def electrumx_program() -> Path:
     return program
 
 
+Validity = tuple[datetime.timedelta, datetime.timedelta]
+VALID: Validity = (datetime.timedelta(days=-1), datetime.timedelta(days=10))
+"""From now on."""
+
+
 def self_signed(
-    directory: Path, host: str = "localhost", names: Sequence[str] = ()
+    directory: Path,
+    host: str = "localhost",
+    names: Sequence[str] = (),
+    *,
+    valid: Validity = VALID,
 ) -> tuple[Path, Path, bytes]:
     """Certificate file, key file, and the SHA-256 of the certificate's DER form.
 
@@ -66,8 +75,8 @@ def self_signed(
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=10))
+        .not_valid_before(now + valid[0])
+        .not_valid_after(now + valid[1])
     )
     if names:
         listed = x509.SubjectAlternativeName(map(x509.DNSName, names))

@@ -106,6 +106,7 @@ class DaemonNames:
         self._config: Final = config
         self._watch: asyncio.Task[None] | None = None
         self.electrum: ElectrumBackend | None = None
+        self._program: RpcBackend | None = None
         policy = answer_policy(config)
         own: Mapping[IPv4Network | IPv6Network, Backend] = {}
         if config.backend == "electrum":
@@ -117,7 +118,8 @@ class DaemonNames:
             )
             default: Backend = self.electrum
         else:
-            default, own = rpc_backends(config)
+            self._program, own = rpc_backends(config)
+            default = self._program
         evictions = metrics.isolation_evictions.of(reason="cache_full")
 
         def evicted() -> None:
@@ -153,7 +155,7 @@ class DaemonNames:
             return
         if self._watch is None:
             self.electrum.start()
-            self._watch = asyncio.create_task(_tell_progress(self.electrum), name="names")
+            self._watch = asyncio.create_task(_watch(self.electrum), name="names")
         else:
             self.electrum.reset_backoff()
 
@@ -172,6 +174,8 @@ class DaemonNames:
         }
         if self.electrum is not None:
             answer |= _electrum_status(self.electrum)
+        elif self._program is not None:
+            answer["problem"] = self._program.problem
         return answer
 
 
@@ -236,6 +240,7 @@ def _electrum_status(backend: ElectrumBackend) -> dict[str, object]:
     return {
         "network": backend.settings.network.name,
         "ready": backend.sync.ready.is_set(),
+        "problem": _problem(backend),
         "complete": backend.sync.ready.is_set() and progress.is_complete,
         "tip": progress.tip,
         "target": progress.target,
@@ -243,8 +248,40 @@ def _electrum_status(backend: ElectrumBackend) -> dict[str, object]:
         "wanted_base": progress.wanted_base,
         "quorum": backend.settings.quorum,
         "servers": {"known": health.known, "up": health.up, "demoted": health.demoted},
+        "certificates": [
+            {
+                "server": label,
+                "problem": problem.fault.value,
+                "shown": None if problem.shown is None else problem.shown.hex(),
+            }
+            for label, problem in sorted(backend.certificates.items())
+        ],
         "connections": {"clean": clean, "bound": bound, "upkeep": upkeep},
     }
+
+
+def _problem(backend: ElectrumBackend) -> str | None:
+    """What keeps look-ups from being answered, other than headers that are on their way."""
+    obstacle = backend.obstacle()
+    if obstacle is None or obstacle.failure.kind is ErrorKind.NAME_SYNCHRONISING:
+        return None
+    return str(obstacle.failure)
+
+
+async def _watch(backend: ElectrumBackend) -> None:
+    """Log how far the headers are until they are complete, and what keeps names from users."""
+    telling = asyncio.create_task(_tell_progress(backend), name="headers")
+    last = None
+    try:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            problem = _problem(backend)
+            if problem is not None and problem != last:
+                _log.warn("names_cannot_be_looked_up", problem=problem)
+            last = problem
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 async def _tell_progress(backend: ElectrumBackend) -> None:
@@ -255,7 +292,7 @@ async def _tell_progress(backend: ElectrumBackend) -> None:
         if ready.is_set() and progress.is_complete:
             _log.notice("headers_complete", base=progress.base, tip=progress.tip)
             return
-        if progress != last:
+        if progress != last and _problem(backend) is None:
             last = progress
             _log.notice(
                 "headers",

@@ -93,11 +93,14 @@ async def _await_headers(names: DaemonNames, progress: TextIO) -> None:
     last, deadline = -1, 0.0
     while not backend.sync.ready.is_set():
         now, tip = time.monotonic(), backend.chain.tip_height
+        obstacle = backend.obstacle()
+        target = backend.progress().target
         if tip != last:
             last, deadline = tip, now + backend.settings.ready_wait
-            print(f"headers: {tip} of {backend.progress().target}", file=progress, flush=True)
-        elif now > deadline:
-            return  # the look-up will say that no server can be reached
+            if target > tip:
+                print(f"headers: {tip} of {target}", file=progress, flush=True)
+        elif now > deadline or (obstacle is not None and obstacle.lasting):
+            return  # the look-up will say why
         await asyncio.sleep(0.5)
 
 

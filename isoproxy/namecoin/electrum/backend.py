@@ -21,10 +21,11 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -48,18 +49,24 @@ from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.header_sync import HeaderSync, Progress
 from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags
+from isoproxy.namecoin.electrum.obstacle import Obstacle, Standing
+from isoproxy.namecoin.electrum.pins import PinStore
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
 from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
-from isoproxy.namecoin.electrum.scores import KeyScores, Scores
+from isoproxy.namecoin.electrum.scores import KeyScores, Scores, is_up
 from isoproxy.namecoin.electrum.servers import SHIPPED, NameServer
 from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
-from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
+from isoproxy.namecoin.electrum.tls import CertificateProblem, TlsPolicy
 from isoproxy.namecoin.electrum.wire import AnswerTooLong
 from isoproxy.namecoin.limits import MAX_NAME_BYTES
 from isoproxy.tor.observers import Observers
 
 _LEAST_HEDGE_S: Final = 0.5
 _RANDOM: Final = random.SystemRandom()
+_LOOK_S: Final = 0.25
+"""How often a look-up that waits looks whether waiting can still help."""
+_TOR_WAIT_S: Final = 5.0
+"""How long a look-up waits for Tor to answer at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +135,8 @@ class ElectrumBackend:
         self._leave_renewals = isolator.on_renewal(
             lambda: self.key_scores.keep(isolator.is_current)
         )
-        self.pool = ServerPool(
-            dialer,
-            isolator,
-            settings.network,
-            scores,
-            TlsPolicy(PinStore(state_directory)),
-            settings.pool,
-        )
+        self._tls = TlsPolicy(PinStore(state_directory), wall_clock)
+        self.pool = ServerPool(dialer, isolator, settings.network, scores, self._tls, settings.pool)
         self._store: HeaderStore | None = None
         if state_directory is not None:
             self._store = HeaderStore(state_directory, settings.network, anchor)
@@ -168,6 +169,11 @@ class ElectrumBackend:
         """How far the headers are, for `isoproxy status`."""
         return self.sync.progress()
 
+    @property
+    def certificates(self) -> Mapping[str, CertificateProblem]:
+        """By label, the servers whose certificate was refused when they were last met."""
+        return self._tls.problems
+
     def health(self) -> Health:
         """How many servers there are, answered last time, and are kept away from."""
         now = asyncio.get_running_loop().time()
@@ -177,9 +183,26 @@ class ElectrumBackend:
         ]
         return Health(
             known=len(health),
-            up=sum(any(one.is_up for one in both) for both in health),
+            up=sum(is_up(*both) for both in health),
             demoted=sum(any(now < one.liar_until for one in both) for both in health),
         )
+
+    def obstacle(self) -> Obstacle | None:
+        """What keeps look-ups from being answered now, None if nothing is known to."""
+        chain, scores = self.chain, self.sync.scores
+        untried = sum(not scores.of(server).failures for server in self.settings.servers)
+        return Standing(
+            started=bool(self._tasks),
+            ready=self.sync.ready.is_set(),
+            progress=self.progress(),
+            servers=len(self.settings.servers),
+            connected=self.pool.counts()[2],
+            untried=untried,
+            last_failure=self.pool.last_failure,
+            tip_age=self._wall_clock() - chain.time(chain.tip_height) if chain.is_anchored else 0.0,
+            max_tip_age=self.settings.max_tip_age,
+            is_future=self.sync.upkeep.has_future_headers,
+        ).obstacle()
 
     def reset_backoff(self) -> None:
         """Tor is back: try every server that could not be reached, now."""
@@ -225,21 +248,22 @@ class ElectrumBackend:
                 connecting.cancel()
                 await asyncio.gather(connecting, return_exceptions=True)
             await asyncio.sleep(_RANDOM.uniform(0.0, self.settings.ready_spread))
-        self._require_young_tip()
+        obstacle = self.obstacle()
+        if obstacle is not None:
+            raise obstacle.failure
 
     async def _until_ready(self) -> None:
-        try:
-            async with asyncio.timeout(self.settings.ready_wait):
-                await self.sync.ready.wait()
-        except TimeoutError:
-            raise TemporaryFailure from None
-
-    def _require_young_tip(self) -> None:
-        limit = self.settings.max_tip_age
-        if limit is not None:
-            age = self._wall_clock() - self.chain.time(self.chain.tip_height)
-            if age > limit:
-                raise TemporaryFailure
+        """Wait as long as that can help; raises TemporaryFailure, which says why."""
+        clock = asyncio.get_running_loop().time
+        wait = self.settings.ready_wait
+        end = clock() + (wait if self._tasks else min(wait, _TOR_WAIT_S))
+        while not self.sync.ready.is_set():
+            obstacle = self.obstacle()
+            if obstacle is not None and (obstacle.lasting or clock() >= end):
+                raise obstacle.failure
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self.sync.ready.wait()
 
     def _conclude(self, answers: Sequence[ServerVerdict], key: IsolationKey) -> Found | Absent:
         verdict = combine([answer.verdict for answer in answers])
@@ -324,7 +348,7 @@ class _Panel:
             scores.record_invalid_proof(server, loop.time())
             self._pool.drop(key, server)
             raise DialError(kind=lie.kind) from None
-        scores.answered(server, loop.time() - began)
+        scores.answered(server, loop.time() - began, loop.time())
         return ServerVerdict(server, verdict)
 
     def note_unanswered(self, server: NameServer, waited: float) -> None:

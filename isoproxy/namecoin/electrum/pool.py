@@ -107,6 +107,8 @@ class ServerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._rng = rng or random.SystemRandom()
         self._closed = False
+        self.last_failure: ErrorKind | None = None
+        """Why the newest connection that our clocks opened did not come about."""
         self._leave = isolator.on_new_epoch(self.unbind_all)
         self._leave_renewals = isolator.on_renewal(self.unbind_stale)
 
@@ -263,12 +265,14 @@ class ServerPool:
         try:
             session = await self._opener.open(server)
         except IsoproxyError as error:
+            self.last_failure = error.kind
             if is_breach(error):
                 self.scores.record_invalid_proof(server, clock())
             elif error.kind is not ErrorKind.STALE_KEY:
                 self.scores.failed(server, clock())
             raise
-        self.scores.answered(server, 0.0)
+        self.last_failure = None
+        self.scores.answered(server, 0.0, clock())
         return session
 
     def _admit(self, session: ElectrumSession, life: float, gone: Callable[[], None]) -> None:

@@ -37,6 +37,10 @@ BESIDE_S: Final = 1.5
 """What a server may be silent for until another one is connected to beside it."""
 SILENCE_S: Final = 8.0
 _LOOK_AGAIN_S: Final = 0.5
+_NEWER: Final = (
+    "Name servers have newer blocks than our headers, and what they hold decides; try again in "
+    "a moment."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class Quorum:
         self._moved_at = 0.0
         self._heard_at = 0.0
         self._syncing = False
-        self._stale = False
+        self._failures: Final[list[ErrorKind]] = []
 
     async def connect(self) -> None:
         """Have as many connections as it takes, asking nothing yet, if they can be had."""
@@ -232,7 +236,7 @@ class Quorum:
         try:
             task.result()
         except DialError as error:
-            self._stale = self._stale or error.kind is ErrorKind.STALE_KEY
+            self._failures.append(error.kind)
         else:
             self._connected.append(server)
 
@@ -245,18 +249,34 @@ class Quorum:
         except StillSyncing:
             self._syncing = True
         except DialError as error:
-            self._stale = self._stale or error.kind is ErrorKind.STALE_KEY
+            self._failures.append(error.kind)
 
     def _failure(self) -> TemporaryFailure:
-        if self._stale:
+        if ErrorKind.STALE_KEY in self._failures:
             return TemporaryFailure(kind=ErrorKind.STALE_KEY)
-        if self._syncing or not self._answers:
-            return TemporaryFailure(kind=ErrorKind.NAME_BACKEND_DOWN)
-        answered = len(self._answers)
+        if self._syncing:
+            return TemporaryFailure(_NEWER, kind=ErrorKind.NAME_SYNCHRONISING)
+        if self._answers:
+            return self._no_quorum()
+        if self._failures and {*self._failures} == {ErrorKind.TOR_UNREACHABLE}:
+            return TemporaryFailure(kind=ErrorKind.TOR_UNREACHABLE)
         return TemporaryFailure(
-            f"{answered} of {answered + self._missing()} name servers answered with a proof",
-            kind=ErrorKind.NAME_NO_QUORUM,
+            f"None of {len(self._failures)} name servers gave an answer through Tor that could be "
+            "verified; see 'isoproxy doctor'."
         )
+
+    def _no_quorum(self) -> TemporaryFailure:
+        """Fewer have answered than it takes; an absence takes two whatever the settings."""
+        answered, missing = len(self._answers), self._missing()
+        text = f"{answered} of {answered + missing} name servers answered with a proof; "
+        if answered >= self._size:
+            text += (
+                "this one says that the name does not exist, which takes two servers: add "
+                "another to names.electrum.servers."
+            )
+        else:
+            text += "try again, or add servers to names.electrum.servers."
+        return TemporaryFailure(text, kind=ErrorKind.NAME_NO_QUORUM)
 
 
 def _now() -> float:

@@ -42,7 +42,11 @@ _DOWN: Final = 3
 
 @dataclass(slots=True)
 class ServerHealth:
-    """What is known of one server; `latency` in s, smoothed, None before the first answer."""
+    """What is known of one server.
+
+    `latency` in s, smoothed, is also what we waited in vain; None if nothing was asked yet.
+    `heard_at` and `failed_at` are when it last answered and last failed, None if never.
+    """
 
     failures: int = 0
     lies: int = 0
@@ -50,15 +54,12 @@ class ServerHealth:
     liar_until: float = 0.0
     suspect_until: float = 0.0
     latency: float | None = None
+    heard_at: float | None = None
+    failed_at: float | None = None
 
     def is_due(self, now: float) -> bool:
         """True if it may be connected to now."""
         return now >= self.retry_at and now >= self.liar_until
-
-    @property
-    def is_up(self) -> bool:
-        """True if it answered last time."""
-        return self.latency is not None and not self.failures
 
 
 @dataclass(slots=True)
@@ -76,10 +77,10 @@ class Scores:
     def of(self, server: NameServer) -> ServerHealth:
         return self._health.setdefault(server.label, ServerHealth())
 
-    def answered(self, server: NameServer, seconds: float) -> None:
+    def answered(self, server: NameServer, seconds: float, now: float) -> None:
         """An honest answer came after `seconds`."""
         health = self.of(server)
-        health.failures, health.retry_at = 0, 0.0
+        health.failures, health.retry_at, health.heard_at = 0, 0.0, now
         known = health.latency
         change = 0.0 if known is None else (1 - _SMOOTHING) * (known - seconds)
         health.latency = seconds + change
@@ -93,6 +94,7 @@ class Scores:
         """It could not be reached, closed the connection, or took too long."""
         health = self.of(server)
         health.failures += 1
+        health.failed_at = now
         wait = min(FIRST_RETRY_S * 2 ** (health.failures - 1), LAST_RETRY_S)
         health.retry_at = now + wait * self.rng.uniform(0.75, 1.25)
 
@@ -150,6 +152,13 @@ class Scores:
             (later if not useful or server.operator in heard else first).append(server)
             heard.add(server.operator)
         return first + later
+
+
+def is_up(*found: ServerHealth) -> bool:
+    """Whether a server answered when it was last asked, as far as several parties `found`."""
+    heard = max((one.heard_at for one in found if one.heard_at is not None), default=None)
+    failed = max((one.failed_at for one in found if one.failed_at is not None), default=None)
+    return heard is not None and (failed is None or heard >= failed)
 
 
 class KeyScores:

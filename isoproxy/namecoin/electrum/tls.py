@@ -9,34 +9,58 @@
 At the first contact an exit could show a certificate of its own.  So one that no authority
 vouches for is kept only when a second connection, which has another circuit, shows the same.
 
+A certificate changes for good reasons, too.  Where the one that was shown at first has
+expired, the server is met as at the first contact, as in Electrum.  Where it has not, the
+server may have moved to an authority: two circuits that show one certificate, for which an
+authority vouches under the server's own name, replace it.  Everything else is refused, and
+`problems` has it for a person to judge: it may be an exit in between.
+
 A name's value is proven by work, whoever carries it; TLS keeps the exit from reading and
 withholding, not from forging.
 
 Invariants
     No host name is looked up and nothing is sent here: this wraps a connected socket.
+    A certificate authority's word never gives way to a server's own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import socket
 import ssl
+import time
 from asyncio.sslproto import SSLProtocol
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from typing import Final, cast
 
 from isoproxy.errors import DialError, ErrorKind
+from isoproxy.namecoin.electrum.pins import Pin, PinStore
 from isoproxy.namecoin.electrum.servers import NameServer
 from isoproxy.observe.log import logger
-from isoproxy.private_file import replace_file
 
 _log = logger("names")
 _LIMIT: Final = 1 << 16
-_FILE: Final = "name-server-pins.json"
-_VOUCHED_FOR: Final = ""
-"""In place of a fingerprint, as Electrum leaves the file of such a server empty."""
+_HAS_EXPIRED: Final = 10
+"""X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL."""
+
+
+class CertificateFault(Enum):
+    """Why a server's certificate is refused; the value is what `isoproxy status` says."""
+
+    CHANGED = "not the one it showed before"
+    NOT_VOUCHED_FOR = "no longer vouched for by an authority"
+    EXPIRED = "expired"
+    NOT_THE_LISTED = "not the one in names.electrum.servers"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateProblem:
+    """What is wrong with a server's certificate; `shown` is its SHA-256, where it was seen."""
+
+    fault: CertificateFault
+    shown: bytes | None = None
 
 
 class CertificateRefused(DialError):
@@ -44,8 +68,8 @@ class CertificateRefused(DialError):
 
     def __init__(self) -> None:
         super().__init__(
-            "a name server's certificate is not the one it showed before; an exit may be in "
-            "between. If the server renewed it, remove its line from name-server-pins.json.",
+            "a name server's certificate is not the one it has to be; an exit may be in "
+            "between. 'isoproxy doctor' says which server, and what to do.",
             kind=ErrorKind.GENERAL_FAILURE,
         )
 
@@ -53,58 +77,6 @@ class CertificateRefused(DialError):
 class NotVouchedFor(CertificateRefused):
     """No authority vouches for the certificate, or it was not seen twice yet; what comes of
     it depends on a further connection, over another circuit."""
-
-
-class PinStore:
-    """Certificates that servers without an authority showed at first, by host:port, and
-    which servers an authority vouched for.
-
-    `directory` None keeps them in memory.
-    """
-
-    def __init__(self, directory: Path | None = None) -> None:
-        self._path = directory / _FILE if directory is not None else None
-        self._pins: dict[str, str] = {}
-        if self._path is not None and self._path.exists():
-            self._pins = _read_pins(self._path)
-
-    def get(self, server: NameServer) -> bytes | None:
-        text = self._pins.get(server.label)
-        return bytes.fromhex(text) if text else None
-
-    def is_vouched_for(self, server: NameServer) -> bool:
-        """True if an authority vouched for `server` before."""
-        return self._pins.get(server.label) == _VOUCHED_FOR
-
-    def remember_authority(self, server: NameServer) -> None:
-        """Keep that an authority vouches for `server`."""
-        if not self.is_vouched_for(server):
-            self.remember(server, b"")
-
-    def remember(self, server: NameServer, digest: bytes) -> None:
-        """Keep `digest` for `server`, on disk atomically; the disk is not waited for.
-
-        Where the disk takes nothing it is kept in memory.
-        """
-        self._pins[server.label] = digest.hex()
-        if self._path is None:
-            return
-        try:
-            text = json.dumps(self._pins, indent=1, sort_keys=True)
-            replace_file(self._path, text, durable=False)
-        except OSError as error:
-            _log.warn("certificate_not_stored", problem=error.strerror)
-
-
-def _read_pins(path: Path) -> dict[str, str]:
-    try:
-        data = json.loads(path.read_text())
-        pins = {str(label): str(pin) for label, pin in data.items()}
-        for pin in pins.values():
-            bytes.fromhex(pin)
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return pins
 
 
 def ssl_context(*, authorities: bool) -> ssl.SSLContext:
@@ -165,14 +137,19 @@ async def _open_tls(
 
 
 class TlsPolicy:
-    """Wraps sockets to servers by the rules above."""
+    """Wraps sockets to servers by the rules above; `clock` gives s since 1970."""
 
-    def __init__(self, pins: PinStore) -> None:
+    def __init__(self, pins: PinStore, clock: Callable[[], float] = time.time) -> None:
         self._pins = pins
+        self._clock = clock
         self._checking: ssl.SSLContext | None = None
         self._encrypting = ssl_context(authorities=False)
         self._unvouched: set[str] = set()
-        self._shown: dict[str, bytes] = {}  # once, by servers without a pin
+        self._changed: set[str] = set()
+        """Servers whose first certificate is another now: has an authority vouched for it?"""
+        self._shown: dict[str, bytes] = {}  # once, by servers of which it is not believed yet
+        self.problems: dict[str, CertificateProblem] = {}
+        """By label, the servers whose certificate was refused when they were last met."""
 
     async def open(
         self, sock: socket.socket, server: NameServer
@@ -184,20 +161,13 @@ class TlsPolicy:
         """
         if not server.tls:
             return await asyncio.open_connection(sock=sock, limit=_LIMIT)
-        pin = server.pin or self._pins.get(server)
-        vouched_for = self._pins.is_vouched_for(server)
-        by_authority = (pin is None and not server.target.is_onion) and (
-            vouched_for or server.label not in self._unvouched
-        )
+        by_authority = self._asks_authorities(server)
         try:
             context = await self._authorities() if by_authority else self._encrypting
             reader, writer = await _open_tls(sock, context, server.target.host)
-        except ssl.SSLCertVerificationError:
+        except ssl.SSLCertVerificationError as error:
             sock.close()
-            if vouched_for:
-                raise CertificateRefused from None
-            self._unvouched.add(server.label)
-            raise NotVouchedFor from None
+            raise self._not_vouched_for(server, error.verify_code) from None
         except OSError:
             sock.close()
             raise DialError(kind=ErrorKind.GENERAL_FAILURE) from None
@@ -205,14 +175,19 @@ class TlsPolicy:
             sock.close()
             raise
         try:
-            if by_authority:
-                self._pins.remember_authority(server)
-            else:
-                self._judge(writer, server, pin)
+            self._judge(writer, server, by_authority=by_authority)
         except CertificateRefused:
             writer.transport.abort()
             raise
+        self.problems.pop(server.label, None)
         return reader, writer
+
+    def _asks_authorities(self, server: NameServer) -> bool:
+        if server.pin is not None or server.target.is_onion:
+            return False
+        if self._pins.is_vouched_for(server) or server.label in self._changed:
+            return True
+        return self._pins.get(server) is None and server.label not in self._unvouched
 
     async def _authorities(self) -> ssl.SSLContext:
         """The context that checks; reading the authorities' certificates takes a while."""
@@ -220,25 +195,81 @@ class TlsPolicy:
             self._checking = await asyncio.to_thread(ssl_context, authorities=True)
         return self._checking
 
-    def _judge(self, writer: asyncio.StreamWriter, server: NameServer, pin: bytes | None) -> None:
+    def _not_vouched_for(self, server: NameServer, code: int) -> CertificateRefused:
+        """What to raise where no authority vouches for `server`, because of `code`."""
+        expired = code == _HAS_EXPIRED
+        if self._pins.is_vouched_for(server):
+            fault = CertificateFault.EXPIRED if expired else CertificateFault.NOT_VOUCHED_FOR
+            return self._refusal(server, CertificateProblem(fault))
+        if server.label in self._changed:
+            self._changed.discard(server.label)
+            shown = self._shown.pop(server.label, None)
+            return self._refusal(server, CertificateProblem(CertificateFault.CHANGED, shown))
+        self._unvouched.add(server.label)
+        return NotVouchedFor()
+
+    def _judge(
+        self, writer: asyncio.StreamWriter, server: NameServer, *, by_authority: bool
+    ) -> None:
         """Raises CertificateRefused unless the certificate shown is the right one."""
-        if pin is None and server.target.is_onion:
+        if server.pin is None and server.target.is_onion:
             return
         tls = writer.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         if not certificate:
             raise CertificateRefused
-        pin = pin or self._pins.get(server)  # one may have come since this connection began
-        digest = hashlib.sha256(certificate).digest()
-        if pin is None and not self._pins.is_vouched_for(server):
-            self._show(server, digest)
-        elif digest != pin:
-            raise CertificateRefused
+        shown = Pin.of(certificate)
+        if by_authority:
+            self._vouched_for(server, shown)
+        elif server.pin is not None:
+            if shown.digest != server.pin:
+                fault = CertificateFault.NOT_THE_LISTED
+                raise self._refusal(server, CertificateProblem(fault, shown.digest))
+        else:
+            self._judge_own(server, shown)
 
-    def _show(self, server: NameServer, digest: bytes) -> None:
-        """Keep a certificate that was shown twice in a row; raises NotVouchedFor else."""
-        if self._shown.get(server.label) != digest:
-            self._shown[server.label] = digest
+    def _vouched_for(self, server: NameServer, shown: Pin) -> None:
+        """An authority vouches for what is `shown`; where it replaces a pin, twice."""
+        if server.label in self._changed and self._pins.get(server) is not None:
+            self._require_twice(server, shown)
+            self._changed.discard(server.label)
+            _log.notice("name_server_has_an_authority_now")
+        self._pins.remember_authority(server)
+
+    def _judge_own(self, server: NameServer, shown: Pin) -> None:
+        """No authority was asked: it is the certificate that was shown at first, or twice."""
+        pin = self._pins.get(server)  # one may have come since this connection began
+        if pin is None and not self._pins.is_vouched_for(server):
+            self._require_twice(server, shown)
+            self._pins.remember(server, shown)
+        elif pin is None or shown.digest != pin.digest:
+            self._another(server, pin, shown)
+
+    def _another(self, server: NameServer, pin: Pin | None, shown: Pin) -> None:
+        """`server` has shown another certificate than at first; raises NotVouchedFor."""
+        if pin is not None and pin.expires <= self._clock():
+            self._pins.forget(server)
+            self._unvouched.discard(server.label)
+            _log.notice("name_server_renews_its_certificate")
+        elif pin is not None:
+            self._changed.add(server.label)
+        self._shown[server.label] = shown.digest
+        raise NotVouchedFor
+
+    def _require_twice(self, server: NameServer, shown: Pin) -> None:
+        """Raises NotVouchedFor unless the connection before this one showed the same."""
+        if self._shown.get(server.label) != shown.digest:
+            self._shown[server.label] = shown.digest
             raise NotVouchedFor
         del self._shown[server.label]
-        self._pins.remember(server, digest)
+
+    def _refusal(self, server: NameServer, problem: CertificateProblem) -> CertificateRefused:
+        if server.label not in self.problems:
+            _log.warn(
+                "certificate_refused",
+                problem=problem.fault.value,
+                meaning="an exit may be in between, or the server has a new one",
+                advice="isoproxy doctor says which server, and what to do",
+            )
+        self.problems[server.label] = problem
+        return CertificateRefused()

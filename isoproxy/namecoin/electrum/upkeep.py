@@ -53,6 +53,8 @@ class Upkeep:
         self._tries: dict[str, tuple[asyncio.Task[None], float]] = {}
         self._answered: set[str] = set()
         self._step = asyncio.Event()
+        self.has_future_headers = False
+        """Whether the last server that failed has headers in the future by our clock."""
 
     async def run(self) -> None:
         """Open what is missing, until cancelled; then close all."""
@@ -143,6 +145,7 @@ class Upkeep:
 
     def _note(self, server: NameServer, error: BaseException) -> None:
         now = asyncio.get_running_loop().time()
+        self.has_future_headers = isinstance(error, HeaderFromTheFuture)
         if isinstance(error, RemoteProtocolError) and not isinstance(error, _NO_LIES):
             self.scores.record_invalid_proof(server, now)
         else:
@@ -151,4 +154,5 @@ class Upkeep:
     def delivered(self, label: str) -> None:
         """A server has kept a promise: what it failed in before is forgiven."""
         if label in self.sessions:
-            self.scores.answered(self.sessions[label][0], 0.0)
+            now = asyncio.get_running_loop().time()
+            self.scores.answered(self.sessions[label][0], 0.0, now)

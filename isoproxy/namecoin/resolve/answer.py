@@ -26,7 +26,7 @@ from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from isoproxy.errors import ErrorKind
+from isoproxy.errors import ErrorKind, IsoproxyError
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import ABSENT_REASONS, Evidence
 from isoproxy.namecoin.value.domain import Node
@@ -109,7 +109,8 @@ class NameAnswer:
     `target` is an onion host name, the canonical text of an IP address or a host name,
     never with a last dot.  `height`, `expires_in` (blocks) and `evidence` are those of
     the name asked for, None where it was not found; `servers` are those who answered for
-    any name on the way.  `cached` tells that no backend was asked.
+    any name on the way.  `cached` tells that no backend was asked.  `problem` says for a person
+    why there is no target; it holds nothing of the question.
     """
 
     name: str
@@ -122,12 +123,14 @@ class NameAnswer:
     servers: tuple[str, ...] = ()
     cached: bool = False
     reason: ErrorKind | None = None
+    problem: str | None = None
 
     @classmethod
-    def failure(cls, name: str, reason: ErrorKind) -> NameAnswer:
-        """A resolution that ended without an answer because of `reason`."""
-        absent = reason in ABSENT_REASONS or reason is ErrorKind.NAME_NO_ADDRESS
-        return cls(name, Status.ABSENT if absent else Status.FAILED, reason=reason)
+    def failure(cls, name: str, error: IsoproxyError) -> NameAnswer:
+        """A resolution that ended without an answer because of `error`."""
+        absent = error.kind in ABSENT_REASONS or error.kind is ErrorKind.NAME_NO_ADDRESS
+        status = Status.ABSENT if absent else Status.FAILED
+        return cls(name, status, reason=error.kind, problem=str(error))
 
     def from_cache(self) -> NameAnswer:
         return replace(self, cached=True)

@@ -72,7 +72,7 @@ class Resolution:
             target, kind = await self._target(wanted, want)
             answer = NameAnswer(str(wanted), Status.OK, target, kind)
         except IsoproxyError as error:
-            answer = NameAnswer.failure(str(wanted), error.kind)
+            answer = NameAnswer.failure(str(wanted), error)
         servers = [server for known in self._fetched.values() for server in known.outcome.servers]
         answer = replace(
             answer,

@@ -127,7 +127,7 @@ class Resolver:
             async with self.resolution(key) as resolution:
                 answer = await resolution.resolve(name, want)
         except NamingError as error:
-            return NameAnswer.failure(str(name), error.kind)
+            return NameAnswer.failure(str(name), error)
         if answer.status is not Status.FAILED and self._isolator.is_current(key):
             self._answers.put(key, (name, want), answer.from_cache(), resolution.ends)
         return answer

@@ -104,7 +104,7 @@ class NameService:
             raise NamingError(kind=refusal.kind) from None
         answer = await self.resolve(name, key, want, client)
         if answer.target is None:
-            raise NamingError(kind=answer.reason)
+            raise NamingError(answer.problem or "", kind=answer.reason)
         return target.with_host(answer.target)
 
     async def close(self) -> None:

@@ -13,8 +13,10 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -23,6 +25,9 @@ from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.rpc.client import RpcError
 from isoproxy.namecoin.value.json import Json
+from isoproxy.observe.log import logger
+
+_log = logger("names")
 
 _NAME_NOT_FOUND: Final = -4
 SYNCHRONISING: Final = frozenset({-10, -28})
@@ -42,6 +47,19 @@ _NOT_FOUND_TEXT: Final = re.compile(
 )
 
 
+DOWNLOADING: Final = (
+    "The program at names.rpc.address does not have the whole chain yet; wait until it has."
+)
+_OF_THE_PROGRAM: Final = frozenset(
+    {
+        ErrorKind.NAME_BACKEND_DOWN,
+        ErrorKind.NAME_BACKEND_REFUSED,
+        ErrorKind.NAME_SYNCHRONISING,
+    }
+)
+"""Failures that are no single name's."""
+
+
 class Caller(Protocol):
     """What the backends need of `JsonRpcClient`."""
 
@@ -58,6 +76,8 @@ class RpcBackend(ABC):
         self._allow_unisolated: Final = allow_unisolated
         self.isolates: bool | None = None
         """Whether look-ups of different keys are kept apart; None until asked."""
+        self.problem: str | None = None
+        """Why the program cannot be used, as it was asked last; None if it can."""
 
     async def check(self) -> None:
         """Find out whether it may be used, without a look-up; raises TemporaryFailure."""
@@ -77,22 +97,41 @@ class RpcBackend(ABC):
 
     async def _ready(self) -> None:
         """Refuse a program that does not isolate, before it is asked anything."""
-        if self.isolates is None or not (self.isolates or self._allow_unisolated):
-            refusal = await self._probe()
-            self.isolates = refusal is None
-            if refusal is not None and not self._allow_unisolated:
-                raise TemporaryFailure(refusal)
+        with self._noting():
+            if self.isolates is None or not (self.isolates or self._allow_unisolated):
+                refusal = await self._probe()
+                self.isolates = refusal is None
+                if refusal is not None and not self._allow_unisolated:
+                    raise TemporaryFailure(refusal, kind=ErrorKind.NAME_BACKEND_REFUSED)
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Keep what is wrong with the program, and log it when that is another thing."""
+        try:
+            yield
+        except TemporaryFailure as said:
+            failure = self._explained(said)
+            if failure.kind in _OF_THE_PROGRAM and self.problem != str(failure):
+                self.problem = str(failure)
+                _log.warn("name_backend_fails", problem=self.problem)
+            raise failure from None
+        self.problem = None
+
+    def _explained(self, failure: TemporaryFailure) -> TemporaryFailure:
+        """`failure` in the words of this program."""
+        return failure
 
     async def _name_show(
         self, name: bytes, params: dict[str, Json] | list[Json], evidence: Evidence
     ) -> Found | Absent:
-        try:
-            result = await self._client.call("name_show", params)
-        except RpcError as error:
-            return Absent(_reason(error))
-        except TemporaryFailure:
-            self.isolates = None  # another program may come up at this address
-            raise
+        with self._noting():
+            try:
+                result = await self._client.call("name_show", params)
+            except RpcError as error:
+                return Absent(_reason(error))
+            except TemporaryFailure:
+                self.isolates = None  # another program may come up at this address
+                raise
         return _found(name, result, evidence)
 
 
@@ -108,7 +147,7 @@ def _reason(error: RpcError) -> ErrorKind:
     match = _NOT_FOUND_TEXT.match(error.message) if error.code == _NAME_NOT_FOUND else None
     if match is None:
         if error.code in SYNCHRONISING or "still syncing" in error.message:
-            raise TemporaryFailure from None
+            raise TemporaryFailure(DOWNLOADING, kind=ErrorKind.NAME_SYNCHRONISING) from None
         raise TemporaryFailure(kind=ErrorKind.NAME_UNVERIFIABLE) from None
     return _REASONS[match[1].lower()]
 

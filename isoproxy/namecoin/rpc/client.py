@@ -51,6 +51,21 @@ class RpcError(Exception):
         self.message: Final = message
 
 
+class CallRefused(TemporaryFailure):
+    """The server does not let us: by HTTP `status` 401 who we are, or by 403 what we ask.
+
+    Electrum-NMC says 403 to wrong credentials, too.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(
+            "The program at names.rpc.address refuses our credentials; check "
+            "names.rpc.username, password or cookie_file.",
+            kind=ErrorKind.NAME_BACKEND_REFUSED,
+        )
+        self.status: Final = status
+
+
 Login = Callable[[], bytes]
 """Reads `user:password` afresh; raises TemporaryFailure if there is none now."""
 
@@ -150,10 +165,7 @@ class JsonRpcClient:
             await asyncio.sleep(pause)
         if status in (401, 403):
             self._credentials = None
-            raise TemporaryFailure(
-                "The program at names.rpc.address refuses our credentials; check "
-                "names.rpc.username, password or cookie_file."
-            )
+            raise CallRefused(status)
         return status, answer
 
     async def _exchange(self, body: bytes, credentials: bytes) -> tuple[int, bytes]:

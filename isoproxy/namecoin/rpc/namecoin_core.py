@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from isoproxy.errors import ErrorKind
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
-from isoproxy.namecoin.rpc.backend import SYNCHRONISING, RpcBackend, written_name
-from isoproxy.namecoin.rpc.client import RpcError
+from isoproxy.namecoin.rpc.backend import DOWNLOADING, SYNCHRONISING, RpcBackend, written_name
+from isoproxy.namecoin.rpc.client import CallRefused, RpcError
 from isoproxy.namecoin.value.json import Json
 
-_DOWNLOADING: Final = "This Namecoin Core does not have the whole chain yet; wait until it has."
+_NOT_WHITELISTED: Final = (
+    "Namecoin Core does not allow our user the calls getblockchaininfo and name_show; add both to "
+    "its -rpcwhitelist."
+)
 
 
 _NO_CORE: Final = (
@@ -35,16 +39,22 @@ class NamecoinCoreBackend(RpcBackend):
         evidence = Evidence.FULL_NODE if self.isolates else Evidence.RPC_CLAIM
         return await self._name_show(name, params, evidence)
 
+    def _explained(self, failure: TemporaryFailure) -> TemporaryFailure:
+        """Core says 401 to wrong credentials, and 403 to calls that are not whitelisted."""
+        if isinstance(failure, CallRefused) and failure.status == 403:
+            return TemporaryFailure(_NOT_WHITELISTED, kind=failure.kind)
+        return failure
+
     async def _probe(self) -> str | None:
         """Ask whether this is a full node, with its chain complete."""
         try:
             info = await self._client.call("getblockchaininfo", [])
         except RpcError as error:
             if error.code in SYNCHRONISING:
-                raise TemporaryFailure(_DOWNLOADING) from None
+                raise TemporaryFailure(DOWNLOADING, kind=ErrorKind.NAME_SYNCHRONISING) from None
             return _NO_CORE
         if not isinstance(info, dict) or not isinstance(info.get("initialblockdownload"), bool):
             return _NO_CORE
         if info["initialblockdownload"]:
-            raise TemporaryFailure(_DOWNLOADING)
+            raise TemporaryFailure(DOWNLOADING, kind=ErrorKind.NAME_SYNCHRONISING)
         return None

@@ -94,15 +94,16 @@ const showNames = (names) => {
   progress(bar, 1, 1);
   if (!light) {
     const none = names.backend === "none";
-    mark(at("names-dot"), none ? "dot" : "dot good");
+    mark(at("names-dot"), none ? "dot" : names.problem ? "dot bad" : "dot good");
     say(at("names-headline"), none ? "not resolved" : names.backend);
-    say(at("names-detail"), none ? ".bit names are refused" : plural(names.cached, "answer") + " cached");
+    say(at("names-detail"), none ? ".bit names are refused" : names.problem ?? plural(names.cached, "answer") + " cached");
     return;
   }
   const { servers } = names;
   const healthy = servers.up >= names.quorum;
-  mark(at("names-dot"), `dot ${names.ready ? (healthy ? "good" : "bad") : "wait"}`);
-  if (names.ready) say(at("names-headline"), `block ${number(names.tip)}`);
+  mark(at("names-dot"), `dot ${names.problem ? "bad" : names.ready ? (healthy ? "good" : "bad") : "wait"}`);
+  if (names.problem) say(at("names-headline"), "not now");
+  else if (names.ready) say(at("names-headline"), `block ${number(names.tip)}`);
   else {
     say(at("names-headline"), `headers ${number(names.tip)} of ${number(names.target)}`);
     progress(bar, names.tip, Math.max(names.target, names.tip + 1));
@@ -111,7 +112,9 @@ const showNames = (names) => {
     `${servers.up} of ${plural(servers.known, "server")} up`,
     `quorum ${names.quorum}`,
   ];
+  if (names.problem) parts.unshift(names.problem);
   if (servers.demoted) parts.push(`${servers.demoted} demoted`);
+  if (names.certificates.length) parts.push(`${plural(names.certificates.length, "certificate")} refused`);
   if (names.ready && !names.complete) parts.push(`headers down to ${number(names.base)}`);
   const { clean, bound } = names.connections;
   parts.push(`${plural(bound, "connection")} bound, ${clean} clean`, `${number(names.cached)} cached`);

@@ -21,6 +21,7 @@ from isoproxy.doctor.environment import (
     without_credentials,
 )
 from isoproxy.doctor.finding import Finding, Verdict
+from isoproxy.net.endpoint import Endpoint
 
 
 def verdicts(findings: list[Finding]) -> list[Verdict]:
@@ -129,6 +130,10 @@ client6 = socket.create_connection(server6.getsockname()[:2])
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if "udp" in sys.argv else None
 if udp:
     udp.connect(("127.0.0.1", 9))
+dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if "dns" in sys.argv else None
+if dns:
+    dns.bind(("127.0.0.1", 0))
+    print(dns.getsockname()[1], end=" ")
 print(server.getsockname()[1], server6.getsockname()[1], flush=True)
 sys.stdin.read()
 """
@@ -157,6 +162,17 @@ def test_udp_is_a_defect() -> None:
         finding = connections(pid, None)
     assert finding.verdict is Verdict.FAILED
     assert "UDP" in finding.found
+
+
+def test_our_own_dns_server_is_no_defect() -> None:
+    with holding("dns") as (pid, (port, *_)):
+        finding = connections(pid, None, Endpoint.tcp("127.0.0.1", port))
+        assert finding.verdict is Verdict.OK
+        assert "UDP only of the DNS server" in finding.found
+        for other in (None, Endpoint.tcp("127.0.0.1", port + 1), Endpoint.unix("/run/dns")):
+            assert connections(pid, None, other).verdict is Verdict.FAILED
+    with holding("dns", "udp") as (pid, (port, *_)):
+        assert connections(pid, None, Endpoint.tcp("127.0.0.1", port)).verdict is Verdict.FAILED
 
 
 def test_a_process_that_is_gone_proves_nothing() -> None:

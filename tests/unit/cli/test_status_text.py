@@ -43,6 +43,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
         },
         "names": {
             "backend": "electrum", "ready": True, "complete": True, "tip": 812345, "quorum": 2,
+            "problem": None, "certificates": [],
             "servers": {"up": 3, "known": 4, "demoted": 1},
         },
         "listeners": [LISTENER],
@@ -159,3 +160,17 @@ def test_sizes_are_for_people(count: int, shown: str) -> None:
 )
 def test_one_thing_is_not_many(number: int, text: str) -> None:
     assert counted(number, "identity", "identities") == text
+
+
+def test_what_keeps_names_from_being_looked_up_is_told() -> None:
+    whole = status()
+    names = whole["names"] | {"problem": "The clock is slow; set it."}
+    text = status_text(whole | {"names": names})
+    assert "names: electrum, not now; servers 3 of 4 up" in text
+    assert "The clock is slow; set it." in text
+    refused = {"server": "names.example:50002", "problem": "expired", "shown": None}
+    text = status_text(whole | {"names": whole["names"] | {"certificates": [refused]}})
+    assert "certificate refused of 1 server, see 'isoproxy doctor'" in text
+    for problem, expected in ((None, "names: namecoin-core\n"), ("Wait.", "core; Wait.\n")):
+        names = {"backend": "namecoin-core", "problem": problem}
+        assert expected in status_text(whole | {"names": names})

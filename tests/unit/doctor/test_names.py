@@ -32,6 +32,8 @@ def synchronised(**changes: Any) -> dict[str, Any]:
         "backend": "electrum",
         "ready": True,
         "complete": True,
+        "problem": None,
+        "certificates": [],
         "tip": 800_000,
         "target": 800_000,
         "base": 700_000,
@@ -48,6 +50,7 @@ def synchronised(**changes: Any) -> dict[str, Any]:
         (synchronised(servers={"known": 5, "up": 1}), "failed", "1 of 5", "other servers"),
         (synchronised(ready=False, tip=4), "warning", "4 of 800000", "wait"),
         (synchronised(complete=False), "warning", "since block 700000", "wait"),
+        (synchronised(problem="It is late; set the clock."), "failed", "It is late", "set the"),
         (None, "unproven", "runs in isoproxy", "isoproxy run"),
     ],
 )
@@ -58,6 +61,17 @@ def test_the_light_client(
     assert finding.verdict.value == verdict
     assert found in finding.found
     assert advice in finding.advice
+
+
+async def test_a_certificate_that_is_refused_is_shown_with_what_to_do() -> None:
+    refused = {"server": "names.example:50002", "problem": "expired", "shown": "ab" * 32}
+    lapsed = {"server": "other.example:50002", "problem": "expired", "shown": None}
+    status = synchronised(certificates=[refused, lapsed])
+    _, first, second = await findings(settings("electrum"), status)
+    assert first.verdict is Verdict.WARNING
+    for part in ("names.example:50002", "expired", "ab" * 32, "in between", "host:port:s:SHA256"):
+        assert part in str(first)
+    assert "None" not in str(second)
 
 
 async def test_names_that_are_switched_off() -> None:

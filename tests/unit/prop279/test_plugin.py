@@ -129,7 +129,7 @@ async def test_a_resolution_without_an_answer_has_its_status(kind: ErrorKind) ->
         async def resolve(
             self, name: BitName, key: IsolationKey, want: Want = Want.STREAM
         ) -> NameAnswer:
-            return NameAnswer.failure(str(name), kind)
+            return NameAnswer.failure(str(name), NamingError(kind=kind))
 
     talk = _Talk(Failing(never))
     await talk.say(b"RESOLVE 1 example.bit i")

@@ -121,6 +121,76 @@ def in_proof(change: Callable[[dict[str, Any]], Any]) -> Lie:
     return lie
 
 
+# -- what is told when names cannot be looked up --------------------------------------
+
+
+async def failure(bench: Bench) -> TemporaryFailure:
+    with pytest.raises(TemporaryFailure) as caught:
+        await bench.lookup()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "words"),
+    [
+        (ErrorKind.TOR_UNREACHABLE, ErrorKind.TOR_UNREACHABLE, "Tor does not answer"),
+        (ErrorKind.CONNECTION_REFUSED, ErrorKind.NAME_BACKEND_DOWN, "None of the 2 name servers"),
+    ],
+)
+async def test_where_waiting_cannot_help_a_look_up_fails_at_once(
+    cause: ErrorKind, kind: ErrorKind, words: str
+) -> None:
+    bench = Bench([ElectrumServer(CHAIN, port=port) for port in (1, 2)], SETTINGS)
+    bench.dialer.failure = cause
+    bench.client.start()
+    try:
+        async with asyncio.timeout(5.0):  # of 20 s that it may wait
+            failed = await failure(bench)
+        assert failed.kind is kind
+        assert words in str(failed)
+        assert bench.client.health().up == 0
+    finally:
+        await bench.client.close()
+
+
+async def test_headers_on_their_way_are_told_with_how_far_they_are() -> None:
+    def silent(method: str, params: list[Any], result: Any) -> Any:
+        if method.endswith("block.headers"):
+            raise Silence
+        return result
+
+    settings = replace(SETTINGS, ready_wait=0.5)
+    servers = (ElectrumServer(CHAIN, silent), ElectrumServer(CHAIN, silent))
+    async with running(*servers, settings=settings) as bench:
+        failed = await failure(bench)
+        assert failed.kind is ErrorKind.NAME_SYNCHRONISING
+        assert f"of {RECORDED_TIP}" in str(failed)
+
+
+@pytest.mark.parametrize(("days", "word"), [(-2, "slow"), (2, "fast")])
+async def test_a_clock_that_is_wrong_is_told_as_that(days: int, word: str) -> None:
+    settings = replace(SETTINGS, ready_wait=2.0, max_tip_age=86_400.0)
+    chain = RegtestChain.recorded()
+    async with running(ElectrumServer(chain), ElectrumServer(chain), settings=settings) as bench:
+        bench.age = days * 86_400.0
+        failed = await failure(bench)
+        assert failed.kind is ErrorKind.NAME_WRONG_CLOCK
+        assert word in str(failed)
+
+
+async def test_a_server_that_never_answered_is_not_up() -> None:
+    def silent(method: str, params: list[Any], result: Any) -> Any:
+        raise Silence
+
+    pool = replace(SETTINGS.pool, open_timeout=0.3)
+    servers = (ElectrumServer(CHAIN), ElectrumServer(CHAIN), ElectrumServer(CHAIN, silent))
+    async with running(*servers, settings=replace(SETTINGS, pool=pool)) as bench:
+        for number in range(3):
+            await make_first(bench, number)
+            assert isinstance(await bench.lookup(), Found)
+        assert (bench.client.health().known, bench.client.health().up) == (3, 2)
+
+
 # -- honest servers -----------------------------------------------------------------
 
 
@@ -286,7 +356,7 @@ async def test_what_was_replaced_far_above_our_tip_is_not_the_answer(
         for name in (NAME, b"d/new"):
             with pytest.raises(TemporaryFailure) as caught:
                 await bench.lookup(name)
-            assert caught.value.kind is ErrorKind.NAME_BACKEND_DOWN
+            assert caught.value.kind is ErrorKind.NAME_SYNCHRONISING
         assert await value(bench, b"d/transferred") == b'{"ip":"192.0.2.90"}'
 
 
@@ -482,7 +552,9 @@ async def make_first(bench: Bench, number: int) -> None:
     """Have the others look slow, so that this server is asked."""
     for other, server in enumerate(bench.servers):
         for _ in range(20):
-            bench.client.key_scores.of(bench.key).answered(server, 0.01 if other == number else 5.0)
+            bench.client.key_scores.of(bench.key).answered(
+                server, 0.01 if other == number else 5.0, 0.0
+            )
 
 
 @pytest.mark.parametrize("cause", ["long", "many parts", "ambiguous"])

@@ -11,9 +11,10 @@ from isoproxy.errors import DialError, ErrorKind
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, ChainParams
 from isoproxy.namecoin.electrum.connector import Opener
+from isoproxy.namecoin.electrum.pins import PinStore
 from isoproxy.namecoin.electrum.servers import parse_server
 from isoproxy.namecoin.electrum.session import WrongNetwork
-from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
+from isoproxy.namecoin.electrum.tls import TlsPolicy
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Silence
 from tests.kit.electrumx import self_signed

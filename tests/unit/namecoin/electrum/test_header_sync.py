@@ -20,10 +20,11 @@ from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum import scores
 from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.header_sync import HeaderSync
+from isoproxy.namecoin.electrum.pins import PinStore
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
 from isoproxy.namecoin.electrum.scores import Scores
 from isoproxy.namecoin.electrum.servers import parse_server
-from isoproxy.namecoin.electrum.tls import PinStore, TlsPolicy
+from isoproxy.namecoin.electrum.tls import TlsPolicy
 from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence, honest
 from tests.kit.namecoin.chain import EXPIRY, RECORDED_TIP, Block, RegtestChain

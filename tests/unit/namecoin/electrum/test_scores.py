@@ -69,7 +69,7 @@ def test_a_server_that_refuses_our_clocks_is_down_for_all_but_those_who_have_it(
     common.failed(A, 0.0)
     assert {key.choose(1e6)[0].label for _ in range(30)} == {B.label}
     assert key.choose(1e6, bound=[A.label]) == [A, B]
-    common.answered(A, 0.1)
+    common.answered(A, 0.1, 0.0)
     assert {key.choose(1e6)[0].label for _ in range(30)} == {A.label, B.label}
 
 
@@ -99,7 +99,7 @@ def test_failures_wait_longer_each_time_and_success_forgives() -> None:
     assert waits[-1] <= LAST_RETRY_S * 1.25
     assert not table.is_due(A, 101.0)
     assert table.ranked(101.0)[0] is B
-    table.answered(A, 0.1)
+    table.answered(A, 0.1, 0.0)
     assert table.is_due(A, 101.0)
 
 
@@ -107,7 +107,7 @@ def test_a_liar_is_left_alone_for_a_day_whatever_it_says_later() -> None:
     table = scores(A, B)
     table.record_invalid_proof(A, 0.0)
     table.failed(B, 0.0)
-    table.answered(A, 0.01)
+    table.answered(A, 0.01, 0.0)
     assert table.ranked(1.0) == [B, A]
     assert not table.is_due(A, LIE_S - 1)
     assert table.is_due(A, LIE_S)
@@ -116,8 +116,8 @@ def test_a_liar_is_left_alone_for_a_day_whatever_it_says_later() -> None:
 def test_a_slow_server_and_a_suspect_come_later() -> None:
     table = scores(A, B, C)
     for _ in range(20):
-        table.answered(A, 9.0)
-        table.answered(B, 0.2)
+        table.answered(A, 9.0, 0.0)
+        table.answered(B, 0.2, 0.0)
     table.mark_lagging(C, 0.0)
     assert table.ranked(1.0) == [B, A, C]
     assert table.ranked(SUSPICION_S)[-1] is A
@@ -125,11 +125,11 @@ def test_a_slow_server_and_a_suspect_come_later() -> None:
 
 def test_a_server_that_kept_a_look_up_waiting_comes_later_at_once() -> None:
     table = scores(A, B)
-    table.answered(A, 0.1)
+    table.answered(A, 0.1, 0.0)
     table.was_slow(A, 2.5)
     assert table.ranked(0.0) == [B, A]
     for _ in range(3):
-        table.answered(A, 0.1)
+        table.answered(A, 0.1, 0.0)
     assert {table.ranked(0.0)[0].label for _ in range(30)} == {A.label, B.label}
 
 

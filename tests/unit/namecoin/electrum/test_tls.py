@@ -2,36 +2,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import datetime
 import socket
 import ssl
+import time
 import weakref
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from isoproxy.errors import DialError
+from isoproxy.namecoin.electrum.pins import Pin, PinStore
 from isoproxy.namecoin.electrum.servers import NameServer, parse_server
 from isoproxy.namecoin.electrum.tls import (
+    CertificateFault,
+    CertificateProblem,
     CertificateRefused,
     NotVouchedFor,
-    PinStore,
     TlsPolicy,
     ssl_context,
 )
-from tests.kit.electrumx import self_signed
+from tests.kit.electrumx import VALID, Validity, self_signed
 from tests.kit.garbage import no_collector
 
 ONION = f"{'a' * 56}.onion"
 
 
 @contextlib.asynccontextmanager
-async def tls_server(directory: Path) -> AsyncIterator[tuple[int, bytes]]:
+async def tls_server(directory: Path, valid: Validity = VALID) -> AsyncIterator[tuple[int, bytes]]:
     """A server with a self-signed certificate: its port and fingerprint."""
-    certificate, key, fingerprint = self_signed(directory)
+    certificate, key, fingerprint = self_signed(directory, valid=valid)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 
@@ -66,6 +70,12 @@ async def exchange(policy: TlsPolicy, server: NameServer, port: int) -> bytes:
     finally:
         writer.transport.abort()
         await asyncio.sleep(0)
+
+
+def kept(directory: Path, server: NameServer) -> bytes | None:
+    """The fingerprint that the file in `directory` has of `server`."""
+    pin = PinStore(directory).get(server)
+    return None if pin is None else pin.digest
 
 
 async def test_a_connection_sets_little_memory_aside_and_no_session_is_resumed(
@@ -137,12 +147,16 @@ async def test_without_an_authority_the_certificate_shown_first_is_kept(tmp_path
                 await exchange(policy, server, port)
         assert PinStore(tmp_path).get(server) is None
         assert await exchange(policy, server, port) == b"hello"
-        assert PinStore(tmp_path).get(server) == fingerprint
+        assert kept(tmp_path, server) == fingerprint
         later = TlsPolicy(PinStore(tmp_path))
         assert await exchange(later, server, port) == b"hello"
-        with pytest.raises(CertificateRefused) as caught:
-            await exchange(later, server, other_port)
-        assert not isinstance(caught.value, NotVouchedFor)
+        for _ in range(2):
+            with pytest.raises(NotVouchedFor):  # an authority may vouch for it
+                await exchange(later, server, other_port)
+            with pytest.raises(CertificateRefused) as caught:
+                await exchange(later, server, other_port)
+            assert not isinstance(caught.value, NotVouchedFor)
+        assert kept(tmp_path, server) == fingerprint
 
 
 async def test_at_first_contact_one_exit_in_between_cannot_make_its_certificate_the_servers(
@@ -162,7 +176,7 @@ async def test_at_first_contact_one_exit_in_between_cannot_make_its_certificate_
                 await exchange(policy, server, way)
             assert pins.get(server) is None
         assert await exchange(policy, server, port) == b"hello"
-        assert pins.get(server) == fingerprint
+        assert kept(tmp_path, server) == fingerprint
 
 
 async def test_whom_an_authority_vouched_for_once_nobody_can_pose_as_later(
@@ -230,23 +244,6 @@ async def test_a_server_that_speaks_no_tls_is_refused() -> None:
             await exchange(TlsPolicy(PinStore()), parse_server(f"{ONION}:1:s"), port)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a:1":"zz"}', "nonsense"])
-def test_an_unreadable_pin_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / "name-server-pins.json").write_text(content)
-    server = parse_server("names.example:1:s")
-    pins = PinStore(tmp_path)
-    assert pins.get(server) is None
-    pins.remember(server, b"\x01" * 32)
-    assert PinStore(tmp_path).get(server) == b"\x01" * 32
-    assert (tmp_path / "name-server-pins.json").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_certificate_that_cannot_be_stored_is_remembered_all_the_same(tmp_path: Path) -> None:
-    server, pins = parse_server("a.test:1:s"), PinStore(tmp_path / "gone")
-    pins.remember(server, b"\xab" * 32)
-    assert pins.get(server) == b"\xab" * 32
-
-
 async def test_an_authority_vouches_for_a_name_and_for_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,17 +265,6 @@ def test_tls_of_before_1_2_is_not_spoken(authorities: bool) -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
-def test_the_file_of_pins_is_closed_to_others(tmp_path: Path) -> None:
-    """It tells which name servers somebody uses."""
-    before = os.umask(0)
-    try:
-        PinStore(tmp_path).remember(parse_server("names.example:1:s"), bytes(32))
-    finally:
-        os.umask(before)
-    (file,) = tmp_path.iterdir()
-    assert file.stat().st_mode & 0o777 == 0o600
-
-
 async def test_every_client_hello_is_alike_and_resumes_nothing(tmp_path: Path) -> None:
     """But for what is random in it; else a server could tell whose connections are whose."""
     hellos = []
@@ -298,3 +284,127 @@ def without_random(hello: bytes) -> bytes:
     share = hello.index(b"\x00\x33", session)
     length = int.from_bytes(hello[share + 2 : share + 4])
     return hello[:11] + hello[session : share + 4] + hello[share + 4 + length :]
+
+
+IN_TWENTY_DAYS: float = time.time() + 20 * 86_400
+"""When the certificates of `tls_server` have expired."""
+
+
+async def test_a_certificate_that_has_expired_gives_way_as_at_the_first_contact(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    server = parse_server("names.example:1:s")
+    async with (
+        tls_server(tmp_path / "old") as (port, old),
+        tls_server(tmp_path / "new") as (new_port, new),
+    ):
+        first = TlsPolicy(PinStore(tmp_path))
+        for _ in range(2):
+            with pytest.raises(NotVouchedFor):
+                await exchange(first, server, port)
+        assert await exchange(first, server, port) == b"hello"
+        policy = TlsPolicy(PinStore(tmp_path), clock=lambda: IN_TWENTY_DAYS)
+        assert await exchange(policy, server, port) == b"hello"  # still its own
+        for _ in range(2):
+            with pytest.raises(NotVouchedFor):
+                await exchange(policy, server, new_port)
+            assert kept(tmp_path, server) == old
+        assert await exchange(policy, server, new_port) == b"hello"
+        assert kept(tmp_path, server) == new
+        assert policy.problems == {}
+
+
+@dataclass(frozen=True)
+class Moving:
+    policy: TlsPolicy
+    server: NameServer
+    own_port: int
+    vouched_port: int
+    vouched: bytes
+
+
+@contextlib.asynccontextmanager
+async def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Moving]:
+    """A server with a pin, what it shows since then, and what an authority vouches for."""
+    for name in ("own", "vouched"):
+        (tmp_path / name).mkdir()
+    server = parse_server("localhost:1:s")
+    async with (
+        tls_server(tmp_path / "own") as (own_port, own),
+        tls_server(tmp_path / "vouched") as (vouched_port, vouched),
+    ):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "vouched" / "cert.pem"))
+        pins = PinStore(tmp_path)
+        pins.remember(server, Pin(own, IN_TWENTY_DAYS))
+        yield Moving(TlsPolicy(pins), server, own_port, vouched_port, vouched)
+
+
+async def test_an_authority_replaces_a_certificate_of_its_own_where_two_circuits_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with moved(tmp_path, monkeypatch) as moving:
+        policy, server = moving.policy, moving.server
+        with pytest.raises(NotVouchedFor):
+            await exchange(policy, server, moving.vouched_port)
+        assert not PinStore(tmp_path).is_vouched_for(server)
+        assert await exchange(policy, server, moving.vouched_port) == b"hello"
+        assert PinStore(tmp_path).is_vouched_for(server)
+        with pytest.raises(CertificateRefused) as caught:
+            await exchange(policy, server, moving.own_port)
+        assert not isinstance(caught.value, NotVouchedFor)
+
+
+async def test_one_circuit_does_not_make_an_authority_replace_a_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with moved(tmp_path, monkeypatch) as moving:
+        policy, server = moving.policy, moving.server
+        for _ in range(2):
+            with pytest.raises(NotVouchedFor):
+                await exchange(policy, server, moving.vouched_port)
+            with pytest.raises(CertificateRefused) as caught:
+                await exchange(policy, server, moving.own_port)
+            assert not isinstance(caught.value, NotVouchedFor)
+            changed = CertificateProblem(CertificateFault.CHANGED, moving.vouched)
+            assert policy.problems == {server.label: changed}
+            assert await exchange(policy, server, moving.own_port) == b"hello"
+            assert policy.problems == {}
+        assert not PinStore(tmp_path).is_vouched_for(server)
+
+
+async def test_what_is_wrong_with_a_certificate_is_there_to_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with moved(tmp_path, monkeypatch) as moving:
+        policy = moving.policy
+        listed = parse_server(f"localhost:2:s:{'00' * 32}")
+        with pytest.raises(CertificateRefused):
+            await exchange(policy, listed, moving.vouched_port)
+        fault = CertificateFault.NOT_THE_LISTED
+        assert policy.problems == {listed.label: CertificateProblem(fault, moving.vouched)}
+        vouched = parse_server("localhost:3:s")
+        assert await exchange(policy, vouched, moving.vouched_port) == b"hello"
+        for _ in range(3):
+            with pytest.raises(CertificateRefused):
+                await exchange(policy, vouched, moving.own_port)
+        lost = CertificateProblem(CertificateFault.NOT_VOUCHED_FOR)
+        assert policy.problems[vouched.label] == lost
+        told = [one for one in caplog.records if one.getMessage() == "certificate_refused"]
+        assert len(told) == 2  # once for each server, however often it is tried
+        assert "localhost" not in caplog.text
+
+
+async def test_an_authoritys_certificate_that_has_lapsed_is_told_from_an_interception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, pins = parse_server("localhost:1:s"), PinStore()
+    pins.remember_authority(server)
+    days = datetime.timedelta(days=-30), datetime.timedelta(days=-1)
+    async with tls_server(tmp_path, days) as (port, _):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        policy = TlsPolicy(pins)
+        with pytest.raises(CertificateRefused):
+            await exchange(policy, server, port)
+    assert policy.problems == {server.label: CertificateProblem(CertificateFault.EXPIRED)}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoproxy.errors import ErrorKind
+from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.answer import (
     NameAnswer,
@@ -150,7 +150,7 @@ def test_each_key_has_one_pick_and_all_are_picked() -> None:
     ],
 )
 def test_failures_are_absent_or_failed(reason: ErrorKind, status: Status) -> None:
-    resolution = NameAnswer.failure("example.bit", reason)
+    resolution = NameAnswer.failure("example.bit", NamingError(kind=reason))
     assert resolution.status is status
     assert resolution.target is None
     assert "example" not in repr(resolution)

@@ -58,9 +58,9 @@ async def test_errors_that_tell_of_absence(code: int, text: str, reason: ErrorKi
 @pytest.mark.parametrize(
     ("code", "text", "kind"),
     [
-        (1, SYNCING, ErrorKind.NAME_BACKEND_DOWN),
-        (-10, "Namecoin is downloading blocks...", ErrorKind.NAME_BACKEND_DOWN),
-        (-28, "Loading block index...", ErrorKind.NAME_BACKEND_DOWN),
+        (1, SYNCING, ErrorKind.NAME_SYNCHRONISING),
+        (-10, "Namecoin is downloading blocks...", ErrorKind.NAME_SYNCHRONISING),
+        (-28, "Loading block index...", ErrorKind.NAME_SYNCHRONISING),
         (1, "No clean interface is ready", ErrorKind.NAME_UNVERIFIABLE),
         (1, "name never existed: 'd/example'", ErrorKind.NAME_UNVERIFIABLE),
         (-4, "something else", ErrorKind.NAME_UNVERIFIABLE),

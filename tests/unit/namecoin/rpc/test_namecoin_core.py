@@ -11,6 +11,7 @@ from tests.unit.namecoin.rpc.server import (
     RpcServer,
     consensusj_methods,
     core_methods,
+    http,
 )
 
 
@@ -28,9 +29,24 @@ async def test_namecoin_core_that_is_still_downloading_is_down() -> None:
         backend = core(peer)
         with pytest.raises(TemporaryFailure) as caught:
             await backend.lookup(b"d/example", A)
-        assert caught.value.kind is ErrorKind.NAME_BACKEND_DOWN
+        assert caught.value.kind is ErrorKind.NAME_SYNCHRONISING
+        assert backend.problem == str(caught.value)
         peer.methods = core_methods(VALUES)
         assert isinstance(await backend.lookup(b"d/example", A), Found)
+        assert backend.problem is None
+
+
+async def test_calls_that_are_not_whitelisted_are_told_from_wrong_credentials(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with RpcServer({}, raw=[http(403, b"")] * 3).running() as peer:
+        backend = core(peer)
+        for _ in range(3):
+            with pytest.raises(TemporaryFailure, match="-rpcwhitelist") as caught:
+                await backend.lookup(b"d/example", A)
+            assert caught.value.kind is ErrorKind.NAME_BACKEND_REFUSED
+    told = [one for one in caplog.records if one.getMessage() == "name_backend_fails"]
+    assert len(told) == 1
 
 
 async def test_consensusj_is_refused_unless_allowed_and_its_nulls_are_tolerated() -> None:
