@@ -28,6 +28,7 @@ from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, merkle_tree, re
 from tests.kit.namecoin.mining import serialise
 from tests.kit.waiting import until
 
+pytestmark = pytest.mark.virtual_clock
 SETTINGS = ElectrumSettings(
     network=REGTEST,
     confirmations=6,

@@ -32,6 +32,7 @@ from tests.kit.namecoin.mining import AUXPOW_VERSION, PLAIN_VERSION, MergeMining
 from tests.kit.waiting import until
 from tests.unit.namecoin.chain.turns import most_per_turn
 
+pytestmark = pytest.mark.virtual_clock
 SMALL = SyncSettings(chunk=20, timeout=5.0, idle=0.3)
 POOL = PoolSettings(reserve=0, wait=5.0, open_timeout=5.0, opens_per_minute=6000)
 HEADERS = "blockchain.block.headers"

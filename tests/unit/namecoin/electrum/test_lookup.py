@@ -21,6 +21,7 @@ from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.namecoin.mining import NULL_OUTPOINT, serialise
 from tests.unit.namecoin.chain.turns import most_per_turn
 
+pytestmark = pytest.mark.virtual_clock
 PROOF = "blockchain.name.get_value_proof"
 HISTORY = "blockchain.scripthash.get_history"
 

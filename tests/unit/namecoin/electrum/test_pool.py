@@ -31,6 +31,7 @@ from tests.kit.memory_net import MemoryNet
 from tests.kit.namecoin.chain import RegtestChain
 from tests.kit.waiting import until
 
+pytestmark = pytest.mark.virtual_clock(grace_s=0)
 CHAIN = RegtestChain.recorded()
 NO_RESERVE = PoolSettings(reserve=0, wait=2.0, open_timeout=2.0)
 """Look-ups open their own connections."""
@@ -180,7 +181,6 @@ async def test_a_connection_that_ended_is_replaced_at_the_next_use() -> None:
 # -- clocks --------------------------------------------------------------------------------
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_connections_are_ready_before_anybody_asks() -> None:
     births = Births()
     async with running(births.server, settings=FILLED) as bench:
@@ -191,7 +191,6 @@ async def test_connections_are_ready_before_anybody_asks() -> None:
         assert len(births.times) == opened
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_connections_are_opened_by_a_clock_without_memory_and_at_no_other_time() -> None:
     births = Births()
     settings = replace(FILLED, ping_after=(1e9, 1e9))
@@ -206,7 +205,6 @@ async def test_connections_are_opened_by_a_clock_without_memory_and_at_no_other_
     assert 0.85 < statistics.pstdev(gaps) / mean < 1.15
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_the_clock_opens_the_same_whether_or_not_anything_is_taken() -> None:
     """With the same chance, the same moments: taking one brings no other one about."""
 
@@ -227,7 +225,6 @@ async def test_the_clock_opens_the_same_whether_or_not_anything_is_taken() -> No
     assert await births_with(8) == undisturbed
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 @pytest.mark.parametrize("bound", [False, True])
 async def test_lives_are_drawn_at_birth_whatever_becomes_of_the_connection(bound: bool) -> None:
     chance = Chance({FILLED.openings_per_hour / 3600.0: [50.0], 1 / FILLED.life: [700.0]})
@@ -247,7 +244,6 @@ async def test_lives_are_drawn_at_birth_whatever_becomes_of_the_connection(bound
         assert bench.pool.counts() == (0, 0, 0)
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_a_look_up_under_way_is_finished_and_the_key_then_binds_another() -> None:
     async with running(ElectrumServer(CHAIN), settings=replace(NO_RESERVE, own_life=100)) as bench:
         key = bench.key("one")
@@ -261,7 +257,6 @@ async def test_a_look_up_under_way_is_finished_and_the_key_then_binds_another() 
         assert not other.closed.is_set()
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_any_of_the_reserve_is_as_likely_to_be_taken() -> None:
     """The oldest first would tell that of two uses the one of the younger came later."""
     async with running(ElectrumServer(CHAIN), settings=replace(BRISK, reserve=2000)) as bench:
@@ -276,7 +271,6 @@ async def test_any_of_the_reserve_is_as_likely_to_be_taken() -> None:
         assert statistics.pstdev(ranks) > 0.15
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_the_times_of_pings_are_random_and_on_no_grid() -> None:
     clock = asyncio.get_running_loop().time
     times: list[float] = []
@@ -308,7 +302,6 @@ def test_a_new_identity_meets_the_reserve_empty_less_than_once_in_a_thousand() -
 # -- a new identity ------------------------------------------------------------------------
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_of_an_old_epoch_nothing_that_carried_a_name_can_be_had_again() -> None:
     async with running(ElectrumServer(CHAIN), settings=replace(BRISK, reserve=400)) as bench:
         server, pool = bench.servers[0], bench.pool
@@ -325,7 +318,6 @@ async def test_of_an_old_epoch_nothing_that_carried_a_name_can_be_had_again() ->
         assert not carried & new
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_a_new_epoch_neither_opens_nor_closes_anything() -> None:
     """What ended or began with it would be known for one client's, just when that client
     wants to be another."""
@@ -402,7 +394,6 @@ async def test_a_busy_client_leaves_connections_to_others() -> None:
             await bench.pool.session(bench.key("one", f"198.51.100.{number}"), server)
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_a_busy_client_leaves_of_the_reserve_to_others_at_every_server() -> None:
     births = [Births() for _ in range(3)]
     chance = Chance({FILLED.openings_per_hour / 3600.0: [10.0] * 90})
@@ -425,7 +416,6 @@ async def test_a_busy_client_leaves_of_the_reserve_to_others_at_every_server() -
         assert [len(one.times) for one in births] == opened
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_the_circuits_of_a_client_are_limited_and_those_of_another_are_not() -> None:
     settings = replace(NO_RESERVE, opens_per_minute=6, wait=15.0)
     async with running(ElectrumServer(CHAIN), settings=settings) as bench:
@@ -469,7 +459,6 @@ async def test_what_one_key_finds_out_by_itself_is_not_known_to_the_pool() -> No
         assert bench.pool.scores.of(dead).failures == 0
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_a_server_that_refuses_what_the_clock_opens_is_down_for_all() -> None:
     settings = replace(FILLED, ping_after=(1e9, 1e9))
     async with running(ElectrumServer(CHAIN), ElectrumServer(CHAIN), settings=settings) as bench:
@@ -506,7 +495,6 @@ async def test_a_closed_pool_fails_waiting_look_ups() -> None:
             await bench.pool.session(bench.key("y"), bench.servers[0])
 
 
-@pytest.mark.virtual_clock(grace_s=0)
 async def test_a_renewal_unbinds_one_key_and_opens_and_closes_nothing() -> None:
     async with running(ElectrumServer(CHAIN), settings=replace(BRISK, reserve=400)) as bench:
         server, pool = bench.servers[0], bench.pool
