@@ -65,11 +65,12 @@ slow: packages-test $(STAMP) ## what measures time under load, alone on this mac
 interop: packages-interop $(STAMP) ## programs of others: btcd, bcoin, neutrino, kyoto, ncdns, py-libp2p; Electrum, browsers, Java, Node, Go
 	$(PYTEST) -m interop tests
 
-fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, linkability (2 h; root for all of it)
+fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, plaintext, linkability (2 h; root for all of it)
 	$(BIN)/python -m tests.fire.fuzz --all --seconds 60
 	$(BIN)/python -m tests.fire.soak --minutes 30
 	$(BIN)/python -m tests.fire.chaos --minutes 10
 	$(BIN)/python -m tests.fire.leaks --minutes 3
+	$(BIN)/python -m tests.fire.plaintext --streams 10000
 	$(BIN)/python -m tests.fire.linkability
 
 evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew into docs/evidence, and draw their plots (1 h)

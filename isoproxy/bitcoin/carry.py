@@ -44,7 +44,7 @@ from isoproxy.bitcoin.known_peers import ProvenPeers, V1Peers
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.pump import pump
-from isoproxy.bitcoin.sniff import Detected, begins_v1, detect, rewrite_version
+from isoproxy.bitcoin.sniff import MAGIC_LENGTH, Detected, begins_v1, detect, rewrite_version
 from isoproxy.bitcoin.translator import Translator
 from isoproxy.bitcoin.v1 import HEADER_LENGTH
 from isoproxy.errors import ErrorKind, IsoproxyError
@@ -202,6 +202,8 @@ class Carrier:
             if not await _hold(stage, client, peer, flow, self.settings, early):
                 return None
             first, found, said = stage.held, stage.verdict, stage.peer_said
+            if found is None and len(first) > MAGIC_LENGTH:
+                found = Detected.FOREIGN  # a header that its client broke off
         if isinstance(found, Network):
             flow.network = found
             await self._v1_client(client, first, peer, said, flow, client_id)

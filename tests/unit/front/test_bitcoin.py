@@ -197,6 +197,28 @@ async def test_v1_of_an_unknown_network_never_leaves_either(hesitation: float, p
         await until(lambda: carrier.registry.totals().outcomes == {Outcome.REFUSED: 1})
 
 
+@pytest.mark.parametrize(("size", "left"), [(4, 4), (5, 0), (11, 0), (15, 0)])
+async def test_a_header_that_is_broken_off_leaves_no_more_than_a_magic(
+    size: int, left: int
+) -> None:
+    received: list[bytes] = []
+    hello = b"\x01\x02\x03\x04" + VERSION[4:size]
+
+    async def listens(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        writer.write(server.succeed())
+        received.append(server.leftover + await reader.read())
+
+    async with SocksPort(listens) as port, front_end(port, Fallback.NEVER) as front:
+        reader, writer = await ask(front, REQUEST + hello)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await until(lambda: bool(received))
+        assert received == [hello[:left]]
+
+
 async def test_v1_of_an_unknown_network_passes_where_plaintext_may() -> None:
     hello = b"\x01\x02\x03\x04" + VERSION[4:]
     async with SocksPort() as port, front_end(port, Fallback.ONION_ONLY) as front:
