@@ -85,11 +85,11 @@ class Inbound:
         self._connect = connect or partial(_connect, settings.node)
         self._speaks_v2 = speaks_v2 or NodeProbe(settings.network, self._connect).speaks_v2
         self.refused = 0
-        self._connections = Connections(self.handle, self._is_full)
+        self.connections = Connections(self.handle, self._is_full)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept until cancelled; then end all connections."""
-        await self._connections.serve(listener)
+        """As `Connections.serve`."""
+        await self.connections.serve(listener)
 
     def _is_full(self, count: int) -> bool:
         full = count >= self._settings.max_connections

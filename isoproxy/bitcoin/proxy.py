@@ -125,7 +125,7 @@ class BitcoinProxy:
         self.connections = Connections(self.handle, self._is_full)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept until cancelled; then end all connections."""
+        """As `Connections.serve`."""
         await self.connections.serve(listener)
 
     def _is_full(self, count: int) -> bool:

@@ -100,15 +100,19 @@ class FrontEnd:
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, give open connections `timeout_s`, then end them."""
         self.stop_listening()
-        if timeout_s > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self.connections.emptied()
+        await self.emptied(timeout_s)
         for connection in self.connections:
             connection.abort()
         await asyncio.gather(*self.services.tasks, return_exceptions=True)
         self.services.deadlines.close()
         self.services.pipes.close()
+
+    async def emptied(self, timeout_s: float) -> None:
+        """Wait until no connection is open, `timeout_s` at most."""
+        if timeout_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self.connections.emptied()
 
     def flows(self) -> Iterable[FlowView]:
         """A view of every connection."""

@@ -29,27 +29,34 @@ class Connections:
         self._handle = handle
         self._full = full
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._accepting: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept until cancelled; then end all connections."""
+        """Accept until `stop`, and serve who is there to the end; cancelled, end all."""
+        self._accepting = asyncio.create_task(self._accept_all(listener))
         try:
-            while True:
-                sock = await self._accept(listener)
-                if self._full(len(self._tasks)):
-                    sock.close()
-                    continue
-                sock.setblocking(False)
-                task = asyncio.create_task(self._served(sock))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            await asyncio.wait([self._accepting])
+            if not self._accepting.cancelled():
+                self._accepting.result()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
         finally:
-            for task in tuple(self._tasks):
+            ending = (self._accepting, *self._tasks)
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Accept no more; on return the listening socket may be closed."""
+        self._stopped = True
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
 
     def start(self, listener: socket.socket) -> None:
         """`serve` in the background, until `close`."""
@@ -61,6 +68,17 @@ class Connections:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
             self._serving = None
+
+    async def _accept_all(self, listener: socket.socket) -> None:
+        while not self._stopped:
+            sock = await self._accept(listener)
+            if self._full(len(self._tasks)):
+                sock.close()
+                continue
+            sock.setblocking(False)
+            task = asyncio.create_task(self._served(sock))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _served(self, sock: socket.socket) -> None:
         await self._handle(sock)

@@ -62,8 +62,8 @@ class ProxyListener:
             socks=self._admit,
         )
         serving = self.proxy.serve(listener)
-        self._task = front.loop.create_task(serving, name="bitcoin proxy")
-        self._task.add_done_callback(self._closed)
+        self.task = front.loop.create_task(serving, name="bitcoin proxy")
+        self.task.add_done_callback(self._closed)
 
     def configure(self, plan: ProxyPlan) -> None:
         """Follow other settings, for connections to come."""
@@ -78,9 +78,14 @@ class ProxyListener:
         return ProxyCounts(count, proxy.accepted, proxy.refused.copy())
 
     def close(self) -> asyncio.Task[None]:
-        """Stop; the task ends with the last connection."""
-        self._task.cancel()
-        return self._task
+        """End all connections; the task ends with the last one."""
+        self.task.cancel()
+        return self.task
+
+    async def stop_accepting(self) -> None:
+        """The task ends with the connections that are there."""
+        await self.proxy.connections.stop()
+        self._listener.close()
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._listener.close()
@@ -100,6 +105,23 @@ class ProxyListener:
         self.context.admit(sock, peer)
 
 
+class InboundListener:
+    """Where peers come in to one local node; it owns its listening socket."""
+
+    def __init__(self, inbound: Inbound, listener: socket.socket) -> None:
+        self._inbound = inbound
+        self._listener = listener
+        listener.setblocking(False)
+        serving = inbound.serve(listener)
+        self.task = asyncio.get_running_loop().create_task(serving, name="inbound peers")
+        self.task.add_done_callback(lambda _: listener.close())
+
+    async def stop_accepting(self) -> None:
+        """The task ends with the connections that are there."""
+        await self._inbound.connections.stop()
+        self._listener.close()
+
+
 class BitcoinSide:
     """All that a stream process has to do with Bitcoin.
 
@@ -114,7 +136,7 @@ class BitcoinSide:
         self._registry = registry
         self._relay = relay
         self._proxies: dict[Hashable, ProxyListener] = {}
-        self._inbound: dict[str, asyncio.Task[None]] = {}
+        self._inbound: dict[str, InboundListener] = {}
         self._ended = BitcoinReport()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -152,12 +174,22 @@ class BitcoinSide:
             report.add(_of(proxy))
         return report
 
-    async def close(self) -> None:
-        """Accept no client any more, and end all connections."""
-        tasks = [proxy.close() for proxy in self._proxies.values()]
-        for task in self._inbound.values():
+    async def stop_accepting(self) -> None:
+        """Accept no client any more; connections stay."""
+        await asyncio.gather(*(listener.stop_accepting() for listener in self._listeners()))
+
+    async def drain(self, seconds: float) -> None:
+        """Give connections `seconds`, then end them."""
+        await self.stop_accepting()
+        tasks = [listener.task for listener in self._listeners()]
+        if tasks and seconds > 0:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._inbound.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _listeners(self) -> list[ProxyListener | InboundListener]:
+        return [*self._proxies.values(), *self._inbound.values()]
 
     def _let_go(self, proxy: ProxyListener) -> None:
         self._ended.add(_of(proxy).ended())
@@ -170,13 +202,8 @@ class BitcoinSide:
         if name in self._inbound:
             listener.close()
             return
-        listener.setblocking(False)
         inbound = Inbound(settings, self._relay, self._registry)
-        serving = asyncio.get_running_loop().create_task(
-            inbound.serve(listener), name="inbound peers"
-        )
-        self._inbound[name] = serving
-        serving.add_done_callback(lambda _: listener.close())
+        self._inbound[name] = InboundListener(inbound, listener)
 
 
 def _of(proxy: ProxyListener) -> BitcoinReport:

@@ -118,8 +118,9 @@ class Worker:
         if isinstance(order, Epoch):
             parts.front.isolator.import_state(order.epoch)
         elif isinstance(order, Drain):
-            parts.front.stop_listening()  # before the answer, which says so
-            self._spawn(self._drain(parts, order.seconds))
+            parts.front.stop_listening()
+            self._spawn(self._drain(parts, order))
+            return
         self._answer(parts, order.ticket)
 
     async def _answer_settled(self, parts: Parts, ticket: int) -> None:
@@ -180,9 +181,12 @@ class Worker:
             front.open(listener, sock)
         parts.bitcoin.serve(front, settings.bitcoin, sockets[count:])
 
-    async def _drain(self, parts: Parts, seconds: float) -> None:
-        await parts.front.drain(seconds)
-        await parts.bitcoin.close()
+    async def _drain(self, parts: Parts, order: Drain) -> None:
+        front, peers = parts.front, parts.bitcoin
+        await peers.stop_accepting()
+        self._answer(parts, order.ticket)  # which says that nobody is accepted any more
+        await asyncio.gather(front.emptied(order.seconds), peers.drain(order.seconds))
+        await front.drain(0)
         self._channel.close()
 
     def _ask(self, question: questions.Question) -> None:

@@ -75,6 +75,8 @@ class State(Enum):
 class Event(Enum):
     """What came in."""
 
+    __hash__ = object.__hash__  # a member is itself alone; Enum hashes its name, in Python
+
     V1_PREFIX = 'magic and "version"'
     NO_V1_PREFIX = "a byte that v1 would not begin with"
     KEY = "64 bytes of key"

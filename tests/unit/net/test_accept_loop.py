@@ -41,6 +41,37 @@ async def test_it_accepts_up_to_a_bound_and_ends_all() -> None:
         assert all(sock.fileno() < 0 for sock in handled)
 
 
+async def test_who_is_there_when_it_stops_is_served_to_the_end() -> None:
+    async def handle(sock: socket.socket) -> None:
+        with sock:
+            loop = asyncio.get_running_loop()
+            while data := await loop.sock_recv(sock, 64):
+                await loop.sock_sendall(sock, data)
+
+    door = Connections(handle, lambda _: False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        task = asyncio.create_task(door.serve(listener))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        for word in (b"before", b"after"):
+            writer.write(word)
+            assert await asyncio.wait_for(reader.readexactly(len(word)), 5) == word
+            await door.stop()
+        _, late = await asyncio.open_connection(*listener.getsockname())
+        late.write(b"too late")
+        assert (len(door), task.done()) == (1, False)
+        writer.close()
+        await asyncio.wait_for(task, 5)
+        late.close()
+
+
+async def test_one_that_is_stopped_before_it_began_accepts_nobody() -> None:
+    door = Connections(lambda sock: asyncio.sleep(0), lambda _: False)
+    await door.stop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await asyncio.wait_for(door.serve(listener), 5)
+
+
 @pytest.mark.virtual_clock
 async def test_want_of_descriptors_pauses_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     near, far = socket.socketpair()

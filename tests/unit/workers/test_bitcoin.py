@@ -30,6 +30,7 @@ from isoproxy.workers.bitcoin import log_end
 from isoproxy.workers.messages import (
     BitcoinSettings,
     Configure,
+    Drain,
     NameReply,
     ProvenReply,
     ProxyPlan,
@@ -200,3 +201,23 @@ def test_the_log_says_how_a_flow_ended(caplog: pytest.LogCaptureFixture) -> None
     (record,) = caplog.records
     assert record.getMessage() == "bitcoin_flow_ended"
     assert vars(record)["fields"] == {"inbound": False, **end._asdict()}
+
+
+async def test_who_comes_to_a_proxy_while_it_drains_is_not_served_and_who_is_there_is() -> None:
+    bitcoin = BitcoinSettings(proxies=(plan("proxy", "peer.example"),))
+    async with SocksPort() as port, parent_of_worker(port, bitcoin, 2) as parent:
+        reader, writer = await parent.client(1)
+        writer.write(b"no bitcoin at all")
+        assert await reader.readexactly(17) == b"no bitcoin at all"
+        await parent.order(lambda ticket: Drain(ticket, 30))
+        _, late = await parent.client(1)
+        late.write(b"no bitcoin either")
+        for number in range(20):
+            writer.write(b"%02d" % number)
+            assert await reader.readexactly(2) == b"%02d" % number
+            await asyncio.sleep(0.01)
+        assert len(port.requests) == 1
+        assert parent.ended == []
+        writer.close()
+        await until(lambda: parent.ended)
+        late.close()
