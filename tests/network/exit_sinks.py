@@ -22,7 +22,7 @@ from tests.kit.openings import MAGICS, Kind, Opening, Received, opening
 USERS: Final = 6
 UNDER_WAY: Final = 48
 """Clients at a time."""
-PATIENCE_S: Final = 60.0
+ANSWER_S: Final = 60.0
 """How long a client of another protocol waits for the far end's answer."""
 _READ: Final = 1 << 16
 
@@ -177,9 +177,9 @@ class Crowd:
         ends = waits or self.chance.random() < 0.3
         if ends:
             writer.write_eof()
-        patience = PATIENCE_S if waits else self.chance.choice((0.0, 0.2, 0.5, 1.3))
+        waits_s = ANSWER_S if waits else self.chance.choice((0.0, 0.2, 0.5, 1.3))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(waits_s):
                 while await reader.read(_READ):
                     pass
 
