@@ -8,6 +8,8 @@ Theory of operation
 
     `serve` ties it to the pipes.  Too many queries under way, or a reader that does not
     take the answers, stop the reading of further queries; nothing is queued without bound.
+    The protocol says nothing of clients, so all queries are one client's: shares are for the
+    program that asks, as our controller has them.
 
 Invariants
     A query is answered once: RESOLVED, or CANCELED if it was cancelled before.  A CANCEL

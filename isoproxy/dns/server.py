@@ -12,7 +12,8 @@ Invariants
     Memory is bounded: MAX_PENDING queries under way, MAX_CONNECTIONS connections with
     MAX_PIPELINED queries each, of one client at most a quarter of either.  What is too
     much is dropped (UDP) or refused (TCP); an idle connection makes room for a client
-    that has fewer.
+    that has fewer.  For these shares, and for the rates, clients are counted by
+    `isolation.budget_of`: this machine is one, and 64 bits of IPv6 are.
     A UDP answer that goes beyond this machine is at most three times as long as its
     query: a forged sender's address wins nothing.  More comes over TCP.
     Neither names nor clients are logged.
@@ -46,7 +47,7 @@ from isoproxy.dns.query import (
 from isoproxy.dns.rate_limit import RateLimit
 from isoproxy.dns.responder import Responder
 from isoproxy.errors import OperationError
-from isoproxy.isolation import IsolationKey, client_of_address, client_of_uid
+from isoproxy.isolation import IsolationKey, budget_of, client_of_address, client_of_uid
 from isoproxy.net import unix_socket
 from isoproxy.net.endpoint import Endpoint, family_of
 from isoproxy.net.unix_socket import SocketFile, peer_credentials
@@ -119,7 +120,7 @@ class DnsServer:
         if query is None:
             return
         client = _client(sender[0], *sender[3:])
-        if not self._udp_limit.allows(client, time.monotonic()):
+        if not self._udp_limit.allows(_budget(client), time.monotonic()):
             return
         if isinstance(query, Rejected):
             self._send(query.response, sender)
@@ -165,18 +166,19 @@ class DnsServer:
             self._udp.sendto(response, receiver)
 
     def _has_room(self, client: bytes) -> bool:
-        return len(self._tasks) < MAX_PENDING and self._pending[client] < MAX_PENDING // 4
+        return len(self._tasks) < MAX_PENDING and self._pending[_budget(client)] < MAX_PENDING // 4
 
     def _spawn(self, work: Any, client: bytes) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name="dns query")
+        budget = _budget(client)
         self._tasks.add(task)
-        self._pending[client] += 1
+        self._pending[budget] += 1
 
         def done(_: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            self._pending[client] -= 1
-            if not self._pending[client]:
-                del self._pending[client]
+            self._pending[budget] -= 1
+            if not self._pending[budget]:
+                del self._pending[budget]
 
         task.add_done_callback(done)
         return task
@@ -185,10 +187,10 @@ class DnsServer:
         task = asyncio.current_task()
         assert task is not None
         client = _client_of(writer)
-        if client is None or not self._make_room(client):
+        if client is None or not self._make_room(_budget(client)):
             writer.close()
             return
-        self._connections[task] = client
+        self._connections[task] = _budget(client)
         try:
             await self._serve(reader, writer, client)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -199,7 +201,7 @@ class DnsServer:
             writer.close()
 
     def _make_room(self, client: bytes) -> bool:
-        """Whether one more connection of `client` may stay.
+        """Whether one more connection of `client`'s budget may stay.
 
         Where all are taken, the oldest on which nothing is under way goes, of whoever has
         most of them: else a few addresses could keep everybody out by being silent.
@@ -273,7 +275,7 @@ class DnsServer:
 
     def _refused_stream(self, query: Query, client: bytes) -> bytes | None:
         """The response where nothing is resolved."""
-        if not self._tcp_limit.allows(client, time.monotonic()):
+        if not self._tcp_limit.allows(_budget(client), time.monotonic()):
             return bare_response(query, REFUSED)
         if not self._has_room(client):
             return bare_response(query, SERVFAIL)
@@ -320,6 +322,7 @@ async def _write(writer: asyncio.StreamWriter, response: bytes) -> None:
 
 
 _client: Final = lru_cache(maxsize=1024)(client_of_address)
+_budget: Final = lru_cache(maxsize=1024)(budget_of)
 
 
 @lru_cache(maxsize=1024)

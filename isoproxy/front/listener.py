@@ -5,8 +5,8 @@ Theory of operation
     descriptors run out (EMFILE, ENFILE) accepting pauses for a moment instead of
     spinning: the clients wait in the kernel's backlog.
 
-    Beyond a budget, for one client or in total, a connection is refused at once with the
-    SOCKS5 words "no acceptable methods", so that it does not hang.
+    Beyond a budget, for one client or in total (`admission`), a connection is refused at once
+    with the SOCKS5 words "no acceptable methods", so that it does not hang.
 
 Invariants
     A listener never outlives `close`; a unix socket's file goes with it, unless it was
@@ -119,7 +119,7 @@ class ListenerContext:
         except OSError:
             sock.close()
             return
-        if not self._connections.has_room(client_id):
+        if not self._connections.make_room(client_id):
             self.statistics.refused(ErrorKind.BUSY)
             with contextlib.suppress(OSError):
                 sock.send(_REFUSAL)

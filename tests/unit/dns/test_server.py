@@ -168,6 +168,13 @@ async def test_answers_that_leave_the_machine_are_at_most_three_times_as_long(
                 assert (await tcp(server, message)).rcode() in (0, 3)
 
 
+@pytest.fixture
+def addresses_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loopback address has a share of its own, as addresses of other machines have."""
+    monkeypatch.setattr(dns_server, "_budget", lambda client: client)
+
+
+@pytest.mark.usefixtures("addresses_apart")
 async def test_more_than_the_rate_is_dropped_and_others_notice_nothing() -> None:
     async with serving(world(), queries_per_second=5.0) as server:
         with Raw(server) as greedy:
@@ -305,6 +312,7 @@ async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) ->
                         await loop.sock_sendall(deaf, query)
 
 
+@pytest.mark.usefixtures("addresses_apart")
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, and those of one client, who so leaves some to others."""
     monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
@@ -325,6 +333,40 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             writer.close()
 
 
+async def test_this_machine_has_one_share_whatever_its_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the connections, of what is under way, and of the rate."""
+    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(dns_server, "MAX_PENDING", 12)
+    here = world(delay=0.5)
+    async with serving(here, queries_per_second=4.0) as server:
+        host, port = server.endpoint.host, server.endpoint.port
+        opened = []
+        for number in range(1, 4):
+            local = (f"127.0.0.{number}", 0)
+            opened.append(await asyncio.open_connection(host, port, local_addr=local))
+            await asyncio.sleep(0.02)
+        assert await opened[2][0].read() == b""
+        for _, writer in opened:
+            writer.close()
+        for number in range(1, 7):
+            with Raw(server, f"127.0.0.{number}") as raw:
+                raw.socket.send(question(f"n{number}.bit", "A").to_wire())
+        await asyncio.sleep(0.1)
+        assert here.backend.under_way == 3
+    async with serving(world(), queries_per_second=4.0) as server:
+        answered = 0
+        for number in range(1, 9):
+            with Raw(server, f"127.0.0.{number}") as raw:
+                raw.socket.send(question("plain.bit", "A").to_wire())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        answered += bool(await raw.answer())
+        assert 4 <= answered < 8
+
+
+@pytest.mark.usefixtures("addresses_apart")
 async def test_only_silent_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 8)
     here = world(delay=0.5)
