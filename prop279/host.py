@@ -59,6 +59,13 @@ _KINDS: Final = {
 _IDENTIFYING: Final = re.compile(rb"[^\x20-\x7e]|[^ ]*[0-9.:/\\\"'@_=-][^ ]*")
 
 
+_FAILED: Final = (
+    "The name plugin failed to find the name: it does not exist, which some plugins do not tell "
+    "apart, or it cannot be looked up now."
+)
+"""ncdns and ncprop279 with a library of 2022 or later say so of absent names, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a plugin may use up; times in seconds, sizes in bytes."""
@@ -164,7 +171,9 @@ class PluginHost:
     def _host_of(self, answer: Resolved) -> Target:
         if answer.status != Status.SUCCESS:
             kind = _KINDS.get(Status(answer.status)) if answer.status in _STATUSES else None
-            raise NamingError(kind=kind or ErrorKind.NAME_BACKEND_DOWN)
+            if kind is None:
+                raise NamingError(_FAILED, kind=ErrorKind.NAME_UNVERIFIABLE)
+            raise NamingError(kind=kind)
         try:
             return Target.parse(answer.result, 0)
         except PolicyRefusal:

@@ -26,6 +26,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final, Generic, Protocol, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from isoproxy.errors import (
     OUTCOMES,
@@ -45,6 +46,7 @@ from isoproxy.isolation import (
     own_group,
 )
 from isoproxy.namecoin.resolve.answer import NameAnswer, Want
+from isoproxy.namecoin.resolve.cached_backend import MAX_IN_FLIGHT
 from isoproxy.namecoin.value.name import BitName
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
@@ -116,6 +118,7 @@ class Plugin(Generic[Name]):
         self._lines = LineSplitter()
         self._keys: dict[bytes, IsolationKey] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._turns: WeakValueDictionary[IsolationKey, asyncio.Semaphore] = WeakValueDictionary()
         self._outbox: list[bytes] = []
         self._lonely_queries = 0
         self.on_settled: Callable[[], None] | None = None
@@ -183,7 +186,7 @@ class Plugin(Generic[Name]):
     async def _resolve(self, query: int, name: Name, key: IsolationKey) -> Resolved:
         """What to say about one query; only cancellation is raised."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout), self._turn(key):
                 return _answer(query, await self._resolver.resolve(name, key))
         except IsoproxyError as error:
             return _failure(query, error.kind)
@@ -192,6 +195,13 @@ class Plugin(Generic[Name]):
         except Exception as error:  # a defect of the resolver harms this query alone
             _log.err("internal_error", error=error)
             return _failure(query, ErrorKind.INTERNAL)
+
+    def _turn(self, key: IsolationKey) -> asyncio.Semaphore:
+        """What the look-ups of `key` wait at, beyond those that a resolver takes at once."""
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Semaphore(MAX_IN_FLIGHT)
+        return turn
 
     def _key(self, isolation: bytes | None) -> IsolationKey:
         """The key for an ID; without one, a key of the query's own."""

@@ -13,10 +13,11 @@ Theory of operation
 Invariants
     What is hidden by policy (addresses that are not public; all addresses, where only
     onion services may be used) is hidden from denials as well, so signed and unsigned
-    answers agree.  So are redirections to what is not the DNS's, an onion service say: a
-    resolver would ask the whole world for it.  Only records of the zone are marked
-    `signed`: neither the NS records of a delegation, nor glue, nor a CNAME made from a
-    DNAME (RFC 4035 §2.2, RFC 6672).
+    answers agree.  So are redirections to what is not the DNS's, an onion service say, HTTPS
+    and SVCB records included: a resolver would ask the whole world for it.  So are DS records
+    whose digest is not as long as its type has it: to a validator they are bogus.  Only
+    records of the zone are marked `signed`: neither the NS records of a delegation, nor glue,
+    nor a CNAME made from a DNAME (RFC 4035 §2.2, RFC 6672).
 
 Specification: RFC 1034 §4.3, RFC 2308 (SOA of a denial), RFC 6672 (DNAME), RFC 4592 as
 far as a `*` in a value is meant, RFC 8482 (ANY), RFC 9824 (compact denial).
@@ -38,6 +39,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.DNAME import DNAME
 from dns.rdtypes.ANY.DNSKEY import DNSKEY
+from dns.rdtypes.ANY.DS import DS
 from dns.rdtypes.ANY.HINFO import HINFO
 from dns.rdtypes.ANY.NS import NS
 from dns.rdtypes.ANY.SOA import SOA
@@ -271,8 +273,10 @@ def _visible(node: Node, policy: Policy) -> Node:
 
 
 def _is_allowed(rdata: dns.rdata.Rdata, policy: Policy) -> bool:
-    if isinstance(rdata, CNAME | DNAME | NS):
-        return _is_of_the_dns(rdata.target)
+    if isinstance(rdata, CNAME | DNAME | NS | SVCBBase) and not _is_of_the_dns(rdata.target):
+        return False
+    if rdata.rdtype is RdataType.DS and not isinstance(rdata, DS):
+        return False
     addresses = _addresses(rdata)
     if policy.only_onion:
         return not addresses
@@ -281,6 +285,8 @@ def _is_allowed(rdata: dns.rdata.Rdata, policy: Policy) -> bool:
 
 def _is_of_the_dns(name: dns.name.Name) -> bool:
     """Whether a resolver may go on to `name`; other names mean nothing to those it asks."""
+    if name == dns.name.root:
+        return True  # of an SVCB record: its owner
     top = name.labels[-2]
     return top not in _NOT_OF_THE_DNS and name.labels[-3:-1] != (b"home", b"arpa")
 

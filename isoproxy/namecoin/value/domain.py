@@ -8,7 +8,7 @@ Theory of operation
     turn), then the entries of the empty label.  For each item the first object that has
     it counts, even if what it has is null or wrong: so an importer overrides, or hides,
     what it imports.  Their maps are merged label by label in the same way.  `delegate`
-    replaces the object by what it imports.
+    replaces the object by what it imports, if that is anything.
 
     Imports need values that only a backend has.  `Domain` does no I/O: its methods are
     generators that yield the name of a value they need and are sent the value, or None
@@ -27,7 +27,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -35,9 +35,15 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.nsbase import NSBase
 
 from isoproxy.errors import ErrorKind, NamingError
-from isoproxy.namecoin.limits import MAX_NAME_BYTES
+from isoproxy.namecoin.value.imports import Statement, import_statements
 from isoproxy.namecoin.value.json import Json, parse_json
 from isoproxy.namecoin.value.name import BitName
+from isoproxy.namecoin.value.problems import (
+    hidden_problems,
+    item_problems,
+    map_problems,
+    onion_problems,
+)
 from isoproxy.namecoin.value.records import Position, Records, mail_exchangers, read_records
 from isoproxy.net.host_name import MAX_DOTTED_LENGTH, is_label
 
@@ -54,7 +60,7 @@ Inquiry = Generator[bytes, bytes | None, _T]
 """Yields names whose values are needed, is sent each value or None, returns the result."""
 
 _Object = dict[str, Json]
-_Chain = tuple[tuple[bytes, str], ...]
+_Chain = tuple[Statement, ...]
 
 _STRUCTURE: Final = frozenset({"map", "import", "delegate"})
 _AT_A_CUT: Final = frozenset({RdataType.NS, RdataType.DS})
@@ -86,10 +92,11 @@ class Node:
 
 @dataclass(slots=True)
 class _Merged:
-    """One name's objects in falling precedence, merged."""
+    """One name's objects in falling precedence, merged; `problems` are of their imports."""
 
     items: _Object
     maps: list[_Object]
+    problems: list[str] = field(default_factory=list, compare=False)
 
 
 @dataclass(slots=True)
@@ -131,26 +138,45 @@ class Domain:
         return node
 
     def zone(self) -> Inquiry[list[Node]]:
-        """Every name the value speaks of, parents first, wildcards as `*`."""
+        """Every name the value speaks of, parents first, wildcards as `*`.
+
+        Where what is below a name is what is below one above it (a name that imports itself,
+        say) it is not listed again.  Problems are noted in the nodes.
+        """
         nodes: list[Node] = []
         root = yield from self._merged_at((), None)
-        pending: list[tuple[tuple[str, ...], _Merged | None, _Cut | None]] = [((), root, None)]
+        pending: list[tuple[tuple[str, ...], _Merged | None, _Cut | None, tuple[_Merged, ...]]]
+        pending = [((), root, None, ())]
         while pending:
-            path, merged, cut = pending.pop()
+            path, merged, cut, above = pending.pop()
             if merged is None:
                 continue
             node = self._node(path, merged, cut)
             if cut is None:
                 node = yield from self._with_mail(path, merged, node)
-            nodes.append(node)
-            cut = cut or self._cut(merged, path)
+            problems = self._problems(path, merged, node)
             labels = [label for label in _labels(merged) if label == "*" or is_label(label)]
+            if labels and merged in above:
+                problems.append("map: the names below are those of a name above, and so on")
+                labels = []
             if labels and len(path) >= MAX_ZONE_DEPTH:
                 raise NamingError(kind=ErrorKind.NAME_BUDGET)
+            nodes.append(replace(node, records=replace(node.records, problems=problems)))
+            cut = cut or self._cut(merged, path)
             for label in reversed(labels):
                 below = (label, *path)
-                pending.append((below, (yield from self._merged_at(below, merged)), cut))
+                found = yield from self._merged_at(below, merged)
+                pending.append((below, found, cut, (*above, merged)))
         return nodes
+
+    def _problems(self, path: tuple[str, ...], merged: _Merged, node: Node) -> list[str]:
+        """What of `merged` has no effect in `node`, and why."""
+        said = self._said(path, merged)
+        at = None if node.cut is None else Position(self._base, path[len(path) - node.cut :]).owner
+        found = [*said.problems, *item_problems(merged.items), *merged.problems]
+        found += map_problems(merged.maps)
+        found += onion_problems(node.records) if path[:1] == ("_tor",) else []
+        return list(dict.fromkeys((*found, *hidden_problems(said, node.records, at))))
 
     def _node(self, path: tuple[str, ...], merged: _Merged | None, cut: _Cut | None) -> Node:
         """What is left of what `merged` says, below `cut` and beside its own items."""
@@ -235,11 +261,12 @@ class Domain:
         """Merge `objects`, what they import, and the empty label below them."""
         items: _Object = {}
         maps: list[_Object] = []
+        problems: list[str] = []
         hidden = False
         while objects:
             added: list[_Object] = []
             for entry in objects:
-                layers = yield from self._layers(entry, chain)
+                layers = yield from self._layers(entry, chain, problems)
                 for layer in layers:
                     _add_items(items, layer)
                     if hidden or "map" not in layer:
@@ -250,38 +277,57 @@ class Domain:
                         added.append(below)
             maps += added
             objects = _entries(added, "")
-        return _Merged(items, maps)
+        return _Merged(items, maps, problems)
 
-    def _layers(self, entry: _Object, chain: _Chain) -> Inquiry[list[_Object]]:
-        """One object and what it imports, in falling precedence."""
+    def _layers(self, entry: _Object, chain: _Chain, problems: list[str]) -> Inquiry[list[_Object]]:
+        """One object and what it imports, in falling precedence.
+
+        A `delegate` that brings nothing leaves the object as it is.
+        """
         self._objects += 1
         if self._objects > MAX_OBJECTS:
             raise NamingError(kind=ErrorKind.NAME_BUDGET)
         delegate = entry.get("delegate")
         if delegate is not None:
-            return (yield from self._imported(delegate, chain))
+            layers = yield from self._imported("delegate", delegate, chain, problems)
+            if layers:
+                return layers
         imports = entry.get("import")
         if imports is None:
             return [entry]
-        return [entry, *(yield from self._imported(imports, chain))]
+        return [entry, *(yield from self._imported("import", imports, chain, problems))]
 
-    def _imported(self, statements: Json, chain: _Chain) -> Inquiry[list[_Object]]:
+    def _imported(
+        self, item: str, written: Json, chain: _Chain, problems: list[str]
+    ) -> Inquiry[list[_Object]]:
         layers: list[_Object] = []
-        for name, selector in dict.fromkeys(_import_statements(statements)):
-            if (name, selector) in chain:
+        known: set[Statement] = set()
+        for number, statement in import_statements(item, written, problems):
+            if statement in known:
+                continue
+            known.add(statement)
+            name, selector = statement
+            if statement in chain:
+                problems.append(f"{item}: entry {number} is being imported already")
                 continue
             if len(chain) > MAX_IMPORT_DEPTH:
                 raise NamingError(kind=ErrorKind.NAME_BUDGET)
             imported = yield from self._value(name)
-            if imported is not None:
-                inner = (*chain, (name, selector))
-                layers += yield from self._select(imported, selector, inner)
+            if imported is None:
+                problems.append(f"{item}: entry {number} does not exist, or is no JSON object")
+                continue
+            found = yield from self._select(imported, selector, (*chain, statement), problems)
+            if not found:
+                problems.append(f"{item}: entry {number} has nothing at its selector")
+            layers += found
         return layers
 
-    def _select(self, imported: _Object, selector: str, chain: _Chain) -> Inquiry[list[_Object]]:
+    def _select(
+        self, imported: _Object, selector: str, chain: _Chain, problems: list[str]
+    ) -> Inquiry[list[_Object]]:
         """The layers at `selector` (DNS order, "" for all) inside an imported object."""
         if not selector:
-            return (yield from self._layers(imported, chain))
+            return (yield from self._layers(imported, chain, problems))
         merged: _Merged | None = yield from self._merge([imported], chain)
         for label in reversed(selector.split(".")):
             if merged is None:
@@ -351,39 +397,3 @@ def _hosts(records: Records, kind: RdataType) -> list[str]:
         for rdata in records.rdatas.get(kind, ())
         if isinstance(rdata, NSBase)
     ]
-
-
-def _import_statements(written: Json) -> Iterator[tuple[bytes, str]]:
-    """The (name, selector) pairs of an `import` or `delegate`, in order; bad ones left out.
-
-    `["dd/x", "sub"]` is read as one import with a selector where the second string has no
-    slash and so is not a name, as ncdns reads it; all other lists are those of IFA-0001.
-    """
-    statements: list[Json]
-    if isinstance(written, str):
-        statements = [[written]]
-    elif not isinstance(written, list):
-        return
-    else:
-        match written:
-            case [str(), str(selector)] if "/" not in selector:
-                statements = [written]
-            case _:
-                statements = [[entry] if isinstance(entry, str) else entry for entry in written]
-    for statement in statements:
-        match statement:
-            case [str(name)]:
-                selector = ""
-            case [str(name), str(selector), *_]:
-                pass
-            case _:
-                continue
-        try:
-            key = name.encode()
-        except UnicodeEncodeError:
-            continue
-        labels = selector.split(".") if selector else []
-        if 1 <= len(key) <= MAX_NAME_BYTES and all(
-            label == "*" or is_label(label) for label in labels
-        ):
-            yield key, selector

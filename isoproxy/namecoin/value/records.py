@@ -53,8 +53,8 @@ _MAX_STRING: Final = 255
 _MAX_RDATA: Final = 65535
 _SMTP_PORT: Final = 25
 
-_FORBIDDEN_OPAQUE: Final = frozenset({2, 5, 6, 39, 43, 46, 47, 50})
-"""Types that shape a zone: NS, CNAME, SOA, DNAME, DS, RRSIG, NSEC, NSEC3."""
+_FORBIDDEN_OPAQUE: Final = frozenset({2, 5, 6, 39, 43, 46, 47, 48, 50, 51})
+"""Types that shape a zone: NS, CNAME, SOA, DNAME, DS, RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM."""
 
 
 _DOTTED_QUAD: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}\.?", re.ASCII)
@@ -317,6 +317,16 @@ _RECORD_ITEMS: Final[Mapping[str, tuple[_Shape, Callable[[Json, Position], dns.r
 _ADDRESS_ITEMS: Final[Mapping[str, Callable[[Json, Position], str]]] = MappingProxyType(
     {"tor": _onion, "i2p": _eepsite}
 )
+
+
+_WITHOUT_RECORDS: Final = frozenset(
+    {
+        *("info", "email", "service", "spf", "fingerprint"),
+        *("freenet", "zeronet", "nostr"),
+    }
+)
+ITEMS: Final = frozenset({*_RECORD_ITEMS, *_ADDRESS_ITEMS, *_WITHOUT_RECORDS, "dns"})
+"""All items that somebody has described, but those of structure."""
 
 
 def _entries(shape: _Shape, value: Json) -> list[Json]:

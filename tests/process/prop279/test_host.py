@@ -45,11 +45,11 @@ async def test_asks_and_answers() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("status1.bit", ErrorKind.NAME_BACKEND_DOWN),
+        ("status1.bit", ErrorKind.NAME_UNVERIFIABLE),
         ("status2.bit", ErrorKind.NAME_NEVER_SENT_TO_TOR),
         ("status3.bit", ErrorKind.NAME_ABSENT),
         ("status4.bit", ErrorKind.NAME_TIMEOUT),
-        ("status77.bit", ErrorKind.NAME_BACKEND_DOWN),
+        ("status77.bit", ErrorKind.NAME_UNVERIFIABLE),
         ("spaces.bit", ErrorKind.NAME_INVALID_VALUE),
         ("empty.bit", ErrorKind.NAME_INVALID_VALUE),
         ("a b.bit", ErrorKind.NAME_SYNTAX),

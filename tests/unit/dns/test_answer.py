@@ -211,6 +211,35 @@ async def test_nobody_is_sent_on_to_what_is_not_of_the_dns(outside: str, item: s
     assert lines((await partly.ask("a.bit", "A")).authority) == ["a.bit. NS ns.example.com."]
 
 
+@pytest.mark.parametrize("priority", [0, 1])
+@pytest.mark.parametrize("rdtype", ["HTTPS", "SVCB"])
+async def test_no_service_binding_leads_out_of_the_dns(rdtype: str, priority: int) -> None:
+    """In AliasMode (0) as in ServiceMode (RFC 9460 §2.4)."""
+
+    def raw(target: str) -> list[object]:
+        rdata = dns.rdata.from_text("IN", rdtype, f"{priority} {target}")
+        return [int(rdata.rdtype), base64.b64encode(rdata.to_digestable()).decode()]
+
+    values = {"d/t": {"o": [raw(f"{ONION}."), raw("a.i2p."), raw("."), raw("example.net.")]}}
+    answer = (await world(values).ask("t.bit", rdtype)).answer
+    assert sorted(line.split()[3] for line in lines(answer)) == [".", "example.net."]
+
+
+@pytest.mark.parametrize("wrong", ["9Y5W7a9gPuC/TQlBBv9e7Q==", ""])
+async def test_a_digest_of_the_wrong_length_is_told_to_no_validator(wrong: str) -> None:
+    right = [12345, 8, 2, "Dq/dL53lEyByJK+5s/MeVGye8SBsBtRv3glSUjcIz28="]
+    values = {
+        "d/one": {"ns": "ns.example.net.", "ds": [[54321, 8, 1, wrong], right]},
+        "d/none": {"ns": "ns.example.net.", "ds": [[54321, 8, 1, wrong]]},
+    }
+    here = world(values, signed=True)
+    (line,) = lines((await here.ask("one.bit", "DS", dnssec=True)).answer)[:1]
+    assert line.startswith("one.bit. DS 12345 8 2 ")
+    assert "54321" not in str(await here.ask("one.bit", "A", dnssec=True))
+    referral = await here.ask("none.bit", "A", dnssec=True)
+    assert {rrset.rdtype.name for rrset in referral.authority} == {"NS", "NSEC", "RRSIG"}
+
+
 async def test_a_chain_of_aliases_ends() -> None:
     values = {f"d/a{n}": {"alias": f"a{n + 1}.bit."} for n in range(30)}
     response = await world(values).ask("a0.bit", "A")

@@ -16,6 +16,7 @@ import pytest
 from isoproxy.errors import OUTCOMES, DialError, ErrorKind, NamingError
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import NameAnswer, Status, TargetType, Want
+from isoproxy.namecoin.resolve.cached_backend import MAX_IN_FLIGHT
 from isoproxy.namecoin.value.name import BitName
 from prop279.plugin import Plugin, parse_bit_name, serve
 from prop279.protocol import Canceled, Init, PluginAnswer, Resolved, parse_answer
@@ -134,6 +135,30 @@ async def test_a_resolution_without_an_answer_has_its_status(kind: ErrorKind) ->
     talk = _Talk(Failing(never))
     await talk.say(b"RESOLVE 1 example.bit i")
     assert talk.statuses == {1: OUTCOMES[kind].prop279}
+
+
+async def test_a_burst_under_one_id_waits_for_its_turn() -> None:
+    """A resolver takes so many look-ups of one key at once, and refuses more."""
+    under_way, most, go = 0, 0, asyncio.Event()
+
+    async def find(name: str) -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await go.wait()
+        under_way -= 1
+        return ONION
+
+    talk = _Talk(_Resolver(find))
+    await talk.say(*(b"RESOLVE %d n%d.bit i" % (number, number) for number in range(200)))
+    assert most == MAX_IN_FLIGHT
+    await talk.say(b"RESOLVE 1000 example.bit other")
+    assert under_way == MAX_IN_FLIGHT + 1
+    go.set()
+    for _ in range(10):
+        await talk.say()
+    assert talk.statuses == dict.fromkeys([*range(200), 1000], 0)
+    assert len(talk.plugin._turns) == 0
 
 
 def test_the_statuses_people_rely_on() -> None:

@@ -209,7 +209,9 @@ def test_a_wrong_entry_does_not_hide_a_right_one_that_python_calls_equal() -> No
         assert read({"ds": entries})[0] == {"DS": [f"1 8 1 {SHA1.hex()}"]}
 
 
-@pytest.mark.parametrize("rdtype", [2, 5, 6, 39, 41, 43, 46, 47, 50, 249, 250, 251, 252, 255])
+@pytest.mark.parametrize(
+    "rdtype", [2, 5, 6, 39, 41, 43, 46, 47, 48, 50, 51, 249, 250, 251, 252, 255]
+)
 def test_raw_records_may_not_shape_the_zone(rdtype: int) -> None:
     assert read({"o": [[rdtype, b64(b"\x01a\x00")]]})[0] == {}
 
