@@ -42,7 +42,8 @@ def pair() -> tuple[socket.socket, socket.socket]:
 class Channel:
     """One end, on a reactor; `on_message` owns the sockets it is given.
 
-    With `takes_sockets` this end receives sockets.
+    With `takes_sockets` this end receives sockets.  `on_taken()` is called whenever the other
+    side, which had not, has taken all.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Channel:
         on_end: Callable[[], None],
         *,
         takes_sockets: bool = False,
+        on_taken: Callable[[], None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._sock = sock
         self._on_message = on_message
         self._on_end: Callable[[], None] | None = on_end
+        self._on_taken = on_taken
         self._room = socket.CMSG_SPACE(MAX_SOCKETS * 4) if takes_sockets else 0
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._waits_for_room = False
@@ -146,7 +149,10 @@ class Channel:
                 return
             self._queue.popleft()
             _close(numbers)
-        self._empty.set()
+        if not self._empty.is_set():
+            self._empty.set()
+            if self._on_taken is not None and self._on_end is not None:
+                self._on_taken()
 
 
 def _received(extra: Sequence[tuple[int, int, bytes]]) -> list[socket.socket]:

@@ -13,7 +13,7 @@ Invariants
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -100,6 +100,38 @@ class UnderWay:
         self._per_client[client] -= 1
         if not self._per_client[client]:
             del self._per_client[client]
+
+
+class UnsentQuestions:
+    """Questions that wait for the channel, client by client in turn."""
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[bytes, dict[int, Question]] = OrderedDict()
+
+    def add(self, client: bytes, number: int, question: Question) -> None:
+        """Have it wait behind the client's others."""
+        self._of.setdefault(client, {})[number] = question
+
+    def discard(self, client: bytes, number: int) -> bool:
+        """Let go of one that nobody waits for; whether it was here."""
+        its = self._of.get(client, {})
+        if number not in its:
+            return False
+        del its[number]
+        if not its:
+            del self._of[client]
+        return True
+
+    def take(self) -> Question | None:
+        """The oldest of the client whose turn it is."""
+        if not self._of:
+            return None
+        client, its = next(iter(self._of.items()))
+        number = next(iter(its))
+        question = its[number]
+        self._of.move_to_end(client)
+        self.discard(client, number)
+        return question
 
 
 def encode(question: Question) -> bytes:

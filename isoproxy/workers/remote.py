@@ -4,6 +4,11 @@ Theory of operation
     A question goes out over the channel and has a future until its reply comes.  When the
     one who asked is cancelled (its client left), the question is withdrawn.
 
+    Where the main process has not taken what was said before, questions wait here, and go
+    out client by client in turn as it takes them.  One that is withdrawn before its turn was
+    never asked: who opens and leaves as fast as it can has others wait for a question, not
+    for its flood.
+
 Invariants
     The questions under way are bounded, for the process and for each client, by what the
     main process grants (`questions.UnderWay`).  Without a reply in time a name has no answer, and a
@@ -14,8 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
@@ -30,11 +34,10 @@ from isoproxy.workers.questions import (
     ProvenQuestion,
     Question,
     UnderWay,
+    UnsentQuestions,
     Withdrawal,
 )
 
-MAX_BACKLOG: Final = 1024
-"""Messages that the main process has not read yet, beyond which it is asked no more."""
 PROVEN_S: Final = 10.0
 """Seconds in which the main process must have said what it knows of a peer."""
 
@@ -42,7 +45,8 @@ PROVEN_S: Final = 10.0
 class MainProcess:
     """The main process, seen from a stream process: names, and peers proven to speak v2.
 
-    `send` sends a question; `backlog()` is how many messages have not been taken yet.
+    `send` sends a question; `backlog()` is how many messages have not been taken yet, and
+    `send_waiting` is to be called when that has come to 0.
     `name_deadline_s` may be replaced at any time.
     """
 
@@ -56,6 +60,7 @@ class MainProcess:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._under_way = UnderWay(MAX_UNDER_WAY)
+        self._unsent = UnsentQuestions()
 
     def take(self, reply: Reply) -> None:
         """A reply came; one to a question that was withdrawn says nothing any more."""
@@ -63,23 +68,20 @@ class MainProcess:
         if future is not None and not future.done():
             future.set_result(reply)
 
+    def send_waiting(self) -> None:
+        """Ask what waits, as long as the main process takes it."""
+        while not self._backlog() and (question := self._unsent.take()) is not None:
+            self._send(question)
+
     async def address_of(
         self, target: Target, key: IsolationKey, want: Want, client: bytes | None
     ) -> Target:
         """The main process's answer for a name; raises NamingError."""
-        try:
-            exported = self._isolator.export_key(key)
-        except PolicyRefusal as refusal:
-            raise NamingError(kind=refusal.kind) from None
-        if not self._may_ask(key):
-            raise NamingError(kind=ErrorKind.BUSY)
-        with self._question(key) as (number, future):
-            self._send(NameQuestion(number, target, want, exported, client))
-            try:
-                async with asyncio.timeout(self.name_deadline_s):
-                    reply = await future
-            except TimeoutError:
-                raise NamingError(kind=ErrorKind.NAME_TIMEOUT) from None
+
+        def question(number: int, exported: bytes) -> Question:
+            return NameQuestion(number, target, want, exported, client)
+
+        reply = await self._ask(key, question, self.name_deadline_s)
         assert isinstance(reply, NameReply)
         if reply.target is None:
             raise NamingError(kind=reply.kind)
@@ -87,19 +89,14 @@ class MainProcess:
 
     async def is_proven(self, key: IsolationKey, peer: Target) -> bool:
         """Whether `peer` has proven under `key` that it speaks v2."""
+
+        def question(number: int, exported: bytes) -> Question:
+            return ProvenQuestion(number, peer, exported)
+
         try:
-            exported = self._isolator.export_key(key)
-        except PolicyRefusal:
+            reply = await self._ask(key, question, PROVEN_S)
+        except NamingError:
             return True
-        if not self._may_ask(key):
-            return True
-        with self._question(key) as (number, future):
-            self._send(ProvenQuestion(number, peer, exported))
-            try:
-                async with asyncio.timeout(PROVEN_S):
-                    reply = await future
-            except TimeoutError:
-                return True
         assert isinstance(reply, ProvenReply)
         return reply.proven
 
@@ -108,19 +105,30 @@ class MainProcess:
         if self._isolator.is_current(key):
             self._send(ProvenNotice(peer, self._isolator.export_key(key)))
 
-    def _may_ask(self, key: IsolationKey) -> bool:
-        return self._under_way.has_room(key.client) and self._backlog() < MAX_BACKLOG
-
-    @contextmanager
-    def _question(self, key: IsolationKey) -> Iterator[tuple[int, asyncio.Future[Reply]]]:
-        """A question, until it has its reply or is withdrawn."""
+    async def _ask(
+        self, key: IsolationKey, question: Callable[[int, bytes], Question], seconds: float
+    ) -> Reply:
+        """The reply to `question(number, exported key)`; NamingError where there is none."""
+        try:
+            exported = self._isolator.export_key(key)
+        except PolicyRefusal as refusal:
+            raise NamingError(kind=refusal.kind) from None
+        if not self._under_way.has_room(key.client):
+            raise NamingError(kind=ErrorKind.BUSY)
         number, future = next(self._numbers), asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         self._under_way.begin(key.client)
+        self._unsent.add(key.client, number, question(number, exported))
+        self.send_waiting()
         try:
-            yield number, future
+            async with asyncio.timeout(seconds):
+                reply: Reply = await future
+                return reply
+        except TimeoutError:
+            raise NamingError(kind=ErrorKind.NAME_TIMEOUT) from None
         finally:
             del self._waiting[number]
             self._under_way.end(key.client)
-            if not future.done() or future.cancelled():
+            was_sent = not self._unsent.discard(key.client, number)
+            if was_sent and (not future.done() or future.cancelled()):
                 self._send(Withdrawal(number))

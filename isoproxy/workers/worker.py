@@ -80,7 +80,12 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reactor = Reactor(asyncio.get_running_loop(), self._defect)
         self._channel = Channel(
-            self._reactor, sock, self._on_packet, self._orphaned, takes_sockets=True
+            self._reactor,
+            sock,
+            self._on_packet,
+            self._orphaned,
+            takes_sockets=True,
+            on_taken=self._taken,
         )
 
     def close(self) -> None:
@@ -101,6 +106,10 @@ class Worker:
                 self._parts.main.take(message)
         else:
             self._obey(message, its)
+
+    def _taken(self) -> None:
+        if self._parts is not None:
+            self._parts.main.send_waiting()
 
     def _obey(self, order: Order, sockets: list[socket.socket]) -> None:
         if isinstance(order, Begin):

@@ -131,13 +131,41 @@ async def test_no_client_asks_more_than_is_granted(monkeypatch: pytest.MonkeyPat
     again.cancel()
 
 
-async def test_a_main_process_that_does_not_read_is_asked_no_more() -> None:
+async def test_questions_wait_for_the_main_process_client_by_client_in_turn() -> None:
     world = World()
-    world.backlog = module.MAX_BACKLOG
-    with pytest.raises(NamingError) as failure:
-        await world.ask()
-    assert failure.value.kind is ErrorKind.BUSY
+    busy, other = world.key_of("192.0.2.1"), world.key_of("192.0.2.2")
+    world.backlog = 1
+    tasks = [world.ask(b"u%d" % number, busy) for number in range(3)]
+    tasks.append(world.ask(b"u9", other))
+    await asyncio.sleep(0.01)
     assert world.sent == []
+    world.backlog = 0
+    world.main.send_waiting()
+    assert [asked.client for asked in world.sent if isinstance(asked, NameQuestion)] == [
+        b"u0",
+        b"u9",
+        b"u1",
+        b"u2",
+    ]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_what_is_withdrawn_before_its_turn_is_not_asked() -> None:
+    world = World()
+    world.backlog = 1
+    for _ in range(5000):  # more than may be under way
+        task = world.ask()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    world.backlog = 0
+    world.main.send_waiting()
+    assert world.sent == []
+    question = world.ask()
+    await world.asked()
+    question.cancel()
 
 
 @pytest.mark.parametrize("proven", [False, True])
