@@ -1,4 +1,4 @@
-"""`isoproxy status`, `newnym`, `explain`, `onions`: questions to a running isoproxy."""
+"""`isoproxy status`, `newnym`, `explain`, `reload`: questions to a running isoproxy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from isoproxy.admin.client import ask
+from isoproxy.cli import onions
 from isoproxy.cli.options import Commands, add_configuration, add_json, admin_path, print_json
 from isoproxy.cli.secret_input import STANDARD_INPUT, WARNING, input_line, isolation_id
 from isoproxy.cli.status_text import fitting_text, status_text
@@ -54,10 +55,7 @@ def register(commands: Commands) -> None:
     add_configuration(reload)
     reload.set_defaults(run=apply_configuration)
 
-    onions = commands.add_parser("onions", help="show the addresses of its onion services")
-    add_configuration(onions)
-    add_json(onions)
-    onions.set_defaults(run=show_onions)
+    onions.register(commands)
 
     explain = commands.add_parser(
         "explain",
@@ -135,21 +133,6 @@ def apply_configuration(options: argparse.Namespace) -> int:
     print("changed: " + (", ".join(answer["changed"]) or "nothing"))
     if answer["after_a_restart"]:
         print("takes effect after a restart: " + ", ".join(answer["after_a_restart"]))
-    return 0
-
-
-def show_onions(options: argparse.Namespace) -> int:
-    answer = ask(admin_path(options), "onions")
-    if options.json:
-        print_json(answer)
-        return 0
-    for service in answer["onion_services"]:
-        problem = f": {service['problem']}" if service["problem"] else ""
-        print(f"{service['name']}: {service['stage']}{problem}")
-        for line in service["addresses"]:
-            print(f"  {line}")
-    if not answer["onion_services"]:
-        print("none; see [[onion_service]] in the configuration, and: isoproxy publish --help")
     return 0
 
 

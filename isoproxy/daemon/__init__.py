@@ -258,8 +258,9 @@ class Daemon:
 
     def _stream_settings(self, index: int) -> Settings:
         listeners = tuple(each.settings for each in self.sockets.of(Kind.LISTENER).values())
-        inbound, count = self.dns_and_onions.inbound, self.workers.count
-        return stream_settings(self.config, self.upstream.socks, listeners, inbound, index, count)
+        beside, socks = self.dns_and_onions, self.upstream.socks
+        more = (beside.inbound, beside.trusted.listeners, index, self.workers.count)
+        return stream_settings(self.config, socks, listeners, *more)
 
     def _sockets_of(self, settings: Settings) -> list[socket.socket]:
         listeners, proxies = self.sockets.of(Kind.LISTENER), self.sockets.of(Kind.PROXY)

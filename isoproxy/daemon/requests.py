@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from isoproxy.admin.server import Answer, Handler
+from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.keeping import KeptHistory
@@ -16,8 +17,11 @@ from isoproxy.daemon.status.explain import arguments_of
 from isoproxy.daemon.status.explain import explain as explained
 from isoproxy.daemon.status.overview import overview
 from isoproxy.daemon.status.snapshot import Snapshot
+from isoproxy.errors import OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
+from isoproxy.tor.client_keys import read_client_key, service_of
+from isoproxy.workers.supervisor import Workers
 
 
 class Running(Protocol):
@@ -25,6 +29,8 @@ class Running(Protocol):
 
     isolator: Isolator
     upstream: Upstream
+    workers: Workers
+    dns_and_onions: DnsAndOnions
     history: KeptHistory
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot: ...
@@ -89,6 +95,21 @@ def answers(running: Running) -> dict[str, Handler]:
             ]
         }
 
+    async def trust(request: Mapping[str, Any]) -> Answer:
+        address, text, listener = _texts(request, "address", "key", "listener")
+        config = (await running.snapshot()).config
+        if listener not in (known := [one.name for one in config.listener]):
+            raise OperationError(f"there is no such listener; known: {', '.join(known)}")
+        key, trusted = read_client_key(address, text), running.dns_and_onions.trusted
+        await trusted.trust(key, listener, running.workers.reconfigure)
+        return {}
+
+    async def distrust(request: Mapping[str, Any]) -> Answer:
+        (address,) = _texts(request, "address")
+        trusted = running.dns_and_onions.trusted
+        await trusted.distrust(service_of(address), running.workers.reconfigure)
+        return {}
+
     async def metrics(request: Mapping[str, Any]) -> Answer:
         return {"exposition": await running.exposition()}
 
@@ -108,4 +129,15 @@ def answers(running: Running) -> dict[str, Handler]:
         "metrics": metrics,
         "resolve": resolve,
         "onions": onions,
+        "trust": trust,
+        "distrust": distrust,
     }
+
+
+def _texts(request: Mapping[str, Any], *names: str) -> list[str]:
+    """These members of a request; raises OperationError."""
+    values = [request.get(name) for name in names]
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) < len(names):
+        raise OperationError(f"expected {', '.join(names)}, as text")
+    return texts

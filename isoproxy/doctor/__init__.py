@@ -64,6 +64,7 @@ async def examine(
         advised = None if answer is None else answer["tor"].get("advice")
         yield await tor_checks.bootstrap(control, await _complaint_of_tor(config), advised)
         yield await tor_checks.clock(control)
+        yield await tor_checks.new_identity(control)
         async for finding in examine_names(config.names, answer and answer["names"]):
             yield finding
         works: bool | None = None

@@ -19,6 +19,7 @@ import socks
 from isoproxy.config.paths import start_command
 from isoproxy.doctor import tor as tor_checks
 from isoproxy.doctor.finding import Finding, failed, ok, unproven
+from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint, family_of
 from isoproxy.net.target import Target
 from isoproxy.tor.control.connection import Control
@@ -47,14 +48,23 @@ async def prove(
     listener: Endpoint, target: Target, control: Control | None, *, timeout_s: float = TIMEOUT_S
 ) -> tuple[list[Finding], bool]:
     """Open the streams and judge them; the second value says whether they opened at all."""
-    watch = LookupWatch()
+    watch, hidden = LookupWatch(), control is not None and not await _shows_streams(control)
+    control = None if hidden else control
     with contextlib.ExitStack() as held:
         try:
             circuits = await _circuits(listener, target, control, held, timeout_s)
         except (OSError, socks.ProxyError) as error:
             return [_refused(error, target)], False
     findings = [ok(CHECK, "three were opened")]
-    if control is None:
+    if hidden:
+        findings.append(
+            unproven(
+                "circuits of separate identities",
+                "a filter in front of Tor hides its circuits",
+                "run the doctor on Tor's machine",
+            )
+        )
+    elif control is None:
         findings.append(
             unproven(
                 "circuits of separate identities",
@@ -66,6 +76,15 @@ async def prove(
         findings += tor_checks.expected_sharing(circuits)
     findings.append(_lookups(watch))
     return findings, True
+
+
+async def _shows_streams(control: Control) -> bool:
+    """Whether Tor tells which stream is on which circuit: a filter in front of it may not."""
+    try:
+        await tor_checks.streams(control)
+    except OperationError:
+        return False
+    return True
 
 
 async def _circuits(

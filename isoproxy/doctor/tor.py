@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -115,6 +116,21 @@ async def attachment(control: Control | None, *, streams_work: bool | None) -> F
     if streams_work is None:
         return warning(check, "left to a controller; whether one is there was not tried", advice)
     return failed(check, "left to a controller, and none attaches them", advice)
+
+
+async def new_identity(control: Control | None) -> Finding:
+    """Whether NEWNYM of other programs is heard.
+
+    A filter may grant the event and send none (onion-grater does), so one is taken to hide it.
+    """
+    check, advice = "New Identity of other programs", "use isoproxy newnym in its place"
+    if control is None:
+        return unproven(check, "without a ControlPort it is not followed", advice)
+    if "SIGNAL" in control.hears:
+        with contextlib.suppress(OperationError):
+            await control.refresh_circuits()
+            return ok(check, "it is followed")
+    return unproven(check, "a filter in front of Tor hides it, so it is not followed", advice)
 
 
 async def streams(control: Control) -> dict[bytes, tuple[str, bytes]]:

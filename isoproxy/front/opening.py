@@ -140,6 +140,7 @@ class OpeningPhase(Phase):
                 client=connection.client_id,
                 optimistic_data=optimistic,
                 read_ahead=not peer_to_peer,
+                listener=connection.statistics.listener,
             )
         except IsoproxyError as error:
             self._refuse(error.kind)

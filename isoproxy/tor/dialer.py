@@ -24,8 +24,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
@@ -57,6 +57,8 @@ class DialerSettings:
     timeout_s            seconds a stream may take to open, queueing included
     max_pending_circuits Tor allows 32
     send_buffer          bytes of SO_SNDBUF towards Tor, 0 for the system's own
+    onions_of_listeners  onion services (without .onion) for which Tor has a client key, and the
+                         one listener whose clients may go there
     """
 
     socks: Endpoint
@@ -64,6 +66,7 @@ class DialerSettings:
     timeout_s: float = DIAL_TIMEOUT_S
     max_pending_circuits: int = 24
     send_buffer: int = SEND_BUFFER
+    onions_of_listeners: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dialer:
@@ -112,16 +115,20 @@ class Dialer:
         optimistic_data: bytes = b"",
         timeout: float | None = None,
         read_ahead: bool = False,
+        listener: str = "",
     ) -> Dial:
         """Begin a dial; `done(dial)` is called when it is over, possibly before the return.
 
         `client` says on whose behalf, for fairness among those that wait for circuits.
         With `read_ahead` the far end's first bytes may come in `dial.leftover`; without,
-        they stay in the kernel.
-        Raises PolicyRefusal for a target that must never reach Tor.
+        they stay in the kernel.  `listener` is where the client came in.
+        Raises PolicyRefusal for a target that must never reach Tor, and for an onion service
+        whose client key is another listener's.
         """
         if not target.may_be_sent_to_tor(self.settings.never_sent_to_tor):
             raise PolicyRefusal(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+        if target.is_onion and not self._may_visit(target.host, listener):
+            raise PolicyRefusal(kind=ErrorKind.ONION_AUTH_MISSING)
         credentials = upstream_credentials(key, purpose, self.form)
         handshake = Client(
             command,
@@ -149,6 +156,10 @@ class Dialer:
         else:
             dial.want_slot(self.circuits.request(circuit, client, dial.begin))
         return dial
+
+    def _may_visit(self, host: str, listener: str) -> bool:
+        """Whether no other listener has the client key of the onion service at `host`."""
+        return self.settings.onions_of_listeners.get(host.split(".")[-2], listener) == listener
 
     async def connect(
         self,

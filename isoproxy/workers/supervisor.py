@@ -98,6 +98,11 @@ class Workers:
         for process in tuple(self.running):
             self._follow(process.configure())
 
+    async def reconfigure(self) -> None:
+        """Tell all of new settings, and wait until none uses older ones."""
+        self.configure()
+        await self.settled()
+
     async def settled(self) -> None:
         """Wait until none uses an epoch or settings before the current ones."""
         if self._changing:

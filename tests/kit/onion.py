@@ -56,6 +56,11 @@ class ClientKey:
         """As the client's tor wants it: base64 of the private key."""
         return base64.b64encode(self.private).decode()
 
+    def file_form(self, service_id: str) -> str:
+        """As people hand it out: what tor's `.auth_private` files hold."""
+        private = base64.b32encode(self.private).decode().rstrip("=")
+        return f"{service_id}:descriptor:x25519:{private}"
+
 
 @dataclass(frozen=True)
 class OnionService:

@@ -1,4 +1,4 @@
-"""What isoproxy serves beside its listeners: DNS for bit, onion services."""
+"""What isoproxy serves beside its listeners: DNS for bit, onion services; keys to visit others'."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TextIO
 
-from isoproxy.config import Config
+from isoproxy.config import Config, state_directory
 from isoproxy.daemon.announce import announce
 from isoproxy.daemon.compose.dns import dns_policy, dns_server
 from isoproxy.daemon.compose.onions import PublishedService, service_plan
 from isoproxy.daemon.settings.bitcoin import networks
+from isoproxy.daemon.trusted import TrustedServices
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.observe.log import goes_to_the_journal, logger
@@ -51,6 +52,8 @@ class DnsAndOnions:
             each.plan.name: each.listener for each in self.onions if each.listener is not None
         }
         """Where they come in."""
+        self.trusted: Final = TrustedServices(control, state_directory() / "onion_clients")
+        """Services that ask for a client key."""
         self._announcing: Final[set[asyncio.Task[None]]] = set()
 
     async def start(self) -> None:
@@ -74,6 +77,7 @@ class DnsAndOnions:
         for task in self._announcing:
             task.cancel()
         await asyncio.gather(*self._announcing, return_exceptions=True)
+        await self.trusted.close()
         for published in self.onions:
             await published.stop()
         if self.dns is not None:

@@ -45,19 +45,25 @@ def stream_settings(
     socks: Endpoint,
     listeners: tuple[ListenerSettings, ...],
     inbound: Mapping[str, InboundSettings],
+    onions_of_listeners: Mapping[str, str],
     index: int,
     count: int,
 ) -> Settings:
     """What the stream process `index` of `count` serves by.
 
-    `listeners` are those whose sockets are open; `inbound` is by onion service.
+    `listeners` are those whose sockets are open; `inbound` is by onion service; see
+    `DialerSettings` for `onions_of_listeners`.
     """
     pending = circuits_for_streams(config.limits.max_pending_circuits, index, count)
     observe = config.observe
     return Settings(
         listeners,
         limits_of(front_limits(config), index, count),
-        replace(dialer_settings(config, socks), max_pending_circuits=pending),
+        replace(
+            dialer_settings(config, socks),
+            max_pending_circuits=pending,
+            onions_of_listeners=onions_of_listeners,
+        ),
         _bitcoin_settings(config, inbound, index, count),
         config.names.timeout_s,
         (observe.log_level, observe.log_format, observe.safe_logging),

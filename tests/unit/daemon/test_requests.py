@@ -18,12 +18,16 @@ from isoproxy.errors import NamingError, OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
 from isoproxy.observe.metrics import Metrics
+from isoproxy.tor.client_keys import ClientKey
 from tests.unit.daemon.status.kit import snapshot
 from tests.unit.namecoin.kit import CountingBackend
+from tests.unit.tor.test_client_keys import KEY, SERVICE
 
 REQUESTS = {
     *("status", "history", "newnym", "reload", "explain", "metrics", "resolve", "onions"),
     "tor_log",
+    "trust",
+    "distrust",
 }
 
 
@@ -38,6 +42,15 @@ class Running:
         self.renewed: list[str] = []
         self.history = KeptHistory(self.snapshot, self.isolator, Metrics())
         self.upstream: Any = SimpleNamespace(log=lambda: self.log)
+        self.workers: Any = SimpleNamespace(reconfigure=lambda: None)
+        self.trusted: list[tuple[str, str]] = []
+        self.dns_and_onions: Any = SimpleNamespace(trusted=self)
+
+    async def trust(self, key: ClientKey, listener: str, tell: object) -> None:
+        self.trusted.append((key.service, listener))
+
+    async def distrust(self, service: str, tell: object) -> None:
+        self.trusted.remove((service, "default"))
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot:
         return snapshot(epoch=int(circuits))
@@ -123,3 +136,16 @@ async def test_the_log_of_a_tor_of_our_own_and_of_none() -> None:
     assert await told(running, "tor_log") == {"lines": None, "complaint": None}
     running.log = SimpleNamespace(lines=["one"], complaint="slow")
     assert await told(running, "tor_log") == {"lines": ["one"], "complaint": "slow"}
+
+
+async def test_a_client_key_is_for_a_listener_that_exists() -> None:
+    running = Running()
+    words = {"address": f"{SERVICE}.onion", "key": KEY, "listener": "default"}
+    assert await told(running, "trust", **words) == {}
+    assert running.trusted == [(SERVICE, "default")]
+    with pytest.raises(OperationError, match="known: default"):
+        await told(running, "trust", **words | {"listener": "other"})
+    with pytest.raises(OperationError, match="as text"):
+        await told(running, "trust", **words | {"key": 7})
+    assert await told(running, "distrust", address=words["address"]) == {}
+    assert running.trusted == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from isoproxy.doctor.finding import Verdict
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from tests.kit.socks_port import SocksPort, refusing
+from tests.unit.tor.scripted import ScriptedTor
+from tests.unit.tor.test_onion import control_to
 
 TARGET = Target.parse("proof.example", 443)
 
@@ -64,3 +67,17 @@ def test_look_ups_of_names_are_counted_and_addresses_are_not(
     watch._hook("socket.connect", ("name.test", 80))
     assert watch.names == names
     assert isolation._lookups(watch).verdict is (Verdict.FAILED if names else Verdict.OK)
+
+
+async def test_what_a_filter_in_front_of_tor_hides_is_unproven(tmp_path: Path) -> None:
+    answers = {"GETINFO circuit-status": b"510 Command filtered\r\n"}
+    async with (
+        ScriptedTor(tmp_path / "c", answers) as tor,
+        control_to(tor) as control,
+        SocksPort() as port,
+    ):
+        findings, opened = await isolation.prove(port.endpoint, TARGET, control, timeout_s=10)
+    assert opened
+    hidden = findings[1]
+    assert (hidden.verdict, hidden.check) == (Verdict.UNPROVEN, "circuits of separate identities")
+    assert "filter" in hidden.found

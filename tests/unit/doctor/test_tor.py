@@ -186,3 +186,29 @@ async def test_what_a_tor_of_our_own_complains_of_is_advice(tmp_path: Path) -> N
         assert "Managed proxy terminated" in found.advice
         assert "isoproxy tor log" in found.advice
         assert "Tor says" not in (await tor_checks.bootstrap(control)).advice
+
+
+FILTERED = b"510 Command filtered\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict"),
+    [
+        ({"GETINFO circuit-status": b"250-circuit-status=\r\n250 OK\r\n"}, Verdict.OK),
+        ({"GETINFO circuit-status": FILTERED}, Verdict.UNPROVEN),
+        (
+            {
+                f"SETEVENTS {words}": FILTERED
+                for words in ("SIGNAL", "SIGNAL STATUS_CLIENT CIRC HS_DESC")
+            },
+            Verdict.UNPROVEN,
+        ),
+    ],
+)
+async def test_behind_a_filter_new_identities_of_others_are_not_followed(
+    tmp_path: Path, answers: dict[str, bytes], verdict: Verdict
+) -> None:
+    async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
+        found = await tor_checks.new_identity(control)
+    assert found.verdict is verdict
+    assert (await tor_checks.new_identity(None)).verdict is Verdict.UNPROVEN

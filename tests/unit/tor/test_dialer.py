@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from isoproxy.tor.dialer import Dialer, DialerSettings
 from tests.kit.socks_port import Serve, SocksPort, echo, refusing, silent
 from tests.kit.waiting import until
 
+ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"
 TARGET = Target.parse("a.test", 80)
 
 
@@ -260,3 +262,21 @@ async def test_a_key_whose_identity_was_renewed_opens_nothing(tmp_path: Path) ->
         with pytest.raises(DialError) as caught:
             await dialer.connect(key, APP, TARGET)
         assert caught.value.kind is ErrorKind.STALE_KEY
+
+
+@pytest.mark.parametrize("host", [ONION, f"www.{ONION}"])
+async def test_a_service_with_a_client_key_is_for_one_listener(host: str) -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        trusted = {ONION.removesuffix(".onion"): "alice"}
+        dialer.settings = replace(dialer.settings, onions_of_listeners=trusted)
+        target, opened = Target.parse(host, 80), asyncio.Event()
+        for listener in ("bob", ""):
+            with pytest.raises(PolicyRefusal) as caught:
+                dialer.start(key, APP, target, lambda dial: None, listener=listener)
+            assert caught.value.kind is ErrorKind.ONION_AUTH_MISSING
+        with pytest.raises(PolicyRefusal):  # as whoever names no listener
+            await dialer.connect(key, APP, target)
+        assert port.requests == []
+        dialer.start(key, APP, target, lambda dial: opened.set(), listener="alice")
+        await opened.wait()
+        assert [request.host for request in port.requests] == [host.encode()]

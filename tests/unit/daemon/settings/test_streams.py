@@ -15,6 +15,7 @@ from isoproxy.net.target import Target
 from isoproxy.workers.messages import Settings
 
 SOCKS = Endpoint.unix("/socks")
+ONIONS = {"a" * 56: "alice"}
 INBOUND = {"node": InboundSettings(MAINNET, Target.parse("127.0.0.1", 8333))}
 
 
@@ -25,7 +26,8 @@ def configured(*settings: str) -> Config:
 def told(config: Config, count: int = 2) -> list[Settings]:
     listeners = tuple(listener_settings(config).values())
     return [
-        stream_settings(config, SOCKS, listeners, INBOUND, index, count) for index in range(count)
+        stream_settings(config, SOCKS, listeners, INBOUND, ONIONS, index, count)
+        for index in range(count)
     ]
 
 
@@ -38,6 +40,7 @@ def test_the_parts_of_all_are_what_is_configured() -> None:
         "bitcoin.proxy.0.max_connections=5",
     )
     parts = told(config)
+    assert {part.dialer.onions_of_listeners["a" * 56] for part in parts} == {"alice"}
     assert sum(part.limits.max_connections for part in parts) == 1001
     assert sum(part.limits.max_connections_per_client for part in parts) == 999
     circuits = sum(part.dialer.max_pending_circuits for part in parts)
