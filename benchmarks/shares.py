@@ -38,7 +38,7 @@ from tests.kit.namecoin.chain import RegtestChain
 
 MOST: Final = 2.0
 FILLED_S: Final = 5 * 3600.0
-REST_S: Final = 3 * 3600.0
+REST_S: Final = 12 * 3600.0
 LOOKUPS: Final = 10
 PAUSE_S: Final = 20.0
 AT_ONCE: Final = 200
@@ -68,7 +68,9 @@ class World:
             ),
             wall_clock=lambda: chain.blocks[-1].time + 600.0,
         )
-        self.backend.pool._opener._tls = self.net
+        pool = self.backend.pool
+        pool._opener._tls, pool._rng = self.net, self.chance
+        pool.scores.rng = self.backend.sync.scores.rng = self.chance
         self.number = 0
         self.refused = 0
 

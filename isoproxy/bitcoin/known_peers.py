@@ -56,7 +56,12 @@ class _PerKey:
             self._keys.popitem(last=False)
 
     def get(self, key: IsolationKey, peer: Target) -> float | None:
-        return self._keys.get(key, OrderedDict()).get(peer)
+        peers = self._keys.get(key)
+        if peers is None or peer not in peers:
+            return None
+        self._keys.move_to_end(key)
+        peers.move_to_end(peer)
+        return peers[peer]
 
     def discard(self, key: IsolationKey, peer: Target) -> None:
         peers = self._keys.get(key)

@@ -12,7 +12,8 @@ Theory of operation
 Invariants
     The questions under way are bounded, for the process and for each client, by what the
     main process grants (`questions.UnderWay`).  Without a reply in time a name has no answer, and a
-    peer counts as proven: nothing goes out in plaintext because somebody was slow.
+    peer counts as proven: nothing goes out in plaintext because somebody was slow.  What the main
+    process is too slow to be told of a peer is remembered here, in bounded memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import itertools
 from collections.abc import Callable
 from typing import Final
 
+from isoproxy.bitcoin.known_peers import ProvenV2
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import Want
@@ -38,6 +40,8 @@ from isoproxy.workers.questions import (
     Withdrawal,
 )
 
+MAX_BACKLOG: Final = 1024
+"""Messages that the main process has not taken yet, beyond which it is told of no more peers."""
 PROVEN_S: Final = 10.0
 """Seconds in which the main process must have said what it knows of a peer."""
 
@@ -61,6 +65,7 @@ class MainProcess:
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._under_way = UnderWay(MAX_UNDER_WAY)
         self._unsent = UnsentQuestions()
+        self._untold = ProvenV2()
 
     def take(self, reply: Reply) -> None:
         """A reply came; one to a question that was withdrawn says nothing any more."""
@@ -93,6 +98,8 @@ class MainProcess:
         def question(number: int, exported: bytes) -> Question:
             return ProvenQuestion(number, peer, exported)
 
+        if self._untold.has(key, peer):
+            return True
         try:
             reply = await self._ask(key, question, PROVEN_S)
         except NamingError:
@@ -102,7 +109,11 @@ class MainProcess:
 
     def remember(self, key: IsolationKey, peer: Target) -> None:
         """`peer` has proven under `key` that it speaks v2."""
-        if self._isolator.is_current(key):
+        if not self._isolator.is_current(key):
+            return
+        if self._backlog() >= MAX_BACKLOG:
+            self._untold.remember(key, peer)
+        else:
             self._send(ProvenNotice(peer, self._isolator.export_key(key)))
 
     async def _ask(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 
+from tests.fire.fuzz import __main__ as runner
 from tests.fire.fuzz.registry import TARGETS
 from tests.fire.fuzz.target import FuzzTarget, inputs
 
@@ -36,3 +41,23 @@ def test_an_error_that_is_not_accepted_is_found() -> None:
 def test_the_inputs_are_the_same_every_time() -> None:
     assert list(inputs([b"seed"], 50)) == list(inputs([b"seed"], 50))
     assert len(set(inputs([b"seed"], 50))) > 30
+
+
+def test_after_a_target_that_does_not_end_the_next_one_is_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        tried.append(command[3])
+        if len(tried) == 1:
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        return subprocess.CompletedProcess(command, 0, "", "stat::number_of_executed_units: 7\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--all", "--seconds", "1"])
+    assert runner.main() == 1
+    assert tried == list(TARGETS)
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert "FAILED" in first
+    assert "7 inputs  ok" in second

@@ -38,9 +38,13 @@ def _fuzz(name: str, seconds: int) -> None:
 def _child(name: str, seconds: int) -> bool:
     """Fuzz one target in a process of its own, and say what came of it."""
     command = [sys.executable, "-m", "tests.fire.fuzz", name, "--seconds", str(seconds)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=seconds + _EXTRA_S
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=seconds + _EXTRA_S
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{name:20} {'?':>10} inputs  FAILED: it did not end in time", flush=True)
+        return False
     stats = dict(
         line.removeprefix("stat::").split(":", 1)
         for line in done.stderr.splitlines()

@@ -36,6 +36,22 @@ async def test_proven_peers_are_kept_per_key_bounded_and_forgotten() -> None:
     assert not proven.has(key(b"three", isolator), ONION)
 
 
+def test_what_is_not_used_for_longest_is_forgotten_first() -> None:
+    """A peer that is dialled again and again is no idler for having proven itself first."""
+    one, two = key(b"one"), key(b"two")
+    peers = [Target.parse("peer.example", number) for number in (1, 2, 3)]
+    proven = ProvenV2(max_keys=2, max_peers=2)
+    for peer in peers[:2]:
+        proven.remember(one, peer)
+    assert proven.has(one, peers[0])
+    proven.remember(one, peers[2])
+    assert [proven.has(one, peer) for peer in peers] == [True, False, True]
+    proven.remember(two, ONION)
+    assert proven.has(one, peers[0])
+    proven.remember(key(b"three"), ONION)
+    assert (proven.has(one, peers[0]), proven.has(two, ONION)) == (True, False)
+
+
 def test_v1_peers_are_remembered_for_an_hour() -> None:
     now = 0.0
     peers, one = V1Peers(lambda: now), key(b"one")

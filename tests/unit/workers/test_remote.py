@@ -181,6 +181,16 @@ async def test_what_is_known_of_a_peer_is_told(proven: bool) -> None:
     assert world.sent[1].peer == NAME
 
 
+async def test_what_a_main_process_that_does_not_read_is_not_told_is_known_here() -> None:
+    world = World()
+    world.backlog = module.MAX_BACKLOG
+    world.main.remember(world.key, NAME)
+    assert not world.sent
+    world.backlog = 0
+    assert await world.main.is_proven(world.key, NAME)
+    assert not world.sent
+
+
 async def test_without_a_reply_a_peer_counts_as_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROVEN_S", 0.01)
     assert await World().main.is_proven(World().key, NAME)
