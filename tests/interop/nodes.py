@@ -23,6 +23,7 @@ from tests.kit.ports import free_port
 from tests.kit.repository import ROOT
 
 CACHE = ROOT / ".cache" / "interop"
+RUST = Path(__file__).parent / "rust"
 BTCD_VERSION = "v0.26.0"
 BCOIN_VERSION = "1.0.2"
 MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"  # the hash of nobody's key: 20 zeros
@@ -67,17 +68,17 @@ def neutrino_program() -> str:
     return go_program("light", ".", Path(__file__).parent / "neutrino")
 
 
-def rust_program(name: str) -> str:
-    """The path of a program of rust/src/bin, built from crates.io if need be.
+def rust_program(name: str, folder: Path = RUST) -> str:
+    """The path of the program `name` in `folder`, built from crates.io if need be.
 
-    rust/Cargo.toml pins what it is built of; cargo knows when there is nothing to do.
+    Cargo.toml there pins what it is built of; cargo knows when there is nothing to do.
     """
     if shutil.which("cargo") is None:
         pytest.skip(f"cargo is not installed, so {name} cannot be built")
     target = CACHE / "cargo"
     built = subprocess.run(
         ["cargo", "build", "--quiet"],
-        cwd=Path(__file__).parent / "rust",
+        cwd=folder,
         env={**os.environ, "CARGO_TARGET_DIR": str(target)},
         capture_output=True,
         text=True,

@@ -92,13 +92,15 @@ async fn dial(address: Multiaddr, isolation: Option<String>, proxy: &str) -> Out
     let mut count = 0;
     while count < PINGS {
         match swarm.select_next_some().await {
-            SwarmEvent::Behaviour(ping::Event { result: Ok(time), .. }) => {
+            SwarmEvent::Behaviour(ping::Event {
+                result: Ok(time), ..
+            }) => {
                 println!("ping {} ms", time.as_millis());
                 count += 1;
             }
-            SwarmEvent::Behaviour(ping::Event { result: Err(error), .. }) => {
-                return Err(error.into())
-            }
+            SwarmEvent::Behaviour(ping::Event {
+                result: Err(error), ..
+            }) => return Err(error.into()),
             SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
             _ => {}
         }

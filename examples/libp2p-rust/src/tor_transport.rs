@@ -35,7 +35,11 @@ impl TorTransport {
     /// Dials through the isoproxy at `proxy`, under `isolation`; `None`: no two share.
     pub fn new(proxy: SocketAddr, isolation: Option<String>) -> Self {
         let local = tcp::tokio::Transport::new(tcp::Config::default());
-        Self { proxy, isolation, local }
+        Self {
+            proxy,
+            isolation,
+            local,
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Transport for TorTransport {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         let proxy = self.proxy;
-        let user = self.isolation.clone().unwrap_or_else(|| PeerId::random().to_string());
+        let user = self
+            .isolation
+            .clone()
+            .unwrap_or_else(|| PeerId::random().to_string());
         Ok(Box::pin(async move {
             let target = (host.as_str(), port);
             let stream = Socks5Stream::connect_with_password(proxy, target, &user, PASSWORD)

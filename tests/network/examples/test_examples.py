@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.interop.nodes import rust_program
 from tests.kit.repository import ROOT
 from tests.kit.service import Outcome, environment, running
 from tests.kit.socks_port import SocksPort, refusing
@@ -45,8 +46,9 @@ def libp2p() -> str:
 
 
 def surroundings(directory: Path, python: str) -> dict[str, str]:
-    """Another Python must not find the packages of this one."""
+    """Another Python must not find the packages of this one; programs find `isoproxy`."""
     found = environment(directory)
+    found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found["PATH"]])
     if python != sys.executable:
         found["PYTHONPATH"] = str(ROOT)
         found.pop("PYTHONWARNINGS")
@@ -183,19 +185,49 @@ async def test_libp2p_peers_without_an_isolation_id_share_with_nobody(
 async def test_libp2p_ping_each_peer_on_a_circuit_of_its_own(
     short_path: Path, tor_network: TorNetwork, libp2p: str
 ) -> None:
-    listener = (str(EXAMPLES / "libp2p" / "listener.py"), *control(tor_network))
+    def dialer(multiaddr: str, isolation: str, proxy: str) -> tuple[str, ...]:
+        script = str(EXAMPLES / "libp2p" / "dialer.py")
+        return script, multiaddr, "--isolation", isolation, "--proxy", proxy
+
+    listener = (str(EXAMPLES / "libp2p" / "listener.py"),)
+    await each_peer_on_a_circuit_of_its_own(short_path, tor_network, libp2p, listener, dialer)
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(3600)  # the first run builds rust-libp2p
+async def test_rust_libp2p_ping_each_peer_on_a_circuit_of_its_own(
+    short_path: Path, tor_network: TorNetwork
+) -> None:
+    def dialer(multiaddr: str, isolation: str, proxy: str) -> tuple[str, ...]:
+        return "dial", multiaddr, isolation, proxy
+
+    program = rust_program("ping-through-tor", EXAMPLES / "libp2p-rust")
+    await each_peer_on_a_circuit_of_its_own(short_path, tor_network, program, ("listen",), dialer)
+    # another peer than the one that answers, and what cannot go through Tor
+    for wrong in ("/dns4/x.test/udp/4001/quic-v1", "/ip4/192.0.2.1/tcp/1/ws"):
+        outcome = await run(short_path, *dialer(wrong, "x", "127.0.0.1:1"), python=program)
+        assert outcome.code != 0
+
+
+async def each_peer_on_a_circuit_of_its_own(
+    directory: Path,
+    network: TorNetwork,
+    program: str,
+    listener: tuple[str, ...],
+    dialer: Callable[[str, str, str], tuple[str, ...]],
+) -> None:
+    """Two peers ping a third behind an onion service; `dialer(multiaddr, isolation, proxy)`."""
     async with (
-        running(short_path, *through(tor_network.client)) as service,
-        example(short_path, *listener, python=libp2p) as output,
+        running(directory, *through(network.client)) as service,
+        example(directory, *listener, *control(network), python=program) as output,
     ):
         multiaddr = await line_of(output)
         onion = multiaddr.split("/")[2].partition(":")[0] + ".onion"
-        dialer = (str(EXAMPLES / "libp2p" / "dialer.py"), multiaddr)
-        with Witness(tor_network.client) as witness:
+        with Witness(network.client) as witness:
             start = witness.mark()
             for peer in ("peer 1", "peer 2"):
-                proxy = ("--proxy", f"127.0.0.1:{service.port()}", "--isolation", peer)
-                pings = await until_it_works(short_path, *dialer, *proxy, python=libp2p)
+                words = dialer(multiaddr, peer, f"127.0.0.1:{service.port()}")
+                pings = await until_it_works(directory, *words, python=program)
                 assert len(pings.out.splitlines()) == 3
                 assert all(line.startswith("ping ") for line in pings.out.splitlines())
             witness.settle()

@@ -27,6 +27,7 @@ from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.target import Target
 from stemns_plugin.controller import Controller, ControllerSettings
+from stemns_plugin.lookup_shares import MAX_LOOKUPS_OF_ONE
 from stemns_plugin.suffix_router import SuffixRouter
 from tests.kit import onion
 from tests.kit.dial import dial
@@ -50,9 +51,11 @@ class _Slow(Table):
     def __init__(self, table: dict[str, str]) -> None:
         super().__init__(table)
         self.release = asyncio.Event()
+        self.waiting: list[bytes] = []
 
     async def resolve(self, name: str, isolation: bytes) -> Target:
         if name.endswith("slow.bit"):
+            self.waiting.append(isolation)
             await self.release.wait()
         if name.startswith("dead"):
             raise NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)
@@ -274,6 +277,29 @@ async def test_a_slow_name_delays_no_other_stream(
         assert not slow.done()
         table.release.set()
         assert (await slow)[0] == 0
+
+
+async def test_500_streams_at_once_wait_and_none_is_refused(
+    tor_network: TorNetwork, node: Node, web: WebServer
+) -> None:
+    """More than a client's share of look-ups, which all of them hold until the name is known."""
+    table = _Slow({"slow.bit": "www.test"})
+
+    async def stream() -> int:
+        reader, writer = await asyncio.open_connection(*node.socks)
+        try:
+            writer.write(b"\5\1\0\5\1\0\3\x08slow.bit" + web.port.to_bytes(2))
+            await reader.readexactly(2)
+            return (await reader.readexactly(10))[1]
+        finally:
+            writer.close()
+
+    async with controlled(node, table):
+        streams = [asyncio.create_task(stream()) for _ in range(500)]
+        await until(lambda: len(table.waiting) >= MAX_LOOKUPS_OF_ONE, 30)
+        table.release.set()
+        async with asyncio.timeout(100):
+            assert await asyncio.gather(*streams) == [0] * 500
 
 
 async def test_users_have_ids_of_their_own_and_newnym_changes_them(

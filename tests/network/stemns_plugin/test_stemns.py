@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -27,7 +29,7 @@ from tests.kit.servers import WebServer
 from tests.kit.tornet import Node, TorNetwork
 from tests.kit.waiting import until
 from tests.network.stemns_plugin.test_control_filter import fetch, running
-from tests.network.stemns_plugin.test_network import OPTIONS
+from tests.network.stemns_plugin.test_network import OPTIONS, children
 
 pytestmark = pytest.mark.skipif(
     "STEMNS_PATH" not in os.environ, reason="STEMNS_PATH is not set: the real StemNS is needed"
@@ -76,8 +78,11 @@ def node(tor_network: TorNetwork) -> Node:
 
 
 @contextlib.asynccontextmanager
-async def stemns(directory: Path, port: int) -> AsyncIterator[Path]:
-    """StemNS, started as its users start it, once it has seen that Tor is up; what it prints."""
+async def stemns(directory: Path, port: int) -> AsyncIterator[tuple[Path, int]]:
+    """StemNS, started as its users start it, once it has seen that Tor is up.
+
+    What it prints, and its process ID; at the end it still runs.
+    """
     (directory / "config").mkdir()
     shutil.copy(Path(os.environ["STEMNS_PATH"]) / "stemns.py", directory)
     (directory / "plugin.py").write_text(PLUGIN)
@@ -97,11 +102,17 @@ async def stemns(directory: Path, port: int) -> AsyncIterator[Path]:
         )
     try:
         await until(ready.exists, 20)
-        yield errors
+        yield errors, process.pid
         assert process.returncode is None
     finally:
         process.kill()
         await process.wait()
+
+
+def free_place() -> Endpoint:
+    with socket.socket() as probe:
+        probe.bind((WORKSTATION, 0))
+        return Endpoint.tcp(*probe.getsockname())
 
 
 async def give_up(node: Node, name: str) -> None:
@@ -118,14 +129,12 @@ async def give_up(node: Node, name: str) -> None:
 async def test_stemns_outlives_lookups_that_were_cancelled(
     tor_network: TorNetwork, node: Node, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind((WORKSTATION, 0))
-        place = Endpoint.tcp(*probe.getsockname())
+    place = free_place()
     tor = ControllerSettings(Endpoint.unix(node.control_path), allow_internal=True)
     with WebServer(tor_network.server_ip) as web:
         async with (
             running(ControlFilter(ControlFilterSettings(tor, (place,)))),
-            stemns(tmp_path, place.port) as printed,
+            stemns(tmp_path, place.port) as (printed, _),
         ):
             assert await fetch(node, WORKSTATION, "web1.bit", web.port) == 0
             assert await fetch(node, WORKSTATION, "absent.bit", web.port) != 0
@@ -136,3 +145,29 @@ async def test_stemns_outlives_lookups_that_were_cancelled(
             assert "Traceback" not in printed.read_text(), printed.read_text()
             users = [fetch(node, WORKSTATION, f"web{n}.bit", web.port) for n in range(60)]
             assert await asyncio.gather(*users) == [0] * 60
+
+
+async def test_stemns_outlives_a_restart_of_tor_and_its_plugin(
+    tor_network: TorNetwork, tmp_path: Path
+) -> None:
+    place = free_place()
+    with WebServer(tor_network.server_ip) as web, tor_network.temporary_client(OPTIONS) as node:
+        tor = ControllerSettings(Endpoint.unix(node.control_path), allow_internal=True)
+        async with (
+            running(ControlFilter(ControlFilterSettings(tor, (place,)))),
+            stemns(tmp_path, place.port) as (printed, pid),
+        ):
+            assert await fetch(node, WORKSTATION, "web1.bit", web.port) == 0
+            await asyncio.to_thread(node.stop)
+            await asyncio.to_thread(node.restart)
+            for attempt in itertools.count():
+                if await fetch(node, WORKSTATION, "web2.bit", web.port) == 0:
+                    break
+                assert attempt < 30
+                await asyncio.sleep(0.5)
+            (plugin,) = children(pid)
+            os.kill(plugin, signal.SIGKILL)
+            await asyncio.gather(*(give_up(node, f"web{n}.bit") for n in range(20)))
+            # its names are lost with it, and nothing else is
+            assert await fetch(node, WORKSTATION, "www.test", web.port) == 0
+            assert "Tor daemon exited" not in printed.read_text()
