@@ -123,13 +123,17 @@ class Relay:
             if not self._goes_on():
                 return
             more = more or (up.discarding and up.readable)
-        for direction in (up, down):
-            if not direction.writable and not direction.watched:
-                direction.watched = True
-                self._reactor.watch_writable(direction.sink.fileno())
+        if not (up.writable and down.writable):
+            self._watch_writable()
         if more and not self._queued:
             self._queued = True
             self._reactor.reschedule(self, self._up_fd)
+
+    def _watch_writable(self) -> None:
+        for direction in (self.up, self.down):
+            if not direction.writable and not direction.watched:
+                direction.watched = True
+                self._reactor.watch_writable(direction.sink.fileno())
 
     def _source_broke(self, direction: Direction) -> None:
         """Pass a break on: Tor's when the client has all that came before it."""

@@ -121,11 +121,12 @@ class SharedSelector(selectors.BaseSelector):
         left = timeout if timeout is None else max(timeout, 0.0)
         until = math.inf if left is None else monotonic() + left
         self.asyncio_is_wanted = False
+        ready: list[tuple[selectors.SelectorKey, int]] = []
+        handler_of = self.foreign.get
         while True:
             events = self.epoll.poll(left, _BATCH)
-            ready = []
             for fd, mask in events:
-                handler = self.foreign.get(fd)
+                handler = handler_of(fd)
                 if handler is not None:
                     try:
                         handler.on_events(fd, mask)
