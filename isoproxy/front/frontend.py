@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable
 
 from isoproxy.front.admission import ConnectionTable
 from isoproxy.front.listener import (
@@ -32,7 +31,7 @@ from isoproxy.front.services import (
     Limits,
     Names,
 )
-from isoproxy.front.statistics import FlowView, destinations_without_credentials
+from isoproxy.front.statistics import destinations_without_credentials
 from isoproxy.isolation import Isolator
 from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.reactor import Reactor
@@ -113,11 +112,6 @@ class FrontEnd:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await self.connections.emptied()
-
-    def flows(self) -> Iterable[FlowView]:
-        """A view of every connection."""
-        now = self.services.loop.time()
-        return [connection.view(now) for connection in self.connections]
 
     def destinations_without_credentials(self) -> int:
         """To how many hosts one identity without credentials is connected, at most."""

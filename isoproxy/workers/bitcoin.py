@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from isoproxy.bitcoin.carry import Carrier, RelayStream
 from isoproxy.bitcoin.flows import FlowEnd, FlowRegistry
@@ -26,7 +26,7 @@ from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.namecoin.value.name import Route
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
-from isoproxy.workers.bitcoin_report import BitcoinReport, ProxyCounts, view_of
+from isoproxy.workers.bitcoin_report import BitcoinReport, PeerFlowView, ProxyCounts, view_of
 from isoproxy.workers.messages import BitcoinSettings, ProxyPlan
 from isoproxy.workers.remote import MainProcess
 
@@ -165,10 +165,13 @@ class BitcoinSide:
         for (name, service), sock in zip(settings.inbound.items(), sockets[count:], strict=True):
             self._let_in(name, service, sock)
 
-    def report(self, *, flows: bool) -> BitcoinReport:
-        """What it has carried, as of now, and which `flows` it carries."""
-        views = [view_of(flow) for flow in self._registry.flows] if flows else []
-        report = BitcoinReport(views, self._registry.totals())
+    def flows(self) -> Iterator[PeerFlowView]:
+        """A view of each flow that it carries, as it is asked for."""
+        return (view_of(flow) for flow in list(self._registry.flows) if flow.ended is None)
+
+    def report(self) -> BitcoinReport:
+        """What it has carried, as of now."""
+        report = BitcoinReport([], self._registry.totals())
         report.add(self._ended)
         for proxy in self._proxies.values():
             report.add(_of(proxy))

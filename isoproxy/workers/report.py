@@ -2,8 +2,8 @@
 
 Theory of operation
     Most orders are answered by sums alone (`sums_of`), in which open streams' bytes are
-    counted.  A report with all flows (`report_of`) goes in many messages, each of which is
-    written when the one before it has been taken.
+    counted.  A report with all flows goes in many messages, each of which is made when the
+    one before it has been taken; the sums come last (`ToldFlows`).
 
 Invariants
     A report says where a stream goes only where logging is not safe.  What is read is
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from isoproxy.errors import ErrorKind
+from isoproxy.front.connection import Connection
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.states import State
 from isoproxy.front.statistics import Counters, FlowView
@@ -28,7 +30,7 @@ from isoproxy.isolation import ClientProtocol, CredentialForm
 from isoproxy.observe.log import reveal
 from isoproxy.socks import Command
 from isoproxy.workers import bitcoin_report as bitcoin
-from isoproxy.workers.bitcoin_report import BitcoinReport
+from isoproxy.workers.bitcoin_report import BitcoinReport, PeerFlowView
 from isoproxy.workers.checked import array, count, optional, seconds, table, text
 
 FLOWS_PER_MESSAGE: Final = 25
@@ -79,23 +81,49 @@ class Report:
         return rest
 
 
-def report_of(front: FrontEnd, peers: BitcoinReport, lookups_refused: int) -> Report:
-    """A stream process's report as of now, which stays so."""
-    circuits = front.dialer.circuits
-    return merged(
-        [
-            Report(
-                front.counters,
-                front.accepted,
-                list(front.flows()),
-                circuits.pending,
-                circuits.queued,
-                lookups_refused,
-                peers,
-                front.destinations_without_credentials(),
-            )
-        ]
-    )
+class ToldFlows:
+    """The flows of a front end for one report, viewed as they are asked for.
+
+    Streams go on meanwhile.  The bytes of one that ends after it was told are among the sums
+    by then; `report` takes them back, so that they count once.
+    """
+
+    def __init__(self, front: FrontEnd) -> None:
+        self._front = front
+        self._told: list[tuple[Connection, FlowView]] = []
+
+    def __iter__(self) -> Iterator[FlowView]:
+        now = self._front.loop.time()
+        for connection in self._front.connections:
+            if connection.phase is not None:
+                view = connection.view(now)
+                self._told.append((connection, view))
+                yield view
+
+    def report(self, peers: BitcoinReport, lookups_refused: int) -> Report:
+        """The rest of the process's report as of now, which stays so."""
+        front, circuits = self._front, self._front.dialer.circuits
+        rest = merged(
+            [
+                Report(
+                    front.counters,
+                    front.accepted,
+                    [],
+                    circuits.pending,
+                    circuits.queued,
+                    lookups_refused,
+                    peers,
+                    front.destinations_without_credentials(),
+                )
+            ]
+        )
+        for connection, view in self._told:
+            if connection.phase is None:
+                rest.counters.bytes_up -= view.bytes_up
+                rest.counters.bytes_down -= view.bytes_down
+                rest.counters.spliced_up -= view.spliced[0]
+                rest.counters.spliced_down -= view.spliced[1]
+        return rest
 
 
 def sums_of(front: FrontEnd, peers: BitcoinReport, lookups_refused: int) -> Report:
@@ -131,33 +159,36 @@ def encode(report: Report, ticket: int, form: CredentialForm, *, safe: bool) -> 
         [name, command.value, kind and kind.value, number]
         for (name, command, kind), number in counters.requests.items()
     ]
-    for name, entries in (
-        (
-            "flows",
-            _chunks(report.flows, FLOWS_PER_MESSAGE, partial(_written, form=form, safe=safe)),
-        ),
-        (
-            "peers",
-            _chunks(
-                report.bitcoin.flows,
-                bitcoin.FLOWS_PER_MESSAGE,
-                partial(bitcoin.written_flow, form=form, safe=safe),
-            ),
-        ),
-        ("handshakes", _chunks(handshakes, COUNTS_PER_MESSAGE, list)),
-        ("requests", _chunks(requests, COUNTS_PER_MESSAGE, list)),
-    ):
-        for some in entries:
+    yield from encode_flows(report.flows, report.bitcoin.flows, ticket, form, safe=safe)
+    for name, entries in ("handshakes", handshakes), ("requests", requests):
+        for some in _chunks(entries, COUNTS_PER_MESSAGE, list):
             yield json.dumps({"part": ticket, name: some}).encode()
     yield json.dumps({"done": ticket, **_sums(report)}).encode()
 
 
+def encode_flows(
+    flows: Iterable[FlowView],
+    peers: Iterable[PeerFlowView],
+    ticket: int,
+    form: CredentialForm,
+    *,
+    safe: bool,
+) -> Iterator[bytes]:
+    """Messages before the last; the flows are asked for as they are written."""
+    for some in _chunks(flows, FLOWS_PER_MESSAGE, partial(_written, form=form, safe=safe)):
+        yield json.dumps({"part": ticket, "flows": some}).encode()
+    write = partial(bitcoin.written_flow, form=form, safe=safe)
+    for some in _chunks(peers, bitcoin.FLOWS_PER_MESSAGE, write):
+        yield json.dumps({"part": ticket, "peers": some}).encode()
+
+
 def _chunks(
-    entries: Sequence[_Entry], at_a_time: int, write: Callable[[_Entry], object]
+    entries: Iterable[_Entry], at_a_time: int, write: Callable[[_Entry], object]
 ) -> Iterator[list[object]]:
     """Nothing is written before it is asked for."""
-    for start in range(0, len(entries), at_a_time):
-        yield [write(entry) for entry in entries[start : start + at_a_time]]
+    rest = iter(entries)
+    while some := [write(entry) for entry in islice(rest, at_a_time)]:
+        yield some
 
 
 def decode(message: Mapping[str, Any], is_known: Callable[[str], bool]) -> Report:

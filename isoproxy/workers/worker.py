@@ -50,7 +50,7 @@ from isoproxy.workers.messages import (
     StatsRequest,
 )
 from isoproxy.workers.remote import MainProcess
-from isoproxy.workers.report import Report
+from isoproxy.workers.report import ToldFlows
 
 ANSWER_S: Final = 5.0
 """Seconds beyond those of a look-up that its reply may take."""
@@ -139,21 +139,22 @@ class Worker:
 
     def _answer(self, parts: Parts, ticket: int) -> None:
         """Say that an order is obeyed, and what has been counted."""
-        peers = parts.bitcoin.report(flows=False)
-        told = report.sums_of(parts.front, peers, self._guard.refused)
-        for part in self._written(parts, told, ticket):
+        told = report.sums_of(parts.front, parts.bitcoin.report(), self._guard.refused)
+        for part in report.encode(told, ticket, parts.front.dialer.form, safe=self._safe):
             self._channel.send(part)
 
     async def _report(self, parts: Parts, ticket: int) -> None:
         """Tell of all flows, with as little at a time as streams do not notice."""
-        peers = parts.bitcoin.report(flows=True)
-        told = report.report_of(parts.front, peers, self._guard.refused)
-        for part in self._written(parts, told, ticket):
+        for part in self._written(parts, ticket):
             self._channel.send(part)
             await self._channel.taken()
 
-    def _written(self, parts: Parts, told: Report, ticket: int) -> Iterator[bytes]:
-        return report.encode(told, ticket, parts.front.dialer.form, safe=self._safe)
+    def _written(self, parts: Parts, ticket: int) -> Iterator[bytes]:
+        told, form = ToldFlows(parts.front), parts.front.dialer.form
+        peers = parts.bitcoin.flows()
+        yield from report.encode_flows(told, peers, ticket, form, safe=self._safe)
+        rest = told.report(parts.bitcoin.report(), self._guard.refused)
+        yield from report.encode(rest, ticket, form, safe=self._safe)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -248,7 +248,7 @@ async def test_a_client_that_leaves_takes_its_look_up_and_dial_with_it() -> None
             _, writer = await client_of(front)
             writer.write(request)
             await asyncio.sleep(0.05)
-            assert [flow.stage for flow in front.flows()] == ["opening"]
+            assert [connection.view(0).stage for connection in front.connections] == ["opening"]
             writer.transport.abort()
             await asyncio.sleep(0.05)
             assert len(front.connections) == 0
@@ -466,7 +466,7 @@ async def test_nothing_identifying_is_logged_or_counted(caplog: pytest.LogCaptur
             writer.write(data)
             await until(lambda: len(port.requests) > len(held))
             held.append(writer)
-        shown += repr(list(front.flows()))
+        shown += repr([connection.view(0) for connection in front.connections])
         for writer in held:
             writer.close()
         assert shown.count("FlowView") == 3
@@ -475,7 +475,11 @@ async def test_nothing_identifying_is_logged_or_counted(caplog: pytest.LogCaptur
             await say(front, data, end=False)
         front.internal_error(Silent(), ValueError("a defect"))
         front.counters.defects = 0
-        shown += caplog.text + repr(front.counters) + repr(list(front.flows()))
+        shown += (
+            caplog.text
+            + repr(front.counters)
+            + repr([connection.view(0) for connection in front.connections])
+        )
         for connection in front.connections:
             shown += repr(connection) + repr(connection.request)
         assert "internal_error" in caplog.text
