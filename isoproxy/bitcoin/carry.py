@@ -40,7 +40,7 @@ from typing import Any, Final, Protocol
 from isoproxy.bitcoin.converter import Ending, FirstBytes, Rewriting
 from isoproxy.bitcoin.flow import ClosedBy, Event, Flow, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry
-from isoproxy.bitcoin.known_peers import ProvenPeers, V1Peers
+from isoproxy.bitcoin.known_peers import KnownPeers, Spoken
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS, Network, Networks
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.pump import pump
@@ -108,7 +108,7 @@ class CarrySettings:
 class Carrier:
     """Carries flows.  `settings` may be replaced at any time, for flows to come.
 
-    `registry` and `proven` are shared by all carriers of a process.
+    `registry` and `peers` are shared by all carriers of a process.
     """
 
     def __init__(
@@ -116,16 +116,14 @@ class Carrier:
         dialer: Dialer,
         relay: RelayStream,
         registry: FlowRegistry,
-        proven: ProvenPeers,
+        peers: KnownPeers,
         settings: CarrySettings | None = None,
-        v1_peers: V1Peers | None = None,
     ) -> None:
         self._dialer = dialer
         self._relay = relay
         self.registry = registry
-        self._proven = proven
+        self._peers = peers
         self.settings = settings or CarrySettings()
-        self._v1_peers = v1_peers or V1Peers(_now)
 
     @property
     def ports(self) -> frozenset[int]:
@@ -150,13 +148,7 @@ class Carrier:
 
     def sibling(self, settings: CarrySettings) -> Carrier:
         """Another carrier of the same process, with settings of its own."""
-        return Carrier(
-            self._dialer, self._relay, self.registry, self._proven, settings, self._v1_peers
-        )
-
-    def forget(self) -> None:
-        """Forget which peers speak v1; for a new epoch."""
-        self._v1_peers.forget()
+        return Carrier(self._dialer, self._relay, self.registry, self._peers, settings)
 
     async def carry(
         self,
@@ -225,15 +217,18 @@ class Carrier:
         """Carry a client that speaks v1; `said` is what the peer has said before it."""
         assert flow.network is not None
         assert flow.key is not None
-        reason = V1Reason.PEER_SPEAKS_V1 if begins_v1(said, flow.network) else None
-        if not said and self._v1_peers.has(flow.key, flow.peer):
+        spoken = await self._v1_allowed(flow)
+        reason = None
+        if spoken is not Spoken.V2 and begins_v1(said, flow.network):
+            reason = V1Reason.PEER_SPEAKS_V1
+        elif spoken is Spoken.V1 and not said:
             reason = V1Reason.REMEMBERED
-        if reason is not None and await self._may_speak_v1(flow):
+        if reason is not None:
             flow.v1_reason = reason
             flow.on(Event.V1_PEER)
             await relay_v1(client, peer, flow, self.settings, self._relay, from_client=first)
             if not flow.bytes_down:
-                self._v1_peers.discard(flow.key, flow.peer)
+                self._peers.note(flow.key, flow.peer, Spoken.NOTHING)
         elif not said:
             await self._translate(client, first, peer, flow, client_id)
         else:
@@ -251,7 +246,7 @@ class Carrier:
             initiator=True,
             now=_now(),
             deadlines=settings.deadlines,
-            on_ready=partial(self._proved, flow.key, flow.peer),
+            on_ready=partial(self._peers.note, flow.key, flow.peer, Spoken.V2),
         )
         flow.translate(translator)
         began = _now()
@@ -259,25 +254,22 @@ class Carrier:
         ending = await pump(translator, client, peer, linger=linger, from_client=first)
         flow.v1_reason = _v1_reason(ending, translator)
         if flow.v1_reason is not None or _gave_up(ending, translator, _now() - began):
-            self._v1_peers.add(flow.key, flow.peer)
+            self._peers.note(flow.key, flow.peer, Spoken.V1)
         if flow.v1_reason is None:
             await end(flow, ending, settings, client, peer)
-        elif await self._may_speak_v1(flow):
+        elif await self._v1_allowed(flow) is not Spoken.V2:
             peer.close()
             flow.on(Event.NO_V2)
             await self._redial(client, translator.untranslated(), flow, client_id)
         else:
             await end(flow, Ending.V2_REQUIRED, settings, client, peer)
 
-    def _proved(self, key: IsolationKey, peer: Target) -> None:
-        self._v1_peers.discard(key, peer)
-        self._proven.remember(key, peer)
-
-    async def _may_speak_v1(self, flow: Flow) -> bool:
+    async def _v1_allowed(self, flow: Flow) -> Spoken:
+        """What the peer has spoken; V2, which allows no v1, also where the policy does not."""
         assert flow.key is not None
         if not self.settings.allows_v1(flow.peer):
-            return False
-        return not await self._proven.is_proven(flow.key, flow.peer)
+            return Spoken.V2
+        return await self._peers.spoken(flow.key, flow.peer)
 
     async def _redial(
         self, client: socket.socket, sent: bytes, flow: Flow, client_id: bytes

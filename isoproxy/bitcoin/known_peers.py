@@ -2,21 +2,24 @@
 
 Theory of operation
     A peer that has spoken v2 is never spoken to in v1 again while it is remembered, or a
-    hostile exit could bring that about.  The processes that carry streams ask for this:
-    `ProvenPeers` is what they ask, `ProvenV2` what answers.
-
-    A peer that turned out to speak v1 is remembered for an hour (`V1Peers`), by each
-    process for itself: not to trouble it with v2 each time is a courtesy, no claim.
+    hostile exit could bring that about.  One that turned out to speak v1 is remembered for
+    an hour, so as not to trouble it with v2 each time: some ban after ten tries.  The
+    processes that carry streams ask for both: `KnownPeers` is what they ask, `PeerMemory`
+    what answers, for all of them.
 
 Invariants
-    Nothing learned under one key shows under another.  Memory is bounded: of a key's peers,
-    and of the keys, those not used for longest are forgotten first.
+    Nothing learned under one key shows under another.  What speaks v2 is never taken for
+    what speaks v1.  Memory is bounded: of a key's peers, and of the keys, those not used for
+    longest are forgotten first.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import Enum
 from typing import Final, Protocol
 
 from isoproxy.isolation import IsolationKey
@@ -27,14 +30,25 @@ MAX_PEERS_PER_KEY: Final = 256
 V1_REMEMBERED_S: Final = 3600.0
 
 
-class ProvenPeers(Protocol):
-    """Which peers have spoken v2."""
+class Spoken(Enum):
+    """What a peer has spoken: v1 also if it has not answered in v2."""
 
-    async def is_proven(self, key: IsolationKey, peer: Target) -> bool:
-        """Whether `peer` has spoken v2 under `key`."""
+    NOTHING = "nothing"
+    V1 = "v1"
+    V2 = "v2"
 
-    def remember(self, key: IsolationKey, peer: Target) -> None:
-        """`peer` has spoken v2 under `key`; to be told that, nobody waits."""
+
+class KnownPeers(Protocol):
+    """What peers have spoken."""
+
+    async def spoken(self, key: IsolationKey, peer: Target) -> Spoken:
+        """What `peer` has spoken under `key`."""
+
+    def note(self, key: IsolationKey, peer: Target, spoken: Spoken) -> None:
+        """`peer` has spoken so under `key`; NOTHING: it has not answered in v1 either.
+
+        To be told that, nobody waits.
+        """
 
 
 class _PerKey:
@@ -76,56 +90,44 @@ class _PerKey:
         self._keys.clear()
 
 
-class ProvenV2:
-    """Peers that have spoken v2.  Forget everything at a new epoch, and at a renewal what is
-    of keys that are over: `isolator.on_new_epoch(proven.forget)`, `isolator.on_renewal`.
+class PeerMemory:
+    """What peers have spoken; `clock` is in seconds.  Forget everything at a new epoch:
+    `isolator.on_new_epoch(peers.forget)`.
     """
 
-    def __init__(self, max_keys: int = MAX_KEYS, max_peers: int = MAX_PEERS_PER_KEY) -> None:
+    def __init__(
+        self,
+        max_keys: int = MAX_KEYS,
+        max_peers: int = MAX_PEERS_PER_KEY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._peers = _PerKey(max_keys, max_peers)
+        self._clock = clock
 
-    def has(self, key: IsolationKey, peer: Target) -> bool:
-        """Whether `peer` has spoken v2 under `key`."""
-        return self._peers.get(key, peer) is not None
+    def has(self, key: IsolationKey, peer: Target) -> Spoken:
+        """What `peer` has spoken under `key`."""
+        until = self._peers.get(key, peer)
+        if until is None or self._clock() >= until:
+            return Spoken.NOTHING
+        return Spoken.V2 if until == math.inf else Spoken.V1
 
-    def remember(self, key: IsolationKey, peer: Target) -> None:
-        """`peer` has spoken v2 under `key`."""
-        self._peers.add(key, peer, 0.0)
-
-    async def is_proven(self, key: IsolationKey, peer: Target) -> bool:
+    async def spoken(self, key: IsolationKey, peer: Target) -> Spoken:
         return self.has(key, peer)
+
+    def note(self, key: IsolationKey, peer: Target, spoken: Spoken) -> None:
+        """`peer` has spoken so under `key`."""
+        if spoken is Spoken.V2:
+            self._peers.add(key, peer, math.inf)
+        elif self.has(key, peer) is Spoken.V2:
+            return
+        elif spoken is Spoken.V1:
+            self._peers.add(key, peer, self._clock() + V1_REMEMBERED_S)
+        else:
+            self._peers.discard(key, peer)
 
     def keep(self, wanted: Callable[[IsolationKey], bool]) -> None:
         """Forget the peers of keys that are not `wanted`."""
         self._peers.keep(wanted)
-
-    def forget(self) -> None:
-        """Forget all peers of all keys."""
-        self._peers.clear()
-
-
-class V1Peers:
-    """Peers that speak v1, or have not answered in v2, for an hour; `clock` is in seconds."""
-
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        max_keys: int = MAX_KEYS,
-        max_peers: int = MAX_PEERS_PER_KEY,
-    ) -> None:
-        self._clock = clock
-        self._peers = _PerKey(max_keys, max_peers)
-
-    def add(self, key: IsolationKey, peer: Target) -> None:
-        self._peers.add(key, peer, self._clock() + V1_REMEMBERED_S)
-
-    def has(self, key: IsolationKey, peer: Target) -> bool:
-        until = self._peers.get(key, peer)
-        return until is not None and self._clock() < until
-
-    def discard(self, key: IsolationKey, peer: Target) -> None:
-        """It has spoken v2, or has not answered in v1 either."""
-        self._peers.discard(key, peer)
 
     def forget(self) -> None:
         """Forget all peers of all keys."""

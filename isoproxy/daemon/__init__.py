@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 from isoproxy.admin.server import AdminServer
 from isoproxy.bitcoin.bip324.transport import self_test
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory
 from isoproxy.config import (
     Config,
     Loaded,
@@ -122,12 +122,12 @@ class Daemon:
         self.sockets = ListeningSockets()
         if config.bitcoin.v2 == "on":
             self_test()
-        proven = ProvenV2()
-        self.isolator.on_new_epoch(proven.forget)
-        self.isolator.on_renewal(lambda: proven.keep(self.isolator.is_current))
+        peers = PeerMemory()
+        self.isolator.on_new_epoch(peers.forget)
+        self.isolator.on_renewal(lambda: peers.keep(self.isolator.is_current))
         self.workers = Workers(
             self.reactor,
-            MainServices(self.isolator, lambda: self.names.service, proven),
+            MainServices(self.isolator, lambda: self.names.service, peers),
             stream_processes(config),
             self._stream_settings,
             self._sockets_of,

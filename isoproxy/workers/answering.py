@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from isoproxy.bitcoin.known_peers import ProvenPeers
+from isoproxy.bitcoin.known_peers import KnownPeers, Spoken
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.front.services import Names
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
-from isoproxy.workers.messages import NameReply, ProvenReply, Reply
+from isoproxy.workers.messages import NameReply, PeerReply, Reply
 from isoproxy.workers.questions import (
     MAX_UNDER_WAY,
     NameQuestion,
-    ProvenNotice,
-    ProvenQuestion,
+    PeerNotice,
+    PeerQuestion,
     Question,
     UnderWay,
     Withdrawal,
@@ -46,7 +46,7 @@ class MainServices:
 
     isolator: Isolator
     names: Callable[[], Names | None]
-    proven: ProvenPeers
+    peers: KnownPeers
 
 
 class Answering:
@@ -70,14 +70,14 @@ class Answering:
                     self._send(NameReply(number, kind=ErrorKind.STALE_KEY))
                 else:
                     self._begin(number, key, partial(self._look_up, question, key))
-            case ProvenQuestion(number, peer):
+            case PeerQuestion(number, peer):
                 if (key := self._key(question.key)) is None:
-                    self._send(ProvenReply(number, True))  # nothing may fall back
+                    self._send(PeerReply(number, Spoken.V2))  # nothing may fall back
                 else:
                     self._begin(number, key, partial(self._look_back, number, peer, key))
-            case ProvenNotice(peer, exported):
+            case PeerNotice(peer, exported, spoken):
                 if (key := self._key(exported)) is not None:
-                    self._services.proven.remember(key, peer)
+                    self._services.peers.note(key, peer, spoken)
             case Withdrawal(number):
                 self._forget(number, cancel=True)
 
@@ -117,7 +117,7 @@ class Answering:
         return await names.address_of(question.name, key, question.want, question.client)
 
     async def _look_back(self, number: int, peer: Target, key: IsolationKey) -> Reply:
-        return ProvenReply(number, await self._services.proven.is_proven(key, peer))
+        return PeerReply(number, await self._services.peers.spoken(key, peer))
 
     def _key(self, exported: bytes) -> IsolationKey | None:
         try:

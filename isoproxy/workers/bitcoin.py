@@ -1,8 +1,8 @@
 """The Bitcoin side of a stream process: the front end's ports, proxies, peers that come in.
 
 Theory of operation
-    All of them share one registry of flows, and ask the main process which peers are proven
-    to speak v2.  A proxy has a `ListenerContext` of the front end beside it: its isolation rule
+    All of them share one registry of flows, and ask the main process what peers
+    have spoken.  A proxy has a `ListenerContext` of the front end beside it: its isolation rule
     holds for the proxy's own connections as well as for its clients that speak SOCKS,
     which are handed to the front end with nothing read.
 

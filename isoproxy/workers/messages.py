@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from isoproxy.bitcoin.carry import CarrySettings
 from isoproxy.bitcoin.inbound import InboundSettings
+from isoproxy.bitcoin.known_peers import Spoken
 from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.errors import ErrorKind
 from isoproxy.front.listener import ListenerSettings
@@ -138,14 +139,14 @@ class NameReply:
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenReply:
-    """Whether the peer of question `number` is proven to speak v2."""
+class PeerReply:
+    """What the peer of question `number` has spoken."""
 
     number: int
-    proven: bool
+    spoken: Spoken
 
 
-Reply = NameReply | ProvenReply
+Reply = NameReply | PeerReply
 
 
 def packets(

@@ -2,7 +2,7 @@
 
 Theory of operation
     A question has a number, which its reply names (`messages.NameReply`,
-    `messages.ProvenReply`).  A question that nobody waits for any more is withdrawn.  That a
+    `messages.PeerReply`).  A question that nobody waits for any more is withdrawn.  That a
     peer was proven to speak v2 is told, and has no reply.
 
 Invariants
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from isoproxy.bitcoin.known_peers import Spoken
 from isoproxy.isolation import describe_client
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
@@ -43,8 +44,8 @@ class NameQuestion:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ProvenQuestion:
-    """Is `peer` proven, under an exported key, to speak v2?"""
+class PeerQuestion:
+    """What has `peer` spoken under an exported key?"""
 
     number: int
     peer: Target
@@ -52,11 +53,12 @@ class ProvenQuestion:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ProvenNotice:
-    """`peer` has proven, under an exported key, that it speaks v2."""
+class PeerNotice:
+    """`peer` has spoken so under an exported key."""
 
     peer: Target
     key: bytes
+    spoken: Spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Withdrawal:
     number: int
 
 
-Question = NameQuestion | ProvenQuestion | ProvenNotice | Withdrawal
+Question = NameQuestion | PeerQuestion | PeerNotice | Withdrawal
 
 
 class UnderWay:
@@ -147,10 +149,10 @@ def encode(question: Question) -> bytes:
                 "key": key.hex(),
                 "client": None if client is None else client.hex(),
             }
-        case ProvenQuestion(number, peer, key):
-            said = {"ask": "proven", "number": number, **_peer(peer), "key": key.hex()}
-        case ProvenNotice(peer, key):
-            said = {"ask": "remember", **_peer(peer), "key": key.hex()}
+        case PeerQuestion(number, peer, key):
+            said = {"ask": "peer", "number": number, **_peer(peer), "key": key.hex()}
+        case PeerNotice(peer, key, spoken):
+            said = {"ask": "note", **_peer(peer), "key": key.hex(), "spoken": spoken.value}
         case Withdrawal(number):
             said = {"ask": "withdraw", "number": number}
     return json.dumps(said).encode()
@@ -162,11 +164,11 @@ def decode(said: Mapping[str, Any]) -> Question:
     if kind == "withdraw":
         return Withdrawal(count(said["number"]))
     where, key = target(said["host"], said["port"]), raw(said["key"], _MAX_KEY)
-    if kind == "remember":
-        return ProvenNotice(where, key)
+    if kind == "note":
+        return PeerNotice(where, key, Spoken(text(said["spoken"], 8)))
     number = count(said["number"])
-    if kind == "proven":
-        return ProvenQuestion(number, where, key)
+    if kind == "peer":
+        return PeerQuestion(number, where, key)
     if kind != "name":
         raise ValueError("no such question")
     client = optional(_client, said["client"])

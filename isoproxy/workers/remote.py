@@ -12,8 +12,8 @@ Theory of operation
 Invariants
     The questions under way are bounded, for the process and for each client, by what the
     main process grants (`questions.UnderWay`).  Without a reply in time a name has no answer, and a
-    peer counts as proven: nothing goes out in plaintext because somebody was slow.  What the main
-    process is too slow to be told of a peer is remembered here, in bounded memory.
+    peer counts as one of v2: nothing goes out in plaintext because somebody was slow.  What
+    the main process is too slow to be told of a peer is remembered here, in bounded memory.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import itertools
 from collections.abc import Callable
 from typing import Final
 
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory, Spoken
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
-from isoproxy.workers.messages import NameReply, ProvenReply, Reply
+from isoproxy.workers.messages import NameReply, PeerReply, Reply
 from isoproxy.workers.questions import (
     MAX_UNDER_WAY,
     NameQuestion,
-    ProvenNotice,
-    ProvenQuestion,
+    PeerNotice,
+    PeerQuestion,
     Question,
     UnderWay,
     UnsentQuestions,
@@ -42,12 +42,12 @@ from isoproxy.workers.questions import (
 
 MAX_BACKLOG: Final = 1024
 """Messages that the main process has not taken yet, beyond which it is told of no more peers."""
-PROVEN_S: Final = 10.0
+PEER_S: Final = 10.0
 """Seconds in which the main process must have said what it knows of a peer."""
 
 
 class MainProcess:
-    """The main process, seen from a stream process: names, and peers proven to speak v2.
+    """The main process, seen from a stream process: names, and what peers have spoken.
 
     `send` sends a question; `backlog()` is how many messages have not been taken yet, and
     `send_waiting` is to be called when that has come to 0.
@@ -65,7 +65,7 @@ class MainProcess:
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._under_way = UnderWay(MAX_UNDER_WAY)
         self._unsent = UnsentQuestions()
-        self._untold = ProvenV2()
+        self._untold = PeerMemory()
 
     def take(self, reply: Reply) -> None:
         """A reply came; one to a question that was withdrawn says nothing any more."""
@@ -92,29 +92,29 @@ class MainProcess:
             raise NamingError(kind=reply.kind)
         return reply.target
 
-    async def is_proven(self, key: IsolationKey, peer: Target) -> bool:
-        """Whether `peer` has proven under `key` that it speaks v2."""
+    async def spoken(self, key: IsolationKey, peer: Target) -> Spoken:
+        """What `peer` has spoken under `key`."""
 
         def question(number: int, exported: bytes) -> Question:
-            return ProvenQuestion(number, peer, exported)
+            return PeerQuestion(number, peer, exported)
 
-        if self._untold.has(key, peer):
-            return True
+        if self._untold.has(key, peer) is Spoken.V2:
+            return Spoken.V2
         try:
-            reply = await self._ask(key, question, PROVEN_S)
+            reply = await self._ask(key, question, PEER_S)
         except NamingError:
-            return True
-        assert isinstance(reply, ProvenReply)
-        return reply.proven
+            return Spoken.V2
+        assert isinstance(reply, PeerReply)
+        return reply.spoken
 
-    def remember(self, key: IsolationKey, peer: Target) -> None:
-        """`peer` has proven under `key` that it speaks v2."""
+    def note(self, key: IsolationKey, peer: Target, spoken: Spoken) -> None:
+        """`peer` has spoken so under `key`."""
         if not self._isolator.is_current(key):
             return
         if self._backlog() >= MAX_BACKLOG:
-            self._untold.remember(key, peer)
+            self._untold.note(key, peer, spoken)
         else:
-            self._send(ProvenNotice(peer, self._isolator.export_key(key)))
+            self._send(PeerNotice(peer, self._isolator.export_key(key), spoken))
 
     async def _ask(
         self, key: IsolationKey, question: Callable[[int, bytes], Question], seconds: float

@@ -4,7 +4,7 @@ Theory of operation
     It accepts on listening sockets that the main process has opened, knows the same epoch
     secret, so it derives the same keys, and carries every stream by itself: from the
     handshake to the last byte.  What only the main process knows (an answer for a name,
-    which peers are proven to speak v2) it asks over their channel (`remote`).  It obeys
+    what peers have spoken) it asks over their channel (`remote`).  It obeys
     orders (`messages`) in the order they come.
 
 Invariants
@@ -45,7 +45,7 @@ from isoproxy.workers.messages import (
     Inbox,
     NameReply,
     Order,
-    ProvenReply,
+    PeerReply,
     Settings,
     StatsRequest,
 )
@@ -101,7 +101,7 @@ class Worker:
         if whole is None:
             return
         message, its = whole
-        if isinstance(message, NameReply | ProvenReply):
+        if isinstance(message, NameReply | PeerReply):
             if self._parts is not None:
                 self._parts.main.take(message)
         else:
@@ -168,7 +168,6 @@ class Worker:
         main = MainProcess(isolator, self._ask, lambda: self._channel.backlog)
         registry = FlowRegistry(log_end)
         carrier = Carrier(dialer, self._relay_stream, registry, main)
-        isolator.on_new_epoch(carrier.forget)
         front = FrontEnd(
             self._reactor,
             isolator,

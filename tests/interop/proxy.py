@@ -18,7 +18,7 @@ from isoproxy.bitcoin.carry import Carrier, CarrySettings
 from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory
 from isoproxy.isolation import (
     P2P,
     ClientProtocol,
@@ -43,7 +43,7 @@ class Proxy:
     flows: list[Flow] = field(default_factory=list)
     dialled: list[tuple[IsolationKey, Target]] = field(default_factory=list)
     relayed: int = 0
-    proven: ProvenV2 = field(default_factory=ProvenV2)
+    known: PeerMemory = field(default_factory=PeerMemory)
     isolator: Isolator = field(default_factory=Isolator)
 
     async def serve(self, listener: socket.socket) -> None:
@@ -76,7 +76,7 @@ class Proxy:
 
         peer = await self.connect(key, P2P, target)
         await loop.sock_sendall(client, server.succeed())
-        carrier = Carrier(self, relay_stream, FlowRegistry(), self.proven, self.settings)
+        carrier = Carrier(self, relay_stream, FlowRegistry(), self.known, self.settings)
         flow = Flow(key, target)
         self.flows.append(flow)
         rest = await carrier.carry(client, server.leftover, peer, flow, b"")

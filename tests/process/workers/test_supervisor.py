@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from isoproxy.bitcoin.carry import CarrySettings
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory, Spoken
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.errors import NamingError
@@ -87,11 +87,11 @@ class Main:
     listening: ListeningSocket
     isolator: Isolator = field(default_factory=Isolator)
     names: Names = field(default_factory=Names)
-    proven: ProvenV2 = field(default_factory=ProvenV2)
+    known: PeerMemory = field(default_factory=PeerMemory)
     workers: Workers = field(init=False)
 
     def __post_init__(self) -> None:
-        services = MainServices(self.isolator, lambda: self.names, self.proven)
+        services = MainServices(self.isolator, lambda: self.names, self.known)
         self.workers = Workers(
             self.reactor,
             services,
@@ -149,7 +149,7 @@ async def main_process(
         ("notice", "text", True),
     )
     main = Main(reactor, settings, ListeningSocket.open(Endpoint(host="127.0.0.1", port=0), 0o600))
-    main.isolator.on_new_epoch(main.proven.forget)
+    main.isolator.on_new_epoch(main.known.forget)
     main.workers.start()
     try:
         await until(lambda: main.serves)
@@ -261,7 +261,8 @@ async def test_a_stream_to_a_bitcoin_peer_asks_for_what_the_main_process_knows()
         stream = IsolationTuple(client, ClientProtocol.SOCKS5, None, None, b"peer.example", 8333)
         key = main.isolator.key_for(rule, stream)
         assert port.requests[0].password == upstream_credentials(key, P2P).password
-        main.proven.remember(key, PEER)
+        await until(lambda: main.known.has(key, PEER) is Spoken.V1)
+        main.known.note(key, PEER, Spoken.V2)
         second = await visit()
         await until(lambda: len(heard) == 3)
         async with asyncio.timeout(60):

@@ -15,7 +15,7 @@ from isoproxy.bitcoin.carry import Carrier, CarrySettings, Untranslated
 from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory, Spoken
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, padded
 from isoproxy.bitcoin.options import Deadlines, Fallback, TransportOptions
 from isoproxy.bitcoin.translator import Translator
@@ -77,7 +77,7 @@ class World:
         self.isolator = Isolator()
         self.key = key(isolator=self.isolator)
         self.flow = Flow(self.key, target)
-        self.proven = ProvenV2()
+        self.known = PeerMemory()
         self.registry = FlowRegistry()
         self.near = [near_client, near_peer]
         self.second: socket.socket | None = None
@@ -85,7 +85,7 @@ class World:
         self._dialled = asyncio.Event()
         self.dialer = Dialling(dial or self.dial)
         settings = CarrySettings(fallback, options or TransportOptions(), deadlines or Deadlines())
-        self.carrier = Carrier(self.dialer, relay_stream, self.registry, self.proven, settings)
+        self.carrier = Carrier(self.dialer, relay_stream, self.registry, self.known, settings)
         self.task = asyncio.create_task(
             self.carrier.carry(near_client, first, near_peer, self.flow, b"client")
         )
@@ -147,7 +147,7 @@ async def test_messages_flow_both_ways_and_the_session_is_shown() -> None:
     assert world.flow.transport is TransportType.V2
     assert peer.transport.session_id is not None
     assert world.flow.session_id == peer.transport.session_id.hex()
-    assert world.proven.has(world.key, ONION)
+    assert world.known.has(world.key, ONION) is Spoken.V2
     world.client.close()
     assert await world.ending() is Ending.CLIENT_CLOSED
     assert world.dials == 0
@@ -227,7 +227,7 @@ async def test_a_forged_packet_does_not_undo_what_the_version_packet_proved() ->
     forged[-1] ^= 1
     await send(world.peer, output + forged)
     assert await world.ending() is Ending.PEER_BROKE_PROTOCOL
-    assert world.proven.has(world.key, ONION)
+    assert world.known.has(world.key, ONION) is Spoken.V2
     assert peer.session_id is not None
     assert (world.flow.transport, world.flow.session_id) == (
         TransportType.V2,
@@ -433,7 +433,7 @@ async def test_what_is_remembered_of_v1_is_no_way_around_the_policy(proven: bool
     await receive(world.peer)
     await send(world.peer, HELLO)
     if proven:
-        world.proven.remember(world.key, ONION)
+        world.known.note(world.key, ONION, Spoken.V2)
     assert await world.ending() is Ending.V2_REQUIRED
     peer, task = await again(world, world.key)
     opening = await receive(peer)
@@ -445,7 +445,7 @@ async def test_what_is_remembered_of_v1_is_no_way_around_the_policy(proven: bool
 
 async def test_a_peer_proven_v2_that_answers_in_v1_gets_no_plaintext() -> None:
     world = World(fallback=Fallback.ALWAYS, dial=no_dial)
-    world.proven.remember(world.key, ONION)
+    world.known.note(world.key, ONION, Spoken.V2)
     await receive(world.peer)
     await send(world.peer, HELLO)
     assert await world.ending() is Ending.V2_REQUIRED
@@ -453,7 +453,7 @@ async def test_a_peer_proven_v2_that_answers_in_v1_gets_no_plaintext() -> None:
 
 async def test_a_peer_proven_v2_is_never_spoken_to_in_plaintext() -> None:
     world = World(fallback=Fallback.ALWAYS, dial=no_dial)
-    world.proven.remember(world.key, ONION)
+    world.known.note(world.key, ONION, Spoken.V2)
     await receive(world.peer)
     world.peer.close()
     assert await world.ending() is Ending.V2_REQUIRED

@@ -12,7 +12,7 @@ from isoproxy.bitcoin import proxy as module
 from isoproxy.bitcoin.carry import Carrier, CarrySettings
 from isoproxy.bitcoin.flow import TransportType
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory
 from isoproxy.bitcoin.messages import MAINNET, SIGNET, Networks
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import (
@@ -61,7 +61,7 @@ class World:
         self.refuse = refuse
         self.proxy = BitcoinProxy(
             settings or ProxySettings(RULE),
-            Carrier(self, relay_stream, self.registry, ProvenV2(), carrying),
+            Carrier(self, relay_stream, self.registry, PeerMemory(), carrying),
             Isolator(),
             socks=self.socks,
         )

@@ -13,7 +13,7 @@ from isoproxy.bitcoin.carry import Carrier
 from isoproxy.bitcoin.flow import ClosedBy, Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory
 from isoproxy.bitcoin.messages import MAINNET, padded
 from isoproxy.bitcoin.v1 import HEADER_LENGTH, V1Receiver, encode
 from isoproxy.front.timed_relay import relay_stream
@@ -52,7 +52,7 @@ async def untouched() -> AsyncIterator[Ends]:
         ) -> ClosedBy:
             return await relay_stream(services, client, peer, first, flow.relayed)
 
-        carrier = Carrier(Dialling(no_dial), relay, FlowRegistry(), ProvenV2())
+        carrier = Carrier(Dialling(no_dial), relay, FlowRegistry(), PeerMemory())
         (client, near), (peer, far) = tcp_pair(), tcp_pair()
         flow = Flow(key(), PEER)
         task = asyncio.create_task(carrier.carry_all(near, b"", far, flow, b""))
@@ -101,7 +101,7 @@ async def translated() -> AsyncIterator[Ends]:
         return to_node
 
     service = Inbound(InboundSettings(MAINNET, PEER), straight, FlowRegistry(), connect, only_v1)
-    carrier = Carrier(Dialling(no_dial), straight, FlowRegistry(), ProvenV2())
+    carrier = Carrier(Dialling(no_dial), straight, FlowRegistry(), PeerMemory())
     flow = Flow(key(), PEER)
     tasks = [
         asyncio.create_task(work)

@@ -14,7 +14,7 @@ import pytest
 from isoproxy.bitcoin.carry import Carrier, CarrySettings
 from isoproxy.bitcoin.flow import ClosedBy, Flow
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory
 from isoproxy.bitcoin.options import Deadlines, Fallback
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.front.judgement import HandshakeRule
@@ -81,7 +81,7 @@ async def front_end(
         return await relay_stream(front.services, client, peer, first, flow.relayed)
 
     registry = FlowRegistry()
-    carrier = Carrier(dialer, relay, registry, ProvenV2(), settings)
+    carrier = Carrier(dialer, relay, registry, PeerMemory(), settings)
     front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=carrier)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isoproxy.bitcoin.known_peers import ProvenV2
+from isoproxy.bitcoin.known_peers import PeerMemory, Spoken
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import (
     ClientProtocol,
@@ -21,8 +21,8 @@ from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
 from isoproxy.workers import answering as module
 from isoproxy.workers.answering import Answering, MainServices
-from isoproxy.workers.messages import NameReply, ProvenReply, Reply
-from isoproxy.workers.questions import NameQuestion, ProvenNotice, ProvenQuestion, Withdrawal
+from isoproxy.workers.messages import NameReply, PeerReply, Reply
+from isoproxy.workers.questions import NameQuestion, PeerNotice, PeerQuestion, Withdrawal
 from tests.kit.waiting import until
 
 NAME = Target.parse("d.bit", 80)
@@ -58,10 +58,10 @@ class World:
         self.isolator = Isolator()
         self.key = self.isolator.own_key("a client's")
         self.names = Names()
-        self.proven = ProvenV2()
+        self.known = PeerMemory()
         self.replies: list[Reply] = []
         names = self.names if named else None
-        services = MainServices(self.isolator, lambda: names, self.proven)
+        services = MainServices(self.isolator, lambda: names, self.known)
         self.answering = Answering(services, self.replies.append)
 
     def ask(self, number: int, client: bytes | None = None) -> None:
@@ -100,10 +100,10 @@ async def test_a_key_of_an_older_epoch_looks_nothing_up_and_lets_nothing_fall_ba
     key = world.isolator.export_key(world.key)
     world.isolator.new_epoch()
     world.answering.take(NameQuestion(1, NAME, Want.STREAM, key, None))
-    world.answering.take(ProvenNotice(PEER, key))
-    world.answering.take(ProvenQuestion(2, PEER, key))
+    world.answering.take(PeerNotice(PEER, key, Spoken.V1))
+    world.answering.take(PeerQuestion(2, PEER, key))
     await until(lambda: len(world.replies) == 2)
-    assert world.replies == [NameReply(1, kind=ErrorKind.STALE_KEY), ProvenReply(2, True)]
+    assert world.replies == [NameReply(1, kind=ErrorKind.STALE_KEY), PeerReply(2, Spoken.V2)]
     assert world.names.asked == []
 
 
@@ -153,7 +153,7 @@ async def test_more_questions_than_agreed_are_an_error(monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="agreed"):
         world.ask(3)
     with pytest.raises(ValueError, match="agreed"):
-        world.answering.take(ProvenQuestion(4, PEER, world.isolator.export_key(world.key)))
+        world.answering.take(PeerQuestion(4, PEER, world.isolator.export_key(world.key)))
     theirs = world.isolator.export_key(other)
     world.answering.take(NameQuestion(5, NAME, Want.STREAM, theirs, None))
     world.answering.take(Withdrawal(1))
@@ -166,14 +166,21 @@ async def test_peers_are_remembered_under_their_key_alone() -> None:
     world = World()
     key = world.isolator.export_key(world.key)
     other = world.isolator.export_key(world.isolator.own_key("another's"))
-    world.answering.take(ProvenQuestion(1, PEER, key))
+    world.answering.take(PeerQuestion(1, PEER, key))
     await until(lambda: world.replies)
-    world.answering.take(ProvenNotice(PEER, key))
-    world.answering.take(ProvenQuestion(2, PEER, key))
-    world.answering.take(ProvenQuestion(3, PEER, other))
-    await until(lambda: len(world.replies) == 3)
-    assert world.replies == [ProvenReply(1, False), ProvenReply(2, True), ProvenReply(3, False)]
-    assert await world.proven.is_proven(world.key, PEER)
+    world.answering.take(PeerNotice(PEER, key, Spoken.V1))
+    world.answering.take(PeerQuestion(2, PEER, key))
+    await until(lambda: len(world.replies) == 2)
+    world.answering.take(PeerNotice(PEER, key, Spoken.V2))
+    world.answering.take(PeerQuestion(3, PEER, key))
+    world.answering.take(PeerQuestion(4, PEER, other))
+    await until(lambda: len(world.replies) == 4)
+    assert world.replies == [
+        PeerReply(1, Spoken.NOTHING),
+        PeerReply(2, Spoken.V1),
+        PeerReply(3, Spoken.V2),
+        PeerReply(4, Spoken.NOTHING),
+    ]
 
 
 async def test_a_key_whose_identity_was_renewed_looks_nothing_up() -> None:

@@ -15,6 +15,7 @@ from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.flow import ClosedBy, V1Reason
 from isoproxy.bitcoin.flows import FlowEnd, Outcome
 from isoproxy.bitcoin.inbound import InboundSettings
+from isoproxy.bitcoin.known_peers import Spoken
 from isoproxy.bitcoin.messages import MAINNET
 from isoproxy.bitcoin.options import Fallback
 from isoproxy.bitcoin.proxy import ProxySettings
@@ -32,7 +33,7 @@ from isoproxy.workers.messages import (
     Configure,
     Drain,
     NameReply,
-    ProvenReply,
+    PeerReply,
     ProxyPlan,
 )
 from tests.kit.socks_port import SocksPort
@@ -144,16 +145,18 @@ async def test_v1_goes_to_no_peer_that_the_parent_knows_as_proven() -> None:
             writer.write(TO_PEER)
             assert await reader.readexactly(len(OK)) == OK
             writer.write(HELLO)
-            question = await parent.asked("proven", 1 if proven else 2)
-            assert (question["host"], question["port"]) == ("peer.example", 8333)
-            parent.tell(ProvenReply(question["number"], proven))
+            for number in (1, 2):  # before the peer is spoken to, and before it is in v1
+                question = await parent.asked("peer", number if proven else 2 + number)
+                assert (question["host"], question["port"]) == ("peer.example", 8333)
+                spoken = Spoken.V2 if proven else Spoken.NOTHING
+                parent.tell(PeerReply(question["number"], spoken))
             if proven:
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
             else:
-                await until(lambda: len(heard) == 2)
+                await until(lambda: len(heard) == 3)
             writer.close()
-        assert [words.startswith(MAINNET.magic) for words in heard] == [False, True]
+        assert [words.startswith(MAINNET.magic) for words in heard] == [False, False, True]
 
 
 async def test_peers_that_come_in_reach_the_node() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from isoproxy.bitcoin.known_peers import Spoken
 from isoproxy.errors import ErrorKind
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
@@ -26,7 +27,7 @@ from isoproxy.workers.messages import (
     Inbox,
     NameReply,
     Order,
-    ProvenReply,
+    PeerReply,
     Reply,
     Settings,
     StatsRequest,
@@ -65,7 +66,7 @@ def arrived(message: Order | Reply, sockets: list[socket.socket]) -> tuple[objec
         Drain(3, 1.5),
         NameReply(4, Target.parse("192.0.2.1", 80)),
         NameReply(5, kind=ErrorKind.NAME_ABSENT),
-        ProvenReply(6, True),
+        PeerReply(6, Spoken.V1),
     ],
 )
 def test_a_message_arrives_as_it_was(message: Order | Reply) -> None:

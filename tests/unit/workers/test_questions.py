@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from isoproxy.bitcoin.known_peers import Spoken
 from isoproxy.isolation import client_of_address, client_of_uid
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import MAX_NAME_LENGTH, Target
@@ -13,8 +14,8 @@ from isoproxy.workers.checked import parse
 from isoproxy.workers.questions import (
     MAX_QUESTION,
     NameQuestion,
-    ProvenNotice,
-    ProvenQuestion,
+    PeerNotice,
+    PeerQuestion,
     Question,
     Withdrawal,
     decode,
@@ -40,8 +41,8 @@ NAME: dict[str, Any] = {
         NameQuestion(1, LONGEST, Want.ADDRESS, KEY, client_of_address("fe80::1", 7)[:17]),
         NameQuestion(2, Target.parse("d.bit", 80), Want.STREAM, KEY, client_of_uid(1000)),
         NameQuestion(3, Target.parse("d.bit", 80), Want.STREAM, KEY, None),
-        ProvenQuestion(4, Target.parse("::1", 8333), KEY),
-        ProvenNotice(Target.parse("192.0.2.1", 8333), KEY),
+        PeerQuestion(4, Target.parse("::1", 8333), KEY),
+        PeerNotice(Target.parse("192.0.2.1", 8333), KEY, Spoken.V1),
         Withdrawal(5),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from isoproxy.bitcoin.known_peers import Spoken
 from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.isolation import (
     ClientProtocol,
@@ -19,11 +20,11 @@ from isoproxy.isolation import (
 from isoproxy.namecoin.resolve.answer import Want
 from isoproxy.net.target import Target
 from isoproxy.workers import remote as module
-from isoproxy.workers.messages import NameReply, ProvenReply
+from isoproxy.workers.messages import NameReply, PeerReply
 from isoproxy.workers.questions import (
     NameQuestion,
-    ProvenNotice,
-    ProvenQuestion,
+    PeerNotice,
+    PeerQuestion,
     Question,
     Withdrawal,
 )
@@ -102,8 +103,8 @@ async def test_a_key_of_an_older_epoch_asks_nothing() -> None:
     with pytest.raises(NamingError) as failure:
         await world.ask()
     assert failure.value.kind is ErrorKind.STALE_KEY
-    assert await world.main.is_proven(world.key, NAME)
-    world.main.remember(world.key, NAME)
+    assert await world.main.spoken(world.key, NAME) is Spoken.V2
+    world.main.note(world.key, NAME, Spoken.V2)
     assert world.sent == []
 
 
@@ -120,7 +121,7 @@ async def test_no_client_asks_more_than_is_granted(monkeypatch: pytest.MonkeyPat
         assert isinstance(error, NamingError)
         assert error.kind is ErrorKind.BUSY
     assert len(world.sent) == 4
-    assert await world.main.is_proven(machine[0], NAME)
+    assert await world.main.spoken(machine[0], NAME) is Spoken.V2
     other = world.ask(key=world.key_of("2001:db8::1"))
     await world.asked(5)
     for task in (*pending, other):
@@ -168,32 +169,32 @@ async def test_what_is_withdrawn_before_its_turn_is_not_asked() -> None:
     question.cancel()
 
 
-@pytest.mark.parametrize("proven", [False, True])
-async def test_what_is_known_of_a_peer_is_told(proven: bool) -> None:
+@pytest.mark.parametrize("spoken", list(Spoken))
+async def test_what_is_known_of_a_peer_is_told(spoken: Spoken) -> None:
     world = World()
-    asking = asyncio.create_task(world.main.is_proven(world.key, NAME))
+    asking = asyncio.create_task(world.main.spoken(world.key, NAME))
     question = await world.asked()
-    assert isinstance(question, ProvenQuestion)
-    world.main.take(ProvenReply(question.number, proven))
-    assert await asking is proven
-    world.main.remember(world.key, NAME)
-    assert isinstance(world.sent[1], ProvenNotice)
-    assert world.sent[1].peer == NAME
+    assert isinstance(question, PeerQuestion)
+    world.main.take(PeerReply(question.number, spoken))
+    assert await asking is spoken
+    world.main.note(world.key, NAME, spoken)
+    assert isinstance(world.sent[1], PeerNotice)
+    assert (world.sent[1].peer, world.sent[1].spoken) == (NAME, spoken)
 
 
 async def test_what_a_main_process_that_does_not_read_is_not_told_is_known_here() -> None:
     world = World()
     world.backlog = module.MAX_BACKLOG
-    world.main.remember(world.key, NAME)
+    world.main.note(world.key, NAME, Spoken.V2)
     assert not world.sent
     world.backlog = 0
-    assert await world.main.is_proven(world.key, NAME)
+    assert await world.main.spoken(world.key, NAME) is Spoken.V2
     assert not world.sent
 
 
-async def test_without_a_reply_a_peer_counts_as_proven(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROVEN_S", 0.01)
-    assert await World().main.is_proven(World().key, NAME)
+async def test_without_a_reply_a_peer_counts_as_one_of_v2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PEER_S", 0.01)
+    assert await World().main.spoken(World().key, NAME) is Spoken.V2
     world = World()
-    assert await world.main.is_proven(world.key, NAME)
+    assert await world.main.spoken(world.key, NAME) is Spoken.V2
     assert isinstance(world.sent[1], Withdrawal)
