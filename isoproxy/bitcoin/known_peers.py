@@ -16,7 +16,6 @@ Invariants
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
@@ -97,9 +96,9 @@ class PeerMemory:
 
     def __init__(
         self,
+        clock: Callable[[], float],
         max_keys: int = MAX_KEYS,
         max_peers: int = MAX_PEERS_PER_KEY,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peers = _PerKey(max_keys, max_peers)
         self._clock = clock

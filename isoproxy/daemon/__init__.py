@@ -122,7 +122,7 @@ class Daemon:
         self.sockets = ListeningSockets()
         if config.bitcoin.v2 == "on":
             self_test()
-        peers = PeerMemory()
+        peers = PeerMemory(time.monotonic)
         self.isolator.on_new_epoch(peers.forget)
         self.isolator.on_renewal(lambda: peers.keep(self.isolator.is_current))
         self.workers = Workers(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -65,7 +66,7 @@ class MainProcess:
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._under_way = UnderWay(MAX_UNDER_WAY)
         self._unsent = UnsentQuestions()
-        self._untold = PeerMemory()
+        self._untold = PeerMemory(time.monotonic)
 
     def take(self, reply: Reply) -> None:
         """A reply came; one to a question that was withdrawn says nothing any more."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -43,7 +44,7 @@ class Proxy:
     flows: list[Flow] = field(default_factory=list)
     dialled: list[tuple[IsolationKey, Target]] = field(default_factory=list)
     relayed: int = 0
-    known: PeerMemory = field(default_factory=PeerMemory)
+    known: PeerMemory = field(default_factory=lambda: PeerMemory(time.monotonic))
     isolator: Isolator = field(default_factory=Isolator)
 
     async def serve(self, listener: socket.socket) -> None:

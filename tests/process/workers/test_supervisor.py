@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -87,7 +88,7 @@ class Main:
     listening: ListeningSocket
     isolator: Isolator = field(default_factory=Isolator)
     names: Names = field(default_factory=Names)
-    known: PeerMemory = field(default_factory=PeerMemory)
+    known: PeerMemory = field(default_factory=lambda: PeerMemory(time.monotonic))
     workers: Workers = field(init=False)
 
     def __post_init__(self) -> None:

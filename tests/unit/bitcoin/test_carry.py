@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -77,7 +78,7 @@ class World:
         self.isolator = Isolator()
         self.key = key(isolator=self.isolator)
         self.flow = Flow(self.key, target)
-        self.known = PeerMemory()
+        self.known = PeerMemory(time.monotonic)
         self.registry = FlowRegistry()
         self.near = [near_client, near_peer]
         self.second: socket.socket | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from isoproxy.bitcoin.known_peers import V1_REMEMBERED_S, PeerMemory, Spoken
 from isoproxy.isolation import Isolator
 from isoproxy.net.target import Target
@@ -14,7 +16,7 @@ CLEARNET = Target.parse("peer.example", 8333)
 async def test_peers_are_kept_per_key_bounded_and_forgotten() -> None:
     isolator = Isolator()
     one, two, three = (key(user, isolator) for user in (b"one", b"two", b"three"))
-    peers = PeerMemory(max_keys=2, max_peers=2)
+    peers = PeerMemory(time.monotonic, max_keys=2, max_peers=2)
     isolator.on_new_epoch(peers.forget)
     peers.note(one, ONION, Spoken.V2)
     assert peers.has(one, ONION) is Spoken.V2
@@ -40,7 +42,7 @@ def test_what_is_not_used_for_longest_is_forgotten_first() -> None:
     """A peer that is dialled again and again is no idler for having proven itself first."""
     one, two = key(b"one"), key(b"two")
     peers = [Target.parse("peer.example", number) for number in (1, 2, 3)]
-    known = PeerMemory(max_keys=2, max_peers=2)
+    known = PeerMemory(time.monotonic, max_keys=2, max_peers=2)
     for peer in peers[:2]:
         known.note(one, peer, Spoken.V2)
     assert known.has(one, peers[0]) is Spoken.V2
@@ -56,7 +58,7 @@ def test_what_is_not_used_for_longest_is_forgotten_first() -> None:
 
 def test_v1_is_remembered_for_an_hour() -> None:
     now = 0.0
-    peers, one = PeerMemory(clock=lambda: now), key(b"one")
+    peers, one = PeerMemory(lambda: now), key(b"one")
     peers.note(one, ONION, Spoken.V1)
     assert peers.has(one, ONION) is Spoken.V1
     assert peers.has(key(b"two"), ONION) is Spoken.NOTHING
@@ -70,7 +72,7 @@ def test_v1_is_remembered_for_an_hour() -> None:
 
 def test_what_speaks_v2_is_never_taken_for_what_speaks_v1() -> None:
     now = 0.0
-    peers, one = PeerMemory(clock=lambda: now), key(b"one")
+    peers, one = PeerMemory(lambda: now), key(b"one")
     peers.note(one, ONION, Spoken.V1)
     for spoken in (Spoken.V2, Spoken.V1, Spoken.NOTHING):
         peers.note(one, ONION, spoken)

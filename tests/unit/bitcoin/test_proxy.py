@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -61,7 +62,7 @@ class World:
         self.refuse = refuse
         self.proxy = BitcoinProxy(
             settings or ProxySettings(RULE),
-            Carrier(self, relay_stream, self.registry, PeerMemory(), carrying),
+            Carrier(self, relay_stream, self.registry, PeerMemory(time.monotonic), carrying),
             Isolator(),
             socks=self.socks,
         )

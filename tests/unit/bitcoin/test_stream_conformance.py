@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -52,7 +53,7 @@ async def untouched() -> AsyncIterator[Ends]:
         ) -> ClosedBy:
             return await relay_stream(services, client, peer, first, flow.relayed)
 
-        carrier = Carrier(Dialling(no_dial), relay, FlowRegistry(), PeerMemory())
+        carrier = Carrier(Dialling(no_dial), relay, FlowRegistry(), PeerMemory(time.monotonic))
         (client, near), (peer, far) = tcp_pair(), tcp_pair()
         flow = Flow(key(), PEER)
         task = asyncio.create_task(carrier.carry_all(near, b"", far, flow, b""))
@@ -101,7 +102,7 @@ async def translated() -> AsyncIterator[Ends]:
         return to_node
 
     service = Inbound(InboundSettings(MAINNET, PEER), straight, FlowRegistry(), connect, only_v1)
-    carrier = Carrier(Dialling(no_dial), straight, FlowRegistry(), PeerMemory())
+    carrier = Carrier(Dialling(no_dial), straight, FlowRegistry(), PeerMemory(time.monotonic))
     flow = Flow(key(), PEER)
     tasks = [
         asyncio.create_task(work)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -81,7 +82,7 @@ async def front_end(
         return await relay_stream(front.services, client, peer, first, flow.relayed)
 
     registry = FlowRegistry()
-    carrier = Carrier(dialer, relay, registry, PeerMemory(), settings)
+    carrier = Carrier(dialer, relay, registry, PeerMemory(time.monotonic), settings)
     front = FrontEnd(reactor, isolator, dialer, names=names, bitcoin=carrier)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

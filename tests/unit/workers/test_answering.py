@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -58,7 +59,7 @@ class World:
         self.isolator = Isolator()
         self.key = self.isolator.own_key("a client's")
         self.names = Names()
-        self.known = PeerMemory()
+        self.known = PeerMemory(time.monotonic)
         self.replies: list[Reply] = []
         names = self.names if named else None
         services = MainServices(self.isolator, lambda: names, self.known)
