@@ -27,9 +27,10 @@ def test_a_password_that_every_user_can_read_is_warned_of(tmp_path: Path, text: 
     file = tmp_path / "isoproxy.toml"
     file.write_text(text)
     file.chmod(0o644)
-    (warning,) = load(file).warnings
-    assert f"chmod o-rwx {file}" in warning
-    assert "marked" not in warning
+    warnings = load(file).warnings
+    assert len(warnings) == 1
+    assert f"chmod o-rwx {file}" in warnings[0]
+    assert "marked" not in warnings[0]
     for mode in (0o640, 0o600):
         file.chmod(mode)
         assert load(file).warnings == ()

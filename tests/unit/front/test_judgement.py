@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -70,6 +72,30 @@ def test_each_flag_separates_what_it_names_and_nothing_else(
     without = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.NOTHING))
     assert request(one, with_flag).key != request(two, with_flag).key
     assert request(one, without).key == request(two, without).key
+
+
+def credentials_over_socks5(user: bytes, password: bytes) -> bytes:
+    greeting = b"\x05\x01\x02\x01%c%b%c%b" % (len(user), user, len(password), password)
+    return greeting + b"\x05\x01\x00" + encode_address(b"a.test", 80)
+
+
+def credentials_over_http(user: bytes, password: bytes) -> bytes:
+    login = base64.b64encode(user + b":" + password)
+    return HTTP.replace(b"\r\n\r\n", b"\r\nProxy-Authorization: Basic %b\r\n\r\n" % login)
+
+
+@pytest.mark.parametrize("over", [credentials_over_socks5, credentials_over_http])
+@pytest.mark.parametrize(
+    "other", [b"Bank", b" bank", b"bank ", b"bank\t", b"bank\x00", b"bank\x00x"]
+)
+def test_every_byte_of_a_credential_counts(
+    over: Callable[[bytes, bytes], bytes], other: bytes
+) -> None:
+    """Case, blanks and what comes after a NUL, as they come from the wire."""
+    one = request(over(b"bank", b"bank")).key
+    assert request(over(b"bank", b"bank")).key == one
+    assert request(over(other, b"bank")).key != one
+    assert request(over(b"bank", other)).key != one
 
 
 def test_client_addresses_separate() -> None:

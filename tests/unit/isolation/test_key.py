@@ -116,6 +116,18 @@ def test_a_new_epoch_shares_nothing_with_the_old(
     assert new.label != old.label
 
 
+def test_the_secret_of_an_epoch_does_not_follow_from_the_one_before() -> None:
+    """Who learns one secret knows no key of the epochs after it."""
+    one, other = Isolator(), Isolator()
+    other.import_state(one.export_state())
+    stream = IsolationTuple(None, ClientProtocol.SOCKS5, b"user", b"word")
+    rule = ListenerRule(own_group("a"))
+    assert one.key_for(rule, stream) == other.key_for(rule, stream)
+    one.new_epoch()
+    other.new_epoch()
+    assert one.key_for(rule, stream) != other.key_for(rule, stream)
+
+
 @given(rules, tuples)
 def test_two_processes_share_nothing(rule: ListenerRule, stream: IsolationTuple) -> None:
     assert ISOLATOR.key_for(rule, stream) != Isolator().key_for(rule, stream)
