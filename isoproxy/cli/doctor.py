@@ -59,10 +59,12 @@ def run_doctor(options: argparse.Namespace) -> int:
 
     findings = asyncio.run(gather())
     failures = sum(finding.verdict is Verdict.FAILED for finding in findings)
+    unproven = sum(finding.verdict is Verdict.UNPROVEN for finding in findings)
     if options.json:
         print_json(
             {
                 "ok": failures == 0,
+                "unproven": unproven,
                 "findings": [
                     {
                         "check": one.check,
@@ -75,9 +77,19 @@ def run_doctor(options: argparse.Namespace) -> int:
             }
         )
     else:
-        things = "thing" if failures == 1 else "things"
-        print(f"{failures} {things} to mend, see above" if failures else "all is well")
+        print(_summary(failures, unproven))
     return 1 if failures else 0
+
+
+def _summary(failures: int, unproven: int) -> str:
+    def things(number: int) -> str:
+        return "1 thing" if number == 1 else f"{number} things"
+
+    if failures:
+        return f"{things(failures)} to mend, see above"
+    if unproven:
+        return f"nothing to mend was found, but {things(unproven)} could not be proven, see above"
+    return "all is well"
 
 
 def parse_target(text: str) -> Target:

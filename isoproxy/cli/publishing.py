@@ -18,7 +18,7 @@ from isoproxy.config import Config, admin_address, state_directory
 from isoproxy.daemon.compose.onions import PublishedService, ServicePlan, relay_of_its_own
 from isoproxy.daemon.settings.bitcoin import networks
 from isoproxy.doctor.environment import environment_of
-from isoproxy.errors import ConfigError
+from isoproxy.errors import ConfigError, OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.managed.torrc import socket_in
@@ -125,6 +125,11 @@ def _control(config: Config) -> Control:
     """The control port of the configuration's Tor; in managed mode a running isoproxy's own."""
     if config.tor.mode == "managed":
         return Control(socket_in(_state_of_running(config).absolute() / "tor", "control"))
+    if config.tor.mode == "arti":
+        raise OperationError(
+            "onion services are published over a control port, and Arti has none; "
+            'set tor.mode = "managed" or "system"'
+        )
     return Control(config.tor.control, password=config.tor.control_password)
 
 

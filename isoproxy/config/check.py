@@ -13,6 +13,7 @@ from isoproxy.config.schema import PRESETS, Config, TorConfig
 from isoproxy.errors import ConfigError
 from isoproxy.isolation import FLAG_NAMES, Isolate
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.tor.arti import configuration as arti
 from isoproxy.tor.managed.bridges import read_bridges, read_transports
 from isoproxy.tor.managed.egress import read_proxy
 from isoproxy.tor.managed.torrc import checked
@@ -28,7 +29,7 @@ _MERGED = (
 
 def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
     """Errors and warnings, each beginning with where the setting was written."""
-    rules = (_credentials, _tor, _addresses, _names, _bitcoin, _observe, _limits, _services)
+    rules = (_credentials, _tor, _arti, _addresses, _names, _bitcoin, _observe, _limits, _services)
     errors = [_at(places, key, text) for rule in rules for key, text in rule(config)]
     warnings = [_at(places, key, text) for key, text in _warnings(config)]
     return errors, warnings
@@ -45,6 +46,11 @@ def _at(places: Places, key: str, text: str) -> str:
 
 
 def _credentials(config: Config) -> Iterator[Finding]:
+    if config.tor.credentials == "verbatim" and config.tor.mode == "arti":
+        yield (
+            "tor.credentials",
+            '"verbatim" needs a control port to renew circuits, and Arti has none; use "derived"',
+        )
     if config.tor.credentials == "verbatim" and would_merge(config):
         yield "tor.credentials", _MERGED
 
@@ -84,6 +90,20 @@ def _egress(tor: TorConfig) -> Iterator[Finding]:
             attempt()
         except ConfigError as error:
             yield f"tor.{name}", str(error)
+
+
+def _arti(config: Config) -> Iterator[Finding]:
+    if config.tor.mode != "arti":
+        return
+    if config.tor.arti_rpc is not None and not config.tor.arti_rpc.is_unix:
+        yield "tor.arti_rpc", "must be a unix socket, whose permissions say who may use Arti"
+    for line in config.tor.extra_arti:
+        try:
+            arti.checked(line)
+        except ConfigError as error:
+            yield "tor.extra_arti", str(error)
+    if config.onion_service:
+        yield "onion_service", 'needs a control port, and Arti has none; use tor.mode = "managed"'
 
 
 def would_merge(config: Config) -> bool:

@@ -54,8 +54,9 @@ _unset_endpoint: Endpoint | None = None
 class TorConfig:
     mode: str = option(
         "managed",
-        'Who runs Tor: "managed" starts a tor of our own, "system" uses the addresses below.',
-        choice("managed", "system"),
+        'Who runs Tor: "managed" starts a tor of our own, "system" uses the addresses below, '
+        '"arti" starts an Arti of our own, or uses the one at arti_rpc.',
+        choice("managed", "system", "arti"),
     )
     credentials: str = option(
         "derived",
@@ -109,6 +110,20 @@ class TorConfig:
     )
     extra_torrc: tuple[str, ...] = option(
         (), "Lines added to the torrc of managed mode.", several(one_line, distinct=False)
+    )
+    arti_rpc: Endpoint | None = option(
+        None,
+        "The RPC socket of an Arti that runs, in arti mode; it tells where its SOCKS port is.",
+        optional(endpoint),
+        example='"unix:/run/arti/rpc"',
+    )
+    arti_binary: str = option(
+        "arti", "The Arti that arti mode starts; it needs the feature rpc.", one_line
+    )
+    extra_arti: tuple[str, ...] = option(
+        (),
+        'Lines added to the configuration of that Arti, as in "path_rules.long_lived_ports = []".',
+        several(one_line, distinct=False),
     )
 
 

@@ -118,6 +118,7 @@ class Daemon:
         self.dialer = Dialer(
             self.reactor, self.isolator, lookup_dialer(config, self.upstream.socks)
         )
+        self.upstream.on_change(self._follow_tor)
         self.names = CurrentNames(config.names, self._build_names)
         self.sockets = ListeningSockets()
         if config.bitcoin.v2 == "on":
@@ -296,6 +297,11 @@ class Daemon:
         task = asyncio.create_task(reload(), name="reload")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _follow_tor(self) -> None:
+        """Have every process dial where Tor's SocksPort is now."""
+        if self.dialer.move(self.upstream.socks):
+            self.workers.configure()
 
     def _tor_changed(self) -> None:
         self._notifier.status(self._headline())

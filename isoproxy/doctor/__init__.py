@@ -5,8 +5,9 @@ wrong the one thing to do.  What cannot be proven is said to be unproven, never 
 
     environment.py   ports, permissions, passwords, the running process's sockets
     reach.py         whether Tor's two ports can be used, and what is in the way
-    tor_checks.py       Tor's version, start, clock, circuits, through its control port
+    tor.py           Tor's version, start, clock, circuits, through its control port
     names.py         whether names can be resolved
+    arti.py          the same of an Arti, through its RPC port
     isolation.py     streams of an independent client, and what circuits they got
 """
 
@@ -23,6 +24,7 @@ from isoproxy.config import Config, Loaded, admin_address, state_directory
 from isoproxy.config.paths import start_command
 from isoproxy.doctor import environment, isolation, reach
 from isoproxy.doctor import tor as tor_checks
+from isoproxy.doctor.arti import UNPROVABLE, examine_arti
 from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
 from isoproxy.doctor.names import examine_names
 from isoproxy.errors import OperationError
@@ -50,11 +52,15 @@ async def examine(
     if asked is _RUNS_NOT:
         for finding in environment.ports(config):
             yield finding
-    if config.tor.mode == "managed" and isinstance(asked, Finding):
+    if _has_own_tor(config) and isinstance(asked, Finding):
         yield unproven("Tor", "isoproxy's own is known to a running isoproxy alone", asked.advice)
         async for finding in examine_names(config.names, None):
             yield finding
         yield asked
+        return
+    if config.tor.mode == "arti":
+        async for finding in _with_arti(loaded, target, asked, state, timeout_s):
+            yield finding
         return
     socks, control_at = _tor_of(config, state)
     yield await reach.socks_port(socks)
@@ -79,6 +85,31 @@ async def examine(
         yield await tor_checks.attachment(control, streams_work=works)
 
 
+def _has_own_tor(config: Config) -> bool:
+    tor = config.tor
+    return tor.mode == "managed" or (tor.mode == "arti" and tor.arti_rpc is None)
+
+
+async def _with_arti(
+    loaded: Loaded, target: Target, asked: dict[str, Any] | Finding, state: Path, timeout_s: float
+) -> AsyncIterator[Finding]:
+    """What can be looked at where Arti takes the place of tor."""
+    config = loaded.config
+    async for finding in examine_arti(_rpc_of(config, state)):
+        yield finding
+    answer = None if isinstance(asked, Finding) else asked
+    async for finding in examine_names(config.names, answer and answer["names"]):
+        yield finding
+    if isinstance(asked, Finding):
+        yield asked
+        return
+    for finding in _process(asked, Endpoint(), config.dns.address):
+        yield finding
+    findings, _ = await _prove(asked, target, None, timeout_s, advice=UNPROVABLE)
+    for finding in findings:
+        yield finding
+
+
 def _state_directory(answer: dict[str, Any] | None) -> Path:
     """Where the running isoproxy keeps its state, or where this user's would."""
     if answer is not None:
@@ -97,6 +128,11 @@ def _machine(loaded: Loaded, state: Path, *, running: bool) -> Iterator[Finding]
     admin = admin_address(config)
     yield from environment.permissions(config, state, admin, running=running)
     yield from environment.secrets(loaded.files)
+
+
+def _rpc_of(config: Config, state: Path) -> Endpoint:
+    """Arti's RPC socket."""
+    return config.tor.arti_rpc or socket_in(state.absolute() / "arti", "rpc")
 
 
 def _tor_of(config: Config, state: Path) -> tuple[Endpoint, Endpoint]:
@@ -119,7 +155,7 @@ async def _ask_status(config: Config) -> dict[str, Any] | Finding:
 
 async def _complaint_of_tor(config: Config) -> str | None:
     """The last warning of a tor of our own, that a running isoproxy has."""
-    if config.tor.mode != "managed":
+    if not _has_own_tor(config):
         return None
     with contextlib.suppress(OperationError):
         answer = await asyncio.to_thread(ask, admin_address(config), "tor_log", timeout_s=5.0)
@@ -148,7 +184,11 @@ def _process(answer: dict[str, Any], socks: Endpoint, dns: Endpoint | None) -> l
 
 
 async def _prove(
-    answer: dict[str, Any], target: Target, control: Control | None, timeout_s: float
+    answer: dict[str, Any],
+    target: Target,
+    control: Control | None,
+    timeout_s: float,
+    advice: str = isolation.NEED_CONTROL,
 ) -> tuple[list[Finding], bool | None]:
     addresses = [Endpoint.parse_listening(one["address"]) for one in answer["listeners"]]
     reachable = [address for address in addresses if not address.is_unix]
@@ -160,4 +200,4 @@ async def _prove(
                 "add a listener on 127.0.0.1 for the doctor",
             )
         ], None
-    return await isolation.prove(reachable[0], target, control, timeout_s=timeout_s)
+    return await isolation.prove(reachable[0], target, control, advice=advice, timeout_s=timeout_s)

@@ -26,6 +26,7 @@ from isoproxy.tor.control.connection import Control
 
 CHECK = "streams through isoproxy"
 TIMEOUT_S = 60.0
+NEED_CONTROL = "set tor.control, or use managed Tor"
 
 
 class LookupWatch:
@@ -45,9 +46,17 @@ class LookupWatch:
 
 
 async def prove(
-    listener: Endpoint, target: Target, control: Control | None, *, timeout_s: float = TIMEOUT_S
+    listener: Endpoint,
+    target: Target,
+    control: Control | None,
+    *,
+    advice: str = NEED_CONTROL,
+    timeout_s: float = TIMEOUT_S,
 ) -> tuple[list[Finding], bool]:
-    """Open the streams and judge them; the second value says whether they opened at all."""
+    """Open the streams and judge them; the second value says whether they opened at all.
+
+    `advice` says what to do where circuits cannot be seen.
+    """
     watch, hidden = LookupWatch(), control is not None and not await _shows_streams(control)
     control = None if hidden else control
     with contextlib.ExitStack() as held:
@@ -69,7 +78,7 @@ async def prove(
             unproven(
                 "circuits of separate identities",
                 "Tor's circuits cannot be seen without its ControlPort",
-                "set tor.control, or use managed Tor",
+                advice,
             )
         )
     else:

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from isoproxy.errors import ErrorKind, PolicyRefusal
@@ -45,6 +46,7 @@ from isoproxy.tor.circuits import CircuitBudget
 from isoproxy.tor.dial import Dial
 
 DIAL_TIMEOUT_S: Final = 120.0
+_STRICT = re.compile("[a-zA-Z0-9.-]+")
 SEND_BUFFER: Final = 16384
 """Bytes of SO_SNDBUF towards Tor: a fast local upload can otherwise keep Tor reading."""
 
@@ -59,6 +61,8 @@ class DialerSettings:
     send_buffer          bytes of SO_SNDBUF towards Tor, 0 for the system's own
     onions_of_listeners  onion services (without .onion) for which Tor has a client key, and the
                          one listener whose clients may go there
+    strict_names         refuse what an Arti hangs up on: names with other characters than
+                         letters, digits, hyphens and dots
     """
 
     socks: Endpoint
@@ -67,6 +71,7 @@ class DialerSettings:
     max_pending_circuits: int = 24
     send_buffer: int = SEND_BUFFER
     onions_of_listeners: Mapping[str, str] = field(default_factory=dict)
+    strict_names: bool = False
 
 
 class Dialer:
@@ -129,6 +134,8 @@ class Dialer:
             raise PolicyRefusal(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         if target.is_onion and not self._may_visit(target.host, listener):
             raise PolicyRefusal(kind=ErrorKind.ONION_AUTH_MISSING)
+        if self.settings.strict_names and not (target.is_ip or _STRICT.fullmatch(target.host)):
+            raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
         credentials = upstream_credentials(key, purpose, self.form)
         handshake = Client(
             command,
@@ -191,6 +198,13 @@ class Dialer:
             if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
                 outcome.result().close()
             raise
+
+    def move(self, socks: Endpoint) -> bool:
+        """Dial through the SocksPort at `socks` from now on; says whether it was another."""
+        moved = self.settings.socks != socks
+        if moved:
+            self.settings = replace(self.settings, socks=socks)
+        return moved
 
     def close(self) -> None:
         """End every dial with an error and open no more timers."""

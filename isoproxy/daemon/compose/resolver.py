@@ -58,6 +58,11 @@ async def open_resolver(
         upstream = Upstream(config.tor, state / "tor")
         dialer = Dialer(reactor, isolator, dialer_settings(config, upstream.socks))
         stack.callback(dialer.close)
+
+        def follow() -> None:
+            dialer.move(upstream.socks)
+
+        upstream.on_change(follow)
         if config.names.backend == "electrum":
             private_directory(state)
             stack.push_async_callback(upstream.stop)

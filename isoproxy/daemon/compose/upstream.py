@@ -1,7 +1,8 @@
-"""Tor as the configuration has it: a child of ours, or one that runs elsewhere.
+"""Tor as the configuration has it: C tor or Arti, a child of ours or one that runs elsewhere.
 
-Both look the same from here: a SocksPort to dial through, a control connection that may
-be absent, and one line about how it stands.
+All look the same from here: a SocksPort to dial through, a control connection that may
+be absent, and one line about how it stands.  The SocksPort of an Arti moves when it
+starts anew, and leads nowhere while it does not answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from isoproxy.config import TorConfig
 from isoproxy.daemon.status.snapshot import TorView
 from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.tor.arti.process import ManagedArti
+from isoproxy.tor.arti.rpc import ArtiRpc
 from isoproxy.tor.control.connection import Control, Phase
 from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.tor.managed.bridges import read_bridges, read_transports
@@ -36,19 +39,26 @@ class Upstream:
 
     def __init__(self, config: TorConfig, directory: Path) -> None:
         self.mode = config.mode
-        self._managed: ManagedTor | None = None
-        if config.mode == "managed":
-            self._managed = ManagedTor(
-                directory,
-                program=config.binary,
-                extra_torrc=config.extra_torrc,
-                egress=egress_of(config),
-            )
-            self.socks = self._managed.socks
+        self._managed = _managed(config, directory)
+        self._arti: ArtiRpc | None = None
+        self._socks = config.socks
+        if isinstance(self._managed, ManagedArti):
+            self._arti = self._managed.rpc
+        elif config.mode == "arti" and config.arti_rpc is not None:
+            self._arti = ArtiRpc(config.arti_rpc)
+        if self._managed is not None:
             self.control = self._managed.control
+        elif self._arti is not None:
+            self.control = Control(Endpoint())
         else:
-            self.socks = config.socks
             self.control = Control(config.control, password=config.control_password)
+
+    @property
+    def socks(self) -> Endpoint:
+        """Where streams are dialled; nowhere while that is not known."""
+        if self._managed is not None:
+            return self._managed.socks
+        return self._socks if self._arti is None else self._arti.socks
 
     async def start(self) -> None:
         """Start a tor of our own, or begin to connect to the other's control port.
@@ -57,22 +67,30 @@ class Upstream:
         """
         if self._managed is not None:
             await self._managed.start()
+        elif self._arti is not None:
+            self._arti.start()
         else:
             self.control.start()
 
     async def stop(self) -> None:
         if self._managed is not None:
             await self._managed.stop()
+        elif self._arti is not None:
+            await self._arti.close()
         else:
             await self.control.close()
 
     def on_progress(self, callback: Callable[[Bootstrap], None]) -> None:
-        """Tell `callback` of each step of Tor's start, where the control port tells us."""
+        """Tell `callback` of each step of Tor's start, where Tor tells us."""
+        if self._arti is not None:
+            self._arti.on_change(lambda now: None if now is None else callback(now))
         self.control.on_bootstrap(callback)
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when Tor, or its control port, comes or goes."""
+        """Call `callback` when Tor, its control port or its SocksPort comes, goes or moves."""
         self.control.on_state(lambda _: callback())
+        if self._arti is not None:
+            self._arti.on_change(lambda _: callback())
         if self._managed is not None:
             self._managed.on_state(lambda _: callback())
 
@@ -80,7 +98,8 @@ class Upstream:
         """Whether Tor's SocksPort takes isolated streams now (a managed one: has started)."""
         if self._managed is not None and self._managed.state.stage is not Stage.READY:
             return False
-        return await probe_socks(self.socks)
+        socks = self.socks
+        return not socks.is_none and await probe_socks(socks)
 
     async def circuits(self) -> tuple[Circuit, ...]:
         """Tor's circuits, as far as it tells of them.
@@ -105,17 +124,19 @@ class Upstream:
             self.mode,
             self.describe(),
             answers,
-            self.control.version,
+            self._managed.version
+            if isinstance(self._managed, ManagedArti)
+            else self.control.version,
             phase.value,
             phase is Phase.READY,
-            self.control.bootstrap,
+            self.control.bootstrap if self._arti is None else self._arti.bootstrap,
             self.advice,
         )
 
     @property
     def advice(self) -> str | None:
         """What to do about the start of a tor of our own that does not get on."""
-        return None if self._managed is None else self._managed.advice
+        return self._managed.advice if isinstance(self._managed, ManagedTor) else None
 
     def log(self) -> TorLog | None:
         """What a tor of our own has said; None for one that runs elsewhere."""
@@ -125,13 +146,12 @@ class Upstream:
         """How Tor stands, for a person."""
         if self._managed is not None:
             return str(self._managed.state)
+        if self._arti is not None:
+            return _progress(self._arti.bootstrap) or "its RPC port does not answer"
         if self.control.endpoint.is_none:
             return "without control port"
         if self.control.state.phase is Phase.READY:
-            bootstrap = self.control.bootstrap
-            if bootstrap is not None and bootstrap.percent < 100:
-                return f"bootstrapping {bootstrap.percent}%"
-            return "ready"
+            return _progress(self.control.bootstrap) or "ready"
         return f"control port {self.control.state}"
 
 
@@ -143,6 +163,27 @@ def egress_of(config: TorConfig) -> Egress:
         config.firewall_ports,
         None if config.proxy is None else read_proxy(config.proxy),
     )
+
+
+def _managed(config: TorConfig, directory: Path) -> ManagedTor | ManagedArti | None:
+    if config.mode == "managed":
+        return ManagedTor(
+            directory,
+            program=config.binary,
+            extra_torrc=config.extra_torrc,
+            egress=egress_of(config),
+        )
+    if config.mode == "arti" and config.arti_rpc is None:
+        return ManagedArti(
+            directory.with_name("arti"), program=config.arti_binary, extra=config.extra_arti
+        )
+    return None
+
+
+def _progress(bootstrap: Bootstrap | None) -> str | None:
+    if bootstrap is None:
+        return None
+    return "ready" if bootstrap.percent == 100 else f"bootstrapping {bootstrap.percent}%"
 
 
 async def probe_socks(endpoint: Endpoint) -> bool:

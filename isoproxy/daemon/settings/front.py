@@ -71,6 +71,7 @@ def dialer_settings(config: Config, socks: Endpoint) -> DialerSettings:
         never_sent_to_tor=top_levels(config.names).never_sent_to_tor,
         timeout_s=config.limits.dial_timeout_s,
         max_pending_circuits=config.limits.max_pending_circuits,
+        strict_names=config.tor.mode == "arti",
     )
 
 

@@ -26,6 +26,7 @@ from typing import Final
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.backoff import Backoff
+from isoproxy.net.endpoint import Endpoint
 from isoproxy.private_file import replace_file
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.events import Bootstrap
@@ -68,7 +69,7 @@ class ManagedTor(ManagedProgram):
         control: Control | None = None,
     ) -> None:
         super().__init__(directory, program=program, backoff=backoff, spawn=spawn)
-        self.socks = socket_in(self.directory, "socks")
+        self._socks = socket_in(self.directory, "socks")
         self.version: Version | None = None
         endpoint = socket_in(self.directory, "control")
         self.control = control or Control(endpoint, own=True, backoff=Backoff(0.05, 1.0))
@@ -77,6 +78,10 @@ class ManagedTor(ManagedProgram):
         self._percent = -1
         self._progressed_at = 0.0
         self._read = self._reader()
+
+    @property
+    def socks(self) -> Endpoint:
+        return self._socks
 
     def on_progress(self, callback: Callable[[Bootstrap], None]) -> Callable[[], None]:
         return self.control.on_bootstrap(callback)
@@ -117,7 +122,7 @@ class ManagedTor(ManagedProgram):
         """What a dead tor left behind must not be taken for the next one's."""
         self._read = self._reader()
         self._percent = -1
-        for endpoint in (self.socks, self.control.endpoint):
+        for endpoint in (self._socks, self.control.endpoint):
             assert endpoint.path is not None
             Path(endpoint.path).unlink(missing_ok=True)
 

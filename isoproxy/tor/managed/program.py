@@ -79,12 +79,11 @@ class TorState:
 class ManagedProgram(abc.ABC):
     """A child of ours, living in `directory`.
 
-    `socks` is the endpoint for the dialer, `control` the control connection (which may
-    lead nowhere); both stay the same over restarts.
+    `control` is the control connection, which may lead nowhere; it stays the same over
+    restarts.
     """
 
     name: ClassVar[str]
-    socks: Endpoint
     control: Control
 
     def __init__(
@@ -104,6 +103,11 @@ class ManagedProgram(abc.ABC):
         self._running = asyncio.Event()  # it can be controlled
         self._unfit = asyncio.Event()  # it can, and it would not isolate
         self._resources = contextlib.AsyncExitStack()
+
+    @property
+    @abc.abstractmethod
+    def socks(self) -> Endpoint:
+        """Where the dialer finds its SOCKS port; nowhere while that is not known."""
 
     @property
     def state(self) -> TorState:

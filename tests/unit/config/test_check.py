@@ -37,6 +37,20 @@ def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[
     assert refused(VERBATIM, *settings).startswith("--set tor.credentials: ")
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ((VERBATIM, 'listener.0.isolate=["SOCKSAuth"]'), "tor.credentials"),
+        (("tor.arti_rpc=127.0.0.1:9180",), "tor.arti_rpc"),
+        (('tor.extra_arti=["proxy.socks_listen = 9150"]',), "tor.extra_arti"),
+        (("onion_service.0.target=127.0.0.1:80",), "onion_service"),
+    ],
+)
+def test_what_an_arti_cannot_do_is_refused(settings: tuple[str, ...], key: str) -> None:
+    load(None, ["tor.mode=managed", *settings])
+    assert f" {key}: " in refused("tor.mode=arti", *settings)
+
+
 def test_verbatim_credentials_for_one_listener_that_isolates_by_them_alone() -> None:
     loaded = load(None, [VERBATIM, 'listener.0.isolate=["SOCKSAuth"]'])
     assert loaded.config.tor.credentials == "verbatim"

@@ -130,7 +130,8 @@ def test_all_problems_of_all_files_are_reported_with_their_lines(tmp_path: Path)
     assert set(problems) == {
         "conf.d/60_y.toml:1: not TOML: Expected ']' at the end of a table declaration",
         "--set: expected key=value, such as tor.mode=system",
-        'isoproxy.toml:3: tor.mode: expected one of "managed", "system" (did you mean managed?)',
+        'isoproxy.toml:3: tor.mode: expected one of "managed", "system", "arti" '
+        "(did you mean managed?)",
         'isoproxy.toml:4: unknown key "tor.sock" (did you mean tor.socks?)',
         'conf.d/50_x.toml:3: unknown key "tor.credentals" (did you mean tor.credentials?)',
         "isoproxy.toml:6: listener.0.address: an endpoint's host must be an IP address, because "

@@ -183,6 +183,30 @@ async def test_some_names_never_reach_tor(host: str) -> None:
         assert port.requests == []
 
 
+async def test_what_arti_hangs_up_on_is_refused_before() -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        port.serve = echo
+        (await dialer.connect(key, APP, Target.parse("a_b.test", 80))).close()
+        dialer.settings = replace(dialer.settings, strict_names=True)
+        with pytest.raises(PolicyRefusal) as caught:
+            await dialer.connect(key, APP, Target.parse("a_b.test", 80))
+        assert caught.value.kind is ErrorKind.NAME_SYNTAX
+        for host in ("a-b.test", "192.0.2.1", "2001:db8::1"):
+            (await dialer.connect(key, APP, Target.parse(host, 80))).close()
+        assert len(port.requests) == 4
+
+
+async def test_it_follows_a_socks_port_that_moves() -> None:
+    async with SocksPort() as port, dialing(Endpoint()) as (dialer, key):
+        port.serve = echo
+        with pytest.raises(DialError) as caught:
+            await dialer.connect(key, APP, TARGET)
+        assert caught.value.kind is ErrorKind.TOR_UNREACHABLE
+        assert dialer.move(port.endpoint)
+        assert not dialer.move(port.endpoint)
+        (await dialer.connect(key, APP, TARGET)).close()
+
+
 async def test_a_key_of_an_old_epoch_opens_nothing(tmp_path: Path) -> None:
     nobody = Endpoint.unix(str(tmp_path / "nobody"))  # as a dial that goes so far would say
     async with dialing(nobody) as (dialer, key):

@@ -14,7 +14,9 @@ from isoproxy.errors import OperationError
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control, ControlState, Phase
 from isoproxy.tor.control.events import Circuit
+from tests.kit.arti_rpc import honest, serving
 from tests.kit.socks_port import SocksPort
+from tests.kit.waiting import until
 
 
 async def test_a_socks_port_answers_on_tcp_and_unix(tmp_path: Path) -> None:
@@ -56,6 +58,29 @@ async def test_a_managed_tor_does_not_answer_before_it_is_ready(tmp_path: Path) 
     assert tor.socks == Endpoint.unix(str(tmp_path / "socks"))
     assert not await tor.answers()
     assert tor.describe() == "stopped"
+
+
+async def test_an_arti_of_our_own_leads_nowhere_before_it_answers(tmp_path: Path) -> None:
+    tor = Upstream(load(None, ["tor.mode=arti"]).config.tor, tmp_path / "tor")
+    assert tor.socks.is_none
+    assert not await tor.answers()
+    assert tor.view(answers=False).control == "off"
+    assert tor.describe() == "stopped"
+
+
+async def test_a_running_arti_tells_where_it_listens(tmp_path: Path) -> None:
+    async with serving(tmp_path, honest) as arti:
+        config = load(None, ["tor.mode=arti", f"tor.arti_rpc={arti.endpoint}"]).config
+        tor = Upstream(config.tor, tmp_path)
+        assert tor.describe() == "its RPC port does not answer"
+        percents: list[int] = []
+        tor.on_progress(lambda bootstrap: percents.append(bootstrap.percent))
+        await tor.start()
+        await until(lambda: percents)
+        assert tor.socks == Endpoint.tcp("127.0.0.1", 40123)
+        assert (tor.describe(), percents) == ("ready", [100])
+        await tor.stop()
+        assert tor.socks.is_none
 
 
 async def test_a_control_port_that_is_away_is_described(tmp_path: Path) -> None:
