@@ -155,8 +155,7 @@ class Daemon:
             seconds = self.config.limits.drain_timeout_s
             await self.workers.leave(seconds)
             self.sockets.close()
-            report = await self.workers.report()
-            _log.notice("stopping", flows=len(report.flows))
+            _log.notice("stopping", flows=len((await self.workers.report()).flows))
             await self.workers.drain(seconds)
 
     def stop(self) -> None:
@@ -299,8 +298,7 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
     def _follow_tor(self) -> None:
-        """Have every process dial where Tor's SocksPort is now."""
-        if self.dialer.move(self.upstream.socks):
+        if self.dialer.move(self.upstream.socks):  # that of an Arti moves at each start
             self.workers.configure()
 
     def _tor_changed(self) -> None:

@@ -203,7 +203,7 @@ class Dialer:
         """Dial through the SocksPort at `socks` from now on; says whether it was another."""
         moved = self.settings.socks != socks
         if moved:
-            self.settings = replace(self.settings, socks=socks)
+            self.follow(replace(self.settings, socks=socks))
         return moved
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from isoproxy.net.endpoint import Endpoint
 
 ANSWERS = {
     "auth:authenticate": {"session": "s"},
+    "arti:get_client": {"id": "c"},
     "arti:get_client_status": {"ready": True, "fraction": 1.0, "blocked": None},
     "arti:get_proxy_info": {
         "proxies": [{"listener": {"socks5": {"tcp_address": "127.0.0.1:40123"}}}]
@@ -29,11 +30,13 @@ class Server:
 
     def __init__(self, endpoint: Endpoint, answer: Callable[[bytes], bytes]) -> None:
         self.endpoint = endpoint
+        self.banner = b'{"arti_rpc":{}}\n'
         self.answer = answer
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        writer.write(self.banner)
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 writer.write(self.answer(line))

@@ -42,30 +42,34 @@ class ArtiSession:
         self._reader = reader
         self._writer = writer
         self._numbers = itertools.count(1)
-        self._object = wire.CONNECTION
+        self._session = self._client = wire.CONNECTION
 
     async def authenticate(self) -> None:
-        answer = await self._ask("auth:authenticate", scheme="auth:inherent")
-        self._object = wire.session(answer)
+        wire.check_banner(await self._line())
+        answer = await self._ask(self._session, "auth:authenticate", scheme="auth:inherent")
+        self._session = wire.session(answer)
+        self._client = wire.client(await self._ask(self._session, "arti:get_client"))
 
     async def bootstrap(self) -> Bootstrap:
         """How far Arti's start has come."""
-        return wire.bootstrap(await self._ask("arti:get_client_status"))
+        return wire.bootstrap(await self._ask(self._client, "arti:get_client_status"))
 
     async def socks_port(self) -> Endpoint:
         """Where Arti's SOCKS port is."""
-        return wire.socks_port(await self._ask("arti:get_proxy_info"))
+        return wire.socks_port(await self._ask(self._session, "arti:get_proxy_info"))
 
-    async def _ask(self, method: str, **parameters: str) -> dict[str, Any]:
+    async def _ask(self, target: str, method: str, **parameters: str) -> dict[str, Any]:
         number = next(self._numbers)
-        self._writer.write(wire.request(number, self._object, method, **parameters))
+        self._writer.write(wire.request(number, target, method, **parameters))
+        return wire.result(number, await self._line())
+
+    async def _line(self) -> bytes:
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._writer.drain()
-                line = await self._reader.readuntil(b"\n")
+                return await self._reader.readuntil(b"\n")
         except (EOFError, asyncio.LimitOverrunError):
             raise OperationError("Arti ended the connection to its RPC port") from None
-        return wire.result(number, line)
 
 
 @contextlib.asynccontextmanager

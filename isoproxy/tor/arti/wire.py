@@ -1,9 +1,10 @@
 """Arti's RPC protocol: JSON objects, one a line, requests answered by their number.
 
 Theory of operation
-    A connection has one object at first, `connection`.  `auth:authenticate` makes a
-    session of it, and what can be asked is asked of the session.  The socket's
-    permissions are the authentication (`auth:inherent`).
+    Arti begins with a banner.  A connection has one object at first, `connection`.
+    `auth:authenticate` makes a session of it, which tells of ports and has a client,
+    which tells of its start.  The socket's permissions are the authentication
+    (`auth:inherent`).
 
 Invariants
     No I/O.  What cannot be read, or is of another type than it should be, is an
@@ -35,13 +36,16 @@ def request(number: int, target: str, method: str, **parameters: str) -> bytes:
     return json.dumps(call).encode() + b"\n"
 
 
+def check_banner(line: bytes) -> None:
+    """Raises OperationError where `line` is not what an Arti begins with."""
+    if "arti_rpc" not in _object(line):
+        raise OperationError(_UNREADABLE)
+
+
 def result(number: int, line: bytes) -> dict[str, Any]:
     """What the answer to request `number` says; OperationError if it is an error or none."""
-    try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict) or answer.get("id") not in (number, None):
+    answer = _object(line)
+    if answer.get("id") not in (number, None):
         raise OperationError(_UNREADABLE)
     found = answer.get("result")
     if not isinstance(found, dict):
@@ -49,9 +53,27 @@ def result(number: int, line: bytes) -> dict[str, Any]:
     return found
 
 
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise OperationError(_UNREADABLE)
+    return found
+
+
 def session(answer: dict[str, Any]) -> str:
     """The session that `auth:authenticate` gives."""
-    found = answer.get("session")
+    return _name(answer.get("session"))
+
+
+def client(answer: dict[str, Any]) -> str:
+    """The client that `arti:get_client` gives."""
+    return _name(answer.get("id"))
+
+
+def _name(found: object) -> str:
     if not isinstance(found, str):
         raise OperationError(_UNREADABLE)
     return found

@@ -187,7 +187,7 @@ async def test_what_arti_hangs_up_on_is_refused_before() -> None:
     async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
         port.serve = echo
         (await dialer.connect(key, APP, Target.parse("a_b.test", 80))).close()
-        dialer.settings = replace(dialer.settings, strict_names=True)
+        dialer.follow(replace(dialer.settings, strict_names=True))
         with pytest.raises(PolicyRefusal) as caught:
             await dialer.connect(key, APP, Target.parse("a_b.test", 80))
         assert caught.value.kind is ErrorKind.NAME_SYNTAX

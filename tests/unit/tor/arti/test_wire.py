@@ -33,6 +33,13 @@ def test_a_request_is_one_line() -> None:
     }
 
 
+def test_an_arti_begins_with_its_banner() -> None:
+    wire.check_banner(b'{"arti_rpc":{}}\n')
+    for line in (b"220 mail\n", b"[]\n", b"{}\n", b'"arti_rpc"\n'):
+        with pytest.raises(OperationError):
+            wire.check_banner(line)
+
+
 def test_an_answer_is_that_of_its_request() -> None:
     assert wire.result(3, b'{"id":3,"result":{"session":"abc"}}\n') == {"session": "abc"}
     with pytest.raises(OperationError, match="no Arti says"):
@@ -82,12 +89,14 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-keys = st.sampled_from(["ready", "fraction", "blocked", "proxies", "listener", "socks5", "session"])
+keys = st.sampled_from(
+    ["ready", "fraction", "blocked", "proxies", "listener", "socks5", "session", "id"]
+)
 
 
 @given(st.dictionaries(keys, values))
 def test_whatever_it_says_is_read_or_refused(answer: dict[str, object]) -> None:
-    for read in (wire.session, wire.bootstrap, wire.socks_port):
+    for read in (wire.session, wire.client, wire.bootstrap, wire.socks_port):
         try:
             read(answer)
         except OperationError:
