@@ -38,7 +38,7 @@ from tests.network.bitcoin_ends import V1Client, v2_node
 from tests.network.name_world import NameWorld, name_world
 
 ARTI_VERSION: Final = "2.7.0"
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 FEATURES: Final = (
     "tokio,native-tls,dns-proxy,compression,onion-service-client,vanguards,flowctl-cc,rpc"

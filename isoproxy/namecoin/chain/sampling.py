@@ -21,6 +21,8 @@ Theory of operation
 
 Invariants
     Pure functions.  The same secret and tip draw the same blocks.
+
+Specification: FlyClient, sections 5 and 6.
 """
 
 from __future__ import annotations

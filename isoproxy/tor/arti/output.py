@@ -3,6 +3,8 @@
 Invariants
     `problems` are kept as Arti wrote them until `settle`: nobody's activity can be in
     the words of an Arti that has never run.
+
+Specification: what Arti 2.7 prints.
 """
 
 from __future__ import annotations
