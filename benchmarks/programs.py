@@ -17,6 +17,8 @@ HERE: Final = Path(__file__).resolve().parent
 CACHE: Final = HERE / ".cache"
 
 _PPROXY: Final = "pproxy==2.7.9"
+_ELECTRUMX: Final = ("e-x==1.16.0", "plyvel", "setuptools<81")
+"""The oldest server that is still seen; it cuts headers right."""
 _BUILD_SECONDS: Final = 300
 
 
@@ -47,6 +49,16 @@ def gosocks5() -> Path:
         CACHE.mkdir(exist_ok=True)
         _run([str(go), "build", "-o", str(made), "."], cwd=source)
     return made
+
+
+def electrumx() -> list[str]:
+    """The command of ElectrumX 1.16, in a virtual environment of its own."""
+    home = CACHE / "electrumx-1.16"
+    program = home / "bin" / "electrumx_server"
+    if not program.exists():
+        venv.create(home, clear=True, with_pip=True)
+        _run([str(home / "bin" / "pip"), "install", "--quiet", *_ELECTRUMX])
+    return [str(home / "bin" / "python"), str(program)]  # its own first line ends in \\r\\n
 
 
 def pproxy() -> Path:

@@ -118,11 +118,13 @@ def names_text(names: dict[str, Any]) -> str:
     if problem:
         state = "not now"
     elif not names["ready"]:
-        state = f"synchronising headers, {names['tip']} of {names['target']}"
+        state = f"synchronising headers, {names['fetched']} of {names['target']}"
     elif not names["complete"]:
         state = f"newest names ready, headers down to {names['base']} of {names['wanted_base']}"
     else:
         state = f"ready at block {names['tip']}"
+    if names["ready"] and names["unproven"]:
+        state += f" by sampled proof, {names['unproven']} blocks to be checked yet"
     text = (
         f"names: {names['backend']}, {state}; servers {servers['up']} of {servers['known']} up, "
         f"{servers['demoted']} demoted, quorum {names['quorum']}"

@@ -63,6 +63,12 @@ class ElectrumConfig:
     confirmations: int = option(
         12, "Blocks on top of a registration before it is believed.", integer(1, 1000)
     )
+    proof: str = option(
+        "sampled",
+        "When look-ups begin after months offline: once the newest blocks and drawn ones are "
+        'proven, the others following ("sampled"), or once all are ("full").',
+        choice("sampled", "full"),
+    )
     pool_size: int = option(
         96,
         "Connections open ahead of identities to come, on average; 0 for none. Fewer are "

@@ -31,7 +31,10 @@ class Evidence(Enum):
     """Why a value is believed; the value is what `resolve --json` prints."""
 
     SPV_CONFIRMED = "spv-12conf"
-    """Proof of work above it, verified by ourselves."""
+    """Proof of work above it, verified by ourselves, of every block from the trust anchor on."""
+    SPV_SAMPLED = "spv-sampled-2^-40"
+    """The same, of the newest blocks and of drawn ones; the probability that a fork of which
+    less than half was worked for is not found."""
     FULL_NODE = "full-node"
     """A Namecoin Core of the user's validated the whole chain."""
     RPC_CLAIM = "rpc-claim"

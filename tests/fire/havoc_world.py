@@ -215,7 +215,7 @@ class World:
             copy = Path(name) / "names"
             shutil.copytree(found, copy)
             store = HeaderStore(copy, REGTEST, REGTEST.anchor)
-            down, up = store.load()
+            down, up, _ = store.load()
             store.close()
         stored = [*reversed(down), *up]
         true = [header[:80] for header in self.chain.headers()]

@@ -98,8 +98,11 @@ def self_signed(
 class ElectrumX:
     """One server process; TCP at `tcp_port`, TLS at `tls_port` of `host`.
 
-    `settings` are further environment variables, such as COST_HARD_LIMIT.
+    `settings` are further environment variables, such as COST_HARD_LIMIT.  `command` starts
+    the server where it is another one than tests install.
     """
+
+    command: Sequence[str] = ()
 
     def __init__(
         self, directory: Path, daemon_url: str, host: str = "127.0.0.1", **settings: str
@@ -135,7 +138,7 @@ class ElectrumX:
         """Start the process; `wait_ready` says when it serves."""
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [str(electrumx_program())],
+                self.command or [str(electrumx_program())],
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -195,13 +198,15 @@ class ElectrumXServers:
             server.kill()
 
 
-async def wait_until_height(port: int, height: int, timeout: float = 20.0) -> None:
-    """Return once the server at `port` of 127.0.0.1 has indexed `height`."""
+async def wait_until_height(
+    port: int, height: int, timeout: float = 20.0, host: str = "127.0.0.1"
+) -> None:
+    """Return once the server at `port` of `host` has indexed `height`."""
     from isoproxy.namecoin.chain.params import REGTEST
     from isoproxy.namecoin.electrum.session import ElectrumSession
 
     async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(host, port)
         session = await ElectrumSession.start(reader, writer, REGTEST)
         changed = asyncio.Event()
         session.on_tip = changed.set

@@ -246,6 +246,9 @@ def _electrum_status(backend: ElectrumBackend) -> dict[str, object]:
         "target": progress.target,
         "base": progress.base,
         "wanted_base": progress.wanted_base,
+        "fetched": progress.fetched,
+        "proof": "sampled" if progress.unproven else "full",
+        "unproven": progress.unproven,
         "quorum": backend.settings.quorum,
         "servers": {"known": health.known, "up": health.up, "demoted": health.demoted},
         "certificates": [
@@ -301,6 +304,8 @@ async def _tell_progress(backend: ElectrumBackend) -> None:
                 target=progress.target,
                 base=progress.base,
                 wanted_base=progress.wanted_base,
+                fetched=progress.fetched,
+                unproven=progress.unproven,
             )
         if ready.is_set():
             await asyncio.sleep(PROGRESS_S)

@@ -97,9 +97,8 @@ async def _await_headers(names: DaemonNames, progress: TextIO) -> None:
         return
     last, deadline = -1, 0.0
     while not backend.sync.ready.is_set():
-        now, tip = time.monotonic(), backend.chain.tip_height
-        obstacle = backend.obstacle()
-        target = backend.progress().target
+        now, obstacle = time.monotonic(), backend.obstacle()
+        tip, target = backend.progress().fetched, backend.progress().target
         if tip != last:
             last, deadline = tip, now + backend.settings.ready_wait
             if target > tip:

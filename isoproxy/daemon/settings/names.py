@@ -9,6 +9,7 @@ from isoproxy.config import ElectrumConfig, NamesConfig, private_directory
 from isoproxy.errors import ConfigError
 from isoproxy.namecoin.chain.params import NETWORKS, REGTEST, Anchor, Checkpoint, hash_from_hex
 from isoproxy.namecoin.electrum.backend import ElectrumSettings
+from isoproxy.namecoin.electrum.header_range import SyncSettings
 from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import SHIPPED, parse_servers
 from isoproxy.namecoin.resolve.answer import Policy
@@ -57,6 +58,7 @@ def electrum_settings(config: ElectrumConfig, timeout_s: float) -> ElectrumSetti
         ready_wait=timeout_s / 2,
         deadline=timeout_s * 0.75,
         max_tip_age=None if network is REGTEST else _MAX_TIP_AGE_S,
+        sync=SyncSettings(sampled=config.proof == "sampled"),
         pool=PoolSettings(
             reserve=config.pool_size,
             asked=config.quorum,

@@ -12,6 +12,11 @@ Theory of operation
     part of the chain it would replace; with equal work the one that was first stays.
     No branch forks below the anchor.
 
+    Above the anchor a header is *proven* once its proof of work was checked.  A branch may
+    hold others, whose links, difficulty, times and versions alone were, if it replaces
+    nothing, and if what `sampling` asks for is proven.  So what replaces a block is proven
+    in full, whatever the block is.
+
     Difficulty: every 2016 blocks the target is scaled by the time the last window took,
     clamped to a factor of 4.  Since merged mining began, the window's first block is the
     2016th before the last, 2015th before that.  Median time: a block's time exceeds the
@@ -19,7 +24,8 @@ Theory of operation
 
 Invariants
     Heights `base...tip` are all present and linked.  A header enters upward only after
-    every check; nothing is removed except by `adopt`.
+    every check, the proof of work of some excepted; the newest `FULL_TAIL` above the anchor
+    are proven.  Nothing is removed except by `adopt`.
 
 Specification: "Block chain" of Bitcoin's developer reference; Namecoin Core's `pow.cpp`.
 """
@@ -27,7 +33,7 @@ Specification: "Block chain" of Bitcoin's developer reference; Namecoin Core's `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -49,6 +55,7 @@ from isoproxy.namecoin.chain.params import (
     Anchor,
     ChainParams,
 )
+from isoproxy.namecoin.chain.sampling import FULL_TAIL
 from isoproxy.namecoin.chain.transaction import double_sha256
 
 MEDIAN_SPAN: Final = 11
@@ -149,6 +156,7 @@ class HeaderChain(_Context):
         self.anchor = anchor or network.anchor
         self._base = self.anchor.height + 1
         self._raw = bytearray()
+        self._proven = bytearray()
         self._work = self.anchor.work
         self._tip_hash = self.anchor.block_hash
 
@@ -174,6 +182,33 @@ class HeaderChain(_Context):
     def work(self) -> int:
         """Chain work up to the tip; a lower bound if the anchor's is one."""
         return self._work
+
+    @property
+    def unproven(self) -> int:
+        """How many blocks above the anchor are not proven."""
+        return self._proven.count(0)
+
+    def is_proven(self, height: int) -> bool:
+        """True if the block at `height`, above the anchor, is proven."""
+        return bool(self._proven[height - self.anchor.height - 1])
+
+    def unproven_heights(self) -> list[int]:
+        """Where the blocks are that are not proven, ascending."""
+        first = self.anchor.height + 1
+        return [first + at for at, is_proven in enumerate(self._proven) if not is_proven]
+
+    def mark_proven(self, start: int, count: int) -> None:
+        """The proofs of work of `count` blocks from `start` on were checked."""
+        at = start - self.anchor.height - 1
+        if at < 0 or at + count > len(self._proven):
+            raise LocalProtocolError("blocks outside of the header chain were proven")
+        self._proven[at : at + count] = b"\1" * count
+
+    def raw(self, start: int, count: int) -> bytes:
+        """`count` headers from `start` on, 80 bytes each."""
+        at = self._slice(start)
+        self._slice(start + count - 1)
+        return bytes(self._raw[at : at + count * HEADER_LENGTH])
 
     def lowest(self) -> int:
         return self._base
@@ -233,36 +268,44 @@ class HeaderChain(_Context):
     def adopt(self, branch: Branch) -> int:
         """Make `branch` part of the chain; returns how many blocks it replaced.
 
-        Raises RemoteProtocolError if it has no more work than what it would replace.
+        Raises RemoteProtocolError if it has no more work than what it would replace, or
+        replaces anything without being proven in full, or is not proven enough.
         """
-        replaced = self.work_above(branch.fork_height)
-        if branch.chain is not self or branch.work <= replaced:
+        if branch.chain is not self or not branch.outweighs:
             raise RemoteProtocolError("a branch without more work does not replace the chain")
+        if not branch.is_sound:
+            raise RemoteProtocolError("a branch's newest blocks are not proven")
+        replaced = self.work_above(branch.fork_height)
         dropped = self.tip_height - branch.fork_height
         del self._raw[self._slice(branch.fork_height) + HEADER_LENGTH :]
         self._raw += branch.raw
+        del self._proven[branch.fork_height - self.anchor.height :]
+        self._proven += branch.proven
         self._work += branch.work - replaced
         self._tip_hash = branch.tip_hash
         return dropped
 
-    def restore(self, raw: Iterable[bytes], now: int | None = None) -> int:
+    def restore(self, raw: Sequence[bytes], proven: Sequence[int], now: int | None = None) -> int:
         """Take back headers above the anchor that were checked in an earlier run.
 
         Links, difficulty, times and versions are checked again, the merged-mining proof
-        (which is not kept) is not.  Stops at the first header that does not fit; returns
-        how many were taken.
+        (which is not kept) is not: `proven` says which ones it was checked of.  Stops at the
+        first header that does not fit, and at the first that is not proven if the newest
+        are not; returns how many were taken.
         """
         branch = self.branch(self.tip_height)
-        taken = 0
-        for item in raw:
+        for item, is_proven in zip(raw, proven, strict=True):
             try:
                 branch.append_checked(Header.parse(item), now)
             except RemoteProtocolError:
                 break
-            taken += 1
-        if taken:
+            branch.proven[-1] = bool(is_proven)
+        if not branch.is_sound:
+            taken = branch.proven.index(0)
+            return self.restore(raw[:taken], proven[:taken], now)
+        if branch.raw:
             self.adopt(branch)
-        return taken
+        return len(branch.proven)
 
 
 class Branch(_Context):
@@ -273,6 +316,8 @@ class Branch(_Context):
         self.network = chain.network
         self.fork_height = fork_height
         self.raw = bytearray()
+        self.proven = bytearray()
+        """For each header 1 if its proof of work was checked."""
         self.work = 0
         self.tip_hash = chain.block_hash(fork_height)
 
@@ -282,8 +327,28 @@ class Branch(_Context):
 
     @property
     def outweighs(self) -> bool:
-        """True if adopting this branch is allowed."""
+        """True if this branch may replace what it would: it has more work, all of it done."""
+        if self.fork_height < self.chain.tip_height and 0 in self.proven:
+            return False
         return self.work > self.chain.work_above(self.fork_height)
+
+    @property
+    def is_sound(self) -> bool:
+        """True if its newest headers are proven."""
+        return 0 not in self.proven[-FULL_TAIL:]
+
+    def is_proven(self, height: int) -> bool:
+        """True if the proof of work of the header at `height` was checked."""
+        return bool(self.proven[height - self.fork_height - 1])
+
+    def mark_proven(self, height: int) -> None:
+        """The proof of work of the header at `height` was checked."""
+        self.proven[height - self.fork_height - 1] = 1
+
+    def works(self) -> list[int]:
+        """The claimed work of each header, lowest first."""
+        heights = range(self.fork_height + 1, self.tip_height + 1)
+        return [work_of(self.bits(height)) for height in heights]
 
     def lowest(self) -> int:
         return self.chain.lowest()
@@ -302,9 +367,10 @@ class Branch(_Context):
         self._check_link(mined.header)
         yield from check_proof_of_work(mined, self.tip_height + 1, self.network)
         self._take(mined.header, now)
+        self.proven[-1] = 1
 
     def append_checked(self, header: Header, now: int | None = None) -> None:
-        """The same for a header whose proof of work was checked before."""
+        """The same but for the proof of work, which was checked before or will be."""
         self._check_link(header)
         self._take(header, now)
 
@@ -325,5 +391,6 @@ class Branch(_Context):
         if header.base_version < floor:
             raise HeaderRejected(0, "a header's version is too old")
         self.raw += header.raw
+        self.proven.append(0)
         self.work += work_of(header.bits)
         self.tip_hash = header.block_hash

@@ -1,12 +1,13 @@
 """Which blocks are checked in full where not all are, and what that proves.
 
 Theory of operation
-    After FlyClient (Bünz, Kiffer, Luu and Zamani, IEEE S&P 2020, sections 5 and 6; without
-    its commitment, since all headers are here).  A fork forges a *suffix* of the chain.  Call
-    *remaining work* of a point its distance to the tip, in claimed work; R is that of the
-    whole chain, D that of its newest `FULL_TAIL` blocks, all of which are checked.  Each draw
-    picks a point r between D and R with a density proportional to 1/r, and the block that
-    it lies in is checked.
+    After FlyClient (Bünz, Kiffer, Luu and Zamani, IEEE S&P 2020, sections 5 and 6),
+    without its commitment, since all headers are here.
+
+    A fork forges a *suffix* of the chain.  Call *remaining work* of a point its distance to
+    the tip, in claimed work; R is that of the whole chain, D that of its newest `FULL_TAIL`
+    blocks, all of which are checked.  Each draw picks a point r between D and R with a density
+    proportional to 1/r, and the block that it lies in is checked.
 
     Take a fork with remaining work Z, deeper than the tail, of whose claimed work less than
     half was done.  The blocks without work are a set of points in (D, Z], more than Z/2 long.

@@ -277,7 +277,7 @@ class ElectrumBackend:
             height=operation.height,
             txid=operation.update.txid[::-1].hex(),
             expires_in=expires_in(operation.height, self.chain),
-            evidence=Evidence.SPV_CONFIRMED,
+            evidence=Evidence.SPV_SAMPLED if self.chain.unproven else Evidence.SPV_CONFIRMED,
             servers=servers,
         )
 

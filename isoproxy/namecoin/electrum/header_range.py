@@ -24,17 +24,23 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, RemoteProtocolError
-from isoproxy.namecoin.chain.auxpow import HEADER_LENGTH, Header, MinedHeader, series
+from isoproxy.namecoin.chain.auxpow import (
+    HEADER_LENGTH,
+    MAX_HEADER,
+    Header,
+    MinedHeader,
+    series,
+)
 from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum import results
 from isoproxy.namecoin.electrum.rate_limit import CostBudget
 from isoproxy.namecoin.electrum.servers import NameServer
-from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused
+from isoproxy.namecoin.electrum.session import ElectrumSession, ServerRefused, abandon
 
 MAX_BLOB: Final = 10_000_000
 """Bytes of headers in one answer."""
@@ -92,6 +98,9 @@ class SyncSettings:
     takes `timeout` and `timeout_per_header` at most, and a fork is settled within
     `settle_timeout`, or with another server.
 
+    From `sample_from` blocks on the way to a tip is `sampled`, and look-ups begin then; what is
+    not proven yet follows, a range of `chunk` every `idle` s.
+
     A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
     `cost_capacity` at once, `cost_rate` units a second from then on.  Times in s.
     """
@@ -106,6 +115,8 @@ class SyncSettings:
     timeout_per_header: float = 0.05
     settle_timeout: float = 30.0
     idle: float = 60.0
+    sampled: bool = True
+    sample_from: int = 1008
 
 
 class HeaderRanges:
@@ -125,6 +136,10 @@ class HeaderRanges:
     def bare_chunk(self, label: str) -> int:
         """The same for headers of which 80 bytes are enough."""
         return self.chunk(label) if label in self._cannot_cut else self._settings.bare_chunk
+
+    def can_cut(self, label: str) -> bool:
+        """False if it has shown that it cannot."""
+        return label not in self._cannot_cut
 
     def ask_less(self, label: str) -> None:
         """Ask it for fewer from now on."""
@@ -172,6 +187,37 @@ class HeaderRanges:
             raise CannotCut
         return HeaderRange(blob, is_bare=True)
 
+    async def fetch_single(
+        self, server: NameServer, session: ElectrumSession, heights: Sequence[int]
+    ) -> HeaderRange:
+        """The whole headers at `heights`, all asked for at once.
+
+        Raises RemoteProtocolError or DialError.
+        """
+        count, budget = len(heights), self._budget(server.label)
+        estimate = count * (1 + self._bytes_per_header / 5000)
+        await asyncio.sleep(budget.wait_for(estimate, asyncio.get_running_loop().time()))
+        most = self._settings.timeout + self._settings.timeout_per_header * count
+        try:
+            with session.in_use():
+                async with asyncio.timeout(most):
+                    requests = [session.request("blockchain.block.header", at) for at in heights]
+                    try:
+                        answers = await asyncio.gather(*requests)
+                    finally:
+                        abandon(requests)
+        except TimeoutError:
+            raise RangeTooSlow from None
+        blob = b"".join(results.hex_bytes(answer, MAX_HEADER) for answer in answers)
+        budget.spend(count + _accounted(blob, count) / 5000)
+        return HeaderRange(blob)
+
+    def _budget(self, label: str) -> CostBudget:
+        settings = self._settings
+        return self._budgets.setdefault(
+            label, CostBudget(settings.cost_capacity, settings.cost_rate)
+        )
+
     async def _fetch(
         self,
         server: NameServer,
@@ -180,9 +226,7 @@ class HeaderRanges:
         per_header: float,
     ) -> bytes:
         settings, count = self._settings, asked[1]
-        budget = self._budgets.setdefault(
-            server.label, CostBudget(settings.cost_capacity, settings.cost_rate)
-        )
+        budget = self._budget(server.label)
         loop = asyncio.get_running_loop()
         estimate = 1 + count / 50 + count * per_header / 5000
         await asyncio.sleep(budget.wait_for(estimate, loop.time()))

@@ -6,10 +6,13 @@ Theory of operation
     this order:
 
     1. *Bootstrap*: the trust anchor and the few headers below it that the rules need.
-    2. *Forward* to the tip that servers claim, every header checked (`chain.Branch`).  Until
-       this is done once, nothing is `ready`.
+    2. *Forward* to the tip that servers claim, every header checked (`chain.Branch`); a far
+       one by sampled proof (`sampled`), unless that is not wanted.  Until this is done once,
+       nothing is `ready`.
     3. *Backward* by hash links, the newest first, as far down as a name can live: a name
        renewed yesterday can be proven long before one renewed eight months ago.
+    4. The proofs that are still missing, a range now and then; before 3, and at once, where
+       nothing is to be `ready` without.
 
     Below the anchor hash links are all that counts, so bare headers are enough there.
 
@@ -30,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -51,9 +55,9 @@ from isoproxy.namecoin.electrum.header_range import (
     SyncSettings,
 )
 from isoproxy.namecoin.electrum.pool import ServerPool
+from isoproxy.namecoin.electrum.proofs import Proofs
 from isoproxy.namecoin.electrum.results import TipClaim
-from isoproxy.namecoin.electrum.servers import NameServer
-from isoproxy.namecoin.electrum.session import ElectrumSession
+from isoproxy.namecoin.electrum.sampled import SampledWay
 from isoproxy.namecoin.electrum.upkeep import TOO_MUCH, Upkeep
 
 _FIRST_FORK_STEP: Final = 8
@@ -62,12 +66,15 @@ _FIRST_FORK_STEP: Final = 8
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Heights held (`base`...`tip`), claimed by servers (`target`), and `wanted_base`,
-    down to which a name can live."""
+    down to which a name can live; `fetched` is above `tip` while what is there is not proven
+    enough, `unproven` counts the blocks of which the work was not checked."""
 
     base: int
     tip: int
     target: int
     wanted_base: int
+    fetched: int
+    unproven: int
 
     @property
     def is_complete(self) -> bool:
@@ -91,12 +98,24 @@ class HeaderSync:
         self._settings = settings = settings or SyncSettings()
         self._wake = asyncio.Event()
         self.upkeep = Upkeep(pool, settings.connections, settings.beside, self._wake.set)
-        self.scores = self.upkeep.scores
-        self._sessions = self.upkeep.sessions
+        self.scores, self._sessions = self.upkeep.scores, self.upkeep.sessions
         self._ranges = HeaderRanges(settings)
+        self._proofs = Proofs(chain.network, self._ranges, self.upkeep, self._blame, self._lateness)
+        self._sampled_way = SampledWay(
+            chain,
+            self._ranges,
+            self.upkeep,
+            self._proofs,
+            ahead=self._ahead,
+            adopt=self._adopt,
+            blame=self._blame,
+            lateness=self._lateness,
+            now=lambda: int(self._wall_clock()),
+        )
+        self._prove_at = 0.0
+        self._rng = random.SystemRandom()
         self._checkpoint = checkpoint
         self._wall_clock = wall_clock
-        self._first_height_needed = first_height_needed(chain.network, chain.anchor)
         self._weaker: dict[str, bytes] = {}
         self.ready = asyncio.Event()
         self.on_block: Callable[[], None] = lambda: None
@@ -118,9 +137,15 @@ class HeaderSync:
 
     def progress(self) -> Progress:
         """Where the synchronisation stands."""
-        claims = [session.claimed_height for _, session in self._sessions.values()]
         tip = self.chain.tip_height
-        return Progress(self.chain.base_height, tip, max([tip, *claims]), self.wanted_base)
+        return Progress(
+            base=self.chain.base_height,
+            tip=tip,
+            target=max([tip, *(one.claimed_height for _, one in self._sessions.values())]),
+            wanted_base=self.wanted_base,
+            fetched=max(tip, self._sampled_way.reached),
+            unproven=self.chain.unproven,
+        )
 
     def nudge(self) -> None:
         """Begin the next round now."""
@@ -130,7 +155,9 @@ class HeaderSync:
 
     async def run(self) -> None:
         """Synchronise until cancelled."""
-        upkeep = asyncio.get_running_loop().create_task(self.upkeep.run())
+        loop = asyncio.get_running_loop()
+        upkeep = loop.create_task(self.upkeep.run())
+        self._prove_at = loop.time() + self._settings.idle
         try:
             while True:
                 self._wake.clear()
@@ -166,19 +193,44 @@ class HeaderSync:
         if not self.chain.is_anchored:
             return
         await self._forward()
-        if self._agrees_with_a_server():
+        while not (self._settings.sampled or self._ahead()) and await self._prove_some():
+            pass
+        if self._agrees_with_a_server() and (self._settings.sampled or not self.chain.unproven):
             self.ready.set()
         if self._is_backfilling():
             await self._backward()
+        now = asyncio.get_running_loop().time()
+        if now >= self._prove_at and not self._is_backfilling():
+            self._prove_at = now + self._settings.idle
+            await self._prove_some()
+
+    async def _prove_some(self) -> bool:
+        """Prove a range of what is not proven yet, any of it with the same chance.
+
+        True if any of it was.
+        """
+        unproven, first = self.chain.unproven_heights(), self.chain.anchor.height + 1
+        if not unproven:
+            return False
+        at, chunk = self._rng.choice(unproven), self._settings.chunk
+        start = at - (at - first) % chunk
+        heights = range(start, min(start + chunk, self.chain.tip_height + 1))
+        checking = self._proofs.check(heights, lambda height: self.chain.raw(height, 1), chunk)
+        async with contextlib.aclosing(checking) as proven:
+            async for some in proven:
+                self.chain.mark_proven(some[0], len(some))
+                if self._store is not None:
+                    self._store.append_proven(some[0], self.chain.raw(some[0], len(some)))
+        return self.chain.is_proven(at)
 
     def _agrees_with_a_server(self) -> bool:
-        for _, session in self._sessions.values():
-            tip = session.tip
-            if tip is not None and tip.height in self.chain:
-                claimed = Header.parse(tip.raw).block_hash
-                if claimed == self.chain.block_hash(tip.height) and not self._ahead():
-                    return True
-        return False
+        tips = [session.tip for _, session in self._sessions.values()]
+        return not self._ahead() and any(
+            tip is not None
+            and tip.height in self.chain
+            and Header.parse(tip.raw).block_hash == self.chain.block_hash(tip.height)
+            for tip in tips
+        )
 
     def _ahead(self, height: int | None = None) -> dict[str, TipClaim]:
         """What servers claim at `height` or above, the highest first, on no branch known to
@@ -196,12 +248,7 @@ class HeaderSync:
     # -- ranges ---------------------------------------------------------------------
 
     async def _fetch(self, label: str, start: int, count: int) -> HeaderRange:
-        return await self._ranges.fetch(*self._session(label), start, count)
-
-    def _session(self, label: str) -> tuple[NameServer, ElectrumSession]:
-        if label not in self._sessions:
-            raise DialError
-        return self._sessions[label]
+        return await self._ranges.fetch(*self.upkeep.session(label), start, count)
 
     def _lateness(self, count: int) -> float:
         """After how many s a range of `count` headers is asked of another server as well."""
@@ -216,7 +263,7 @@ class HeaderSync:
 
         async def fetch(label: str, start: int, count: int) -> HeaderRange:
             lowest = -(start + count - 1)
-            return await self._ranges.fetch_bare(*self._session(label), lowest, count)
+            return await self._ranges.fetch_bare(*self.upkeep.session(label), lowest, count)
 
         download = Download[None, HeaderRange](
             -top,
@@ -246,11 +293,12 @@ class HeaderSync:
 
     async def _bootstrap(self) -> None:
         anchor, found = self.chain.anchor, list[Header]()
-        ways = self._downwards(anchor.height, self._first_height_needed, anchor.block_hash)
+        lowest = first_height_needed(self.chain.network, anchor)
+        ways = self._downwards(anchor.height, lowest, anchor.block_hash)
         async with contextlib.aclosing(ways) as parts:
             async for _, headers in parts:
                 found = headers + found
-        if len(found) == anchor.height + 1 - self._first_height_needed:
+        if len(found) == anchor.height + 1 - lowest:
             self._put_below(found)
 
     def _put_below(self, headers: list[Header]) -> None:
@@ -269,7 +317,12 @@ class HeaderSync:
 
     async def _forward(self) -> None:
         while claims := self._ahead():
-            await self._take_whole(next(iter(claims.values())).height)
+            label, claim = next(iter(claims.items()))
+            nearest = self.chain.tip_height + self._settings.sample_from
+            if claim.height < nearest or not self._settings.sampled:
+                await self._take_whole(claim.height)
+            elif (mismatch := await self._sampled_way.take(label, claim)) is not None:
+                await self._settle_fork(mismatch.label, mismatch.claim)
 
     async def _take_whole(self, target: int) -> None:
         """Whole headers from above our tip to `target`, as far as they come."""
@@ -308,12 +361,9 @@ class HeaderSync:
     def _adopt(self, branch: Branch) -> bool:
         if not branch.outweighs:
             return False
-        replaced = self.chain.adopt(branch)
+        self.chain.adopt(branch)
         if self._store is not None:
-            if replaced:
-                self._store.replace_above(branch.fork_height, bytes(branch.raw))
-            else:
-                self._store.append_up(bytes(branch.raw))
+            self._store.replace_above(branch.fork_height, bytes(branch.raw), branch.proven)
         self.on_block()
         return True
 

@@ -65,10 +65,11 @@ class Standing:
             )
         if not self.connected:
             return self._unreachable()
-        tip, target = self.progress.tip, self.progress.target
+        fetched, target = self.progress.fetched, self.progress.target
         return Obstacle(
             TemporaryFailure(
-                f"Block headers are still being fetched, {tip} of {target}; try again in a moment.",
+                f"Block headers are still being fetched, {fetched} of {target}; "
+                "try again in a moment.",
                 kind=ErrorKind.NAME_SYNCHRONISING,
             )
         )

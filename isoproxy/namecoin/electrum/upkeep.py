@@ -21,7 +21,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from isoproxy.errors import IsoproxyError, RemoteProtocolError
+from isoproxy.errors import DialError, IsoproxyError, RemoteProtocolError
 from isoproxy.namecoin.chain.header_chain import HeaderFromTheFuture
 from isoproxy.namecoin.electrum.header_range import RangeTooSlow
 from isoproxy.namecoin.electrum.pool import ServerPool
@@ -129,6 +129,12 @@ class Upkeep:
     def _changed(self) -> None:
         self._step.set()
         self._on_change()
+
+    def session(self, label: str) -> tuple[NameServer, ElectrumSession]:
+        """The connection to a server; raises DialError if there is none any more."""
+        if label not in self.sessions:
+            raise DialError
+        return self.sessions[label]
 
     def close(self, label: str) -> None:
         """Stop using a server's connection."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from isoproxy.cli.status_text import counted, fitting_text, status_text
+from isoproxy.cli.status_text import counted, fitting_text, names_text, status_text
 
 SESSION = "f00d" * 16
 FLOW = {
@@ -44,6 +44,7 @@ def status(flows: int = 50, **changes: Any) -> dict[str, Any]:
         "names": {
             "backend": "electrum", "ready": True, "complete": True, "tip": 812345, "quorum": 2,
             "problem": None, "certificates": [],
+            "fetched": 812345, "target": 812345, "unproven": 0,
             "servers": {"up": 3, "known": 4, "demoted": 1},
         },
         "listeners": [LISTENER],
@@ -95,6 +96,14 @@ def test_every_section_is_there() -> None:
     (line,) = [line for line in text.splitlines() if SESSION in line]
     assert line.split() == ["0ddba1", "mainnet", "v2", "7,9", "5", "B", "6", "B", SESSION]
     assert "TARGET" not in text
+
+
+def test_how_far_the_headers_are_and_how_well_they_are_proven() -> None:
+    names = status()["names"]
+    waiting = names | {"ready": False, "tip": 815000, "fetched": 830000, "target": 853600}
+    assert "synchronising headers, 830000 of 853600;" in names_text(waiting)
+    sampled = names_text(names | {"unproven": 38000})
+    assert "ready at block 812345 by sampled proof, 38000 blocks to be checked yet;" in sampled
 
 
 def test_targets_show_where_they_are_not_scrubbed() -> None:

@@ -20,7 +20,8 @@ store = HeaderStore(Path(sys.argv[1]), REGTEST, REGTEST.anchor)
 store.load()
 height = 1
 while True:
-    store.append_up(b"".join(h.to_bytes(80, "little") for h in range(height, height + 7)))
+    raw = b"".join(h.to_bytes(80, "little") for h in range(height, height + 7))
+    store.replace_above(height - 1, raw, b"\\0\\0\\1\\1\\0\\1\\1")
     height += 7
     print(height, flush=True)
 """
@@ -38,8 +39,10 @@ def test_after_kill_9_what_was_written_is_there(tmp_path: Path) -> None:
         writer.wait()
         writer.stdout.close()
         store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
-        _, up = store.load()
-        store.replace_above(0, b"")
+        _, up, proven = store.load()
+        store.clear()
         store.close()
         assert len(up) >= reported - 1
         assert up == [header(height) for height in range(1, len(up) + 1)]
+        assert list(proven[: reported - 1]) == [0, 0, 1, 1, 0, 1, 1] * (reported // 7)
+        assert not any(at % 7 in (0, 1, 4) for at, is_proven in enumerate(proven) if is_proven)

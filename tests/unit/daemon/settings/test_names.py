@@ -53,6 +53,13 @@ def test_what_is_configured_is_what_is_served_by() -> None:
     assert (settings.anchor.height, settings.anchor.block_hash) == (5, b"\x01" + bytes(31))
 
 
+@pytest.mark.parametrize(("proof", "sampled"), [("sampled", True), ("full", False)])
+def test_how_much_is_proven_before_the_first_answer(proof: str, sampled: bool) -> None:
+    electrum = load(None, [f"names.electrum.proof={proof}"]).config.names.electrum
+    assert electrum_settings(electrum, 60.0).sync.sampled is sampled
+    assert load(None, []).config.names.electrum.proof == "sampled"
+
+
 def test_the_directory_is_nobody_elses(tmp_path: Path) -> None:
     directory = names_directory(tmp_path / "state")
     assert directory == tmp_path / "state" / "names"

@@ -10,6 +10,7 @@ from isoproxy.errors import LocalProtocolError, RemoteProtocolError
 from isoproxy.namecoin.chain.auxpow import Header, HeaderRejected, MinedHeader, bits_of
 from isoproxy.namecoin.chain.header_chain import Branch, HeaderChain, first_height_needed, work_of
 from isoproxy.namecoin.chain.params import MAINNET, REGTEST, TESTNET, Anchor, ChainParams
+from isoproxy.namecoin.chain.sampling import FULL_TAIL
 from tests.kit.namecoin.at_once import append, parse_header
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain
 from tests.kit.namecoin.mining import (
@@ -200,10 +201,74 @@ def test_restored_headers_are_checked_again_up_to_the_first_that_does_not_fit() 
     chain = regtest()
     raws = [mined.header.raw for mined in RECORDED[1:]]
     raws[30] = raws[31]
-    assert chain.restore(raws) == 30
+    assert chain.restore(raws, [1] * len(raws)) == 30
     assert chain.tip_height == 30
-    assert chain.restore([]) == 0
-    assert chain.restore([b"short"]) == 0
+    assert chain.restore([], []) == 0
+    assert chain.restore([b"short"], [1]) == 0
+
+
+# -- blocks whose proof of work was not checked ----------------------------------------
+
+
+def sampled(chain: HeaderChain, unproven: int, proven: int) -> Branch:
+    """A branch of the recorded blocks, the newest `proven` of it checked in full."""
+    branch = chain.branch(chain.tip_height)
+    first = chain.tip_height + 1
+    for mined in RECORDED[first : first + unproven]:
+        branch.append_checked(mined.header)
+    for mined in RECORDED[first + unproven : first + unproven + proven]:
+        append(branch, mined)
+    return branch
+
+
+def test_a_branch_on_top_may_have_unproven_blocks_below_its_newest() -> None:
+    chain = regtest()
+    assert not sampled(chain, 3, FULL_TAIL - 1).is_sound
+    with pytest.raises(RemoteProtocolError, match="newest"):
+        chain.adopt(sampled(chain, 3, FULL_TAIL - 1))
+    branch = sampled(chain, 3, FULL_TAIL)
+    branch.mark_proven(2)
+    chain.adopt(branch)
+    assert (chain.unproven, chain.unproven_heights()) == (2, [1, 3])
+    assert [chain.is_proven(height) for height in (1, 2, 3, 4)] == [False, True, False, True]
+    chain.mark_proven(1, 3)
+    assert chain.unproven == 0
+    for start, count in ((0, 1), (FULL_TAIL, 10)):
+        with pytest.raises(LocalProtocolError):
+            chain.mark_proven(start, count)
+
+
+def test_what_replaces_a_block_is_proven_in_full() -> None:
+    """However much more work a branch claims; a proven one replaces also what is not."""
+    chain = regtest()
+    chain.adopt(sampled(chain, 10, FULL_TAIL))
+    for fork in (5, chain.tip_height - 1):
+        at = chain.time(fork)
+        count = chain.tip_height - fork + 1
+        rivals = mine_on(chain.block_hash(fork), [at + STEP * i for i in range(1, count + 1)])
+        branch = chain.branch(fork)
+        branch.append_checked(rivals[0].header)
+        for mined in rivals[1:]:
+            append(branch, mined)
+        assert branch.work > chain.work_above(fork)
+        assert not branch.outweighs
+        with pytest.raises(RemoteProtocolError, match="more work"):
+            chain.adopt(branch)
+        branch.mark_proven(fork + 1)
+        assert chain.adopt(branch) == count - 1
+    assert chain.unproven_heights() == [1, 2, 3, 4, 5]
+    assert chain.raw(1, 3) == b"".join(mined.header.raw for mined in RECORDED[1:4])
+
+
+def test_what_is_restored_ends_where_all_is_proven_if_the_newest_are_not() -> None:
+    raws = [mined.header.raw for mined in RECORDED[1:]]
+    proven = [1, 1, 0, 1] + [1] * (len(raws) - 4)
+    chain = regtest()
+    assert chain.restore(raws, proven) == len(raws)
+    assert chain.unproven_heights() == [3]
+    chain = regtest()
+    assert chain.restore(raws, [*proven[:-1], 0]) == 2
+    assert (chain.tip_height, chain.unproven) == (2, 0)
 
 
 # -- difficulty ------------------------------------------------------------------

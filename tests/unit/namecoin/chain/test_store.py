@@ -10,7 +10,8 @@ import pytest
 
 from isoproxy.namecoin.chain.header_chain import HeaderChain
 from isoproxy.namecoin.chain.params import REGTEST, TESTNET, Anchor
-from isoproxy.namecoin.chain.store import RECORD_LENGTH, HeaderStore
+from isoproxy.namecoin.chain.sampling import FULL_TAIL
+from isoproxy.namecoin.chain.store import PROOF_LENGTH, RECORD_LENGTH, HeaderStore
 from tests.kit.namecoin.chain import RegtestChain
 
 ANCHOR = Anchor(10, b"\x0a" * 32)
@@ -28,21 +29,26 @@ def opened(directory: Path, anchor: Anchor = ANCHOR) -> HeaderStore:
     return HeaderStore(directory, REGTEST, anchor)
 
 
+def put(store: HeaderStore, height: int, raw: bytes) -> None:
+    """Put headers on top of the one at `height`, as proven ones."""
+    store.replace_above(height, raw, b"\1" * (len(raw) // 80))
+
+
 def reread(directory: Path, anchor: Anchor = ANCHOR) -> tuple[list[bytes], list[bytes]]:
     store = opened(directory, anchor)
     loaded = store.load()
     store.close()
-    return loaded
+    return loaded[:2]
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     store = opened(tmp_path)
-    assert store.load() == ([], [])
+    assert store.load()[:2] == ([], [])
     store.append_down(headers(8, 9, 10))
-    store.append_up(headers(11, 12))
+    put(store, 10, headers(11, 12))
     store.append_down(headers(6, 7))
-    store.append_up(headers(13))
+    put(store, 12, headers(13))
     store.close()
     return tmp_path
 
@@ -74,8 +80,8 @@ def test_files_are_private(directory: Path) -> None:
 def test_a_branch_is_replaced(directory: Path) -> None:
     store = opened(directory)
     store.load()
-    store.replace_above(11, headers(112, 113, 114))
-    store.append_up(headers(115))
+    put(store, 11, headers(112, 113, 114))
+    put(store, 14, headers(115))
     store.close()
     assert reread(directory) == (DOWN, [header(n) for n in (11, 112, 113, 114, 115)])
 
@@ -93,8 +99,8 @@ def test_a_torn_record_is_cut_off_and_written_again(directory: Path, cut: int) -
     path = directory / "headers-regtest.up"
     os.truncate(path, path.stat().st_size - cut)
     store = opened(directory)
-    assert store.load() == (DOWN, UP[:2])
-    store.append_up(headers(13))
+    assert store.load()[:2] == (DOWN, UP[:2])
+    put(store, 12, headers(13))
     store.close()
     assert reread(directory) == (DOWN, UP)
 
@@ -124,7 +130,7 @@ def test_another_anchor_starts_afresh(directory: Path, anchor: Anchor) -> None:
 
 def test_another_network_has_other_files(directory: Path) -> None:
     store = HeaderStore(directory, TESTNET, ANCHOR)
-    assert store.load() == ([], [])
+    assert store.load()[:2] == ([], [])
     store.close()
     assert reread(directory) == (DOWN, UP)
 
@@ -141,10 +147,10 @@ def test_the_recorded_chain_in_the_store(tmp_path: Path) -> None:
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
     store.load()
     store.append_down(raws[0])
-    store.append_up(b"".join(raws[1:]))
+    put(store, 0, b"".join(raws[1:]))
     store.close()
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
-    assert store.load() == (raws[:1], raws[1:])
+    assert store.load()[:2] == (raws[:1], raws[1:])
     store.close()
 
 
@@ -153,18 +159,19 @@ def test_a_chain_is_restored_and_what_does_not_fit_is_forgotten(tmp_path: Path) 
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
     store.load()
     store.append_down(raws[0])
-    store.append_up(b"".join([*raws[1:50], *raws[60:]]))
+    put(store, 0, b"".join(raws[1:50]))
+    put(store, 49, b"".join(raws[60:]))
     for _ in range(2):
         chain = HeaderChain(REGTEST)
         store.restore(chain, 2_000_000_000)
         assert chain.tip_height == 49
-    assert store.load() == (raws[:1], raws[1:50])
+    assert store.load()[:2] == (raws[:1], raws[1:50])
     store.clear()
     store.append_down(raws[1])
     chain = HeaderChain(REGTEST)
     store.restore(chain, 2_000_000_000)
     assert chain.tip_height == 0
-    assert store.load() == ([], [])
+    assert store.load()[:2] == ([], [])
     store.close()
 
 
@@ -173,18 +180,18 @@ def test_a_full_disk_stops_nobody_and_what_is_stored_is_right(tmp_path: Path) ->
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
     store.load()
     store.append_down(raws[0])
-    store.append_up(b"".join(raws[1:10]))
+    put(store, 0, b"".join(raws[1:10]))
     size = (tmp_path / "headers-regtest.up").stat().st_size
     with full_disk(size + 2 * RECORD_LENGTH + 10):
-        store.append_up(b"".join(raws[10:20]))
-    store.append_up(b"".join(raws[20:30]))  # there is room again, but a gap
+        put(store, 9, b"".join(raws[10:20]))
+    put(store, 19, b"".join(raws[20:30]))  # there is room again, but a gap
     store.close()
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
-    assert store.load() == (raws[:1], raws[1:12])
-    store.append_up(b"".join(raws[12:30]))
+    assert store.load()[:2] == (raws[:1], raws[1:12])
+    put(store, 11, b"".join(raws[12:30]))
     store.close()
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
-    assert store.load() == (raws[:1], raws[1:30])
+    assert store.load()[:2] == (raws[:1], raws[1:30])
     store.close()
 
 
@@ -195,5 +202,88 @@ def test_a_first_start_on_a_full_disk(tmp_path: Path) -> None:
         store.restore(chain, 2_000_000_000)
     store.close()
     store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
-    assert store.load() == ([], [])
+    assert store.load()[:2] == ([], [])
+    store.close()
+
+
+# -- which are proven --------------------------------------------------------------------
+
+
+def raws_of_recorded() -> list[bytes]:
+    return [raw[:80] for raw in RegtestChain.recorded().headers()]
+
+
+def sampled(directory: Path, proven: bytes) -> list[bytes]:
+    """A stored chain of which those are proven that `proven` says so of."""
+    raws = raws_of_recorded()
+    store = HeaderStore(directory, REGTEST, REGTEST.anchor)
+    store.load()
+    store.append_down(raws[0])
+    store.replace_above(0, b"".join(raws[1 : 1 + len(proven)]), proven)
+    store.close()
+    return raws
+
+
+def restored(directory: Path) -> tuple[HeaderChain, HeaderStore]:
+    store, chain = HeaderStore(directory, REGTEST, REGTEST.anchor), HeaderChain(REGTEST)
+    store.restore(chain, 2_000_000_000)
+    return chain, store
+
+
+TAIL = b"\1" * FULL_TAIL
+
+
+def test_which_are_proven_comes_back_and_more_can_be(tmp_path: Path) -> None:
+    proven = b"\1\1\0\0\1\0\1\0\0\0" + TAIL
+    raws = sampled(tmp_path, proven)
+    chain, store = restored(tmp_path)
+    assert [chain.is_proven(1 + at) for at in range(len(proven))] == [bool(x) for x in proven]
+    assert chain.unproven_heights() == [3, 4, 6, 8, 9, 10]
+    store.append_proven(3, b"".join(raws[3:7]))
+    store.close()
+    chain, store = restored(tmp_path)
+    assert chain.unproven_heights() == [8, 9, 10]
+    store.close()
+
+
+def test_a_chain_whose_newest_are_not_proven_is_taken_back_to_where_all_are(tmp_path: Path) -> None:
+    """A torn file: the draw was for another tip."""
+    sampled(tmp_path, b"\1\1\1\0\0\1" + TAIL)
+    path = tmp_path / "headers-regtest.up"
+    os.truncate(path, path.stat().st_size - RECORD_LENGTH - 1)
+    chain, store = restored(tmp_path)
+    assert (chain.tip_height, chain.unproven) == (3, 0)
+    store.close()
+    assert path.stat().st_size < 10 * RECORD_LENGTH
+
+
+def test_what_is_said_of_blocks_that_were_replaced_says_nothing(tmp_path: Path) -> None:
+    raws = sampled(tmp_path, b"\1\1\1" + TAIL)
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    store.load()
+    store.replace_above(1, b"".join(raws[60:88]), b"\0" * 28)
+    _, up, proven = store.load()
+    assert (len(up), bytes(proven)) == (29, b"\1" + b"\0" * 28)
+    store.close()
+
+
+@pytest.mark.parametrize("offset", [0, 5, 20, 39])
+def test_a_flipped_bit_proves_nothing(tmp_path: Path, offset: int) -> None:
+    sampled(tmp_path, b"\1\0" + TAIL)
+    path = tmp_path / "headers-regtest.proven"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) - PROOF_LENGTH + offset] ^= 0x08
+    path.write_bytes(raw)
+    chain, store = restored(tmp_path)
+    assert chain.tip_height == 1
+    store.close()
+
+
+def test_what_is_said_of_what_is_not_stored_says_nothing(tmp_path: Path) -> None:
+    raws = sampled(tmp_path, b"\1" * 5)
+    store = HeaderStore(tmp_path, REGTEST, REGTEST.anchor)
+    store.load()
+    store.append_proven(4, b"".join(raws[4:9]))
+    store.append_proven(0, b"".join(raws[0:2]))
+    assert bytes(store.load()[2]) == b"\1" * 5
     store.close()

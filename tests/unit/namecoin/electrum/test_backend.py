@@ -15,10 +15,11 @@ from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import Absent, Evidence, Found, TemporaryFailure
 from isoproxy.namecoin.chain import merkle
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, Checkpoint, hash_from_hex
+from isoproxy.namecoin.chain.sampling import SECURITY_BITS
 from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum import backend
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings, _Panel
-from isoproxy.namecoin.electrum.header_range import SyncSettings
+from isoproxy.namecoin.electrum.header_sync import HeaderSync
 from isoproxy.namecoin.electrum.lookup import NameQuestion
 from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import NameServer, parse_server
@@ -746,6 +747,19 @@ async def test_without_any_server_it_says_so() -> None:
         await bench.client.close()
 
 
+async def test_the_evidence_says_whether_all_blocks_are_proven() -> None:
+    assert Evidence.SPV_SAMPLED.value == f"spv-sampled-2^-{SECURITY_BITS}"
+    servers = ElectrumServer(CHAIN), ElectrumServer(CHAIN)
+    async with running(*servers) as bench:
+        answer = await bench.lookup()
+        assert isinstance(answer, Found)
+        assert answer.evidence is Evidence.SPV_CONFIRMED
+        bench.client.chain._proven[3] = 0
+        answer = await bench.lookup()
+        assert isinstance(answer, Found)
+        assert answer.evidence is Evidence.SPV_SAMPLED
+
+
 async def test_look_ups_that_waited_are_connected_and_begin_each_after_its_own_delay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -754,8 +768,6 @@ async def test_look_ups_that_waited_are_connected_and_begin_each_after_its_own_d
     clock = asyncio.get_running_loop().time
 
     def note(method: str, params: list[Any], result: Any) -> Any:
-        if method == "blockchain.block.headers" and not released:
-            raise Silence
         if method.endswith("get_value_proof"):
             asked.append(clock())
         return result
@@ -767,13 +779,15 @@ async def test_look_ups_that_waited_are_connected_and_begin_each_after_its_own_d
 
     released, delays = False, [0.7, 0.2]
     monkeypatch.setattr(backend, "_RANDOM", Drawn())
-    settings = replace(SETTINGS, quorum=1, ready_spread=2.0, sync=SyncSettings(timeout=0.3))
+    monkeypatch.setattr(HeaderSync, "_agrees_with_a_server", lambda self: released)
+    settings = replace(SETTINGS, quorum=1, ready_spread=2.0)
     async with running(ElectrumServer(CHAIN, note), settings=settings) as bench:
         keys = [bench.isolator.own_key(str(n)) for n in range(2)]
         look_ups = asyncio.gather(*(bench.client.lookup(NAME, key) for key in keys))
         await until(lambda: bench.client.pool.counts()[1] == 2)
         assert asked == []
         released = True
+        bench.client.sync.nudge()
         await bench.client.sync.ready.wait()
         ready = clock()
         await look_ups

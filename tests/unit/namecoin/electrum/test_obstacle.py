@@ -11,7 +11,7 @@ from isoproxy.namecoin.electrum.obstacle import Standing
 READY = Standing(
     started=True,
     ready=True,
-    progress=Progress(base=0, tip=90, target=100, wanted_base=0),
+    progress=Progress(base=0, tip=70, target=100, wanted_base=0, fetched=90, unproven=0),
     servers=12,
     connected=2,
     untried=3,
