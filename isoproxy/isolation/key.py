@@ -234,7 +234,8 @@ class Isolator:
         """
         if key.epoch != self._epoch:
             return False
-        return not self._renewals or key.label not in self._renewals
+        over = self._renewals.labels
+        return not over or key.label not in over
 
     def is_over(self, label: str) -> bool:
         """Whether the identity of `label` was given another key in this epoch."""

@@ -24,16 +24,13 @@ _LABEL: Final = re.compile(r"[0-9a-f]{6}", re.ASCII)
 
 
 class Renewals:
-    """The labels of the keys that are over."""
+    """The `labels` of the keys that are over."""
 
     def __init__(self) -> None:
-        self._labels: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self._labels)
+        self.labels: set[str] = set()
 
     def __contains__(self, label: str) -> bool:
-        return label in self._labels
+        return label in self.labels
 
     def add(self, label: str) -> None:
         """The key of `label` is over.  Raises OperationError."""
@@ -41,28 +38,28 @@ class Renewals:
             raise OperationError(
                 "an identity is named by its label, six hexadecimal digits: see isoproxy status"
             )
-        if label in self._labels:
+        if label in self.labels:
             raise OperationError(
                 "this identity has new circuits already, and another label since: see isoproxy "
                 "status"
             )
-        if len(self._labels) >= MAX_RENEWALS:
+        if len(self.labels) >= MAX_RENEWALS:
             raise OperationError(
                 f"{MAX_RENEWALS} identities have been given new circuits one by one, and more "
                 "are not kept; give all of them new ones: isoproxy newnym"
             )
-        self._labels.add(label)
+        self.labels.add(label)
 
     def clear(self) -> None:
         """A new epoch: every key is another one."""
-        self._labels.clear()
+        self.labels.clear()
 
     def export_state(self) -> bytes:
         """What `import_state` takes in another process."""
-        return bytes.fromhex("".join(sorted(self._labels)))
+        return bytes.fromhex("".join(sorted(self.labels)))
 
     def import_state(self, state: bytes) -> None:
         """Have the labels of another process."""
-        self._labels = {
+        self.labels = {
             state[start : start + LABEL_BYTES].hex() for start in range(0, len(state), LABEL_BYTES)
         }

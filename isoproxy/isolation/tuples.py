@@ -90,9 +90,10 @@ def encode(rule: ListenerRule, stream: IsolationTuple) -> bytes:
         fields.append(stream.dest_host.lower())
     if selected & _DEST_PORT:
         fields.append(b"%d" % stream.dest_port)
-    return b"%c" % selected + b"".join(
+    encoded = [
         b"\x00" if value is None else b"\x01" + len(value).to_bytes(4) + value for value in fields
-    )
+    ]
+    return b"%c" % selected + b"".join(encoded)
 
 
 _CLIENT_ADDR: Final = Isolate.CLIENT_ADDR.value

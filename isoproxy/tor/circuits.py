@@ -2,7 +2,7 @@
 
 Theory of operation
     Tor keeps at most `MaxClientCircuitsPending` (32) circuits under construction; beyond
-    that it complains and makes everybody wait.  A stream whose (key, purpose) had a
+    that it complains and makes everybody wait.  A stream whose credentials had a
     stream lately finds its circuit ready and passes at once.  Any other stream needs one
     of a bounded number of slots.  A slot is given back when the stream's fate is known,
     or after a few seconds: by then the circuit stands, and what still takes time (an

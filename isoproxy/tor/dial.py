@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from isoproxy.errors import DialError, ErrorKind, IsoproxyError
-from isoproxy.isolation import IsolationKey, Isolator, Purpose
+from isoproxy.isolation import IsolationKey, Isolator
 from isoproxy.net.reactor import BROKEN, PEER_SHUT, READABLE, Reactor
 from isoproxy.socks import Client, Reply
 from isoproxy.tor.circuits import Slot
@@ -34,9 +34,9 @@ class Dial:
     """One attempt to open a stream or to resolve a name.
 
     `open_socket` connects to the SocksPort, or raises OSError; a key that is not current
-    for `isolator` opens nothing.  When it is over `over(dial)` is called, and then
-    `done(dial)` once: `reply` is set and the connected socket can be taken with
-    `take_socket`, or `error` says what went wrong.
+    for `isolator` opens nothing.  `circuit` is what Tor knows the circuit by.  When it is
+    over `over(dial)` is called, and then `done(dial)` once: `reply` is set and the connected
+    socket can be taken with `take_socket`, or `error` says what went wrong.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Dial:
         "_client",
         "_done",
         "_isolator",
+        "_key",
         "_open_socket",
         "_over",
         "_reactor",
@@ -62,7 +63,8 @@ class Dial:
         self,
         reactor: Reactor,
         isolator: Isolator,
-        circuit: tuple[IsolationKey, Purpose],
+        key: IsolationKey,
+        circuit: Hashable,
         client: Client,
         open_socket: Callable[[], socket.socket],
         over: Callable[[Dial], None],
@@ -72,6 +74,7 @@ class Dial:
     ) -> None:
         self._reactor = reactor
         self._isolator = isolator
+        self._key = key
         self.circuit = circuit
         self._client = client
         self._open_socket = open_socket
@@ -149,7 +152,7 @@ class Dial:
         """The slot is granted: connect.  Called by the dialer only."""
         if self._done is None:
             return
-        if not self._isolator.is_current(self.circuit[0]):
+        if not self._isolator.is_current(self._key):
             self.fail(ErrorKind.STALE_KEY)
             return
         try:
@@ -194,7 +197,7 @@ class Dial:
                 return
             reply = self._client.receive(data)
             self._unsent += self._client.data_to_send()
-            if self._unsent and not self._isolator.is_current(self.circuit[0]):
+            if self._unsent and not self._isolator.is_current(self._key):
                 self.fail(ErrorKind.STALE_KEY)  # Tor was slow to ask for credentials
                 return
             # A short read has emptied the socket, unless its end is there already.

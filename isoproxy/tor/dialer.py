@@ -145,10 +145,11 @@ class Dialer:
             password=credentials.password,
             optimistic_data=optimistic_data,
         )
-        circuit = (key, purpose)
+        circuit = credentials.username, credentials.password
         dial = Dial(
             self.reactor,
             self.isolator,
+            key,
             circuit,
             handshake,
             self._open_socket,

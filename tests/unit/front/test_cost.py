@@ -26,7 +26,7 @@ from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
 from tests.unit.front.test_bitcoin import OK, front_end
 
-MOST_CALLS: Final = 230
+MOST_CALLS: Final = 215
 """Functions of ours that a stream calls, from its connection to its end."""
 MOST_BYTES: Final = 2200
 """That an idle stream takes, its tables' shares included."""

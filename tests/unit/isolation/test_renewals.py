@@ -19,7 +19,7 @@ def test_another_process_has_the_same(over: set[str]) -> None:
     for label in over:
         here.add(label)
     there.import_state(here.export_state())
-    assert len(there) == len(over)
+    assert len(there.labels) == len(over)
     assert all(label in there for label in over)
     assert there.export_state() == here.export_state()
 
@@ -38,10 +38,10 @@ def test_they_are_bounded_and_a_new_epoch_makes_room() -> None:
         renewals.add(f"{number:06x}")
     with pytest.raises(OperationError, match="isoproxy newnym"):
         renewals.add("ffffff")
-    assert len(renewals) == MAX_RENEWALS
+    assert len(renewals.labels) == MAX_RENEWALS
     renewals.clear()
     renewals.add("ffffff")
-    assert len(renewals) == 1
+    assert len(renewals.labels) == 1
 
 
 def test_a_key_is_over_once() -> None:

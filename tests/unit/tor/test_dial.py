@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.isolation import APP, Isolator
+from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Reactor
 from isoproxy.socks import Client, Command, encode_reply
 from isoproxy.tor.dial import Dial
@@ -29,7 +29,8 @@ class World:
         self.dial = Dial(
             self.reactor,
             self.isolator,
-            (self.isolator.own_key("test"), APP),
+            self.isolator.own_key("test"),
+            "circuit",
             Client(Command.CONNECT, b"a.test", 80, username=b"u", password=b"p"),
             self._open,
             self.over.append,
