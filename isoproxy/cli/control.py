@@ -6,8 +6,10 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from isoproxy.admin.client import ask
 from isoproxy.cli import onions
@@ -25,7 +27,10 @@ def register(commands: Commands) -> None:
     add_configuration(status)
     add_json(status)
     status.add_argument(
-        "--watch", action="store_true", help="show it anew every second, until Ctrl-C"
+        "--watch",
+        action="store_true",
+        help="show it anew every second: at a terminal a view with graphs, until q; "
+        "otherwise text, until Ctrl-C",
     )
     status.set_defaults(run=show_status)
 
@@ -81,6 +86,9 @@ def register(commands: Commands) -> None:
 def show_status(options: argparse.Namespace) -> int:
     path = admin_path(options)
     if options.watch:
+        if not options.json and (view := _view()) is not None:
+            view(partial(ask, path))
+            return 0
         try:
             _watch(path, as_json=options.json)
         except KeyboardInterrupt:  # how it is meant to end
@@ -93,6 +101,19 @@ def show_status(options: argparse.Namespace) -> int:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(status_text(answer, columns))
     return 0
+
+
+def _view() -> Callable[[Callable[[str], dict[str, Any]]], None] | None:
+    """The view for a terminal, if this is one and the extra `watch` is installed."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None
+    try:
+        from isoproxy.cli.watch import watch
+    except ModuleNotFoundError as error:
+        if error.name != "textual":
+            raise
+        return None
+    return watch
 
 
 def _watch(path: Path, *, as_json: bool) -> NoReturn:

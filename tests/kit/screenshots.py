@@ -1,6 +1,9 @@
 """`make screenshots`: the dashboard and its twin in the terminal, as they are at work.
 
-    python -m tests.kit.screenshots [DIRECTORY]      default: docs/evidence
+    python -m tests.kit.screenshots [DIRECTORY] [--minutes N]
+
+    DIRECTORY   where to put them; docs/evidence by default
+    --minutes   for how long the traffic is watched before they are taken; 1 by default
 
 Theory of operation
     A private Tor network, ElectrumX servers with a small chain, a Bitcoin peer that speaks
@@ -10,17 +13,24 @@ Theory of operation
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import contextlib
+import re
 import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from isoproxy.admin.client import ask
 from isoproxy.cli.status_text import status_text
+from isoproxy.cli.watch import Watch
+from tests.kit.axe import faults
 from tests.kit.chromium import Chromium
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import Isoproxy, system
@@ -29,30 +39,34 @@ from tests.kit.tornet import Address, TorNetwork
 from tests.network.bitcoin_ends import V1Client, v2_node
 from tests.network.name_world import name_world
 
-SETTLE_S: Final = 45
-"""Seconds that the traffic is watched before the pictures are taken."""
+TERMINAL: Final = (124, 38)
 DESKTOP: Final[dict[str, Any]] = {"width": 1160, "height": 720}
 PHONE: Final[dict[str, Any]] = {"width": 390, "height": 844, "scale": 1.5}
 
 
 def main() -> int:
-    to = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/evidence")
+    parser = argparse.ArgumentParser(prog="python -m tests.kit.screenshots")
+    parser.add_argument("directory", nargs="?", type=Path, default=Path("docs/evidence"))
+    parser.add_argument("--minutes", type=float, default=1)
+    options = parser.parse_args()
+    to: Path = options.directory
     to.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="isoproxy-") as directory,
         at_work(Path(directory)) as proxy,
     ):
-        take(proxy, Path(directory), to)
+        take(proxy, Path(directory), to, 60 * options.minutes)
     return 0
 
 
-def take(proxy: Isoproxy, directory: Path, to: Path) -> None:
+def take(proxy: Isoproxy, directory: Path, to: Path, watched_s: float) -> None:
     """The pictures of one isoproxy at work."""
     url = proxy.status()["dashboard"]
     with Chromium(directory) as chromium:
         page = chromium.open(url, **DESKTOP)
         page.wait_for("document.querySelector('#live')?.className === 'good'")
-        time.sleep(SETTLE_S)
+        time.sleep(watched_s)
+        page.value("document.querySelector('#identities button').click(), 0")
         for name, look in (
             ("dashboard-light", {**DESKTOP}),
             ("dashboard-dark", {**DESKTOP, "dark": True}),
@@ -62,10 +76,27 @@ def take(proxy: Isoproxy, directory: Path, to: Path) -> None:
             time.sleep(2.5)
             page.screenshot(to / f"{name}.png")
             print(to / f"{name}.png", flush=True)
-        if page.complaints:
-            raise SystemExit("\n".join(page.complaints))
+            if found := [*page.complaints, *filter(None, [faults(page)])]:
+                raise SystemExit("\n".join(found))
+        picture = directory / "terminal.html"
+        picture.write_text(f"<style>body {{ margin: 0 }}</style>{asyncio.run(terminal(proxy))}")
+        view = chromium.open(picture.as_uri(), width=1240, height=820)
+        view.wait_for("document.querySelector('svg') !== null")
+        view.screenshot(to / "status-watch.png")
+        print(to / "status-watch.png", flush=True)
     (to / "status.txt").write_text(status_text(proxy.status(), columns=80) + "\n")
     print(to / "status.txt")
+
+
+async def terminal(proxy: Isoproxy) -> str:
+    """The view of `status --watch` as an SVG, after some of its rounds."""
+    view = Watch(partial(ask, proxy.admin))
+    async with view.run_test(size=TERMINAL) as pilot:
+        await pilot.pause(6)
+        picture = view.export_screenshot(title="isoproxy status --watch")
+        await pilot.press("q")
+    # the font that it would fetch from elsewhere
+    return re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tests.kit.axe import faults
 from tests.kit.chromium import Chromium
 from tests.kit.dial import dial
 from tests.kit.isoproxy_process import Isoproxy, system
 from tests.kit.servers import EchoServer
 from tests.kit.tornet import TorNetwork
 
-PARTS = ("", "style.css", "script.js", "icon.svg", "status.json")
+PARTS = ("", "style.css", "script.js", "charts.js", "icon.svg", "status.json", "history.json")
 
 
 def test_a_browser_shows_a_live_flow(tmp_path: Path, tor_network: TorNetwork) -> None:
@@ -39,6 +42,11 @@ def test_a_browser_shows_a_live_flow(tmp_path: Path, tor_network: TorNetwork) ->
             assert "alice" not in shown
             assert page.value("document.querySelector('#live').className") == "good"
             assert page.value("document.documentElement.scrollWidth <= innerWidth")
+            page.wait_for("document.querySelector('#throughput polyline') !== null")
+            page.value("document.querySelector('#identities button').click(), 0")
+            assert page.value("document.querySelector('#identity-name').innerText") == flow["key"]
+            page.look(width=320, height=640)
+            assert page.value("document.documentElement.scrollWidth <= innerWidth")
             assert page.complaints == []
             assert set(page.requests) == {url + part for part in PARTS}
             # what the policy forbids it does forbid: the complaints above would have told
@@ -50,3 +58,21 @@ def test_a_browser_shows_a_live_flow(tmp_path: Path, tor_network: TorNetwork) ->
             other = chromium.open("data:text/html,<p>other")
             other.value(f"fetch('{url}status.json').then(() => 0, () => document.title = 'no'), 0")
             other.wait_for("document.title === 'no'")
+
+
+@pytest.mark.interop
+def test_axe_finds_no_fault_in_any_light(tmp_path: Path, tor_network: TorNetwork) -> None:
+    settings = [*system(tor_network.client), 'observe.dashboard="127.0.0.1:0"']
+    with (
+        EchoServer(tor_network.server_ip) as echo,
+        Isoproxy(tmp_path, settings) as proxy,
+        Chromium(tmp_path) as chromium,
+    ):
+        proxy.wait_ready()
+        with dial(proxy.address, "marked.test", echo.port, user=b"alice"):
+            page = chromium.open(proxy.status()["dashboard"], width=1160, height=720)
+            page.wait_for("document.querySelector('#throughput polyline') !== null")
+            page.value("document.querySelector('#identities button').click(), 0")
+            for width, dark in ((1160, False), (1160, True), (320, False)):
+                page.look(width=width, height=720, dark=dark)
+                assert faults(page) == ""

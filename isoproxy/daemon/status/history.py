@@ -62,8 +62,8 @@ class History:
         circuits = sum(circuit.status == "BUILT" for circuit in snapshot.circuits)
         took = round(1000 * (now.lookup_s - before.lookup_s) / count, 1) if count > 0 else None
         for name, value in (
-            ("up", round((now.up - before.up) / seconds)),
-            ("down", round((now.down - before.down) / seconds)),
+            ("up", round(max(0, now.up - before.up) / seconds)),
+            ("down", round(max(0, now.down - before.down) / seconds)),
             ("streams", len(snapshot.traffic.report.flows)),
             ("circuits", circuits if snapshot.tor.control_ready else None),
             ("lookup_ms", took),

@@ -1,9 +1,12 @@
 // The dashboard: asks for status.json every few seconds and shows what it says.
 // Text goes into the page as text only; nothing is ever parsed as HTML.
 
+import { draw, largest, newest } from "./charts.js";
+
 const PERIOD_MS = 2000;
 const PATIENCE_MS = 10000;
 const SAMPLES = 60;
+const HOUR = 360;
 
 const at = (id) => document.getElementById(id);
 
@@ -171,11 +174,16 @@ const listenerRow = (kind) => (one) => [
 const keyCell = (key) => (key ? [key, "key"] : ["–", "key none"]);
 const STATES = { relaying: "", opening: "wait", handshake: "quiet", closing: "quiet" };
 
-const flowRow = (flow) => [
+// The relays of a circuit, where the control port tells; the first is never named.
+const relayText = (circuits, relays) =>
+  circuits.filter((one) => relays[one]).map((one) => `${one}: ${relays[one].join(" → ")}`).join("\n");
+
+const flowRow = (relays) => (flow) => [
   keyCell(flow.key),
   [flow.target ?? "–", "target", flow.target ?? ""],
   [flow.state, STATES[flow.state] ?? ""],
-  [words(flow.circuits, "–"), "circuit"],
+  [words(flow.circuits, "–"), "circuit", relayText(flow.circuits, relays)],
+  [relays[flow.circuits[0]]?.slice(1).join(" → ") ?? "–", "relays wide"],
   [flow.listener, "wide quiet"],
   [duration(flow.age_s), "number wide quiet"],
   [size(flow.bytes_up), "number"],
@@ -230,6 +238,93 @@ const showRefusals = (refusals) => {
   });
 };
 
+// The last hour
+
+const hour = { answer: undefined, asked: -Infinity, chosen: undefined };
+
+const per = (rate) => `${size(rate)}/s`;
+const milliseconds = (value) => (value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`);
+const speeds = (up, down, text) => `↑ ${text(up)}  ↓ ${text(down)}`;
+
+const showRates = (name, { up, down }, now) => {
+  const svg = at(name === "identity" ? "identity-chart" : name);
+  draw(svg, [["down", down], ["up", up]], HOUR);
+  say(now, up.length ? speeds(newest(up), newest(down), per) : "");
+  say(at(`${name}-most`), `at most ${speeds(largest(up), largest(down), per)}`);
+};
+
+const showHour = (answer) => {
+  const minutes = Math.round((answer.up.length * answer.period_s) / 60);
+  say(at("hour-length"), minutes < 60 ? `${plural(minutes, "minute")} so far` : "");
+  showRates("throughput", answer, at("throughput-now"));
+  for (const [name, series, text] of [
+    ["streams", answer.streams, number],
+    ["circuits", answer.circuits, number],
+    ["lookups", answer.lookup_ms, milliseconds],
+    ["refused", answer.refusals, number],
+  ]) {
+    draw(at(name), [["plain", series]], HOUR);
+    const last = newest(series);
+    say(at(`${name}-now`), last === null ? "–" : text(last));
+    say(at(`${name}-most`), last === null ? "not known" : `at most ${text(largest(series))}`);
+  }
+  showIdentity();
+};
+
+const showIdentity = () => {
+  const own = hour.answer?.identities[hour.chosen];
+  show(at("identity"), hour.chosen !== undefined);
+  if (hour.chosen === undefined) return;
+  say(at("identity-name"), hour.chosen);
+  if (own === undefined) {
+    at("identity-chart").replaceChildren();
+    say(at("identity-now"), "");
+    say(at("identity-most"), "Nothing is known of it: it has just begun, or has ended.");
+  } else showRates("identity", own, at("identity-now"));
+};
+
+const choose = (label) => {
+  hour.chosen = hour.chosen === label ? undefined : label;
+  for (const button of at("identities").querySelectorAll("button"))
+    button.setAttribute("aria-pressed", button.textContent === hour.chosen);
+  showIdentity();
+};
+
+const showIdentities = (identities) => {
+  const body = at("identities");
+  show(at("identities-section"), identities.length > 0);
+  say(at("identities-count"), number(identities.length));
+  resize(body, identities.length, "tr");
+  identities.forEach((one, index) => {
+    const row = body.children[index];
+    if (!row.childElementCount) {
+      const button = document.createElement("button");
+      button.addEventListener("click", () => choose(button.textContent));
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.append(button);
+      row.append(head);
+    }
+    resize(row, 7, "td");
+    const button = row.querySelector("button");
+    say(button, one.key);
+    mark(button, "key");
+    button.setAttribute("aria-pressed", one.key === hour.chosen);
+    button.style.setProperty("--hue", parseInt(one.key.slice(0, 4), 16) % 360);
+    [
+      [number(one.streams), "number"],
+      [number(one.lookups), "number"],
+      [number(one.bitcoin), "number"],
+      [duration(one.age_s), "number wide quiet"],
+      [size(one.bytes_up), "number"],
+      [size(one.bytes_down), "number"],
+    ].forEach(([text, kind], column) => {
+      say(row.children[column + 1], text);
+      mark(row.children[column + 1], kind);
+    });
+  });
+};
+
 const showAll = (status, now) => {
   say(at("about"), `${status.version}, up ${duration(status.uptime_s)}`);
   document.title = `isoproxy: ${plural(status.counters.open, "stream")}`;
@@ -250,20 +345,31 @@ const showAll = (status, now) => {
     ...status.bitcoin.proxies.map(listenerRow("bitcoin")),
   ]);
   say(at("flows-count"), count(status.counters.open, status.flows.length));
-  fill(at("flows"), status.flows.map(flowRow));
+  fill(at("flows"), status.flows.map(flowRow(status.relays)));
   show(at("flows-table"), status.flows.length > 0);
   show(at("flows-empty"), status.flows.length === 0);
+  showIdentities(status.identities);
   showBitcoin(status.bitcoin);
   showRefusals(status.counters.refusals);
 };
 
 // Asking
 
+const askHour = async (now) => {
+  if (hour.answer !== undefined && now < hour.asked + hour.answer.period_s * 1000) return;
+  hour.asked = now;
+  const answer = await fetch("history.json", { signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  hour.answer = await answer.json();
+  showHour(hour.answer);
+};
+
 const ask = async () => {
   try {
     const answer = await fetch("status.json", { signal: AbortSignal.timeout(PATIENCE_MS) });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     showAll(await answer.json(), performance.now());
+    await askHour(performance.now());
     mark(at("live"), "good");
     say(at("live"), "live");
     document.body.classList.remove("stale");

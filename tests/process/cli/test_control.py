@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from isoproxy.cli import control
 from isoproxy.errors import ErrorKind
 from tests.kit.service import command, environment, running
 from tests.kit.socks_port import SocksPort, refusing
@@ -178,6 +180,44 @@ async def test_watch_shows_it_again_until_interrupted(tmp_path: Path) -> None:
             shown, errors = await process.communicate()
         assert (process.returncode, errors) == (0, b"")
         assert shown.endswith(b"\n")
+
+
+async def test_at_a_terminal_watch_is_a_view_until_q(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "status", "--watch"),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(tmp_path, {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}),
+        )
+        os.close(theirs)
+        shown = b""
+        async with asyncio.timeout(60):
+            while b"epoch 0" not in shown or b"Identity" not in shown:
+                shown += await asyncio.to_thread(os.read, ours, 65536)
+            os.write(ours, b"q")
+            rest = asyncio.create_task(asyncio.to_thread(drain, ours))
+            assert await process.wait() == 0
+            await rest
+
+
+def drain(terminal: int) -> None:
+    """Read what a program says to its end, which its terminal's other side waits for."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65536):
+            pass
+    os.close(terminal)
+
+
+def test_without_the_extra_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    assert control._view() is not None
+    monkeypatch.delitem(sys.modules, "isoproxy.cli.watch")
+    monkeypatch.setitem(sys.modules, "textual", None)
+    assert control._view() is None
 
 
 async def test_a_reader_that_leaves_is_no_error_worth_a_traceback(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ HEAVY = (
     "logging",
     "ssl",
     "stem",
+    "textual",
 )
 SCRIPT = """
 import sys

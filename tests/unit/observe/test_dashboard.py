@@ -57,7 +57,15 @@ async def fetch(path: Path, target: str = "/", method: str = "GET") -> tuple[str
 async def test_the_page_its_parts_the_status_and_the_metrics(tmp_path: Path) -> None:
     async with serving(tmp_path):
         kinds = {}
-        for target in ("/", "/style.css", "/script.js", "/icon.svg", "/status.json", "/metrics"):
+        for target in (
+            "/",
+            "/style.css",
+            "/script.js",
+            "/charts.js",
+            "/icon.svg",
+            "/status.json",
+            "/metrics",
+        ):
             head, body = await fetch(tmp_path, target)
             assert head.startswith("HTTP/1.1 200 "), head
             assert body
@@ -68,6 +76,7 @@ async def test_the_page_its_parts_the_status_and_the_metrics(tmp_path: Path) -> 
             "/": "text/html",
             "/style.css": "text/css",
             "/script.js": "text/javascript",
+            "/charts.js": "text/javascript",
             "/icon.svg": "image/svg+xml",
             "/status.json": "application/json",
             "/metrics": "text/plain",

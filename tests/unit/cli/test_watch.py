@@ -1,0 +1,100 @@
+"""The terminal view, with keys, over an isoproxy that is made up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from textual.widgets import DataTable, Input, Sparkline, Static
+
+from isoproxy.cli import watch as module
+from isoproxy.cli.watch import Watch
+from isoproxy.errors import OperationError
+from tests.unit.cli.test_watch_rows import flow, identity, status
+
+TOR = {
+    **{"mode": "system", "state": "ready", "answers": True, "version": None, "control": "off"},
+    "bootstrap": None,
+}
+COUNTERS = {
+    **{"bytes_up": 0, "bytes_down": 0, "identities": 2, "open": 3},
+    "destinations_without_credentials": 3,
+}
+ANSWER = status(
+    identity("aaaaaa", 1, 900),
+    identity("bbbbbb", 2, 100),
+    flows=[flow("aaaaaa"), flow("bbbbbb"), flow("bbbbbb")],
+    version="1.0",
+    epoch=0,
+    tor=TOR,
+    names={"backend": "none"},
+    counters=COUNTERS,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PERIOD_S", 0.01)
+
+
+def running(what: str) -> dict[str, Any]:
+    """An isoproxy that had a busy hour."""
+    return {"up": [1, 2, 3], "down": [4, 5, 6]} if what == "history" else ANSWER
+
+
+def column(app: Watch, table: str, number: int = 0) -> list[str]:
+    shown = app.query_one(f"#{table}", DataTable)
+    return [str(shown.get_row_at(row)[number]) for row in range(shown.row_count)]
+
+
+async def until_shown(app: Watch, pilot: Any) -> None:
+    async with asyncio.timeout(20):
+        while not column(app, "identities"):
+            await pilot.pause(0.01)
+
+
+async def test_identities_are_sorted_and_filtered_by_keys() -> None:
+    app = Watch(running)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until_shown(app, pilot)
+        assert column(app, "identities") == ["bbbbbb", "aaaaaa"]
+        assert column(app, "streams", 1) == ["7", "7"]
+        await pilot.press("r")
+        assert column(app, "identities") == ["aaaaaa", "bbbbbb"]
+        await pilot.press("s", "s", "s")
+        assert column(app, "identities") == ["aaaaaa", "bbbbbb"]
+        await pilot.press("slash", *"bbb", "enter")
+        assert column(app, "identities") == ["bbbbbb"]
+        await pilot.press("escape")
+        assert app.query_one("#filter", Input).value == ""
+        assert len(column(app, "identities")) == 2
+        head = str(app.query_one("#head", Static).content)
+        assert "3 destinations share one identity" in head
+        assert list(app.query_one("#up", Sparkline).data or ())[:3] == [1, 2**0.5, 3**0.5]
+        shown = app.export_screenshot()
+        assert "marked" not in shown
+        await pilot.press("q")
+    assert app.return_code == 0
+
+
+async def test_the_cursor_chooses_whose_streams_are_shown() -> None:
+    app = Watch(running)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until_shown(app, pilot)
+        await pilot.press("down")
+        await pilot.pause(0.1)
+        assert column(app, "streams", 1) == ["7"]
+        await pilot.press("q")
+
+
+async def test_an_isoproxy_that_does_not_answer_is_said() -> None:
+    def refuses(what: str) -> dict[str, Any]:
+        raise OperationError("no isoproxy listens there")
+
+    app = Watch(refuses)
+    async with app.run_test() as pilot:
+        async with asyncio.timeout(20):
+            while "listens" not in str(app.query_one("#head", Static).content):
+                await pilot.pause(0.01)
+        await pilot.press("q")
