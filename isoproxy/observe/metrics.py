@@ -120,6 +120,11 @@ class Family(Generic[Child]):
             child = self._children[values] = self._kind()
         return child
 
+    @property
+    def labels(self) -> Iterable[str]:
+        """Their names."""
+        return self._labels.keys()
+
     def children(self) -> Iterable[Child]:
         """All children that were ever asked for."""
         return self._children.values()
@@ -270,6 +275,10 @@ class Metrics:
             Gauge, "isoproxy_upstream_up", "Whether Tor's SocksPort answered last time."
         )
         self._isolation_keys: Callable[[], int] = lambda: 0
+
+    def families(self) -> Sequence[Family[Any]]:
+        """All of them."""
+        return tuple(self._families)
 
     def count_isolation_keys(self, count: Callable[[], int]) -> None:
         """Ask `count` for the number of live keys whenever metrics are read."""
