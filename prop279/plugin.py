@@ -72,6 +72,7 @@ MAX_QUERIES: Final = 2048
 """Queries under way at which reading stops; it goes on at half of them."""
 
 _MAX_KEYS: Final = 4096
+_MAX_ASKED: Final = 4096
 _SUFFIXES: Final = (".bit", ".bit.onion")
 
 
@@ -117,6 +118,8 @@ class Plugin(Generic[Name]):
         self._timeout = timeout
         self._lines = LineSplitter()
         self._keys: dict[bytes, IsolationKey] = {}
+        self._asked: dict[tuple[bytes | None, bytes], tuple[Name, IsolationKey]] = {}
+        isolator.on_new_epoch(self._asked.clear)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._turns: WeakValueDictionary[IsolationKey, asyncio.Semaphore] = WeakValueDictionary()
         self._outbox: list[bytes] = []
@@ -155,17 +158,28 @@ class Plugin(Generic[Name]):
         if command.query in self._running:
             self._fail(command.query, ErrorKind.MALFORMED)
             return
-        try:
-            name = self._parse(command.name.decode("ascii"))
-        except IsoproxyError as error:
-            self._fail(command.query, error.kind)
-            return
-        key = self._key(command.isolation)
+        asked = self._asked.get((command.isolation, command.name))
+        if asked is None or not self._isolator.is_current(asked[1]):
+            try:
+                asked = self._understood(command)
+            except IsoproxyError as error:
+                self._fail(command.query, error.kind)
+                return
+        name, key = asked
         known = self._resolver.lookup_cached(name, key)
         if known is not None:
             self._send(_answer(command.query, known))
         else:
             self._running[command.query] = asyncio.create_task(self._run(command.query, name, key))
+
+    def _understood(self, command: Resolve) -> tuple[Name, IsolationKey]:
+        """The name and the key of a query, kept for the next one of the same ID."""
+        asked = self._parse(command.name.decode("ascii")), self._key(command.isolation)
+        if command.isolation is not None:
+            if len(self._asked) >= _MAX_ASKED:
+                self._asked.clear()
+            self._asked[command.isolation, command.name] = asked
+        return asked
 
     def _cancel(self, query: int) -> None:
         task = self._running.pop(query, None)

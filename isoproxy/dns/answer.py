@@ -133,6 +133,8 @@ class Apex:
 
     def answer(self, name: dns.name.Name, rdtype: RdataType) -> DnsAnswer | None:
         """What the zone itself says about `name`; None if it does not speak of it."""
+        if len(name.labels) > 2 and name.labels[-3].lower() != _META.labels[0]:
+            return None
         if name in self._names:
             return self._records(name, rdtype, self._names[name], APEX_TTL)
         if name.is_subdomain(_META):

@@ -16,7 +16,10 @@ Specification: RFC 1035 §4.1 (messages), RFC 4035 §3.1 (signatures), RFC 6891 
 
 from __future__ import annotations
 
+import random
+import struct
 from io import BytesIO
+from typing import Final
 
 import dns.name
 import dns.rrset
@@ -33,6 +36,12 @@ from isoproxy.dns.query import (
     response,
 )
 from isoproxy.dns.sign import Signer, nsec
+
+_RECORD: Final = struct.Struct("!HHHIH")
+_QUESTION: Final = 0xC000 | HEADER_LENGTH
+"""A pointer to the name in the question (RFC 1035 §4.1.4)."""
+_WITHOUT_NAMES: Final = frozenset({RdataType.A, RdataType.AAAA, RdataType.TXT, RdataType.TLSA})
+"""Types whose data holds no name to be compressed."""
 
 _Sections = tuple[list[dns.rrset.RRset], list[dns.rrset.RRset], list[dns.rrset.RRset]]
 
@@ -80,15 +89,29 @@ def _signed_sections(query: Query, answer: DnsAnswer, signer: Signer) -> _Sectio
 
 def _records(query: Query, sections: _Sections) -> tuple[bytes, tuple[int, int, int]]:
     """The records behind the question, names compressed, and their number by section."""
+    (first, authority, additional) = sections
+    if len(first) == 1 and not (authority or additional) and first[0].rdtype in _WITHOUT_NAMES:
+        return _at_the_question(first[0]), (len(first[0]), 0, 0)
     output = BytesIO()
     output.write(bytes(HEADER_LENGTH))
     compress: dns.name.CompressType = {}
     dns.name.Name((*query.labels, b"")).to_wire(output, compress)
     output.write(query.question[-4:])
-    first, authority, additional = (
-        sum(rrset.to_wire(output, compress) for rrset in section) for section in sections
-    )
-    return output.getvalue()[HEADER_LENGTH + len(query.question) :], (first, authority, additional)
+    counts = tuple(sum(rrset.to_wire(output, compress) for rrset in part) for part in sections)
+    (answers, authorities, additionals) = counts
+    records = output.getvalue()[HEADER_LENGTH + len(query.question) :]
+    return records, (answers, authorities, additionals)
+
+
+def _at_the_question(rrset: dns.rrset.RRset) -> bytes:
+    """The records of the name asked for, as dnspython writes them, in a fraction of the time."""
+    written, rdatas = [], list(rrset)
+    random.shuffle(rdatas)  # no client alone makes use of the first
+    for rdata in rdatas:
+        data = rdata.to_wire() or b""
+        head = _RECORD.pack(_QUESTION, rrset.rdtype, rrset.rdclass, rrset.ttl, len(data))
+        written.append(head + data)
+    return b"".join(written)
 
 
 def _signed(entries: list[Entry], signer: Signer) -> list[dns.rrset.RRset]:

@@ -106,6 +106,14 @@ class Responder:
         """The key under which `client` (see `isoproxy.isolation`) asks `query`."""
         return dns_key(self._isolator, client, query.isolation)
 
+    def on_new_epoch(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when all keys change."""
+        self._isolator.on_new_epoch(callback)
+
+    def is_current(self, key: IsolationKey) -> bool:
+        """Whether `key_for` would still give `key`."""
+        return self._isolator.is_current(key)
+
     def refusal(self, query: Query) -> bytes | None:
         """The response to a query that this zone has no answer for, whatever the names."""
         if query.edns is not None and query.edns.version:

@@ -2,7 +2,8 @@
 
 Theory of operation
     A UDP packet is parsed, counted against its client's rate, given its isolation key and
-    answered at once where the answer is still kept; else a task resolves it.  TCP
+    answered at once where the answer is still kept; else a task resolves it.  What a packet
+    means is remembered for its client, until its key is another.  TCP
     connections (RFC 7766) carry any number of queries, answered as they become ready.
     After a message that is not a query a connection takes no more: a web page can have a
     browser send whatever it likes, but not without an HTTP request in front.
@@ -30,10 +31,10 @@ import socket
 import struct
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from isoproxy.dns.query import (
     MAX_MESSAGE,
@@ -45,7 +46,7 @@ from isoproxy.dns.query import (
     parse_query,
 )
 from isoproxy.dns.rate_limit import RateLimit
-from isoproxy.dns.responder import Responder
+from isoproxy.dns.responder import MAX_KEPT_PACKET, Responder
 from isoproxy.errors import OperationError
 from isoproxy.isolation import IsolationKey, budget_of, client_of_address, client_of_uid
 from isoproxy.net import unix_socket
@@ -55,6 +56,7 @@ from isoproxy.net.unix_socket import SocketFile, peer_credentials
 MAX_PENDING: Final = 1024
 MAX_CONNECTIONS: Final = 128
 MAX_PIPELINED: Final = 16
+MAX_SEEN: Final = 1024
 IDLE_S: Final = 15.0
 AMPLIFICATION: Final = 3
 _PORT_TRIES: Final = 16
@@ -67,6 +69,14 @@ class DnsSettings:
 
     endpoint: Endpoint
     queries_per_second: float = 100.0
+
+
+class _Asked(NamedTuple):
+    """A packet of one client's: the query in it, its key, and the longest answer to it."""
+
+    query: Query
+    key: IsolationKey
+    limit: int
 
 
 class DnsServer:
@@ -82,6 +92,9 @@ class DnsServer:
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._connections: Final[dict[asyncio.Task[None], bytes]] = {}
         self._busy: Final[set[asyncio.Task[None]]] = set()
+        self._seen: Final[dict[tuple[bytes, bytes], _Asked]] = {}
+        """What a packet means that a client sent before, all but its ID."""
+        responder.on_new_epoch(self._seen.clear)
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._file: SocketFile | None = None
@@ -116,11 +129,14 @@ class DnsServer:
 
     def datagram(self, packet: bytes, sender: tuple[Any, ...]) -> None:
         """One UDP packet: answered now, later or never."""
-        query = parse_query(packet)
-        if query is None:
-            return
         client = _client(sender[0], *sender[3:])
-        if not self._udp_limit.allows(_budget(client), time.monotonic()):
+        seen = self._seen.get((client, packet[2:]))
+        if seen is not None and self.responder.is_current(seen.key):
+            if self._udp_limit.allows(_budget(client), time.monotonic()):
+                self._answer(seen, packet, client, sender)
+            return
+        query = parse_query(packet)
+        if query is None or not self._udp_limit.allows(_budget(client), time.monotonic()):
             return
         if isinstance(query, Rejected):
             self._send(query.response, sender)
@@ -128,8 +144,19 @@ class DnsServer:
         limit = query.udp_limit
         if not _is_loopback(sender[0]):
             limit = min(limit, AMPLIFICATION * len(packet))
-        key = self.responder.key_for(client, query)
-        response = self.responder.kept(packet, key, limit) or self.responder.refusal(query)
+        asked = _Asked(query, self.responder.key_for(client, query), limit)
+        if len(packet) <= MAX_KEPT_PACKET:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            self._seen[client, packet[2:]] = asked
+        self._answer(asked, packet, client, sender)
+
+    def _answer(self, asked: _Asked, packet: bytes, client: bytes, sender: tuple[Any, ...]) -> None:
+        query, key, limit = asked
+        response = self.responder.kept(packet, key, limit)
+        if response is None:
+            query = replace(query, id=int.from_bytes(packet[:2]))
+            response = self.responder.refusal(query)
         if response is not None:
             self._send(response, sender)
         elif self._has_room(client):

@@ -34,7 +34,6 @@ from dns.rdataclass import IN
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.DNAME import DNAME
-from dns.rdtypes.ANY.DS import DS
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.NS import NS
 from dns.rdtypes.ANY.TXT import TXT
@@ -157,6 +156,14 @@ def _from_wire(kind: RdataType, wire: bytes) -> dns.rdata.Rdata:
         raise _Wrong("has data that its record type does not allow") from None
 
 
+def _of_any_length(kind: RdataType, wire: bytes) -> dns.rdata.Rdata:
+    """A record whose digest may have any length, for who compares it to judge (IFA-0001)."""
+    try:
+        return _from_wire(kind, wire)
+    except _Wrong:
+        return dns.rdata.GenericRdata(IN, kind, wire)
+
+
 def _ip(entry: Json, _: Position) -> dns.rdata.Rdata:
     try:
         return A(IN, RdataType.A, _text(entry))
@@ -194,12 +201,7 @@ def _ns(entry: Json, position: Position) -> dns.rdata.Rdata:
 def _ds(entry: Json, _: Position) -> dns.rdata.Rdata:
     tag, algorithm, digest_type, encoded = _fields(entry, 4)
     numbers = (_integer(tag, 16), _integer(algorithm, 8), _integer(digest_type, 8))
-    digest = _base64(encoded)
-    try:
-        return DS(IN, RdataType.DS, *numbers, digest)
-    except ValueError:
-        # a digest of the wrong length is for validators to judge (IFA-0001, "ds")
-        return dns.rdata.GenericRdata(IN, RdataType.DS, struct.pack("!HBB", *numbers) + digest)
+    return _of_any_length(RdataType.DS, struct.pack("!HBB", *numbers) + _base64(encoded))
 
 
 def _srv(entry: Json, position: Position) -> dns.rdata.Rdata:
@@ -223,7 +225,7 @@ def _tls(entry: Json, position: Position) -> dns.rdata.Rdata:
         entry = entry.get("dane")
     usage, selector, matching, association = _fields(entry, 4)
     head = bytes(_integer(number, 8) for number in (usage, selector, matching))
-    return _from_wire(RdataType.TLSA, head + _base64(association))
+    return _of_any_length(RdataType.TLSA, head + _base64(association))
 
 
 def _certificate_host(position: Position) -> str:
@@ -319,13 +321,10 @@ _ADDRESS_ITEMS: Final[Mapping[str, Callable[[Json, Position], str]]] = MappingPr
 )
 
 
-_WITHOUT_RECORDS: Final = frozenset(
-    {
-        *("info", "email", "service", "spf", "fingerprint"),
-        *("freenet", "zeronet", "nostr"),
-    }
+_WITHOUT_RECORDS: Final = (
+    *("dns", "info", "email", "service", "spf", "fingerprint", "freenet", "zeronet", "nostr"),
 )
-ITEMS: Final = frozenset({*_RECORD_ITEMS, *_ADDRESS_ITEMS, *_WITHOUT_RECORDS, "dns"})
+ITEMS: Final = frozenset({*_RECORD_ITEMS, *_ADDRESS_ITEMS, *_WITHOUT_RECORDS})
 """All items that somebody has described, but those of structure."""
 
 

@@ -1,12 +1,12 @@
 """Our DNS server beside a real ncdns, over the same values, difference by difference.
 
-Build ncdns from its public repository and name the program in NCDNS_PATH: the module proxy
-did not hand it out, so what is known here was read in its source.
+Build ncdns from its public repository and name the program in NCDNS_PATH.
 
-Every name of the test chain is asked of both for every type.  A `Habit` is one way in
-which ncdns is known to differ: it turns what ncdns says into what it would say without
-that habit.  What still differs then is a difference nobody has explained.  Each habit has
-its row in docs/namecoin-values.md.
+Every name of the test chain is asked of both for every type, and, where NCTESTSUITE_PATH
+names Namecoin's own test suite, so are the names of its cases and some that they lack.  A
+`Habit` is one way in which ncdns is known to differ: it turns what ncdns says into what it
+would say without that habit.  What still differs then is a difference nobody has explained.
+Each habit has its row in docs/namecoin-values.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,10 +26,12 @@ import dns.message
 import dns.rrset
 import pytest
 
-from isoproxy.errors import ErrorKind
+from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.namecoin.backend import TemporaryFailure
 from isoproxy.namecoin.resolve.answer import is_public
+from isoproxy.namecoin.value.domain import Domain
 from isoproxy.namecoin.value.name import is_registrable
+from tests.kit.nctestsuite import cases
 from tests.kit.ports import free_port
 from tests.kit.repository import ROOT
 from tests.unit.dns.kit import is_authoritative, lines, question, rcode, serving, world
@@ -44,6 +46,7 @@ from tests.unit.dns.table import (
     TYPES,
 )
 from tests.unit.namecoin.rpc.server import Failure, RpcServer, core_methods
+from tests.unit.namecoin.value.inquiry import drive
 
 DOCUMENT: Final = ROOT / "docs" / "namecoin-values.md"
 NAMES: Final = (*RECORDS, *TRANSLATING, *REDIRECTED, *REFERRED, *ABSENT, *FAILING)
@@ -51,6 +54,7 @@ SOA: Final = frozenset({"bit. SOA"})
 EXPIRED: Final = Failure(-4, "name expired")
 SILENCE: Final = "no answer"
 """In place of an RCODE."""
+MALFORMED: Final = "a message that cannot be read"
 RPC_TIMEOUT_MS: Final = 5_000
 ANSWER_TIMEOUT_S: Final = 10.0
 
@@ -133,6 +137,12 @@ def _no_soa(code: str) -> Callable[[Said, Said], Said]:
     return habit
 
 
+def _not_found(ours: Said, theirs: Said) -> Said:
+    fails = (ours.rcode, theirs.rcode) == ("NXDOMAIN", "SERVFAIL")
+    absent = theirs.name.split(".")[-3] in ("nowhere", "expired", "young")
+    return ours if fails and absent else theirs
+
+
 def _labels(ours: Said, theirs: Said) -> Said:
     fails = (ours.rcode, theirs.rcode) == ("NXDOMAIN", "SERVFAIL")
     return ours if fails and not is_registrable(theirs.name.split(".")[-3]) else theirs
@@ -146,6 +156,10 @@ def _relative_mx(ours: Said, theirs: Said) -> Said:
 def _failure(ours: Said, theirs: Said) -> Said:
     both = ours.rcode == theirs.rcode == "SERVFAIL"
     return replace(theirs, authoritative=False) if both else theirs
+
+
+def _bad_digest(ours: Said, theirs: Said) -> Said:
+    return ours if theirs.rcode == MALFORMED else theirs
 
 
 def _meta_zone(ours: Said, theirs: Said) -> Said:
@@ -181,7 +195,9 @@ HABITS: Final = (
     Habit("`loc`, `sshfp`, `o`", _ignored(("LOC", "SSHFP", "CAA"))),
     Habit("`mx`", _ignored(("MX",))),
     Habit("`mx` with a relative host", _relative_mx),
+    Habit("a name that is absent or expired", _not_found),
     Habit("labels that cannot be registered", _labels),
+    Habit("`ds` with a digest of the wrong length", _bad_digest),
     Habit("AA of a failure", _failure),
     Habit("names below `x--nmc.bit`", _meta_zone),
     Habit("glue", _glue),
@@ -225,10 +241,21 @@ def ncdns() -> str:
     return path
 
 
+def nobody(directory: Path) -> dict[str, Any]:
+    """How to start ncdns, which refuses to run as root; `directory` is made readable to it."""
+    if os.geteuid() != 0:
+        return {}
+    while directory != directory.parent and directory.stat().st_mode & 0o777 == 0o700:
+        directory.chmod(0o755)
+        directory = directory.parent
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+
 @contextlib.asynccontextmanager
 async def running(program: str, rpc: RpcServer, directory: Path) -> AsyncIterator[int]:
     """The port of ncdns, which asks `rpc`."""
     port = free_port()
+    options = nobody(directory)
     settings = directory / "ncdns.conf"
     settings.write_text(
         f'[ncdns]\nbind = "127.0.0.1:{port}"\nselfip = "127.0.0.1"\n'
@@ -236,7 +263,9 @@ async def running(program: str, rpc: RpcServer, directory: Path) -> AsyncIterato
         'namecoinrpcusername = "user"\nnamecoinrpcpassword = "pass"\n'
         f"namecoinrpctimeout = {RPC_TIMEOUT_MS}\n"
     )
-    process = await asyncio.create_subprocess_exec(program, f"-conf={settings}")
+    process = await asyncio.create_subprocess_exec(
+        program, f"-conf={settings}", stderr=asyncio.subprocess.DEVNULL, **options
+    )
     try:
         async with asyncio.timeout(15):
             while True:
@@ -264,21 +293,73 @@ async def said(port: int, name: str, rdtype: str) -> Said:
         return Said.of(await ask(port, name, rdtype))
     except dns.exception.Timeout:
         return Said.silent(name)
+    except dns.exception.FormError:
+        return replace(Said.silent(name), rcode=MALFORMED)
 
 
 @pytest.mark.interop
 async def test_every_difference_from_ncdns_is_explained(tmp_path: Path) -> None:
     program = ncdns()
     rpc = RpcServer(core_methods(values()))
-    unexplained = []
     async with rpc.running(), running(program, rpc, tmp_path) as theirs, serving(world()) as ours:
         assert ours.endpoint.port is not None
-        for name in NAMES:
-            for rdtype in TYPES:
-                we = await said(ours.endpoint.port, name, rdtype)
-                _, they = explained(we, await said(theirs, name, rdtype))
-                if we != they:
-                    unexplained.append(f"{name} {rdtype}\n  ours  {we}\n  ncdns {they}")
+        unexplained = await differences(ours.endpoint.port, theirs, NAMES)
+    assert not unexplained, "\n".join(unexplained)
+
+
+async def differences(ours: int, theirs: int, names: Iterable[str]) -> list[str]:
+    """What both ports say to all types of `names` and is not explained."""
+    found = []
+    for name in names:
+        answers = await asyncio.gather(
+            *(said(port, name, rdtype) for rdtype in TYPES for port in (ours, theirs))
+        )
+        for rdtype, we, they in zip(TYPES, answers[::2], answers[1::2], strict=True):
+            _, without = explained(we, they)
+            if we != without:
+                found.append(f"{name} {rdtype}\n  ours  {we}\n  ncdns {they}")
+    return found
+
+
+MISSING: Final = ("zz", "www.zz", "_tcp", "_443._tcp", "*", "zz.www")
+"""Labels that are asked for below each name, whether or not it has them."""
+
+
+def suite() -> tuple[dict[str, bytes], list[str]]:
+    """The values of all cases side by side, and the names to ask for."""
+    values: dict[str, bytes] = {}
+    names: list[str] = []
+    for number, case in enumerate(cases()):
+        own = {
+            name.replace("example", f"case{number}x"): value.replace(
+                b"example", b"case%dx" % number
+            )
+            for name, value in case.values.items()
+        }
+        name, *_ = own
+        values |= own
+        base = name.removeprefix("d/")
+        names += [f"{base}.bit.", *(f"{labels}.{base}.bit." for labels in MISSING)]
+        with contextlib.suppress(NamingError):
+            nodes, _ = drive(Domain(base, own[name]).zone(), own)
+            names += [f"{node.owner}." for node in nodes]
+    return values, list(dict.fromkeys(names))
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(900)
+async def test_the_cases_of_nctestsuite_give_the_same_over_dns(tmp_path: Path) -> None:
+    program = ncdns()
+    chain, names = suite()
+    rpc = RpcServer(core_methods({name.encode(): value for name, value in chain.items()}))
+    async with (
+        rpc.running(),
+        running(program, rpc, tmp_path) as theirs,
+        serving(world(chain)) as ours,
+    ):
+        assert ours.endpoint.port is not None
+        unexplained = await differences(ours.endpoint.port, theirs, names)
+    assert len(names) * len(TYPES) > 10_000
     assert not unexplained, "\n".join(unexplained)
 
 

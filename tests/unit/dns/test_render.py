@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from typing import Any
+
 import dns.flags
 import dns.message
+import dns.name
 import pytest
 from dns.edns import OptionType
 
-from isoproxy.dns.query import ISOLATION_OPTION
+from isoproxy.dns.query import HEADER_LENGTH, ISOLATION_OPTION, MAX_MESSAGE
 from tests.unit.dns.kit import CLIENT, lines, parsed, question, rcode, world
 from tests.unit.dns.table import DIGEST
 
@@ -37,6 +41,28 @@ async def test_our_own_opt_and_none_without_the_clients() -> None:
     response = await here.ask("plain.bit", "A", payload=4096)
     assert (response.edns, response.payload) == (0, 1232)
     assert (await here.ask("plain.bit", "A", edns=False)).edns == -1
+
+
+@pytest.mark.parametrize(
+    ("rdtype", "value"),
+    [
+        ("A", {"ip": "192.0.2.1"}),
+        ("AAAA", {"ip6": "2001:db8::1"}),
+        ("TXT", {"txt": "x" * 400}),
+        ("TLSA", {"tls": [[3, 0, 0, "qqqq"]]}),
+    ],
+)
+async def test_what_is_written_by_hand_is_what_dnspython_writes(rdtype: str, value: Any) -> None:
+    here = world({"d/x": {"map": {"www": value}}})
+    query = parsed(question("wWw.x.bit", rdtype))
+    key = here.responder.key_for(CLIENT, query)
+    wire, _ = await here.responder.respond(query, CLIENT, key, MAX_MESSAGE)
+    (rrset,) = dns.message.from_wire(wire).answer
+    output = BytesIO()
+    output.write(bytes(len(wire)))
+    compress = {dns.name.from_text("wWw.x.bit"): HEADER_LENGTH}
+    rrset.to_wire(output, compress)
+    assert output.getvalue()[len(wire) :] in wire
 
 
 async def test_flags() -> None:

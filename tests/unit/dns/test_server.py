@@ -94,6 +94,42 @@ async def test_the_second_answer_is_the_kept_one_under_another_id() -> None:
     assert here.backend.names() == ["d/plain"]
 
 
+@pytest.mark.parametrize("name", ["x.org", "down.bit", "plain.bit"])
+async def test_a_packet_that_came_before_is_answered_under_its_own_id(name: str) -> None:
+    """Also where the answer is a refusal, or a failure, and so is not kept."""
+    async with serving(world()) as server:
+        with Raw(server) as raw:
+            wire = question(name, "A").to_wire()
+            for number in (b"\x00\x01", b"\xab\xcd", b"\x00\x02"):
+                raw.socket.send(number + wire[2:])
+                answer = await raw.answer()
+                assert answer[:2] == number
+                assert dns.message.from_wire(answer).question
+
+
+async def test_the_same_packet_in_another_epoch_is_another_look_up() -> None:
+    here = world()
+    async with serving(here) as server:
+        query = question("plain.bit", "A", isolation=b"1")
+        for _ in range(2):
+            assert (await udp(server, query)).answer
+        keys = {key for _, key in here.backend.asked}
+        here.isolator.new_epoch()
+        assert server._seen == {}
+        await udp(server, query)
+        assert len({key for _, key in here.backend.asked} - keys) == 1
+
+
+async def test_what_clients_asked_is_remembered_within_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("isoproxy.dns.server.MAX_SEEN", 4)
+    async with serving(world()) as server:
+        for number in range(20):
+            await udp(server, question(f"n{number}.bit", "A"))
+            assert len(server._seen) <= 4
+
+
 async def test_an_alias_whose_target_could_not_be_had_is_asked_again() -> None:
     here = world({"d/a": {"alias": "b.bit."}, "d/b": TemporaryFailure()})
     query = question("a.bit", "A")

@@ -59,6 +59,7 @@ GOOD: list[tuple[str, Any, dict[str, list[str]]]] = [
     ("srv", [[0, 0, 65535, "example.com."]], {"SRV": ["0 0 65535 example.com."]}),
     ("srv", [[1.0, 2, 3, "@"]], {"SRV": ["1 2 3 example.bit."]}),
     ("tls", [[3, 1, 1, b64(SHA256)]], {"TLSA": [f"3 1 1 {SHA256.hex()}"]}),
+    ("tls", [[3, 1, 1, "qqqq"]], {"TLSA": ["\\# 6 030101aaaaaa"]}),
     ("tls", [{"dane": [2, 0, 0, b64(b"der")]}], {"TLSA": [f"2 0 0 {b'der'.hex()}"]}),
     ("txt", "text", {"TXT": ['"text"']}),
     ("txt", "", {"TXT": ['""']}),
