@@ -398,3 +398,20 @@ def test_after_a_new_epoch_the_renewals_of_the_old_one_are_gone() -> None:
     for torn in (1, 2, 4):
         with pytest.raises(LocalProtocolError):
             isolator.import_state(isolator.export_state() + bytes(torn))
+
+
+def test_of_two_identities_one_is_renewed_in_both_processes() -> None:
+    here, there, rule = Isolator(), Isolator(), ListenerRule(own_group("a"))
+    there.import_state(here.export_state())
+    alice, bob = (IsolationTuple(None, ClientProtocol.SOCKS5, user) for user in (b"a", b"b"))
+    old, stays = here.key_for(rule, alice), here.key_for(rule, bob)
+    here.renew(old.label)
+    there.import_state(here.export_state())
+    for isolator in (here, there):
+        new = isolator.key_for(rule, alice)
+        assert new != old
+        assert upstream_credentials(new, APP) != upstream_credentials(old, APP)
+        assert (isolator.is_current(old), isolator.is_current(new)) == (False, True)
+        assert isolator.key_for(rule, bob) == stays
+        assert isolator.is_current(stays)
+    assert here.key_for(rule, alice) == there.key_for(rule, alice)
