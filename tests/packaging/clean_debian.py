@@ -159,17 +159,12 @@ class Check:
         """The recipes, over Debian's tor on a private network."""
         for user in USERS:
             self.machine.shell(f"useradd -M -G isoproxy {user}")
-        command = self.machine.in_network(
-            sys.executable, "-m", "tests.packaging.recipes", str(self.machine.leader)
-        )
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            raise MachineError(f"{done.stdout}\n{done.stderr}")
+        said = self._in_its_network("tests.packaging.recipes")
         for user in USERS:
             self.machine.shell(f"userdel {user}")
         log = self.machine.shell("journalctl --no-pager -u isoproxy")
         assert not re.search(r"web\.test|alice|\.onion", log), log
-        return done.stdout.strip()
+        return said
 
     def comes_back(self) -> str:
         """After SIGKILL; and when it hangs, by the watchdog."""
@@ -243,6 +238,14 @@ class Check:
         self.machine.fails("pgrep", "-u", "isoproxy", "-x", "tor")
         return status.strip()
 
+    def goes_through_a_bridge(self) -> str:
+        """A real bridge beyond loopback: refused as packaged, reached with the drop-ins."""
+        self._apt("install", "obfs4proxy")
+        said = self._in_its_network("tests.packaging.bridge")
+        self._apt("purge", "obfs4proxy")
+        self._await_active()
+        return said
+
     def stems(self) -> str:
         """stemns refuses while torrc has not the option, and serves when it has."""
         shell = self.machine.shell
@@ -298,6 +301,14 @@ class Check:
 
     # -- tools
 
+    def _in_its_network(self, module: str) -> str:
+        """What a module of ours says that runs in the machine's network."""
+        command = self.machine.in_network(sys.executable, "-m", module, str(self.machine.leader))
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            raise MachineError(f"{done.stdout}\n{done.stderr}")
+        return done.stdout.strip()
+
     def _apt(self, *words: str) -> None:
         self.machine.run("apt-get", "-y", "-q", "--no-install-recommends", *words)
 
@@ -341,7 +352,8 @@ STEPS: Final = (
     Check.install, Check.programs, Check.runs, Check.passes_its_autopkgtest,
     Check.is_exposed_little, Check.is_confined,
     Check.reloads, Check.serves, Check.comes_back, Check.keeps_its_port,
-    Check.gives_up_on_a_wrong_file, Check.runs_a_tor_of_its_own, Check.stems,
+    Check.gives_up_on_a_wrong_file, Check.runs_a_tor_of_its_own,
+    Check.goes_through_a_bridge, Check.stems,
     Check.stops, Check.leaves_nothing,
 )  # fmt: skip
 
@@ -369,7 +381,7 @@ def main() -> int:
     try:
         machine = Machine(base_system(cache), cache / "machine")
         package = _package()
-        machine.fetch(package)
+        machine.fetch(package, "obfs4proxy")
         with machine:
             check = Check(machine, package)
             for step in STEPS:

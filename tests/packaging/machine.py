@@ -107,13 +107,13 @@ class Machine:
         self.leader = 0
         """Process id of its systemd, seen from here."""
 
-    def fetch(self, package: Path) -> None:
-        """Copy a .deb to /root, and download what it depends on; call it before the boot."""
+    def fetch(self, package: Path, *others: str) -> None:
+        """Copy a .deb to /root, and download what it and `others` need; call it before the boot."""
         shutil.copy(package, self.root / "root")
         _offline(
             self.root,
             *("apt-get", "install", "-y", "-q", "--no-install-recommends", "--download-only"),
-            f"/root/{package.name}",
+            *(f"/root/{package.name}", *others),
         )
 
     def __enter__(self) -> Self:

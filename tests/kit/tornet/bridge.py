@@ -15,14 +15,18 @@ _START_S = 60.0
 
 
 @contextlib.contextmanager
-def obfs4_bridge(network: TorNetwork, program: str) -> Iterator[tuple[Node, str]]:
-    """A bridge that `program` (obfs4proxy) stands before, and the line that is handed out."""
+def obfs4_bridge(network: TorNetwork, program: str, host: str = "") -> Iterator[tuple[Node, str]]:
+    """A bridge that `program` (obfs4proxy) stands before, and the line that is handed out.
+
+    `host` is where the transport listens, by default at the bridge's own address.
+    """
     node = network._node("bridge", _LAST_BYTE, "middle")
+    host = host or node.ip
     node.configure(
         network._relay_torrc(node)
         + "BridgeRelay 1\nPublishServerDescriptor 0\n"
         + f"ServerTransportPlugin obfs4 exec {program}\n"
-        + f"ServerTransportListenAddr obfs4 {node.ip}:{_PORT}\nExtORPort {node.ip}:9004\n"
+        + f"ServerTransportListenAddr obfs4 {host}:{_PORT}\nExtORPort {node.ip}:9004\n"
     )
     node.start()
     try:
@@ -34,7 +38,7 @@ def obfs4_bridge(network: TorNetwork, program: str) -> Iterator[tuple[Node, str]
             time.sleep(0.05)
         (cert,) = (word for word in written.read_text().split() if word.startswith("cert="))
         node.fingerprint = node.ctl.getinfo("fingerprint")
-        yield node, f"obfs4 {node.ip}:{_PORT} {node.fingerprint} {cert} iat-mode=0"
+        yield node, f"obfs4 {host}:{_PORT} {node.fingerprint} {cert} iat-mode=0"
     finally:
         node.stop()
 
