@@ -13,6 +13,10 @@ Theory of operation
     At the end of one side (closed, reset, or broke its protocol) nothing more is read;
     what was already converted is still delivered, within `linger` seconds.
 
+    What conversion costs is metered for each side: beyond FAIR_S a byte it may cost SHARE of a
+    processor.  A side that takes more, with decoys or messages of a byte, is read in smaller
+    pieces, so that no turn of the loop takes much longer than TURN_S, and rests between them.
+
     Where the converter hands the flow on nothing may be lost: what is not delivered yet is
     waited for as long as an idle flow may last.
 """
@@ -22,18 +26,32 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import sys
+from time import thread_time
 from typing import Final
 
 from isoproxy.bitcoin.converter import Converter, Ending, Side
 from isoproxy.errors import RemoteProtocolError
 
+FAIR_S: Final = 2e-8
+"""Seconds of processor time that a byte may always cost; messages of usual sizes cost less."""
+SHARE: Final = 0.1
+"""Seconds of processor time beyond that in a second."""
+BURST_S: Final = 0.05
+"""What may be spent at once."""
+TURN_S: Final = 0.005
+_FIRST: Final = 16 * 1024
+_LEAST: Final = 2048
 _TRIM_S: Final = 30.0
 
 
 class _End:
-    """A socket and the side of the converter it belongs to."""
+    """A socket and the side of the converter it belongs to.
 
-    __slots__ = ("broke", "reading", "side", "sock", "writing")
+    `room` is how many bytes are read at a time, `spent` the processor time on account at `at`.
+    """
+
+    __slots__ = ("at", "broke", "reading", "resting", "room", "side", "sock", "spent", "writing")
 
     def __init__(self, sock: socket.socket, side: Side, broke: Ending) -> None:
         self.sock = sock
@@ -41,6 +59,10 @@ class _End:
         self.broke = broke
         self.reading = False
         self.writing = False
+        self.resting: asyncio.TimerHandle | None = None
+        self.room = _FIRST
+        self.spent = 0.0
+        self.at = 0.0
 
 
 def no_delay(sock: socket.socket) -> None:
@@ -85,19 +107,42 @@ class _Pump:
             if end.writing:
                 self._loop.remove_writer(end.sock)
             end.reading = end.writing = False
+            if end.resting is not None:
+                end.resting.cancel()
 
     def _on_readable(self, end: _End) -> None:
         try:
-            size = end.sock.recv_into(end.side.inbox.space())
+            size = end.sock.recv_into(end.side.inbox.space()[: end.room])
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             size = 0
         self._active = True
         if size:
+            began = thread_time()
             self._converted(end, size)
+            self._meter(end, size, thread_time() - began)
         else:
             self._finish(self._converter.closed(end.side))
+        self._settle()
+
+    def _meter(self, end: _End, size: int, took: float) -> None:
+        """Count what the conversion of `size` bytes took, and have the side rest for it."""
+        excess = took - size * FAIR_S
+        if excess <= 0:
+            end.room = min(2 * end.room, sys.maxsize)
+            return
+        if took > TURN_S:
+            end.room = max(int(size * TURN_S / took), _LEAST)
+        now = self._loop.time()
+        end.spent = max(0.0, end.spent - (now - end.at) * SHARE) + excess
+        end.at = now
+        if end.spent > BURST_S and self._ending is None:
+            rest = (end.spent - BURST_S) / SHARE
+            end.resting = self._loop.call_later(rest, self._rested, end)
+
+    def _rested(self, end: _End) -> None:
+        end.resting = None
         self._settle()
 
     def _converted(self, end: _End, size: int) -> None:
@@ -123,7 +168,7 @@ class _Pump:
             return
         # pairs, because ends that knew each other would outlive the flow, with their buffers
         for end, other in ((client, peer), (peer, client)):
-            wanted = not other.writing and self._converter.accepts(end.side)
+            wanted = not other.writing and end.resting is None and self._converter.accepts(end.side)
             if wanted != end.reading:
                 end.reading = wanted
                 if wanted:

@@ -34,7 +34,8 @@ from isoproxy.namecoin.value.json import Json, parse_json
 from isoproxy.net.endpoint import Endpoint
 
 MAX_CONNECTIONS: Final = 8
-MAX_BODY: Final = 1_000_000
+MAX_BODY: Final = 65_536
+"""A name and its value take a few kB; more, in one turn of the loop, is felt by others."""
 MAX_HEADER: Final = 16_384
 TIMEOUT_S: Final = 45.0
 _MAX_COOKIE: Final = 4096

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isoproxy.bitcoin import pump as module
 from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.converter import Ending, FirstBytes, Side
 from isoproxy.bitcoin.options import Deadlines
@@ -149,3 +150,48 @@ async def test_a_client_that_never_reads_is_not_handed_on() -> None:
         task = asyncio.create_task(pump(holding(), near, far, linger=5, from_peer=bytes(9 << 20)))
         await asyncio.get_running_loop().sock_sendall(client, b"hello")
         assert await task is Ending.IDLE
+
+
+class Costly(Straight):
+    """A converter that takes `seconds_per_byte` of processor time on `clock`, and drops all."""
+
+    def __init__(self, clock: list[float], seconds_per_byte: float) -> None:
+        super().__init__()
+        self.clock, self.seconds_per_byte = clock, seconds_per_byte
+        self.sizes: list[int] = []
+
+    def received(self, side: Side, size: int, now: float) -> None:
+        self.clock[0] += size * self.seconds_per_byte
+        self.sizes.append(size)
+
+
+async def flooded(monkeypatch: pytest.MonkeyPatch, seconds_per_byte: float) -> Costly:
+    """What a converter was given in 0.6 s by a client that sends as fast as it can."""
+    clock = [0.0]
+    monkeypatch.setattr(module, "thread_time", lambda: clock[0])
+    converter = Costly(clock, seconds_per_byte)
+    (client, near), (peer, far) = pair(), pair()
+    with client, near, peer, far:
+        task = asyncio.create_task(pump(converter, near, far, linger=5))
+        flood = asyncio.create_task(send(client, bytes(1 << 28)))
+        await asyncio.sleep(0.6)
+        for one in (flood, task):
+            one.cancel()
+        await asyncio.wait([flood, task])
+    return converter
+
+
+async def test_a_side_whose_bytes_cost_much_rests_and_is_read_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Decoys and messages of a byte took 14 to 25 ms in one turn, and all of a processor."""
+    converter = await flooded(monkeypatch, 1e-6)
+    assert converter.clock[0] < module.BURST_S + 16 * 1024 * 1e-6 + 2 * 0.6 * module.SHARE
+    assert max(converter.sizes[1:]) * 1e-6 <= 1.1 * module.TURN_S
+    assert len(converter.sizes) > 5
+
+
+async def test_bytes_of_usual_cost_are_not_metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    converter = await flooded(monkeypatch, 1e-8)
+    assert sum(converter.sizes) > 1 << 23
+    assert max(converter.sizes) == 64 * 1024
