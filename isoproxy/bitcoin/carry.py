@@ -14,8 +14,8 @@ Theory of operation
     a peer that has spoken v2 under this key before, and over a stream with the key, purpose
     and target of the flow.
 
-    What speaks v1, and what stayed silent until its client gave up (most wait for less than
-    the minute), is remembered for an hour (`known_peers`): where v1 is allowed to it the next
+    What speaks v1, and what stayed silent until its client gave up (some wait for two
+    seconds), is remembered for an hour (`known_peers`): where v1 is allowed to it the next
     flow of the same key speaks v1 at once, on its first stream.
 
     A hostile exit can cut the first stream to see the second in plaintext; that is why
@@ -33,7 +33,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -230,14 +230,23 @@ class Carrier:
             if not flow.bytes_down:
                 self._peers.note(flow.key, flow.peer, Spoken.NOTHING)
         elif not said:
-            await self._translate(client, first, peer, flow, client_id)
+            await self._translate(client, first, peer, flow, client_id, spoken)
         else:
             await end(flow, Ending.V2_REQUIRED, self.settings, client, peer)
 
     async def _translate(
-        self, client: socket.socket, first: bytes, peer: socket.socket, flow: Flow, client_id: bytes
+        self,
+        client: socket.socket,
+        first: bytes,
+        peer: socket.socket,
+        flow: Flow,
+        client_id: bytes,
+        spoken: Spoken,
     ) -> None:
-        settings = self.settings
+        settings, deadlines = self.settings, self.settings.deadlines
+        if spoken is not Spoken.V2:
+            first_byte = min(deadlines.first_byte, deadlines.silence)
+            deadlines = replace(deadlines, first_byte=first_byte)
         assert flow.network is not None
         assert flow.key is not None
         translator = Translator(
@@ -245,7 +254,7 @@ class Carrier:
             settings.options,
             initiator=True,
             now=_now(),
-            deadlines=settings.deadlines,
+            deadlines=deadlines,
             on_ready=partial(self._peers.note, flow.key, flow.peer, Spoken.V2),
         )
         flow.translate(translator)

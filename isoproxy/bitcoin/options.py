@@ -65,9 +65,13 @@ class DecoyPolicy:
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """Seconds a connection may take: to the peer's first byte, from there to its version
-    packet, and without any byte in either direction; `linger` is for the last bytes."""
+    packet, and without any byte in either direction; `linger` is for the last bytes.
+
+    `silence` is to the first byte of a peer that may be spoken to in v1 instead: less than
+    the ten to thirty seconds after which most clients give up."""
 
     first_byte: float = 60.0
+    silence: float = 8.0
     handshake: float = 60.0
     idle: float = 20 * 60.0
     linger: float = 10.0
