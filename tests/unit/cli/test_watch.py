@@ -10,13 +10,11 @@ from textual.widgets import DataTable, Input, Sparkline, Static
 
 from isoproxy.cli import watch as module
 from isoproxy.cli.watch import Watch
+from isoproxy.daemon.status.overview import tor_status
 from isoproxy.errors import OperationError
 from tests.unit.cli.test_watch_rows import flow, identity, status
+from tests.unit.daemon.status.kit import snapshot
 
-TOR = {
-    **{"mode": "system", "state": "ready", "answers": True, "version": None, "control": "off"},
-    "bootstrap": None,
-}
 COUNTERS = {
     **{"bytes_up": 0, "bytes_down": 0, "identities": 2, "open": 3},
     "destinations_without_credentials": 3,
@@ -27,7 +25,7 @@ ANSWER = status(
     flows=[flow("aaaaaa"), flow("bbbbbb"), flow("bbbbbb")],
     version="1.0",
     epoch=0,
-    tor=TOR,
+    tor=tor_status(snapshot().tor),
     names={"backend": "none"},
     counters=COUNTERS,
 )
