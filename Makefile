@@ -18,7 +18,7 @@ export PYTHON
 export PYTHONDONTWRITEBYTECODE =
 
 PYTEST := $(BIN)/pytest
-MEASURED := PYTHONASYNCIODEBUG=1 $(BIN)/coverage run -m pytest
+MEASURED := $(BIN)/coverage run -m pytest
 # As many workers as cores; tests of one file share the programs that its fixtures start.
 UNIT := --numprocesses auto --dist worksteal tests/unit
 PROCESS := --numprocesses auto --dist loadfile tests/process tests/fire tests/mutation tests/packaging
@@ -37,7 +37,7 @@ test: packages-test $(STAMP) lint ## everything that must pass, and what of the 
 	$(BIN)/coverage erase
 	$(MEASURED) $(UNIT)
 	$(MEASURED) $(PROCESS)
-	$(MEASURED) $(NETWORK)
+	$(PYTEST) $(NETWORK)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

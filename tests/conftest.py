@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio.constants
 import inspect
 import os
 import threading
@@ -28,15 +27,11 @@ settings.load_profile("isoproxy")
 os.environ["CONFIGURATION_DIRECTORY"] = "/nonexistent/isoproxy"
 
 
-# Where debug mode is on, of each future and handle one line of where it was made is enough.
-vars(asyncio.constants)["DEBUG_STACK_DEPTH"] = 1
-
-
 def _of_one_thread(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     """`loop`, which only this thread may give something to do.
 
-    So much of asyncio's debug mode is on always.  `make test` has all of it
-    (PYTHONASYNCIODEBUG=1), which notes where every future was made; `make unit` is quicker.
+    This is what asyncio's debug mode finds that nothing else fails for; the rest of it notes
+    where every future was made, at the price of as much time again.
     """
     owner = threading.get_ident()
 

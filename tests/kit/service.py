@@ -10,9 +10,14 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from tests.kit.socks_port import SocksPort
+from tests.kit.tornet import Node
 
 DEADLINE_S = 30.0
+HELLO: Final = b"\x05\x01\x02"
+"""A SOCKS5 client that has a user name."""
 DIAL_S = 90.0
 """For a stream through a network that may have to find its relays first."""
 
@@ -140,18 +145,21 @@ async def running(
     *arguments: str,
     run: Sequence[str] = ("run",),
     listeners: int = 1,
+    workers: int | None = 1,
     more: Mapping[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> AsyncIterator[Service]:
     """`isoproxy run`, or another command that serves, once it announced `listeners` listeners.
 
-    Without names, unless `arguments` set names.backend.
+    Without names, unless `arguments` set names.backend.  One stream process starts sooner than
+    two; with `workers` None there are as many as the configuration says.
     """
+    streams = () if workers is None else ("--set", f"limits.workers={workers}")
     log = directory / "log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "isoproxy", *run),
-            *("--set", "names.backend=none", *arguments),
+            *("--set", "names.backend=none", *streams, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
@@ -169,3 +177,61 @@ async def running(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def through(client: Node) -> list[str]:
+    """Settings of an isoproxy in front of a client's tor."""
+    settings = [
+        "tor.mode=system",
+        f"tor.socks=unix:{client.socks_path}",
+        f"tor.control=unix:{client.control_path}",
+        "listener.0.address=127.0.0.1:0",
+    ]
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def system_tor(port: SocksPort, *more: str) -> list[str]:
+    """Settings for a service whose Tor is `port`."""
+    settings = [
+        "tor.mode=system",
+        f"tor.socks={port.endpoint}",
+        "tor.control=none",
+        "listener.0.address=127.0.0.1:0",
+        *more,
+    ]
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+async def connect(
+    port: int,
+    *,
+    user: bytes = b"u",
+    password: bytes = b"p",
+    host: bytes = b"example.com",
+    dest: int = 80,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A SOCKS5 client by hand, up to its reply."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    login = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
+    request = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + dest.to_bytes(2, "big")
+    writer.write(HELLO + login + request)
+    assert await reader.readexactly(4) == b"\x05\x02\x01\x00"
+    return reader, writer
+
+
+async def echoes(
+    service: Service,
+    *,
+    user: bytes = b"u",
+    password: bytes = b"p",
+    host: bytes = b"example.com",
+) -> bool:
+    """Whether a stream opens and carries bytes there and back."""
+    reader, writer = await connect(service.port(), user=user, password=password, host=host)
+    try:
+        if (await reader.readexactly(10))[1] != 0:
+            return False
+        writer.write(b"hello")
+        return await reader.readexactly(5) == b"hello"
+    finally:
+        writer.close()

@@ -17,7 +17,7 @@ from tests.kit.dial import Refused
 from tests.kit.dial import dial as dial_socks
 from tests.kit.onion import ClientKey
 from tests.kit.servers import EchoServer
-from tests.kit.service import Service, dial, environment, running
+from tests.kit.service import Service, dial, environment, running, through
 from tests.kit.tornet import Node, TorNetwork
 
 TIMEOUT_S = 90.0
@@ -54,17 +54,6 @@ async def publishing(directory: Path, client: Node, *words: str) -> AsyncIterato
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
-
-
-def through(client: Node) -> list[str]:
-    """Settings of an isoproxy in front of a client's tor."""
-    settings = [
-        "tor.mode=system",
-        f"tor.socks=unix:{client.socks_path}",
-        f"tor.control=unix:{client.control_path}",
-        "listener.0.address=127.0.0.1:0",
-    ]
-    return [word for setting in settings for word in ("--set", setting)]
 
 
 async def answers(service: Service, target: str, isolation: str) -> bool:

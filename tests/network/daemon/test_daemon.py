@@ -13,9 +13,8 @@ from isoproxy.config import load
 from isoproxy.daemon import Daemon
 from isoproxy.errors import OperationError
 from isoproxy.net.resolver_guard import ResolverGuard
-from tests.kit.service import Service, running
+from tests.kit.service import Service, connect, running
 from tests.kit.tornet import TorNetwork
-from tests.process.cli.test_service import connect
 
 
 async def _opens(service: Service, host: bytes, port: int) -> bool:

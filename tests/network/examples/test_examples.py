@@ -15,11 +15,10 @@ import pytest
 
 from tests.interop.nodes import rust_program
 from tests.kit.repository import ROOT
-from tests.kit.service import Outcome, environment, running
+from tests.kit.service import Outcome, environment, running, through
 from tests.kit.socks_port import SocksPort, refusing
 from tests.kit.tornet import TorNetwork
 from tests.kit.witness import Witness
-from tests.network.cli.test_publish import through
 
 EXAMPLES = ROOT / "examples"
 LIBP2P = ROOT / ".cache" / "libp2p"

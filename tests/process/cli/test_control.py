@@ -14,9 +14,8 @@ import pytest
 
 from isoproxy.cli import control
 from isoproxy.errors import ErrorKind
-from tests.kit.service import command, environment, running
+from tests.kit.service import command, connect, echoes, environment, running, system_tor
 from tests.kit.socks_port import SocksPort, refusing
-from tests.process.cli.test_service import connect, echoes, system_tor
 
 
 async def test_status_tells_of_listeners_and_flows(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ import pytest
 
 from isoproxy.cli.doctor import parse_target
 from isoproxy.errors import ConfigError
-from tests.kit.service import Outcome, command, environment, running
+from tests.kit.service import Outcome, command, environment, running, system_tor
 from tests.kit.socks_port import SocksPort, refusing, silent
 from tests.kit.waiting import until
-from tests.process.cli.test_service import system_tor
 
 TIMEOUT_S = 30.0
 

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 from tests.kit.ports import free_port
-from tests.kit.service import Service, environment, running
+from tests.kit.service import Service, connect, environment, running, system_tor
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
-from tests.process.cli.test_service import connect, system_tor
 from tests.process.cli.test_workers import workers_of
 
 HANGUPS = 200
@@ -51,7 +50,7 @@ async def test_of_many_hangups_at_once_the_last_configuration_is_served(tmp_path
         )
         with_it = f'{without}[[listener]]\naddress="127.0.0.1:{comes_and_goes}"\n'
         file.write_text(with_it)
-        async with running(tmp_path, "-c", str(file), listeners=2) as service:
+        async with running(tmp_path, "-c", str(file), listeners=2, workers=2) as service:
             reader, writer = await connect(comes_and_goes)
             await reader.readexactly(10)
             await workers_of(service)

@@ -11,9 +11,8 @@ import pytest
 from isoproxy.cli import main
 from isoproxy.namecoin.chain.anchor import read_anchor
 from isoproxy.namecoin.chain.params import MAINNET
-from tests.kit.service import Outcome, command, running
+from tests.kit.service import Outcome, command, connect, running, system_tor
 from tests.kit.socks_port import SocksPort
-from tests.process.cli.test_service import connect, system_tor
 from tests.unit.namecoin.kit import ONION
 from tests.unit.namecoin.rpc.server import RpcServer, core_methods, electrum_methods
 

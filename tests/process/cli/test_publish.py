@@ -12,9 +12,8 @@ from typing import Literal
 import pytest
 
 from isoproxy.cli import main
-from tests.kit.service import dial, environment, running
+from tests.kit.service import dial, environment, running, system_tor
 from tests.kit.socks_port import SocksPort, refusing
-from tests.process.cli.test_service import system_tor
 
 TIMEOUT_S = 90.0
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.service import command, running
+from tests.kit.service import command, running, system_tor
 from tests.kit.socks_port import SocksPort
 from tests.process.cli.test_names import VALUES, names_from
-from tests.process.cli.test_service import system_tor
 from tests.unit.dns.kit import serving, world
 from tests.unit.namecoin.kit import ONION
 from tests.unit.namecoin.rpc.server import RpcServer, core_methods

@@ -18,59 +18,10 @@ import pytest
 from isoproxy.config import load
 from isoproxy.net.endpoint import Endpoint
 from tests.kit.ports import free_port
-from tests.kit.service import Service, command, environment, running
+from tests.kit.service import Service, command, connect, echoes, environment, running, system_tor
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until as wait_for
 from tests.unit.namecoin.rpc.server import RpcServer, core_methods
-
-HELLO = b"\x05\x01\x02"
-
-
-def system_tor(port: SocksPort, *more: str) -> list[str]:
-    """Settings for a service whose Tor is `port`."""
-    settings = [
-        "tor.mode=system",
-        f"tor.socks={port.endpoint}",
-        "tor.control=none",
-        "listener.0.address=127.0.0.1:0",
-        *more,
-    ]
-    return [word for setting in settings for word in ("--set", setting)]
-
-
-async def connect(
-    port: int,
-    *,
-    user: bytes = b"u",
-    password: bytes = b"p",
-    host: bytes = b"example.com",
-    dest: int = 80,
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A SOCKS5 client by hand, up to its reply."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    login = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
-    request = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + dest.to_bytes(2, "big")
-    writer.write(HELLO + login + request)
-    assert await reader.readexactly(4) == b"\x05\x02\x01\x00"
-    return reader, writer
-
-
-async def echoes(
-    service: Service,
-    *,
-    user: bytes = b"u",
-    password: bytes = b"p",
-    host: bytes = b"example.com",
-) -> bool:
-    """Whether a stream opens and carries bytes there and back."""
-    reader, writer = await connect(service.port(), user=user, password=password, host=host)
-    try:
-        if (await reader.readexactly(10))[1] != 0:
-            return False
-        writer.write(b"hello")
-        return await reader.readexactly(5) == b"hello"
-    finally:
-        writer.close()
 
 
 async def test_it_announces_its_listeners_and_serves(tmp_path: Path) -> None:
@@ -168,8 +119,11 @@ async def test_a_flow_that_ends_ends_the_drain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_second_signal_does_not_wait_for_the_streams(tmp_path: Path, workers: int) -> None:
-    settings = ["limits.drain_timeout_s=3600", f"limits.workers={workers}"]
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+    settings = ["limits.drain_timeout_s=3600"]
+    async with (
+        SocksPort() as tor,
+        running(tmp_path, *system_tor(tor, *settings), workers=workers) as service,
+    ):
         streams = [await connect(service.port()) for _ in range(8)]
         for reader, _ in streams:
             await reader.readexactly(10)
@@ -298,7 +252,7 @@ async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
     file = tmp_path / "isoproxy.toml"
     head = '[[listener]]\naddress="127.0.0.1:0"\n[tor]\nmode="system"\ncontrol="none"\n'
     file.write_text(head)
-    async with running(tmp_path, "-c", str(file)) as service:
+    async with running(tmp_path, "-c", str(file), workers=None) as service:
         limits = "[limits]\nmax_connections=9000\nmax_pending_circuits=20\nworkers=1\n"
         file.write_text(f'{head}socks="127.0.0.1:9999"\n{limits}')
         answer = await service.ask("reload", "-c", str(file))
@@ -492,7 +446,7 @@ async def test_idle_clients_leave_descriptors_for_the_rest(tmp_path: Path) -> No
 async def test_descriptors_running_out_is_survived(tmp_path: Path) -> None:
     async with (
         SocksPort() as tor,
-        running(tmp_path, *system_tor(tor, "limits.workers=1")) as service,
+        running(tmp_path, *system_tor(tor)) as service,
     ):
         (worker,) = json.loads((await service.ask("status", "--json")).out)["workers"]
         limit = len(os.listdir(f"/proc/{worker['pid']}/fd")) + 6

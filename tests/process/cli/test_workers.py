@@ -16,14 +16,9 @@ from typing import Any
 import pytest
 
 from isoproxy.admin.client import ask
-from tests.kit.service import Service, running
+from tests.kit.service import Service, connect, running, system_tor
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
-from tests.process.cli.test_service import connect, system_tor
-
-pytestmark = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="there are workers only where there are cores"
-)
 
 AT_A_TIME = 40
 LOGIN = ("names.rpc.username=user", "names.rpc.password=pass")
@@ -92,7 +87,7 @@ def runs(pid: int) -> bool:
 
 
 async def test_status_and_metrics_are_those_of_all_processes(tmp_path: Path) -> None:
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor), workers=2) as service:
         await workers_of(service)
         came = await visit_all(service, echo)
         status = await status_of(service)
@@ -111,7 +106,7 @@ async def test_status_and_metrics_are_those_of_all_processes(tmp_path: Path) -> 
 
 
 async def test_all_processes_use_the_new_epoch_once_newnym_has_answered(tmp_path: Path) -> None:
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor), workers=2) as service:
         await workers_of(service)
         used: list[set[bytes | None]] = []
         for _ in range(3):
@@ -128,7 +123,7 @@ async def test_one_identity_is_renewed_in_all_processes_and_no_other(tmp_path: P
     async def as_user(user: bytes, client: socket.socket) -> None:
         await echo(client, STREAM.replace(b"\x01u", b"\x01" + user))
 
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor), workers=2) as service:
         await workers_of(service)
         used: dict[bytes, list[set[bytes | None]]] = {b"u": [], b"v": []}
         for _ in range(3):
@@ -148,7 +143,7 @@ async def test_one_identity_is_renewed_in_all_processes_and_no_other(tmp_path: P
 
 
 async def test_workers_end_with_the_main_process_even_if_it_is_killed(tmp_path: Path) -> None:
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor), workers=2) as service:
         workers = await workers_of(service)
         service.process.send_signal(signal.SIGKILL)
         await service.process.wait()
@@ -162,7 +157,7 @@ async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:
     async with SocksPort() as tor:
         settings = ["tor.mode=system", f"tor.socks={tor.endpoint}", "tor.control=none"]
         words = ["-c", str(file), *(w for setting in settings for w in ("--set", setting))]
-        async with running(tmp_path, *words) as service:
+        async with running(tmp_path, *words, workers=2) as service:
             await workers_of(service)
             file.write_text(listener + "require_auth = true\n")
             service.process.send_signal(signal.SIGHUP)
@@ -172,22 +167,23 @@ async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:
 
 
 async def test_one_stream_process_is_enough_where_that_is_asked_for(tmp_path: Path) -> None:
-    async with SocksPort() as tor:
-        arguments = system_tor(tor, "limits.workers=1")
-        async with running(tmp_path, *arguments) as service:
-            reader, writer = await connect(service.port())
-            await reader.readexactly(10)
-            (worker,) = (await status_of(service))["workers"]
-            assert (worker["serving"], worker["accepted"]) == (True, 1)
-            assert worker["pid"] != service.process.pid
-            writer.close()
-            assert await service.stop() == 0
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor), workers=1) as service:
+        reader, writer = await connect(service.port())
+        await reader.readexactly(10)
+        (worker,) = (await status_of(service))["workers"]
+        assert (worker["serving"], worker["accepted"]) == (True, 1)
+        assert worker["pid"] != service.process.pid
+        writer.close()
+        assert await service.stop() == 0
 
 
 async def test_streams_go_on_while_the_main_process_does_nothing(tmp_path: Path) -> None:
     """It is stopped: no stream waits for it, and a name of ours is still sent to nobody."""
     names = ("names.backend=namecoin-core", "names.rpc.address=127.0.0.1:9", *LOGIN)
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *names)) as service:
+    async with (
+        SocksPort() as tor,
+        running(tmp_path, *system_tor(tor, *names), workers=2) as service,
+    ):
         await workers_of(service)
         service.process.send_signal(signal.SIGSTOP)
         try:
@@ -214,7 +210,10 @@ async def test_streams_go_on_while_the_main_process_does_nothing(tmp_path: Path)
 
 async def test_a_process_that_dies_in_a_drain_does_not_hold_it_up(tmp_path: Path) -> None:
     settings = ["limits.drain_timeout_s=3600"]
-    async with SocksPort() as tor, running(tmp_path, *system_tor(tor, *settings)) as service:
+    async with (
+        SocksPort() as tor,
+        running(tmp_path, *system_tor(tor, *settings), workers=2) as service,
+    ):
         pids = await workers_of(service)
         streams = [await connect(service.port()) for _ in range(8)]
         for reader, _ in streams:
