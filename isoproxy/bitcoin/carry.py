@@ -33,7 +33,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -243,15 +243,15 @@ class Carrier:
         client_id: bytes,
         spoken: Spoken,
     ) -> None:
-        settings, deadlines = self.settings, self.settings.deadlines
-        if spoken is not Spoken.V2:
-            first_byte = min(deadlines.first_byte, deadlines.silence)
-            deadlines = replace(deadlines, first_byte=first_byte)
+        settings = self.settings
+        options, deadlines = settings.options, settings.deadlines
+        if spoken is not Spoken.V2:  # it may turn out to speak v1
+            options, deadlines = options.with_short_garbage(), deadlines.with_short_silence()
         assert flow.network is not None
         assert flow.key is not None
         translator = Translator(
             flow.network,
-            settings.options,
+            options,
             initiator=True,
             now=_now(),
             deadlines=deadlines,
@@ -259,8 +259,7 @@ class Carrier:
         )
         flow.translate(translator)
         began = _now()
-        linger = settings.deadlines.linger
-        ending = await pump(translator, client, peer, linger=linger, from_client=first)
+        ending = await pump(translator, client, peer, linger=deadlines.linger, from_client=first)
         flow.v1_reason = _v1_reason(ending, translator)
         if flow.v1_reason is not None or _gave_up(ending, translator, _now() - began):
             self._peers.note(flow.key, flow.peer, Spoken.V1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import SystemRandom
 from typing import Final
@@ -18,6 +18,9 @@ from isoproxy.bitcoin.messages import Network
 from isoproxy.bitcoin.v1 import VERSION, VersionRewrite
 
 MAX_DECOY: Final = 65_535
+SHORT_GARBAGE: Final = 175
+"""Bytes of garbage that, with the key, are fewer than ten v1 headers: for ten that it cannot
+read in one connection a v1 peer (bcoin) bans the address they came from."""
 _DICE: Final = SystemRandom()
 
 
@@ -76,6 +79,10 @@ class Deadlines:
     idle: float = 20 * 60.0
     linger: float = 10.0
 
+    def with_short_silence(self) -> Deadlines:
+        """The same for a peer that may turn out to speak v1."""
+        return replace(self, first_byte=min(self.first_byte, self.silence))
+
 
 @dataclass(frozen=True, slots=True)
 class TransportOptions:
@@ -98,6 +105,11 @@ class TransportOptions:
             raise ValueError("at most 32 bytes of a BIP324 key can be chosen")
         if self.prefix[4:16] == VERSION:
             raise ValueError("a key that begins like a v1 message would be taken for one")
+
+    def with_short_garbage(self) -> TransportOptions:
+        """The same for a peer that may turn out to speak v1."""
+        least, most = self.garbage
+        return replace(self, garbage=(min(least, SHORT_GARBAGE), min(most, SHORT_GARBAGE)))
 
     def transport(self, network: Network, *, initiator: bool) -> Transport:
         """A new connection's transport, with its own key and garbage."""

@@ -280,6 +280,22 @@ async def test_scrubbing_holds_for_a_fallback_too() -> None:
     await world.ending()
 
 
+@pytest.mark.parametrize("known", [Spoken.NOTHING, Spoken.V2])
+async def test_a_peer_that_may_speak_v1_gets_less_than_ten_headers_that_it_cannot_read(
+    known: Spoken,
+) -> None:
+    world = World(options=TransportOptions(garbage=(4000, 4000)))
+    if known is Spoken.V2:
+        world.known.note(world.key, ONION, known)
+    opening = await receive(world.peer)
+    while known is Spoken.V2 and len(opening) < 64 + 4000:
+        opening += await receive(world.peer)
+    assert len(opening) == (64 + 4000 if known is Spoken.V2 else 10 * 24 - 1)
+    world.peer.close()
+    world.client.close()
+    await world.ending()
+
+
 @pytest.mark.virtual_clock
 async def test_a_silent_peer_is_tried_again_before_its_client_gives_up() -> None:
     world = World(target=CLEARNET, fallback=Fallback.ALWAYS)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from isoproxy.bitcoin.messages import MAINNET
-from isoproxy.bitcoin.options import DecoyPolicy, TransportOptions
+from isoproxy.bitcoin.options import Deadlines, DecoyPolicy, TransportOptions
 from isoproxy.bitcoin.v1 import VERSION
 
 
@@ -26,6 +26,14 @@ def test_garbage_and_prefix() -> None:
     opening = options.transport(MAINNET, initiator=True).opening()
     assert len(opening) == 71
     assert opening.startswith(b"GET / ")
+
+
+def test_what_may_speak_v1_gets_little_garbage_and_little_time() -> None:
+    garbage = [(0, 4094), (7, 7), (4000, 4000), (100, 200)]
+    short = [TransportOptions(garbage=each).with_short_garbage().garbage for each in garbage]
+    assert short == [(0, 175), (7, 7), (175, 175), (100, 175)]
+    assert Deadlines().with_short_silence().first_byte == 8
+    assert Deadlines(first_byte=3).with_short_silence().first_byte == 3
 
 
 @pytest.mark.parametrize("garbage", [(-1, 5), (5, 4), (0, 4095)])
