@@ -72,6 +72,7 @@ fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, plain
 	$(BIN)/python -m tests.fire.leaks --minutes 3
 	$(BIN)/python -m tests.fire.plaintext --streams 10000
 	$(BIN)/python -m tests.fire.linkability
+	$(BIN)/python -m tests.fire.forgeries
 
 evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew into docs/evidence, and draw their plots (1 h)
 	$(BIN)/python -m tests.fire.soak --minutes 30 --out $(EVIDENCE)

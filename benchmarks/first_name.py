@@ -35,6 +35,7 @@ from benchmarks import programs
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import Found, TemporaryFailure
 from isoproxy.namecoin.chain.params import REGTEST, Anchor, hash_from_hex
+from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.electrum.header_range import SyncSettings
@@ -72,14 +73,9 @@ def mined(blocks: int) -> RegtestChain:
         before = grown[-1]
         script = b"\x04" + height.to_bytes(4, "little")
         coinbase = serialise(1, [(NULL_OUTPOINT, script)], [(1_000_000, ADDRESS_SCRIPT)] * 2)
-        bare = Block.parse(before.header + write_compact_size(1) + coinbase)
-        (txid,) = bare.transactions
-        plain = header_bytes(
-            AUXPOW_VERSION,
-            bytes.fromhex(before.block_hash)[::-1],
-            bytes.fromhex(txid)[::-1],
-            before.time + 600,
-        )
+        txid = double_sha256(coinbase)
+        previous = bytes.fromhex(before.block_hash)[::-1]
+        plain = header_bytes(AUXPOW_VERSION, previous, txid, before.time + 600)
         mining = MergeMining(
             branch=[rng.randbytes(32) for _ in range(4)],
             coinbase_branch=[rng.randbytes(32) for _ in range(9)],
@@ -88,7 +84,10 @@ def mined(blocks: int) -> RegtestChain:
             outputs=3,
             witness=True,
         )
-        grown.append(Block.parse(mining.mine(plain) + write_compact_size(1) + coinbase))
+        header = mining.mine(plain)
+        block_hash = double_sha256(plain)[::-1].hex()
+        raw = header + write_compact_size(1) + coinbase
+        grown.append(Block(raw, header, block_hash, {txid[::-1].hex(): coinbase}))
     chain = RegtestChain(grown)
     chain.update(NAME, b'{"ip":"192.0.2.1"}')
     chain.mine_empty(CONFIRMATIONS)
@@ -147,6 +146,10 @@ class Relays:
         """The port of a relay before the server at `port`."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await pass_on(reader, writer)
+
+        async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             there, back = await asyncio.open_connection(self._host, port, limit=1 << 20)
             await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
 
@@ -156,7 +159,7 @@ class Relays:
         """The port of a server that accepts and never says a word."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 while await reader.read(1 << 16):
                     pass
 
@@ -218,6 +221,7 @@ async def run(
     anchor: Anchor,
     relays: Relays,
     *,
+    now: float,
     sampled: bool,
 ) -> Outcome:
     """From nothing but the anchor to the first name."""
@@ -232,7 +236,7 @@ async def run(
             ready_wait=3600.0,
             sync=SyncSettings(sampled=sampled),
         )
-        names = ElectrumBackend(tor, isolator, settings)
+        names = ElectrumBackend(tor, isolator, settings, wall_clock=lambda: now)
         before, began = relays.bytes, time.perf_counter()
         names.start()
         looking = asyncio.create_task(names.lookup(NAME, isolator.own_key("someone")))
@@ -250,7 +254,11 @@ async def run(
 
 
 async def measure(
-    network: TorNetwork | None, ports: list[int], anchor: Anchor, options: argparse.Namespace
+    network: TorNetwork | None,
+    ports: list[int],
+    anchor: Anchor,
+    now: float,
+    options: argparse.Namespace,
 ) -> dict[str, list[Outcome]]:
     host = network.server_ip if network is not None else "127.0.0.1"
     results: dict[str, list[Outcome]] = {}
@@ -269,7 +277,7 @@ async def measure(
             if options.only and name not in options.only:
                 continue
             for _ in range(options.repetitions):
-                outcome = await run(network, servers, anchor, relays, sampled=sampled)
+                outcome = await run(network, servers, anchor, relays, now=now, sampled=sampled)
                 results.setdefault(name, []).append(outcome)
                 print(
                     f"{name:>14}: headers {outcome.ready:6.1f} s, answer {outcome.seconds:6.1f} s,"
@@ -304,7 +312,9 @@ def main() -> int:
         host = network.server_ip if network is not None else "127.0.0.1"
         ports = stack.enter_context(electrumx(directory, chain, host, 3))
         runner = stack.enter_context(asyncio.Runner(loop_factory=ReactorLoop))
-        results = runner.run(measure(network, ports, anchor, options))
+        results = runner.run(
+            measure(network, ports, anchor, chain.blocks[-1].time + 600.0, options)
+        )
     for name, outcomes in results.items():
         print(
             f"{name:>14}: median of {len(outcomes)}: "

@@ -231,8 +231,9 @@ async def test_a_range_that_is_late_is_asked_of_another_server_beside() -> None:
         chain.mine_empty(1)
         servers[0].chain = chain
         servers[0].announce()
+        await until(lambda: (HEADERS, [RECORDED_TIP + 1, 1]) in servers[0].requests)
         servers[1].announce()
-        await bench.until_tip(RECORDED_TIP + 1, timeout=2.0)
+        await until(lambda: bench.chain.tip_height == RECORDED_TIP + 1, seconds=5.0)
 
 
 def on_top(chain: RegtestChain, version: int) -> Block:

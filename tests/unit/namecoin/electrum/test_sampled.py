@@ -222,7 +222,7 @@ async def test_a_forged_chain_is_not_adopted_and_the_true_one_is(name: str) -> N
     forge, lie = forgeries()[name]
     servers = forged(forge, lie), forged(forge, lie), honest()
     async with running(*servers, network=RULES, settings=QUIET) as bench:
-        await bench.until_tip(TIP)
+        await until(lambda: bench.chain.tip_height >= TIP)
         assert is_true(bench)
         await asyncio.sleep(0.1)
         assert is_true(bench)
