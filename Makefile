@@ -81,7 +81,7 @@ evidence: packages-fire $(FIRE) ## run soak, chaos, leaks and linkability anew i
 	$(BIN)/python -m tests.fire.linkability --out $(EVIDENCE)
 	$(BIN)/python -m tests.fire.plots $(EVIDENCE)
 
-screenshots: packages-test $(STAMP) ## the dashboard at work, into docs/evidence (2 min)
+screenshots: packages-test $(STAMP) ## dashboard and terminal view at work, into docs/evidence (3 min)
 	$(BIN)/python -m tests.kit.screenshots
 
 programs: packages-interop $(STAMP) ## which circuits real programs get, into docs/evidence (5 min)
@@ -100,7 +100,7 @@ bench-quick: packages-test $(STAMP) ## the first of them in one short round: tha
 deb: ## build the Debian package into dist/
 	@packaging/build-deb
 
-deb-check: deb packages-test $(STAMP) ## install, use and remove it on a clean Debian 12 (root; 10 min)
+deb-check: packages-test packages-deb $(STAMP) ## build, install, use and remove it on a clean Debian 12 and 13 (root; 25 min)
 	$(BIN)/python -m tests.packaging.clean_debian
 
 changelog: $(STAMP) ## what the fragments in newsfragments/ come to
@@ -109,8 +109,8 @@ changelog: $(STAMP) ## what the fragments in newsfragments/ come to
 lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet pip-tools
-	.cache/lock/bin/pip-compile $(LOCK) --upgrade --extra=dev -o requirements/dev.txt pyproject.toml
-	.cache/lock/bin/pip-compile $(LOCK) --upgrade -c requirements/dev.txt \
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade --extra=dev --extra=watch -o requirements/dev.txt pyproject.toml
+	.cache/lock/bin/pip-compile $(LOCK) --upgrade --extra=watch -c requirements/dev.txt \
 	  -o requirements/runtime.txt pyproject.toml
 	.cache/lock/bin/pip-compile $(LOCK) --upgrade --allow-unsafe -c requirements/dev.txt \
 	  -o requirements/package.txt requirements/package.in
@@ -119,7 +119,7 @@ lock: $(STAMP) ## renew requirements/*.txt from pyproject.toml
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.cache
 
-packages-run packages-demo packages-test packages-interop packages-fire:
+packages-run packages-demo packages-test packages-interop packages-fire packages-deb:
 	@scripts/system-packages $(@:packages-%=%)
 
 # What is built here, we ourselves and libraries without a wheel, is built with what is locked, too.
@@ -142,4 +142,4 @@ $(FIRE): requirements/fire.txt $(STAMP)
 
 .PHONY: help run test demo lint unit process network slow interop programs mutants fire evidence screenshots \
   bench bench-quick deb deb-check changelog lock clean \
-  packages-run packages-demo packages-test packages-interop packages-fire
+  packages-run packages-demo packages-test packages-interop packages-fire packages-deb

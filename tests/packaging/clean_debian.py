@@ -1,10 +1,12 @@
-"""`make deb-check`: the package on a clean Debian 12, under that system's own systemd.
+"""`make deb-check`: the package on a clean Debian 12 and 13, under their own systemd.
 
-    python -m tests.packaging.clean_debian [--keep]
+    python -m tests.packaging.clean_debian [--keep] [bookworm] [trixie]
 
-Installs dist/*.deb with apt, watches the service do all it should under its confinement, tries
-the recipes over Debian's tor on a private Tor network, removes the package and compares the
-disk.  Needs root.  Prints what was seen; the first thing that is not as it should be ends it.
+Has `make deb` build the package of this commit there, and lintian find nothing.  Then, on
+another clean system, installs it with apt, watches the service do all it should under its
+confinement, tries the recipes over Debian's tor on a private Tor network, removes the package and
+compares the disk.  Needs root.  Prints what was seen; the first thing that is not as it should
+be ends it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +24,15 @@ from typing import Final
 
 from tests.kit.repository import ROOT
 from tests.packaging.leftovers import Files, changed, files
-from tests.packaging.machine import Machine, MachineError, base_system, run
+from tests.packaging.machine import (
+    SUITES,
+    Machine,
+    MachineError,
+    base_system,
+    build,
+    lintian,
+    run,
+)
 from tests.packaging.recipes import SOCKET, USERS
 
 PROBE: Final = Path(__file__).with_name("probe.py")
@@ -363,37 +374,53 @@ def _expect(text: str, *parts: str) -> None:
         assert part in text, f"{part!r} is not in:\n{text}"
 
 
-def _package() -> Path:
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert version is not None
-    found = sorted((ROOT / "dist").glob(f"isoproxy_{version[1]}_*.deb"))
-    if not found:
-        raise MachineError("there is no package in dist/; run make deb")
-    return found[0]
+def _built(base: Path, suite: str, root: Path) -> Path:
+    """The package, built on the suite itself and judged by its lintian; a copy is in dist/."""
+    found = build(base, root)
+    packages = [path for path in found if path.suffix == ".deb"]
+    assert all(f"~deb{SUITES[suite]}_" in path.name for path in packages), packages
+    (changes,) = [path for path in found if path.suffix == ".changes"]
+    complaints = lintian(root, changes)
+    assert not complaints, complaints
+    (ROOT / "dist").mkdir(exist_ok=True)
+    for path in found:
+        shutil.copy(path, ROOT / "dist")
+    return next(path for path in packages if path.name.startswith("isoproxy_"))
+
+
+def check(suite: str, cache: Path, *, keep: bool) -> None:
+    """All of it on one release; raises MachineError or AssertionError."""
+    began = time.monotonic()
+
+    def tell(title: str, seen: str) -> None:
+        print(f"## {suite}: {title} ({time.monotonic() - began:.0f} s)\n{seen}\n", flush=True)
+
+    base = base_system(cache, suite)
+    builder = cache / suite / "builder"
+    package = _built(base, suite, builder)
+    tell("make deb", package.name)
+    machine = Machine(base, cache / suite / "machine")
+    machine.fetch(package, "obfs4proxy")
+    with machine:
+        checked = Check(machine, package)
+        for step in STEPS:
+            tell(step.__name__.replace("_", " "), step(checked))
+    if not keep:
+        run(["rm", "-rf", machine.root, builder])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.packaging.clean_debian")
-    parser.add_argument("--keep", action="store_true", help="leave the machine's disk behind")
-    keep = parser.parse_args().keep
-    cache = ROOT / ".cache" / "clean-debian"
-    began = time.monotonic()
-    try:
-        machine = Machine(base_system(cache), cache / "machine")
-        package = _package()
-        machine.fetch(package, "obfs4proxy")
-        with machine:
-            check = Check(machine, package)
-            for step in STEPS:
-                seen = step(check)
-                title = step.__name__.replace("_", " ")
-                print(f"## {title} ({time.monotonic() - began:.0f} s)\n{seen}\n", flush=True)
-        if not keep:
-            run(["rm", "-rf", machine.root])
-    except (MachineError, AssertionError) as error:
-        print(f"deb-check: {error}", file=sys.stderr)
-        return 1
-    print("The package does all it should on a clean Debian 12.")
+    parser.add_argument("--keep", action="store_true", help="leave the machines' disks behind")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="bookworm, trixie; or both")
+    options = parser.parse_args()
+    for suite in options.suites or SUITES:
+        try:
+            check(suite, ROOT / ".cache" / "clean-debian", keep=options.keep)
+        except (MachineError, AssertionError) as error:
+            print(f"deb-check: {suite}: {error}", file=sys.stderr)
+            return 1
+        print(f"The package does all it should on a clean Debian {SUITES[suite]}.", flush=True)
     return 0
 
 

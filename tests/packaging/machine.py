@@ -1,11 +1,11 @@
-"""A clean Debian 12 of its own: made by debootstrap, booted with its own systemd.
+"""A clean Debian 12 or 13 of its own: made by debootstrap, booted with its own systemd.
 
 Theory of operation
     `base_system` makes a root directory once, from the mirror that apt uses on this machine,
-    and keeps it.  A `Machine` is a copy of it, booted by systemd-nspawn with a network
-    namespace that has a loopback device alone, and all of cgroup v2, so that services are
-    confined as on a real machine, IP address filters included.  What the machine needs of
-    apt is fetched before, while it is not running.
+    and keeps it.  `build` makes the package in a copy of it.  A `Machine` is another copy,
+    booted by systemd-nspawn with a network namespace that has a loopback device alone, and all
+    of cgroup v2, so that services are confined as on a real machine, IP address filters
+    included.  What the machine needs of apt is fetched before, while it is not running.
 
     Commands enter its namespaces (nsenter); programs of this machine may enter its network
     only (`in_network`).
@@ -28,10 +28,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-SUITE: Final = "bookworm"
+from tests.kit.repository import ROOT
+
+SUITES: Final = {"bookworm": 12, "trixie": 13}
+"""Names and numbers of the releases that there is a package for."""
 _WITH: Final = ("dbus", "man-db", "curl", "iproute2")
 """Beside what debootstrap takes: for the checks."""
 _BOOT_S: Final = 90
+_OFFLINE_S: Final = 1800
+_AUTHORITIES: Final = "/mnt/authorities.crt"
 _ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -56,41 +61,78 @@ def run(command: Sequence[str | Path], *, timeout_s: float = 600) -> str:
     return done.stdout
 
 
-def apt_sources() -> list[str]:
-    """`deb` lines for the archives of the suite that apt uses on this machine."""
+def apt_sources(suite: str) -> list[str]:
+    """`deb` lines for a suite, from the archives of the one that apt uses on this machine."""
     lines = run([
         *("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"),
         *("Created-By: Packages", "Origin: Debian"),
     ]).splitlines()  # fmt: skip
-    found = [line for line in lines if line.split()[2].startswith(SUITE)]
+    found: list[str] = []
+    for own in SUITES:
+        mine = [line for line in lines if line.split()[2].startswith(own)]
+        found += [line.replace(f" {own}", f" {suite}") for line in mine]
     if not found:
-        raise MachineError(f"apt has no sources of Debian {SUITE} here; run apt-get update")
+        raise MachineError("apt has no sources of Debian here; run apt-get update")
     return list(dict.fromkeys(found))
 
 
-def base_system(cache: Path) -> Path:
-    """The clean system's root directory, made if it is missing."""
+def base_system(cache: Path, suite: str) -> Path:
+    """The clean system's root directory below `cache`, made if it is missing."""
+    cache = cache / suite
     root, unfinished = cache / "base", cache / "base.unfinished"
     if root.exists():
         return root
     if unfinished.exists():
         shutil.rmtree(unfinished)
     cache.mkdir(parents=True, exist_ok=True)
-    sources = apt_sources()
-    mirror = next(line for line in sources if line.split()[2] == SUITE).split()[1]
-    run(["debootstrap", f"--include={','.join(_WITH)}", SUITE, unfinished, mirror], timeout_s=1800)
+    sources = apt_sources(suite)
+    mirror = next(line for line in sources if line.split()[2] == suite).split()[1]
+    run(["debootstrap", f"--include={','.join(_WITH)}", suite, unfinished, mirror], timeout_s=1800)
     (unfinished / "etc/apt/sources.list").write_text("\n".join(sources) + "\n")
     _offline(unfinished, "apt-get", "update", "-q")
     unfinished.rename(root)
     return root
 
 
+def build(base: Path, root: Path) -> list[Path]:
+    """What `make deb` leaves in dist/ of a clone of this repository, on a clean system.
+
+    Only git and make are there before.  `root` is taken for the copy.
+    """
+    copy(base, root)
+    run(["git", "clone", "-q", ROOT, root / "root" / "isoproxy"])
+    script = "apt-get install -y -q --no-install-recommends git make && make -C /root/isoproxy deb"
+    _offline(root, "bash", "-euc", script)
+    return sorted((root / "root/isoproxy/dist").iterdir())
+
+
+def lintian(root: Path, changes: Path) -> str:
+    """What lintian of the system in `root` says of what was built there."""
+    inside = "/" + str(changes.relative_to(root))
+    words = f"lintian --fail-on none --allow-root --tag-display-limit 0 {inside}"
+    _offline(root, "bash", "-euc", f"{words} > /root/lintian")
+    return (root / "root" / "lintian").read_text().strip()
+
+
+def copy(base: Path, root: Path) -> None:
+    """Make `root` a copy of a base system."""
+    if root.exists():
+        shutil.rmtree(root)
+    run(["cp", "-a", "--reflink=auto", base, root])
+
+
 def _offline(root: Path, *command: str) -> str:
-    """A command in a root directory that is not booted; it has this machine's network."""
-    proxies = [f"--setenv={name}" for name in os.environ if name.lower().endswith("_proxy")]
+    """A command in a root directory that is not booted; it has this machine's network.
+
+    If this machine believes authorities of its own, so does pip in there.
+    """
+    more = [f"--setenv={name}" for name in os.environ if name.lower().endswith("_proxy")]
+    if (authorities := os.environ.get("PIP_CERT")) is not None:
+        more += [f"--bind-ro={authorities}:{_AUTHORITIES}", f"--setenv=PIP_CERT={_AUTHORITIES}"]
     return run(
         ["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "--pipe",
-         "--setenv=DEBIAN_FRONTEND=noninteractive", *proxies, *command],
+         "--setenv=DEBIAN_FRONTEND=noninteractive", *more, *command],
+        timeout_s=_OFFLINE_S,
     )  # fmt: skip
 
 
@@ -98,9 +140,7 @@ class Machine:
     """A copy of the base system at `root`; within the context it runs."""
 
     def __init__(self, base: Path, root: Path) -> None:
-        if root.exists():
-            shutil.rmtree(root)
-        run(["cp", "-a", "--reflink=auto", base, root])
+        copy(base, root)
         self.root = root
         self._console = root.with_suffix(".console")
         self._nspawn: subprocess.Popen[bytes] | None = None
