@@ -103,6 +103,9 @@ deb: ## build the Debian package into dist/
 deb-check: packages-test packages-deb $(STAMP) ## build, install, use and remove it on a clean Debian 12 and 13 (root; 25 min)
 	$(BIN)/python -m tests.packaging.clean_debian
 
+release: $(STAMP) ## of a tagged commit: source archive, wheel, signed checksums, into dist/release
+	@packaging/release
+
 changelog: $(STAMP) ## what the fragments in newsfragments/ come to
 	@$(BIN)/towncrier build --draft --version unreleased
 
@@ -141,5 +144,5 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	@touch $@
 
 .PHONY: help run test demo lint unit process network slow interop programs mutants fire evidence screenshots \
-  bench bench-quick deb deb-check changelog lock clean \
+  bench bench-quick deb deb-check release changelog lock clean \
   packages-run packages-demo packages-test packages-interop packages-fire packages-deb
