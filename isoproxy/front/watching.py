@@ -78,7 +78,7 @@ class WatchingPhase(RelayingPhase):
     def on_events(self, events: int) -> None:
         found = self._look(events) if events & (READABLE | PEER_SHUT | BROKEN) else None
         if found is False:
-            self._pass_on(events)
+            self._begin_relay(events)
         elif found:
             self._carry()
         elif events & WRITABLE:
@@ -124,7 +124,7 @@ class WatchingPhase(RelayingPhase):
             self._timer.cancel()
             self._timer = None
 
-    def _pass_on(self, events: int) -> None:
+    def _begin_relay(self, events: int) -> None:
         """The relay has the client from now on."""
         self._stop_timer()
         relay, fd = self._relay, self.connection.sock.fileno()

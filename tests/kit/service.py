@@ -235,3 +235,36 @@ async def echoes(
         return await reader.readexactly(5) == b"hello"
     finally:
         writer.close()
+
+
+@dataclass
+class Published:
+    """A running `isoproxy publish`."""
+
+    process: asyncio.subprocess.Process
+    address: str
+    multiaddr: str
+
+
+@contextlib.asynccontextmanager
+async def publishing(directory: Path, client: Node, *words: str) -> AsyncIterator[Published]:
+    """`isoproxy publish` through a client's tor, once it has printed its address."""
+    settings = ("--set", "tor.mode=system", "--set", f"tor.control=unix:{client.control_path}")
+    with (directory / "publish.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isoproxy", "publish", *settings, *words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=environment(directory),
+        )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(DIAL_S):
+            line = (await process.stdout.readline()).decode().split()
+        assert len(line) == 2, (directory / "publish.log").read_text()
+        yield Published(process, *line)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,43 +14,10 @@ from tests.kit.dial import Refused
 from tests.kit.dial import dial as dial_socks
 from tests.kit.onion import ClientKey
 from tests.kit.servers import EchoServer
-from tests.kit.service import Service, dial, environment, running, through
-from tests.kit.tornet import Node, TorNetwork
+from tests.kit.service import Service, dial, publishing, running, through
+from tests.kit.tornet import TorNetwork
 
 TIMEOUT_S = 90.0
-
-
-@dataclass
-class Published:
-    """A running `isoproxy publish`."""
-
-    process: asyncio.subprocess.Process
-    address: str
-    multiaddr: str
-
-
-@contextlib.asynccontextmanager
-async def publishing(directory: Path, client: Node, *words: str) -> AsyncIterator[Published]:
-    """`isoproxy publish` through a client's tor, once it has printed its address."""
-    settings = ("--set", "tor.mode=system", "--set", f"tor.control=unix:{client.control_path}")
-    with (directory / "publish.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isoproxy", "publish", *settings, *words),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=environment(directory),
-        )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(TIMEOUT_S):
-            line = (await process.stdout.readline()).decode().split()
-        assert len(line) == 2, (directory / "publish.log").read_text()
-        yield Published(process, *line)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        assert await process.wait() == 0
 
 
 async def answers(service: Service, target: str, isolation: str) -> bool:

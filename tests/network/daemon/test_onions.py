@@ -11,8 +11,8 @@ import pytest
 from isoproxy.bitcoin.v1 import SERVICE_P2P_V2, VERSION, parse_version
 from isoproxy.net.endpoint import Endpoint
 from tests.kit.dial import Refused, dial
+from tests.kit.service import publishing
 from tests.kit.tornet import TorNetwork
-from tests.network.cli.test_publish import publishing
 from tests.unit.bitcoin.ends import V1End, V2End, send
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload
