@@ -25,6 +25,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Generic, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -60,6 +61,7 @@ from prop279.protocol import (
     Resolved,
     Status,
     Unusable,
+    answer_words,
     parse_command,
     write_answer,
 )
@@ -92,6 +94,16 @@ class Resolver(Protocol[_Name]):
         ...
 
 
+@dataclass(slots=True, repr=False)
+class _Asked(Generic[Name]):
+    """What was asked under an ID, and how the last answer to it is `said`."""
+
+    name: Name
+    key: IsolationKey
+    answer: NameAnswer | None = None
+    said: bytes = b""
+
+
 class Plugin(Generic[Name]):
     """Answers the queries in the bytes it is fed.
 
@@ -118,7 +130,7 @@ class Plugin(Generic[Name]):
         self._timeout = timeout
         self._lines = LineSplitter()
         self._keys: dict[bytes, IsolationKey] = {}
-        self._asked: dict[tuple[bytes | None, bytes], tuple[Name, IsolationKey]] = {}
+        self._asked: dict[tuple[bytes | None, bytes], _Asked[Name]] = {}
         isolator.on_new_epoch(self._asked.clear)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._turns: WeakValueDictionary[IsolationKey, asyncio.Semaphore] = WeakValueDictionary()
@@ -159,22 +171,25 @@ class Plugin(Generic[Name]):
             self._fail(command.query, ErrorKind.MALFORMED)
             return
         asked = self._asked.get((command.isolation, command.name))
-        if asked is None or not self._isolator.is_current(asked[1]):
+        if asked is None or not self._isolator.is_current(asked.key):
             try:
                 asked = self._understood(command)
             except IsoproxyError as error:
                 self._fail(command.query, error.kind)
                 return
-        name, key = asked
+        name, key = asked.name, asked.key
         known = self._resolver.lookup_cached(name, key)
-        if known is not None:
-            self._send(_answer(command.query, known))
-        else:
+        if known is None:
             self._running[command.query] = asyncio.create_task(self._run(command.query, name, key))
+            return
+        if known is not asked.answer:
+            asked.answer, asked.said = known, answer_words(_answer(0, known))
+        self._write_soon(b"RESOLVED %d %s\n" % (command.query, asked.said))
 
-    def _understood(self, command: Resolve) -> tuple[Name, IsolationKey]:
+    def _understood(self, command: Resolve) -> _Asked[Name]:
         """The name and the key of a query, kept for the next one of the same ID."""
-        asked = self._parse(command.name.decode("ascii")), self._key(command.isolation)
+        name = self._parse(command.name.decode("ascii"))
+        asked = _Asked(name, self._key(command.isolation))
         if command.isolation is not None:
             if len(self._asked) >= _MAX_ASKED:
                 self._asked.clear()
@@ -243,10 +258,13 @@ class Plugin(Generic[Name]):
         self._send(_failure(query, kind))
 
     def _send(self, answer: Resolved | Canceled) -> None:
+        self._write_soon(write_answer(answer))
+
+    def _write_soon(self, line: bytes) -> None:
         """Answers of one turn of the loop leave in one write."""
         if not self._outbox:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(write_answer(answer))
+        self._outbox.append(line)
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []

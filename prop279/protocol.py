@@ -42,6 +42,10 @@ MAX_WORD: Final = 255
 
 _QUERY: Final = re.compile(rb"[0-9]{1,18}")
 _WORD: Final = re.compile(rb"[!-~]{1,%d}" % MAX_WORD)
+_RESOLVE: Final = re.compile(
+    rb"RESOLVE ([0-9]{1,18}) ([!-~]{1,%d})(?: ([!-~]{1,%d}))?" % (MAX_WORD, MAX_WORD)
+)
+"""The line as programs write it; others are taken apart word by word."""
 _STATUS: Final = re.compile(rb"[0-9]{1,3}")
 _UNPRINTABLE: Final = re.compile(rb"[^ -~]")
 _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
@@ -133,6 +137,9 @@ class LineSplitter:
 
 def parse_command(line: bytes) -> Command | None:
     """What the program wants of the plugin."""
+    usual = _RESOLVE.fullmatch(line) if len(line) < MAX_LINE else None
+    if usual is not None:
+        return Resolve(int(usual[1]), usual[2], usual[3])
     words = [word for word in line.split(b" ") if word]
     if len(words) < 2 or not _QUERY.fullmatch(words[1]):
         return None
@@ -180,11 +187,16 @@ def write_answer(answer: PluginAnswer) -> bytes:
     if isinstance(answer, Init):
         text = b" " + _quoted(answer.message) if answer.message else b""
         return b"INIT %s %d%s\n" % (answer.version, answer.status, text)
+    return b"RESOLVED %d %s\n" % (answer.query, answer_words(answer))
+
+
+def answer_words(answer: Resolved) -> bytes:
+    """What follows the number of the query; ValueError as `write_answer` raises it."""
     if answer.status != Status.SUCCESS:
-        return b"RESOLVED %d %d %s\n" % (answer.query, answer.status, _quoted(answer.result))
+        return b"%d %s" % (answer.status, _quoted(answer.result))
     if not _WORD.fullmatch(answer.result):
         raise ValueError("the result of a successful query is one word")
-    return b"RESOLVED %d 0 %s\n" % (answer.query, answer.result)
+    return b"0 " + answer.result
 
 
 def _quoted(text: bytes) -> bytes:
