@@ -107,3 +107,18 @@ def test_a_missing_transport_and_a_garbled_line_are_one_sentence_each(
         said = str(caught.value)
         assert told in said
         assert not {secret for secret in secrets_of(line) if secret in said}
+
+
+@pytest.mark.skipif(shutil.which("snowflake-client") is None, reason="it is not installed")
+def test_snowflake_starts_and_asks_its_broker(short_path: Path) -> None:
+    """As far as it goes without the internet: there is no broker."""
+    line = (
+        f"snowflake 192.0.2.3:80 {'A' * 40} fingerprint={'A' * 40} url=http://127.0.0.1:1/ "
+        "fronts=127.0.0.1 ice=stun:127.0.0.1:1 utls-imitate=hellorandomizedalpn"
+    )
+    settings = ["tor.mode=managed", "tor.bridges=" + json.dumps([line])]
+    with Isoproxy(short_path, settings) as proxy:
+        proxy.wait_for("its broker", lambda: "broker" in proxy.command("tor", "log").stdout)
+        tor = proxy.status()["tor"]
+        assert tor["bootstrap"]["percent"] >= 2
+        assert tor["advice"] != NO_TRANSPORT
