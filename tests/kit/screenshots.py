@@ -27,6 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from textual.widgets import Label
+
 from isoproxy.admin.client import ask
 from isoproxy.cli.status_text import status_text
 from isoproxy.cli.watch import Watch
@@ -92,6 +94,8 @@ async def terminal(proxy: Isoproxy) -> str:
     """The view of `status --watch` as an SVG, after some of its rounds."""
     view = Watch(partial(ask, proxy.admin))
     async with view.run_test(size=TERMINAL) as pilot:
+        while "/s" not in str(view.query_one("#up-now", Label).content):
+            await pilot.pause(1)
         await pilot.pause(6)
         picture = view.export_screenshot(title="isoproxy status --watch")
         await pilot.press("q")
