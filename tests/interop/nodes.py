@@ -203,13 +203,13 @@ class Btcd(Program):
         return height
 
 
-class BcoinSpv(Program):
-    """bcoin's light client on regtest, all of its P2P through a SOCKS proxy."""
+class Bcoin(Program):
+    """A program of bcoin's on regtest, its chain in memory."""
 
-    def __init__(self, folder: Path, proxy_port: int, peer: str) -> None:
+    def __init__(self, folder: Path, name: str, *arguments: str) -> None:
         folder.mkdir(parents=True)
         self.http_port = free_port()
-        program = bcoin_folder() / "node_modules" / "bcoin" / "bin" / "spvnode"
+        program = bcoin_folder() / "node_modules" / "bcoin" / "bin" / name
         super().__init__(
             [
                 "node",
@@ -217,12 +217,11 @@ class BcoinSpv(Program):
                 "--network=regtest",
                 "--memory=true",
                 f"--prefix={folder}/bcoin",
-                f"--proxy=127.0.0.1:{proxy_port}",
-                f"--only={peer}",
                 f"--http-port={self.http_port}",
                 "--no-auth=true",
                 "--no-wallet=true",
                 "--log-level=spam",
+                *arguments,
             ],
             folder,
             NODE_BACKEND="js",
@@ -240,6 +239,24 @@ class BcoinSpv(Program):
         finally:
             connection.close()
         return height
+
+
+class BcoinSpv(Bcoin):
+    """bcoin's light client, all of its P2P through a SOCKS proxy."""
+
+    def __init__(self, folder: Path, proxy_port: int, peer: str) -> None:
+        words = (f"--proxy=127.0.0.1:{proxy_port}", f"--only={peer}")
+        super().__init__(folder, "spvnode", *words)
+
+
+class BcoinNode(Bcoin):
+    """A node, which speaks v1 alone, and first."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self.port = free_port()
+        words = ("--listen=true", f"--host={host}", f"--port={self.port}", "--discover=false")
+        super().__init__(folder, "node", *words)
+        wait_for(lambda: "Pool server listening" in self.log, 60)
 
 
 class Neutrino(Program):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoproxy.bitcoin.bip324.cipher import SessionKeys
-from isoproxy.bitcoin.bip324.ellswift import KeyPair
+from isoproxy.bitcoin.bip324.ellswift import ENCODED_LENGTH, KeyPair
 from isoproxy.bitcoin.bip324.transport import MAX_GARBAGE, State, Transport, self_test
 from isoproxy.bitcoin.buffer import ByteQueue
 from isoproxy.bitcoin.messages import MAINNET, NAMECOIN, REGTEST, Network
@@ -221,6 +221,20 @@ def test_altered_garbage_is_noticed() -> None:
     reply, _ = one.receive(two.receive(opening[:-1] + b"X")[0])
     with pytest.raises(RemoteProtocolError, match="authentic"):
         two.receive(reply)
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+def test_a_peer_that_does_not_authenticate_its_garbage_is_noticed(initiator: bool) -> None:
+    """Of what it sends, whichever side it is, its first packet knows nothing."""
+    ours, peer = side(initiator=initiator), side(initiator=not initiator)
+    if initiator:
+        reply, _ = peer.receive(ours.opening())
+        hello = reply[:ENCODED_LENGTH] + b"garbage" + reply[ENCODED_LENGTH:]
+    else:
+        reply, _ = ours.receive(peer.opening() + b"garbage")
+        hello, _ = peer.receive(reply)
+    with pytest.raises(RemoteProtocolError, match="authentic"):
+        ours.receive(hello)
 
 
 def test_every_altered_byte_of_a_packet_ends_the_connection() -> None:
