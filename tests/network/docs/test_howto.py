@@ -32,6 +32,7 @@ IDENTITIES: Final = {
     "README.md": 0,
     "apt-and-pip.md": 2,
     "bitcoin-core.md": 0,
+    "bridges.md": 0,
     "chromium.md": 0,
     "curl.md": 4,  # bank by SOCKS and by HTTP, forum, research
     "electrum-nmc.md": 0,
