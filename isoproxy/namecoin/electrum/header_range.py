@@ -52,6 +52,7 @@ _EXCESSIVE_USE: Final = -101
 _CUT_PROTOCOL: Final = (1, 4, 1)
 _BARE_PER_WHOLE: Final = 10
 """So many bare headers are as long on the wire as a whole one."""
+_FIRST_BARE: Final = 64
 _HASHES_AT_ONCE: Final = 256
 _LESS: Final = 8
 """Few steps: between them a server is left alone, each time for twice as long."""
@@ -128,14 +129,18 @@ class HeaderRanges:
         self._chunks: dict[str, int] = {}
         self._bytes_per_header = 1700.0
         self._cannot_cut: set[str] = set()
+        self._has_cut: set[str] = set()
 
     def chunk(self, label: str) -> int:
         """How many headers the server `label` is to be asked for at a time."""
         return self._chunks.get(label, self._settings.chunk)
 
     def bare_chunk(self, label: str) -> int:
-        """The same for headers of which 80 bytes are enough."""
-        return self.chunk(label) if label in self._cannot_cut else self._settings.bare_chunk
+        """The same for headers of which 80 bytes are enough; a few, to see whether it can cut."""
+        if label in self._cannot_cut:
+            return self.chunk(label)
+        most = self._settings.bare_chunk
+        return most if label in self._has_cut else min(_FIRST_BARE, most)
 
     def can_cut(self, label: str) -> bool:
         """False if it has shown that it cannot."""
@@ -185,6 +190,7 @@ class HeaderRanges:
         if len(blob) != HEADER_LENGTH * count or not await _is_linked(blob):
             self._cannot_cut.add(server.label)
             raise CannotCut
+        self._has_cut.add(server.label)
         return HeaderRange(blob, is_bare=True)
 
     async def fetch_single(

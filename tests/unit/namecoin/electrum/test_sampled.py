@@ -81,7 +81,8 @@ async def test_bare_headers_the_newest_and_the_draw_are_fetched_and_nothing_else
         assert not any(bench.chain.is_proven(at) != (at in drawn) for at in range(1, 1200))
     bare = [params for s in servers for method, params in s.requests
             if method == HEADERS and len(params) == 3]  # fmt: skip
-    assert sorted(params[0] for params in bare if params[0]) == list(range(1, TIP, 250))
+    covered = [at for params in bare for at in range(params[0], params[0] + params[1])]
+    assert sorted(covered) == list(range(TIP + 1))
 
 
 async def test_the_rest_is_proven_in_the_background_and_kept(tmp_path: Path) -> None:
