@@ -147,9 +147,9 @@ class Relays:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(asyncio.CancelledError):
-                await pass_on(reader, writer)
+                await copy(reader, writer)
 
-        async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             there, back = await asyncio.open_connection(self._host, port, limit=1 << 20)
             await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
 

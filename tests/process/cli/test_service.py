@@ -498,7 +498,7 @@ async def test_check(tmp_path: Path) -> None:
     assert outcome.code == 2
     assert outcome.err.splitlines() == [
         f'isoproxy: {bad}:2: unknown key "tor.sock" (did you mean tor.socks?)',
-        f'isoproxy: {bad}:3: tor.mode: expected one of "managed", "system"',
+        f'isoproxy: {bad}:3: tor.mode: expected one of "managed", "system", "arti"',
     ]
 
 

@@ -53,7 +53,7 @@ def test_a_preset_may_be_made_stricter_and_not_looser() -> None:
     [
         ("log_format", ("text", "json")),
         ("log_level", ("debug", "info", "notice", "warn", "err")),
-        ("mode", ("managed", "system")),
+        ("mode", ("managed", "system", "arti")),
         ("network", ("mainnet", "testnet", "regtest")),
         ("v1_fallback", ("never", "onion-only", "always")),
         ("v2", ("on", "off")),
