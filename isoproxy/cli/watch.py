@@ -145,14 +145,16 @@ class Watch(App[None]):
         rows = identity_rows(self._answer, self._before, self._order, wanted)
         table = self._table("identities")
         table.border_title = f"sorted by {self._order}"
-        cursor = table.scroll_y
+        scrolled = table.scroll_y
+        # the cursor may have moved since its last event was heard
+        self._label = self._under_cursor() or self._label
         table.clear()
         for row in rows:
             table.add_row(*row, key=row[0])
         labels = [row[0] for row in rows]
         if self._label in labels:
             table.move_cursor(row=labels.index(self._label), scroll=False)
-            table.scroll_to(y=cursor, animate=False)
+            table.scroll_to(y=scrolled, animate=False)
         else:
             self._label = labels[0] if labels else ""
         self._show_streams()
@@ -169,12 +171,10 @@ class Watch(App[None]):
 
         Where that is now counts, not at the event: filling the table anew moves it, too.
         """
-        table = self._table("identities")
-        if event.data_table is table and table.has_focus and table.row_count:
-            label = table.get_row_at(table.cursor_row)[0]
-            if label != self._label:
-                self._label = label
-                self._show_streams()
+        label = self._under_cursor()
+        if event.data_table.id == "identities" and label not in ("", self._label):
+            self._label = label
+            self._show_streams()
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
         """Sort by the column that was clicked; once more reverses."""
@@ -214,6 +214,11 @@ class Watch(App[None]):
         field.value = ""
         field.remove_class("shown")
         self._table("identities").focus()
+
+    def _under_cursor(self) -> str:
+        """The label of the row with the cursor, "" if there is none."""
+        table = self._table("identities")
+        return table.get_row_at(table.cursor_row)[0] if table.row_count else ""
 
     def _say(self, text: str) -> None:
         self.query_one("#head", Static).update(text)
