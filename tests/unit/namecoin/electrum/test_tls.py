@@ -374,6 +374,22 @@ async def test_one_circuit_does_not_make_an_authority_replace_a_certificate(
         assert not PinStore(tmp_path).is_vouched_for(server)
 
 
+async def test_two_circuits_that_show_two_certificates_replace_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another").mkdir()
+    async with (
+        moved(tmp_path, monkeypatch) as moving,
+        tls_server(tmp_path / "another") as (another_port, _),
+    ):
+        policy, server = moving.policy, moving.server
+        for port in (another_port, moving.vouched_port):
+            with contextlib.suppress(NotVouchedFor):
+                await exchange(policy, server, port)
+        assert not PinStore(tmp_path).is_vouched_for(server)
+        assert await exchange(policy, server, moving.vouched_port) == b"hello"
+
+
 async def test_what_is_wrong_with_a_certificate_is_there_to_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
