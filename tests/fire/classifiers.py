@@ -34,6 +34,8 @@ Classifier = Callable[[Record, random.Random], float]
 _SOON_S: Final = 300.0
 _AFTER_S: Final = 1800.0
 _PING: Final = "server.ping"
+_MINUTES_LATER: Final = 150
+"""A ping so many later has nothing to do with it; as many connections are open still."""
 _NEVER: Final = float("inf")
 
 
@@ -197,15 +199,20 @@ def sizes_and_orders(record: Record, chance: random.Random) -> float:
 
 
 def pings_in_step(record: Record, chance: random.Random) -> float:
-    """How often pings of two connections one after the other are less than half a second apart."""
+    """Whether a ping less than half a second after another is oftener of the same client than
+    one some minutes later.  Like with like: when many connections are open all pings are
+    closer, and more of them may be of the client that has more."""
     pings = sorted(
         (at, int(seen.client))
         for seen in record.connections
         for at, method, _ in seen.requests
         if method == _PING and record.is_judged(at, int(seen.client))
     )
-    near = [float(b[0] - a[0] < 0.5) for a, b in pairwise(pings)]
-    return mixes(near, [a[1] == b[1] for a, b in pairwise(pings)], chance)
+    differences = []
+    for one, following, later in zip(pings, pings[1:], pings[_MINUTES_LATER:], strict=False):
+        if following[0] - one[0] < 0.5:
+            differences.append(float(following[1] == one[1]) - float(later[1] == one[1]))
+    return flips([one for one in differences if one], chance)
 
 
 def told_by_a_server(record: Record, chance: random.Random) -> float:

@@ -1,6 +1,6 @@
 """Linkability: what an operator of name servers can tell of whose connections are whose.
 
-    python -m tests.fire.linkability --hours 32 --seed 1
+    python -m tests.fire.linkability --hours 48 --seed 1
 
 Theory of operation
     `operator` runs clients at default settings, for hours on a virtual clock, with and
@@ -32,7 +32,7 @@ from tests.fire.operator import Record, watch
 
 LEVEL: Final = 0.05
 FOUND: Final = 0.001
-HOURS: Final = 32.0
+HOURS: Final = 48.0
 """Of all clients of a run together, after the warm-up; eight clients get twice as many."""
 
 
