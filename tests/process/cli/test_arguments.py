@@ -41,7 +41,7 @@ def test_what_is_misspelt_or_misplaced_is_told(
 def test_values_have_suggestions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--set", "tor.mode=sytem"]) == 2
     assert "did you mean system?" in capsys.readouterr().err
-    assert main(["check", "--set", "tor.mode=arti"]) == 2
+    assert main(["check", "--set", "tor.mode=nowhere"]) == 2
     assert "did you mean" not in capsys.readouterr().err
 
 
