@@ -145,12 +145,19 @@ class Lab:
         """Another command of isoproxy's, on the gateway."""
         return subprocess.run(
             [*self.gateway.wrapper, sys.executable, "-m", "isoproxy", *words],
-            env=environment(self.directory),
+            env=configured(self.directory),
             capture_output=True,
             text=True,
             timeout=90,
             check=False,
         )
+
+
+def configured(directory: Path) -> dict[str, str]:
+    """The environment of isoproxy on the gateway, which has its own files in /etc/isoproxy."""
+    ours = environment(directory)
+    del ours["CONFIGURATION_DIRECTORY"]
+    return ours
 
 
 @contextlib.contextmanager
@@ -159,7 +166,7 @@ def background(machine: Machine, log: Path, *words: str, directory: Path) -> Ite
     with log.open("wb") as out, (directory / "errors").open("ab") as err:
         process = subprocess.Popen(
             [*machine.wrapper, sys.executable, *words],
-            env=environment(directory),
+            env=configured(directory),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
