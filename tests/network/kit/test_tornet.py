@@ -141,9 +141,9 @@ def _ended(pid: int, within: float) -> bool:
 @pytest.mark.network
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_tor_and_no_directory_outlives_its_process(
-    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(short_path))
     with _network_in_a_process() as (process, said):
         process.send_signal(number)
         process.wait(timeout=30)
@@ -153,8 +153,8 @@ def test_no_tor_and_no_directory_outlives_its_process(
         assert _ended(pid, within=10)
     assert Path(said["dir"]).exists() is (number == signal.SIGKILL)
     # what SIGKILL left is swept by whoever starts next
-    Place(str(tmp_path)).release()
-    assert list(tmp_path.iterdir()) == []
+    Place(str(short_path)).release()
+    assert list(short_path.iterdir()) == []
 
 
 def test_a_directory_in_use_is_not_swept(tmp_path: Path) -> None:
