@@ -245,6 +245,9 @@ class PluginHost:
             await self._end(process)
             errors.cancel()
             await asyncio.wait({errors})
+            # What got away may hold its pipes: they are closed on our side all the same.
+            process._transport.close()  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
         return useful
 
     async def _spawn(self) -> Process:

@@ -6,15 +6,25 @@ import asyncio
 import json
 from pathlib import Path
 
+from isoproxy.socks import Request, Server
 from tests.kit.service import running
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
 from tests.unit.bitcoin.peers import HELLO
 
 
+async def taciturn(
+    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+) -> None:
+    """A peer that takes the stream and says nothing: what is carried to it is not over."""
+    writer.write(server.succeed())
+    while await reader.read(65536):
+        pass
+
+
 async def test_port_1324_without_a_configuration(tmp_path: Path) -> None:
     """A v1 client is carried in v2, and a status tells of it."""
-    async with SocksPort() as port:
+    async with SocksPort(taciturn) as port:
         settings = [
             *("tor.mode=system", f"tor.socks={port.endpoint}", "tor.control=none"),
             "bitcoin.proxy.0.address=127.0.0.1:0",
