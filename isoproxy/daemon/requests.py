@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from isoproxy.admin.server import Answer, Handler
+from isoproxy.config import Config
 from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.upstream import Upstream
@@ -27,6 +28,7 @@ from isoproxy.workers.supervisor import Workers
 class Running(Protocol):
     """What is asked of a running isoproxy."""
 
+    config: Config
     isolator: Isolator
     upstream: Upstream
     workers: Workers
@@ -58,12 +60,12 @@ def answers(running: Running) -> dict[str, Handler]:
         return running.history.answer()
 
     async def newnym(request: Mapping[str, Any]) -> Answer:
-        snapshot = await running.snapshot()
-        renewal = renewal_of(request, snapshot.config, running.isolator)
+        renewal = renewal_of(request, running.config, running.isolator)
         if renewal is None:
             return {"epoch": await running.new_circuits()}
-        open_streams = sum(flow.key in renewal.labels for flow in snapshot.traffic.report.flows)
         await running.renew(renewal.labels)
+        flows = (await running.snapshot()).traffic.report.flows
+        open_streams = sum(flow.key in renewal.labels for flow in flows)
         return {"open_streams": open_streams, "by_destination": renewal.by_destination}
 
     async def reload(request: Mapping[str, Any]) -> Answer:
@@ -97,8 +99,7 @@ def answers(running: Running) -> dict[str, Handler]:
 
     async def trust(request: Mapping[str, Any]) -> Answer:
         address, text, listener = _texts(request, "address", "key", "listener")
-        config = (await running.snapshot()).config
-        if listener not in (known := [one.name for one in config.listener]):
+        if listener not in (known := [one.name for one in running.config.listener]):
             raise OperationError(f"there is no such listener; known: {', '.join(known)}")
         key, trusted = read_client_key(address, text), running.dns_and_onions.trusted
         await trusted.trust(key, listener, running.workers.reconfigure)

@@ -106,9 +106,10 @@ class Responder:
         """The key under which `client` (see `isoproxy.isolation`) asks `query`."""
         return dns_key(self._isolator, client, query.isolation)
 
-    def on_new_epoch(self, callback: Callable[[], None]) -> None:
-        """Call `callback()` when all keys change."""
+    def on_new_keys(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when all keys change, or one does."""
         self._isolator.on_new_epoch(callback)
+        self._isolator.on_renewal(callback)
 
     def is_current(self, key: IsolationKey) -> bool:
         """Whether `key_for` would still give `key`."""

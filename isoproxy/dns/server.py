@@ -94,7 +94,7 @@ class DnsServer:
         self._busy: Final[set[asyncio.Task[None]]] = set()
         self._seen: Final[dict[tuple[bytes, bytes], _Asked]] = {}
         """What a packet means that a client sent before, all but its ID."""
-        responder.on_new_epoch(self._seen.clear)
+        responder.on_new_keys(self._forget_old_keys)
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._file: SocketFile | None = None
@@ -131,7 +131,7 @@ class DnsServer:
         """One UDP packet: answered now, later or never."""
         client = _client(sender[0], *sender[3:])
         seen = self._seen.get((client, packet[2:]))
-        if seen is not None and self.responder.is_current(seen.key):
+        if seen is not None and self._is_current(seen):
             if self._udp_limit.allows(_budget(client), time.monotonic()):
                 self._answer(seen, packet, client, sender)
             return
@@ -191,6 +191,13 @@ class DnsServer:
     def _send(self, response: bytes, receiver: tuple[Any, ...]) -> None:
         if self._udp is not None and not self._udp.is_closing():
             self._udp.sendto(response, receiver)
+
+    def _forget_old_keys(self) -> None:
+        for sent in [sent for sent, its in self._seen.items() if not self._is_current(its)]:
+            del self._seen[sent]
+
+    def _is_current(self, asked: _Asked) -> bool:
+        return self.responder.is_current(asked.key)
 
     def _has_room(self, client: bytes) -> bool:
         return len(self._tasks) < MAX_PENDING and self._pending[_budget(client)] < MAX_PENDING // 4

@@ -67,6 +67,8 @@ class MainProcess:
         self._under_way = UnderWay(MAX_UNDER_WAY)
         self._unsent = UnsentQuestions()
         self._untold = PeerMemory(time.monotonic)
+        isolator.on_new_epoch(self._untold.forget)
+        isolator.on_renewal(lambda: self._untold.keep(isolator.is_current))
 
     def take(self, reply: Reply) -> None:
         """A reply came; one to a question that was withdrawn says nothing any more."""

@@ -58,10 +58,13 @@ def programs(proxy: Isoproxy, sinks: Sinks) -> Iterator[None]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plaintext-")))
         for number, (name, start) in enumerate(PROGRAMS.items()):
             for port in (LISTED[number], elsewhere[number]):
-                with contextlib.suppress(pytest.skip.Exception):
-                    peer = f"{sinks.host}:{port}"
+                peer = f"{sinks.host}:{port}"
+                try:
                     program = start(folder / f"{name}-{port}", proxy.address[1], peer)
-                    stack.callback(program.stop)
+                except pytest.skip.Exception as reason:
+                    print(f"without {name}: {reason}", file=sys.stderr, flush=True)
+                    continue
+                stack.callback(program.stop)
         time.sleep(LISTEN_S)
         yield
 

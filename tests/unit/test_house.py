@@ -54,7 +54,7 @@ OF_NO_PROTOCOL: Final = frozenset(
 """Modules without I/O that follow no document of others."""
 OLD_WORDS: Final = re.compile(
     r"(?<![a-z])(ByClientNetwork|Entrance|Farewell|Wish|await_room|defect_ended\w*"
-    r"|favourite|hand_over|in_turns|is_suspect|pass_on|patience|scarcity|stranger|torside"
+    r"|favourite|hand_over|Ledger|in_turns|is_suspect|pass_on|patience|scarcity|stranger|torside"
     r"|worker_talks_nonsense)s?(?![a-z])",
     re.IGNORECASE,
 )

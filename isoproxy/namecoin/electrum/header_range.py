@@ -99,8 +99,9 @@ class SyncSettings:
     takes `timeout` and `timeout_per_header` at most, and a fork is settled within
     `settle_timeout`, or with another server.
 
-    From `sample_from` blocks on the way to a tip is `sampled`, and look-ups begin then; what is
-    not proven yet follows, a range of `chunk` every `idle` s.
+    Between `sample_from` and `sample_until` blocks the way to a tip is `sampled`, and look-ups
+    begin then; what is not proven yet follows, a range of `chunk` every `idle` s.  Farther
+    tips are taken whole: bare headers cost nobody any work, and are kept until they are proven.
 
     A server's cost counts as in ElectrumX: a unit per 5000 bytes, at most
     `cost_capacity` at once, `cost_rate` units a second from then on.  Times in s.
@@ -118,6 +119,11 @@ class SyncSettings:
     idle: float = 60.0
     sampled: bool = True
     sample_from: int = 1008
+    sample_until: int = 500_000
+
+    def is_sampled(self, away: int) -> bool:
+        """Whether the way to a tip that is so many blocks away is taken by sampled proof."""
+        return self.sampled and self.sample_from <= away <= self.sample_until
 
 
 class HeaderRanges:

@@ -318,8 +318,7 @@ class HeaderSync:
     async def _forward(self) -> None:
         while claims := self._ahead():
             label, claim = next(iter(claims.items()))
-            nearest = self.chain.tip_height + self._settings.sample_from
-            if claim.height < nearest or not self._settings.sampled:
+            if not self._settings.is_sampled(claim.height - self.chain.tip_height):
                 await self._take_whole(claim.height)
             elif (mismatch := await self._sampled_way.take(label, claim)) is not None:
                 await self._settle_fork(mismatch.label, mismatch.claim)

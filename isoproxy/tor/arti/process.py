@@ -40,6 +40,10 @@ _NOT_INSTALLED: Final = (
 _NO_VERSION: Final = (
     "the program that should be arti does not tell its version; see tor.arti_binary"
 )
+_NO_RPC: Final = (
+    "arti does not open its RPC port; it must be built with the feature rpc "
+    "(cargo install arti --features rpc)"
+)
 _VERSION = re.compile(r"\barti (\d+\.\d+\.\d+)\b", re.IGNORECASE)
 
 
@@ -62,7 +66,7 @@ class ManagedArti(ManagedProgram):
         self.rpc = ArtiRpc(socket_in(self.directory, "rpc"), Backoff(0.05, 1.0))
         self.version: str | None = None
         self._extra = tuple(extra)
-        self._read = ArtiOutput(self.log)
+        self._read = self._reader()
 
     @property
     def socks(self) -> Endpoint:
@@ -98,9 +102,12 @@ class ManagedArti(ManagedProgram):
 
     def _before_life(self) -> None:
         """What a dead Arti left behind must not be taken for the next one's."""
-        self._read = ArtiOutput(self.log)
+        self._read = self._reader()
         assert self.rpc.endpoint.path is not None
         Path(self.rpc.endpoint.path).unlink(missing_ok=True)
+
+    def _reader(self) -> ArtiOutput:
+        return ArtiOutput(self.log, scrubbed=any("bridges" in line for line in self._extra))
 
     def _output(self, data: bytes) -> None:
         self._read.feed(data)
@@ -111,6 +118,8 @@ class ManagedArti(ManagedProgram):
     def _judge_first_end(self, problem: str) -> None:
         if self._read.is_refusal:
             raise ConfigError(f"arti refuses to start: {problem}")
+        if self._was_silent:
+            raise ConfigError(_NO_RPC)
 
     def _changed(self, bootstrap: Bootstrap | None) -> None:
         if bootstrap is not None and self._child is not None:

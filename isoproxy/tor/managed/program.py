@@ -100,6 +100,8 @@ class ManagedProgram(abc.ABC):
         self._task: asyncio.Task[None] | None = None
         self._child: Child | None = None
         self._has_run = False
+        self._was_silent = False
+        """Whether the last life was ended because it could not be controlled in time."""
         self._running = asyncio.Event()  # it can be controlled
         self._unfit = asyncio.Event()  # it can, and it would not isolate
         self._resources = contextlib.AsyncExitStack()
@@ -284,6 +286,7 @@ class ManagedProgram(abc.ABC):
         listening = asyncio.create_task(self._drain(child), name=f"{self.name} output")
         try:
             await self._until_end(child)
+            self._was_silent = child.returncode is None and not self._running.is_set()
         finally:
             await end(child)
             self._child = None

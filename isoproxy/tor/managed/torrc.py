@@ -20,14 +20,13 @@ Specification: tor(1).
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from isoproxy.errors import ConfigError
 from isoproxy.net.endpoint import MAX_UNIX_PATH, Endpoint
-from isoproxy.tor.managed.log import TorLog, scrub
+from isoproxy.tor.managed.output import ProgramOutput
 
 SOCKS_FLAGS: Final = "IsolateSOCKSAuth KeepAliveIsolateSOCKSAuth ExtendedErrors"
 
@@ -140,46 +139,23 @@ def checked(line: str) -> str:
 _STAMP = re.compile(
     r"^.{3,40}? (?P<time>\d\d:\d\d:\d\d)\.\d{3} \[(?P<level>notice|warn|err)\] (?P<text>.*)$"
 )
-_MAX_LINE: Final = 400
 
 
-class TorOutput:
-    """Reads tor's output, line by line, into `log`.
+class TorOutput(ProgramOutput):
+    """Reads tor's output, and what it says of its configuration."""
 
-    `problems` are the last warnings and errors before `settle`, for the person who started
-    us: as tor wrote them, or scrubbed where tor knows a bridge, which it repeats.
-    """
-
-    def __init__(self, log: TorLog, *, scrubbed: bool = False) -> None:
-        self._log = log
-        self._scrubbed = scrubbed
-        self.problems: deque[str] = deque(maxlen=6)
-        self.is_bad_config = False
-        self.lacks_isolation = False
-        self._rest = b""
-        self._settled = False
-
-    def feed(self, data: bytes) -> None:
-        """The next bytes of tor's output."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[:_MAX_LINE]
-        for line in lines:
-            self._line(line[:_MAX_LINE].decode("ascii", "replace"))
-
-    def settle(self) -> None:
-        """Tor runs: what it logs from now on may concern somebody's activity."""
-        self._settled = True
-        self._rest = b""
+    is_bad_config = False
+    lacks_isolation = False
 
     def _line(self, line: str) -> None:
         match = _STAMP.match(line)
         if match is None:
             return
-        text = "".join(c for c in match["text"] if c.isprintable())
-        self._log.add(match["time"], match["level"], text)
+        text = match["text"]
+        self.log.add(match["time"], match["level"], text)
         if self._settled or match["level"] == "notice":
             return
-        self.problems.append(scrub(text) if self._scrubbed else text)
+        self._complaint(text)
         if "Unrecognized SocksPort option" in text:
             self.lacks_isolation = True
         if text.startswith(("Reading config failed", "Failed to parse/validate config")):

@@ -69,14 +69,14 @@ class NameOutput:
 
 
 @dataclass
-class Ledger:
+class Unspent:
     """Outputs that mined transactions may spend, after some block."""
 
     spare: list[bytes] = field(default_factory=list)
     names: dict[bytes, NameOutput] = field(default_factory=dict)
 
-    def copy(self) -> Ledger:
-        return Ledger(list(self.spare), dict(self.names))
+    def copy(self) -> Unspent:
+        return Unspent(list(self.spare), dict(self.names))
 
 
 def name_script(op: int, *arguments: bytes) -> bytes:
@@ -115,7 +115,7 @@ class RegtestChain:
         self.transactions: dict[str, bytes] = {}
         for block in blocks:
             self.transactions.update(block.transactions)
-        self._ledgers = {self.tip: Ledger()}
+        self._unspent_at = {self.tip: Unspent()}
         self._salt = 0
 
     @classmethod
@@ -133,8 +133,8 @@ class RegtestChain:
         return [block.header for block in self.blocks]
 
     @property
-    def _ledger(self) -> Ledger:
-        return self._ledgers[self.tip]
+    def _unspent(self) -> Unspent:
+        return self._unspent_at[self.tip]
 
     def _coinbase(self, height: int) -> bytes:
         self._salt += 1
@@ -156,12 +156,12 @@ class RegtestChain:
         )
         raw = MergeMining().mine(header) + write_compact_size(len(all_transactions))
         block = Block.parse(raw + b"".join(all_transactions))
-        ledger = self._ledger.copy()
-        ledger.spare += [txids[0] + struct.pack("<I", at) for at in range(1, SPARE_OUTPUTS)]
+        after = self._unspent.copy()
+        after.spare += [txids[0] + struct.pack("<I", at) for at in range(1, SPARE_OUTPUTS)]
         self.blocks.append(block)
         self.by_hash[block.block_hash] = block
         self.transactions.update(block.transactions)
-        self._ledgers[height] = ledger
+        self._unspent_at[height] = after
         return block
 
     def mine_empty(self, count: int) -> None:
@@ -175,7 +175,7 @@ class RegtestChain:
 
     def update_all(self, values: Mapping[bytes, bytes]) -> dict[bytes, NameOutput]:
         """Mine a block in which all these names get their values."""
-        while len(self._ledger.spare) < len(values):
+        while len(self._unspent.spare) < len(values):
             self.mine()
         made = {name: self._name_transaction(name, value) for name, value in values.items()}
         self.mine(list(made.values()))
@@ -183,13 +183,13 @@ class RegtestChain:
         for name, raw in made.items():
             txid = read_transaction(raw).txid
             outputs[name] = NameOutput(txid + bytes(4), values[name], self.tip, txid[::-1].hex())
-        self._ledger.names.update(outputs)
+        self._unspent.names.update(outputs)
         return outputs
 
     def _name_transaction(self, name: bytes, value: bytes) -> bytes:
-        ledger = self._ledger
-        known = ledger.names.get(name)
-        inputs = [(ledger.spare.pop(), b"")]
+        unspent = self._unspent
+        known = unspent.names.get(name)
+        inputs = [(unspent.spare.pop(), b"")]
         if known is None:
             script = name_script(2, name, b"\x01" * 20, value)
         else:
@@ -200,7 +200,7 @@ class RegtestChain:
     def rewind(self, height: int) -> None:
         """Forget the blocks above `height`, which must have been mined or be recorded."""
         del self.blocks[height + 1 :]
-        self._ledgers.setdefault(height, Ledger())
+        self._unspent_at.setdefault(height, Unspent())
 
 
 EXPIRY = REGTEST.expiry

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from isoproxy.config import load
 from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.keeping import KeptHistory
 from isoproxy.daemon.reloading import Reloaded
@@ -35,10 +36,12 @@ class Running:
     """A daemon that has nothing but its answers."""
 
     def __init__(self) -> None:
+        self.config = load(None).config
         self.isolator = Isolator()
         self.names = Resolver(CountingBackend({"d/example": {"ip": "192.0.2.1"}}), self.isolator)
         self.has_names = True
         self.log: Any = None
+        self.done: list[str] = []
         self.renewed: list[str] = []
         self.history = KeptHistory(self.snapshot, self.isolator, Metrics())
         self.upstream: Any = SimpleNamespace(log=lambda: self.log)
@@ -53,15 +56,18 @@ class Running:
         self.trusted.remove((service, "default"))
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot:
+        self.done.append("snapshot")
         return snapshot(epoch=int(circuits))
 
     async def exposition(self) -> str:
         return "metrics 1\n"
 
     async def new_circuits(self) -> int:
+        self.done.append("new circuits")
         return 12
 
     async def renew(self, labels: Iterable[str]) -> None:
+        self.done.append("renewal")
         self.renewed = list(labels)
 
     async def reload(self) -> Reloaded:
@@ -87,6 +93,15 @@ async def told(running: Running, what: str, **request: object) -> Any:
 async def test_the_last_hour_is_what_was_kept() -> None:
     running = Running()
     assert await told(running, "history") == running.history.answer()
+
+
+async def test_a_new_identity_waits_for_no_report() -> None:
+    """A stream process that is slow to tell of its flows holds nobody's renewal up."""
+    running = Running()
+    await told(running, "newnym")
+    assert running.done == ["new circuits"]
+    await told(running, "newnym", label="abcdef")
+    assert running.done == ["new circuits", "renewal", "snapshot"]
 
 
 async def test_every_request_has_an_answer_in_json() -> None:

@@ -107,6 +107,16 @@ async def test_a_packet_that_came_before_is_answered_under_its_own_id(name: str)
                 assert dns.message.from_wire(answer).question
 
 
+async def test_a_renewal_forgets_what_one_identity_asked() -> None:
+    here = world()
+    async with serving(here) as server:
+        for isolation in (b"1", b"2"):
+            assert (await udp(server, question("plain.bit", "A", isolation=isolation))).answer
+        first, second = (asked.key for asked in server._seen.values())
+        here.isolator.renew(first.label)
+        assert [asked.key for asked in server._seen.values()] == [second]
+
+
 async def test_the_same_packet_in_another_epoch_is_another_look_up() -> None:
     here = world()
     async with serving(here) as server:

@@ -192,6 +192,19 @@ async def test_what_a_main_process_that_does_not_read_is_not_told_is_known_here(
     assert not world.sent
 
 
+async def test_what_was_not_told_ends_with_its_key() -> None:
+    world = World()
+    world.backlog = module.MAX_BACKLOG
+    other = world.isolator.own_key("another's")
+    for key in (world.key, other):
+        world.main.note(key, NAME, Spoken.V2)
+    world.isolator.renew(world.key.label)
+    assert world.main._untold.has(world.key, NAME) is Spoken.NOTHING
+    assert world.main._untold.has(other, NAME) is Spoken.V2
+    world.isolator.new_epoch()
+    assert world.main._untold.has(other, NAME) is Spoken.NOTHING
+
+
 async def test_without_a_reply_a_peer_counts_as_one_of_v2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PEER_S", 0.01)
     assert await World().main.spoken(World().key, NAME) is Spoken.V2

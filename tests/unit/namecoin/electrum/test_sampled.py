@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ async def test_a_sampled_chain_is_kept_as_what_it_is(tmp_path: Path) -> None:
     async with running(honest(), network=RULES, settings=QUIET, directory=tmp_path) as bench:
         assert bench.chain.unproven_heights() == unproven
         assert bench.chain.tip_height == TIP
+
+
+async def test_a_tip_too_far_away_to_be_kept_unproven_is_taken_whole() -> None:
+    near = replace(QUIET, sample_until=TIP // 2)
+    async with running(honest(), network=RULES, settings=near) as bench:
+        await until(bench.sync.ready.is_set)
+        assert not bench.chain.unproven
 
 
 async def test_where_all_is_to_be_proven_first_nothing_is_ready_before(tmp_path: Path) -> None:
