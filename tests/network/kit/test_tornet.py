@@ -90,8 +90,10 @@ def test_a_relay_that_asks_for_a_consensus_in_vain_finds_paths() -> None:
     """Started with one of both consensuses it asks for the other again and again."""
     with TorNetwork(log_level="info") as net:
         relay = net.relays[1]
+        consensus = relay.dir / "cached-consensus"
+        wait_until(consensus.exists)
         relay.stop()
-        (relay.dir / "cached-consensus").unlink()
+        consensus.unlink()
         relay.restart()
         wait_until(lambda: "http status code 304" in relay.log.read_text())
         with WebServer(net.server_ip, net.exit_of) as web, publish(relay, {80: web.address}) as it:
