@@ -54,12 +54,18 @@ def _own_or_another(
     events: dict[int, list[float]],
     chance: random.Random,
 ) -> float:
-    """Whether the next event after a moment of a client's is sooner its own than another's."""
+    """Whether the next event after a moment of a client's is sooner its own than another's.
+
+    Of one that is started anew before, no event would be seen: such moments say nothing.
+    """
     differences = []
     for at, client in moments:
-        own = _next(events[client], at)
-        another = _next(events[_other(record, client, chance)], at)
-        if own is not None and another is not None:
+        other = _other(record, client, chance)
+        own, another = _next(events[client], at), _next(events[other], at)
+        if own is None or another is None or not record.is_judged(at, other):
+            continue
+        first = at + min(own, another)
+        if not any(at < began < first and of in (client, other) for began, of in record.restarts):
             differences.append(1.0 if own < another else -1.0)
     return flips(differences, chance)
 
