@@ -10,21 +10,16 @@ from pathlib import Path
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.isolation import Isolator
 from isoproxy.namecoin.backend import Absent, Found
-from isoproxy.namecoin.chain.params import REGTEST
-from isoproxy.namecoin.electrum.backend import ElectrumBackend, ElectrumSettings
 from isoproxy.namecoin.electrum.header_range import SyncSettings
-from isoproxy.namecoin.electrum.pool import PoolSettings
 from isoproxy.namecoin.electrum.servers import NameServer, parse_server
-from tests.kit.direct_dialer import DirectDialer
 from tests.kit.electrum_server import ElectrumServer
 from tests.kit.electrumx import ElectrumX, ElectrumXServers, wait_until_height
 from tests.kit.namecoin.chain import RECORDED_TIP, RegtestChain, recorded_answers
 from tests.kit.namecoin.daemon import NamecoinDaemon
+from tests.kit.namecoin.light_client import LightClient, light_client, tcp
 
 ANSWERS = recorded_answers()
-POOL = PoolSettings(reserve=0, opens_per_minute=6000)
 
 
 class Lab:
@@ -52,56 +47,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(chain, servers)
 
 
-def tcp(server: ElectrumX) -> NameServer:
-    return parse_server(f"127.0.0.1:{server.tcp_port}:t", f"operator {server.tcp_port}")
-
-
 def tls(server: ElectrumX, pin: bytes | None = None) -> NameServer:
     form = f"127.0.0.1:{server.tls_port}:s" + (f":{pin.hex()}" if pin else "")
     return parse_server(form, f"operator {server.tcp_port}")
-
-
-class Client:
-    """A running light client with an isolator of its own."""
-
-    def __init__(
-        self,
-        lab: Lab,
-        servers: list[NameServer],
-        directory: Path | None,
-        confirmations: int,
-        sync: SyncSettings,
-    ) -> None:
-        self.isolator = Isolator()
-        self.dialer = DirectDialer()
-        self.backend = ElectrumBackend(
-            self.dialer,
-            self.isolator,
-            ElectrumSettings(
-                network=REGTEST,
-                servers=servers,
-                confirmations=confirmations,
-                max_tip_age=None,
-                pool=POOL,
-                sync=sync,
-            ),
-            directory,
-            wall_clock=lambda: lab.chain.blocks[-1].time + 600.0,
-        )
-        self.key = self.isolator.own_key("a user")
-
-    async def lookup(self, name: str) -> Found | Absent:
-        return await self.backend.lookup(name.encode(), self.key)
-
-    async def value(self, name: str) -> bytes:
-        answer = await self.lookup(name)
-        assert isinstance(answer, Found)
-        return answer.value
-
-    async def synced(self, tip: int, timeout: float = 15.0) -> None:
-        async with asyncio.timeout(timeout):
-            while self.backend.chain.tip_height < tip:  # noqa: ASYNC110  it has no event
-                await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
@@ -111,14 +59,15 @@ async def client(
     directory: Path | None = None,
     confirmations: int = 6,
     sync: SyncSettings | None = None,
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[LightClient]:
+    """A light client whose clock shows a while after the newest block."""
     servers = servers or [tcp(server) for server in lab.servers]
-    running = Client(lab, servers, directory, confirmations, sync or SyncSettings())
-    running.backend.start()
-    try:
+
+    def clock() -> float:
+        return lab.chain.blocks[-1].time + 600.0
+
+    async with light_client(servers, clock, directory, confirmations, sync) as running:
         yield running
-    finally:
-        await running.backend.close()
 
 
 async def test_every_recorded_name_gives_what_namecoin_core_gave(lab: Lab) -> None:

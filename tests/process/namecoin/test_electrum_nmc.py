@@ -1,6 +1,7 @@
 """The real Electrum-NMC (4.0.6) on regtest: believed only where it keeps look-ups apart.
 
-ELECTRUM_NMC_PATH     its program, e.g. `bin/electrum-nmc` of an environment it is installed in
+ELECTRUM_NMC_PATH      its program, e.g. `bin/electrum-nmc` of an environment it is installed in
+ELECTRUM_NMC_4_1_PATH  that of 4.1.0, which has lost isolation
 
 Its servers are real ElectrumX, reached through a SOCKS port that ends the TLS and notes which
 questions come under which credentials.
@@ -18,14 +19,15 @@ from pathlib import Path
 
 import pytest
 
+from isoproxy.errors import ErrorKind
 from isoproxy.isolation import Isolator
-from isoproxy.namecoin.backend import Found, TemporaryFailure
+from isoproxy.namecoin.backend import Absent, Found, TemporaryFailure
 from isoproxy.namecoin.rpc.client import JsonRpcClient, fixed_login
 from isoproxy.namecoin.rpc.electrum_nmc import ElectrumNmcBackend
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.socks import Request, Server
 from tests.kit.electrumx import ElectrumX, ElectrumXServers, self_signed
-from tests.kit.namecoin.chain import RegtestChain
+from tests.kit.namecoin.chain import RegtestChain, recorded_answers
 from tests.kit.namecoin.daemon import NamecoinDaemon
 from tests.kit.ports import free_port
 from tests.kit.socks_port import SocksPort
@@ -37,12 +39,13 @@ pytestmark = pytest.mark.skipif(
 )
 SERVERS = [f"{letter * 56}.onion:50002:s" for letter in "abcd"]
 BEGIN_S = 60.0
+MORE_BLOCKS = 10
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElectrumX]:
     chain = RegtestChain.recorded()
-    chain.mine_empty(10)  # it takes no value of less than 18 confirmations
+    chain.mine_empty(MORE_BLOCKS)  # it takes no value of less than 18 confirmations
     with (
         NamecoinDaemon(chain) as daemon,
         ElectrumXServers(tmp_path_factory.mktemp("x"), daemon.url, 1) as (only,),
@@ -94,9 +97,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextlib.asynccontextmanager
-async def electrum_nmc(directory: Path, *options: str) -> AsyncIterator[ElectrumNmcBackend]:
+async def electrum_nmc(
+    directory: Path, *options: str, program: str | None = None
+) -> AsyncIterator[ElectrumNmcBackend]:
     """A backend that asks a running Electrum-NMC."""
     port = free_port()
+    program = program or os.environ["ELECTRUM_NMC_PATH"]
     regtest = directory / "regtest"
     regtest.mkdir()
     (regtest / "recent_servers").write_text(json.dumps(SERVERS))
@@ -104,7 +110,7 @@ async def electrum_nmc(directory: Path, *options: str) -> AsyncIterator[Electrum
     (regtest / "config").write_text(json.dumps(settings | {"server": SERVERS[0]}))
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            os.environ["ELECTRUM_NMC_PATH"], "-D", str(directory), "--regtest", "daemon", *options,
+            program, "-D", str(directory), "--regtest", "daemon", *options,
             "-v", stdout=log, stderr=log,
         )  # fmt: skip
     client = JsonRpcClient(Endpoint.tcp("127.0.0.1", port), fixed_login("u", "p"))
@@ -141,6 +147,17 @@ async def test_where_it_does_not_isolate_it_is_refused(
             await backend.lookup(b"d/plain4", key_of(Isolator(), "a"))
 
 
+@pytest.mark.skipif(
+    "ELECTRUM_NMC_4_1_PATH" not in os.environ, reason="ELECTRUM_NMC_4_1_PATH is not set"
+)
+async def test_the_release_that_ignores_stream_ids_is_refused(tmp_path: Path) -> None:
+    program = os.environ["ELECTRUM_NMC_4_1_PATH"]
+    proxy = "socks5:127.0.0.1:1"
+    async with electrum_nmc(tmp_path, "-p", proxy, program=program) as backend:
+        with pytest.raises(TemporaryFailure, match="ignores stream isolation"):
+            await backend.lookup(b"d/plain4", key_of(Isolator(), "a"))
+
+
 async def test_behind_a_proxy_each_identity_has_credentials_of_its_own(
     server: ElectrumX, tmp_path: Path
 ) -> None:
@@ -158,6 +175,30 @@ async def test_behind_a_proxy_each_identity_has_credentials_of_its_own(
         by_credentials.setdefault((username, password), set()).add(asked)
     assert sorted(map(len, by_credentials.values())) == [1, 2], by_credentials
     assert all(username for username, _ in by_credentials)
+
+
+async def test_every_recorded_name_gives_what_namecoin_core_gave(
+    server: ElectrumX, tmp_path: Path
+) -> None:
+    key = key_of(Isolator(), "a")
+    said = recorded_answers()
+    exit_ = Exit(server, tmp_path)
+    async with exit_.port as port:
+        proxy = f"socks5:127.0.0.1:{port.endpoint.port}"
+        async with electrum_nmc(tmp_path, "-p", proxy) as backend:
+            await _found(backend, b"d/plain4", key)
+            given = {name: await backend.lookup(name.encode(), key) for name in said}
+    for name, answer in given.items():
+        core = said[name]
+        if "txid" not in core:
+            assert answer == Absent(ErrorKind.NAME_ABSENT)
+        elif core["expired"]:
+            assert answer == Absent(ErrorKind.NAME_EXPIRED)
+        else:
+            assert isinstance(answer, Found), name
+            assert (answer.value.decode(), answer.height) == (core["value"], core["height"])
+            assert answer.txid == core["txid"]
+            assert answer.expires_in == int(str(core["expires_in"])) - MORE_BLOCKS
 
 
 async def _found(backend: ElectrumNmcBackend, name: bytes, key: object) -> bytes:
