@@ -7,8 +7,8 @@ that Bitcoin's networks know, 1-28 stand in BIP324 itself and are sent; 29-37 co
 BIP183 and BIP434, are understood when received, and are sent in the long form, which
 every peer accepts.
 
-A regtest magic is the same on Bitcoin and Namecoin; keys depend on the magic alone, so
-that is harmless, and the larger of the two chains' limits applies.
+Some magics are the same on Bitcoin and Namecoin (testnet4, signets, regtest); keys depend
+on the magic alone, so that is harmless, and the larger of the two chains' limits applies.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ _NAMECOIN_PAYLOAD: Final = 32 * 1024 * 1024
 
 MAINNET: Final = Network("mainnet", bytes.fromhex("f9beb4d9"), 8333)
 TESTNET3: Final = Network("testnet3", bytes.fromhex("0b110907"), 18333)
-TESTNET4: Final = Network("testnet4", bytes.fromhex("1c163f28"), 48333)
-SIGNET: Final = Network("signet", bytes.fromhex("0a03cf40"), 38333)
+TESTNET4: Final = Network("testnet4", bytes.fromhex("1c163f28"), 48333, _NAMECOIN_PAYLOAD)
+SIGNET: Final = Network("signet", bytes.fromhex("0a03cf40"), 38333, _NAMECOIN_PAYLOAD)
 REGTEST: Final = Network("regtest", bytes.fromhex("fabfb5da"), 18444, _NAMECOIN_PAYLOAD)
 BTCD_SIMNET: Final = Network("btcd-simnet", bytes.fromhex("161c141c"), 18555)
 NAMECOIN: Final = Network("namecoin", bytes.fromhex("f9beb4fe"), 8334, _NAMECOIN_PAYLOAD)
@@ -133,7 +133,7 @@ def custom_signet(challenge: bytes, *, port: int = SIGNET.port) -> Network:
         else b"\xfd" + len(challenge).to_bytes(2, "little")
     )
     digest = hashlib.sha256(hashlib.sha256(length + challenge).digest()).digest()
-    return Network("signet-" + digest[:4].hex(), digest[:4], port)
+    return Network("signet-" + digest[:4].hex(), digest[:4], port, _NAMECOIN_PAYLOAD)
 
 
 class Networks:

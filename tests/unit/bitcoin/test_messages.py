@@ -9,7 +9,9 @@ from isoproxy.bitcoin.messages import (
     KNOWN_NETWORKS,
     MAINNET,
     NAMECOIN,
+    REGTEST,
     SIGNET,
+    TESTNET4,
     Network,
     ShortIds,
     custom_signet,
@@ -83,3 +85,9 @@ def test_networks_by_magic_and_name() -> None:
 def test_contents_fit_what_peers_accept() -> None:
     assert MAINNET.max_contents == 4_000_013
     assert NAMECOIN.max_contents == 2**24 - 1
+
+
+@pytest.mark.parametrize("network", [TESTNET4, SIGNET, custom_signet(b"\x51"), REGTEST])
+def test_a_magic_of_both_chains_allows_what_either_sends(network: Network) -> None:
+    """Namecoin Core's testnet4 and signets have Bitcoin's magics; its headers are longer."""
+    assert network.max_payload == NAMECOIN.max_payload > MAINNET.max_payload
