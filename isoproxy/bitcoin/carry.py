@@ -1,10 +1,10 @@
-"""One straight way for a Bitcoin stream: sniff, translate, fall back, or hand it back.
+"""One straight way for a Bitcoin stream: sniff, translate, fall back, or relay it.
 
 Theory of operation
     The client's first bytes tell what it speaks; meanwhile the peer's pass, so that a
     protocol in which the server speaks first waits for nothing.  v1 of an accepted network
-    puts a `Translator` between the two.  Anything else is handed back, `Untranslated`, to
-    the relay of the front end, but for v1 that must not pass as it is.  The states are in
+    puts a `Translator` between the two.  Anything else goes through the relay of the front
+    end, untouched, but for v1 that must not pass as it is.  The states are in
     `flow.TRANSITIONS`.
 
     If the peer closes or stays silent without one byte received, Bitcoin Core's own rule
@@ -23,8 +23,7 @@ Theory of operation
 
 Invariants
     With NEVER, no byte of a client that speaks v1 leaves but in v2.  Both sockets are
-    closed when `carry` returns None or raises, both are open when it returns
-    `Untranslated`.  Errors end the flow, they are not raised.
+    closed when `carry` is over.  Errors end the flow, they are not raised.
 """
 
 from __future__ import annotations
@@ -71,13 +70,6 @@ class Dialer(Protocol):
     ) -> socket.socket:
         """A connected, non-blocking socket; raises IsoproxyError."""
         ...
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Untranslated:
-    """A stream that may pass as it is; `first` was read from the client and goes first."""
-
-    first: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,24 +149,23 @@ class Carrier:
         peer: socket.socket,
         flow: Flow,
         client_id: bytes,
-    ) -> Untranslated | None:
-        """Carry one flow to its end, or hand it back.
+    ) -> None:
+        """Carry one flow to its end, and close both sockets.
 
         `early` is what was read from the client already; `peer` is the stream to
         `flow.peer` that was opened under `flow.key` for the client field `client_id`; from
         it nothing was read.  Both sockets are non-blocking.
         """
-        with contextlib.ExitStack() as sockets, self.registry.entry(flow):
-            for sock in (client, peer):
-                sockets.callback(sock.close)
-            first = None
-            with contextlib.suppress(OSError, TimeoutError):
-                first = await self._sniff(client, early, peer, flow, client_id)
-            if first is None:
-                return None
-            flow.on(Event.OTHER_CLIENT)
-            sockets.pop_all()
-            return Untranslated(first)
+        with (
+            self.registry.entry(flow),
+            contextlib.closing(client),
+            contextlib.closing(peer),
+            contextlib.suppress(OSError, TimeoutError),
+        ):
+            first = await self._sniff(client, early, peer, flow, client_id)
+            if first is not None:
+                flow.on(Event.OTHER_CLIENT)
+                flow.end(Ending.HANDED_ON, await self._relay(client, peer, first, flow))
 
     async def _sniff(
         self, client: socket.socket, early: bytes, peer: socket.socket, flow: Flow, client_id: bytes
@@ -194,6 +185,7 @@ class Carrier:
             if not await _hold(stage, client, peer, flow, self.settings, early):
                 return None
             first, found, said = stage.held, stage.verdict, stage.peer_said
+            flow.relayed.bytes_down = stage.passed
             if found is None and len(first) > MAGIC_LENGTH:
                 found = Detected.FOREIGN  # a header that its client broke off
         if isinstance(found, Network):
@@ -294,21 +286,6 @@ class Carrier:
             flow.on(Event.DIALLED)
             await relay_v1(client, peer, flow, self.settings, self._relay, from_client=sent)
 
-    async def carry_all(
-        self,
-        client: socket.socket,
-        early: bytes,
-        peer: socket.socket,
-        flow: Flow,
-        client_id: bytes,
-    ) -> None:
-        """As `carry`, and to the end in any case: what it hands back is relayed."""
-        with self.registry.entry(flow):
-            rest = await self.carry(client, early, peer, flow, client_id)
-            if rest is not None:
-                closed_by = await self._relay(client, peer, rest.first, flow)
-                flow.end(Ending.HANDED_ON, closed_by)
-
     async def dial(self, key: IsolationKey, peer: Target, client_id: bytes) -> socket.socket:
         """A stream to a Bitcoin peer; raises IsoproxyError."""
         return await self._dialer.connect(key, P2P, peer, client=client_id)
@@ -365,7 +342,8 @@ async def relay_v1(
         relayed.bytes_up, relayed.bytes_down = stage.passed, len(stage.verdict)
         closed_by = (await relay(peer, client, b"", flow)).mirrored()
     else:
-        relayed.bytes_up, relayed.bytes_down = len(stage.verdict), stage.passed
+        relayed.bytes_up = len(stage.verdict)
+        relayed.bytes_down += stage.passed
         closed_by = await relay(client, peer, b"", flow)
     flow.end(Ending.HANDED_ON, closed_by)
 

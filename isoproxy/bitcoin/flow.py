@@ -86,14 +86,13 @@ class ClosedBy(Enum):
     """Whose doing the end of a flow was; the value is the metric label.
 
     CLIENT is the program on this side, the local node of a flow that came in.  PEER is the
-    far end, or the path to it: both look the same from here.  UNKNOWN: a relay has it.
+    far end, or the path to it: both look the same from here.
     """
 
     CLIENT = "client"
     PEER = "peer"
     US = "us"
     TOR = "tor"
-    UNKNOWN = "unknown"
 
     def mirrored(self) -> ClosedBy:
         """The same, seen from the other side."""
@@ -104,9 +103,8 @@ _CLOSED_BY: Final = {
     Ending.CLIENT_CLOSED: ClosedBy.CLIENT,
     Ending.PEER_CLOSED: ClosedBy.PEER,
     Ending.DIAL_FAILED: ClosedBy.TOR,
-    Ending.HANDED_ON: ClosedBy.UNKNOWN,
 }
-"""All others are ours."""
+"""All others are ours, where no relay says whose."""
 
 _SPOKEN: Final = {State.V1: TransportType.V1, State.UNTOUCHED: TransportType.UNTOUCHED}
 

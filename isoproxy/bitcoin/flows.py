@@ -17,7 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from isoproxy.bitcoin.converter import Ending
-from isoproxy.bitcoin.flow import ClosedBy, Flow, State, TransportType, V1Reason
+from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType, V1Reason
 from isoproxy.bitcoin.traffic import Traffic
 from isoproxy.errors import ErrorKind
 
@@ -145,8 +145,7 @@ class FlowRegistry:
         finally:
             self.flows.discard(flow)
             self._ended.add(flow)
-            went_on = flow.state is State.UNTOUCHED
-            flow.end(Ending.HANDED_ON if went_on else Ending.STOPPED)
+            flow.end(Ending.STOPPED)
             end = FlowEnd.of(flow)
             self._ended.ends[end] += 1
             if self._on_end is not None:

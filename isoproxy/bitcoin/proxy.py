@@ -189,7 +189,7 @@ class BitcoinProxy:
         if self._resolve is not None:
             target = await self._resolve(target, key, client_id)
         peer = await self.carrier.dial(key, target, client_id)
-        await self.carrier.carry_all(client, first, peer, Flow(key, target), client_id)
+        await self.carrier.carry(client, first, peer, Flow(key, target), client_id)
 
     async def _sniff(self, client: socket.socket) -> tuple[bytes, Network | Detected | None]:
         networks: Networks = self.carrier.settings.recognised()

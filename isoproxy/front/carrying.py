@@ -1,9 +1,8 @@
 """The phase of a stream to one of Bitcoin's peers: the Bitcoin side carries it.
 
 Theory of operation
-    Both sockets leave the reactor and go to `Bitcoin.carry`, a coroutine.  It carries the
-    stream to its end, or gives the sockets back because what the client speaks is not v1:
-    then `relaying` goes on with what was read already.
+    Both sockets leave the reactor and go to `Bitcoin.carry`, a coroutine.  What it does not
+    translate it gives to the same relay that carries every other stream.
 
 Invariants
     Both sockets are closed at the end, also of a task that never began.
@@ -16,10 +15,7 @@ import socket
 
 from isoproxy.bitcoin.flow import Flow
 from isoproxy.front.connection import Connection, Phase
-from isoproxy.front.direction import Direction
-from isoproxy.front.relaying import RelayingPhase
-from isoproxy.front.services import Bitcoin, Untranslated
-from isoproxy.front.states import Event
+from isoproxy.front.services import Bitcoin
 
 
 class CarryingPhase(Phase):
@@ -40,7 +36,7 @@ class CarryingPhase(Phase):
         self._flow = flow
         self._upstream = upstream
         self._early = early
-        self._task: asyncio.Task[Untranslated | None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def bytes_up(self) -> int:
@@ -64,33 +60,9 @@ class CarryingPhase(Phase):
         if self._task is not None:
             self._task.cancel()
 
-    def _carried(self, task: asyncio.Task[Untranslated | None]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            untranslated = task.result()
-            if untranslated is not None and self._take_back():
-                self._relay(untranslated.first)
-                return
+    def _carried(self, task: asyncio.Task[None]) -> None:
         connection = self.connection
         for sock in (connection.sock, self._upstream):
             sock.close()
         connection.statistics.relayed(self.bytes_up, self.bytes_down, self.bytes_spliced)
         connection.end()
-
-    def _take_back(self) -> bool:
-        """Watch both sockets again; False when the kernel does not."""
-        connection = self.connection
-        reactor = connection.services.reactor
-        try:
-            for sock in (connection.sock, self._upstream):
-                reactor.register(sock.fileno(), connection)
-        except OSError:
-            for sock in (connection.sock, self._upstream):
-                reactor.unregister(sock.fileno())
-            return False
-        return True
-
-    def _relay(self, first: bytes) -> None:
-        sock, upstream = self.connection.sock, self._upstream
-        up, down = Direction(sock, upstream, first), Direction(upstream, sock)
-        relaying = RelayingPhase(self.connection, up, down)
-        self.connection.enter(Event.UNTRANSLATED, relaying)

@@ -49,15 +49,6 @@ class Names(Protocol):
         ...
 
 
-class Untranslated(Protocol):
-    """A stream that is not Bitcoin v1 and may pass untouched; both sockets are open."""
-
-    @property
-    def first(self) -> bytes:
-        """What was read from the client, to be sent to the peer before anything else."""
-        ...
-
-
 class Bitcoin(Protocol):
     """What carries streams to Bitcoin peers."""
 
@@ -84,8 +75,8 @@ class Bitcoin(Protocol):
         peer: socket.socket,
         flow: Flow,
         client_id: bytes,
-    ) -> Untranslated | None:
-        """Carry one stream to its end, and close both sockets; None then.
+    ) -> None:
+        """Carry one stream to its end, and close both sockets.
 
         `early` is what the client has sent already; `peer` is the stream to `flow.peer`
         that was opened under `flow.key` for the client field `client_id`.  Cancelled, it

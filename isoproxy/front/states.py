@@ -34,7 +34,6 @@ class Event(Enum):
     REQUESTED = "the request is complete and may be tried"
     ANSWERED = "the client is told the answer, or why there is none"
     OPENED = "Tor has opened the stream"
-    UNTRANSLATED = "the stream is not Bitcoin v1"
     FOR_BITCOIN = "the client speaks Bitcoin v1 on a port that is not listed"
     ENDED = "both sides have ended, or one broke"
 
@@ -51,7 +50,6 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
         Event.ENDED: State.CLOSED,
     },
     State.RELAYING: {
-        Event.UNTRANSLATED: State.RELAYING,
         Event.FOR_BITCOIN: State.OPENING,
         Event.ENDED: State.CLOSED,
     },

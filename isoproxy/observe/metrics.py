@@ -233,7 +233,7 @@ class Metrics:
             "isoproxy_p2p_ends_total",
             "Bitcoin flows that ended, by how and by whose doing.",
             ending=P2P_ENDINGS,
-            closed_by=("client", "peer", "us", "tor", "unknown"),
+            closed_by=("client", "peer", "us", "tor"),
         )
         self.p2p_v1_reasons = self._add(
             Counter,

@@ -43,7 +43,6 @@ class Proxy:
     port: int = 0
     flows: list[Flow] = field(default_factory=list)
     dialled: list[tuple[IsolationKey, Target]] = field(default_factory=list)
-    relayed: int = 0
     known: PeerMemory = field(default_factory=lambda: PeerMemory(time.monotonic))
     isolator: Isolator = field(default_factory=Isolator)
 
@@ -80,11 +79,7 @@ class Proxy:
         carrier = Carrier(self, relay_stream, FlowRegistry(), self.known, self.settings)
         flow = Flow(key, target)
         self.flows.append(flow)
-        rest = await carrier.carry(client, server.leftover, peer, flow, b"")
-        if rest is not None:
-            self.flows.remove(flow)
-            self.relayed += 1
-            await relay_stream(client, peer, rest.first, flow)
+        await carrier.carry(client, server.leftover, peer, flow, b"")
 
     async def connect(
         self, key: IsolationKey, purpose: Purpose, target: Target, *, client: bytes = b""

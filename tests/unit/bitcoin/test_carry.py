@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from isoproxy.bitcoin.buffer import ByteQueue
-from isoproxy.bitcoin.carry import Carrier, CarrySettings, Untranslated
+from isoproxy.bitcoin.carry import Carrier, CarrySettings
 from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.flow import ClosedBy, Flow, TransportType, V1Reason
 from isoproxy.bitcoin.flows import FlowRegistry, Outcome
@@ -34,6 +34,7 @@ from tests.unit.bitcoin.ends import (
     narrow_tcp_pair,
     pair,
     receive,
+    receive_exactly,
     send,
     speak_then_read,
 )
@@ -107,7 +108,7 @@ class World:
     async def ending(self) -> Ending:
         """How it ended; every socket must be closed then."""
         try:
-            assert await self.task is None
+            await self.task
         finally:
             for sock in (self.client, self.peer, self.second):
                 if sock is not None:
@@ -116,14 +117,16 @@ class World:
         assert self.flow.ended is not None
         return self.flow.ended
 
-    async def handed_back(self) -> bytes:
-        """What goes first on a stream that is handed back, open."""
-        rest = await self.task
-        assert isinstance(rest, Untranslated)
-        assert all(sock.fileno() != -1 for sock in self.near)
-        for sock in (*self.near, self.client, self.peer):
-            sock.close()
-        return rest.first
+    async def relayed(self) -> bytes:
+        """What the peer of an untouched stream has got, once the client has ended."""
+        self.client.shutdown(socket.SHUT_WR)
+        got = b""
+        while data := await receive(self.peer):
+            got += data
+        assert await self.ending() is Ending.HANDED_ON
+        assert self.flow.transport is TransportType.UNTOUCHED
+        assert self.flow.closed_by is ClosedBy.CLIENT
+        return got
 
 
 async def no_dial() -> socket.socket:
@@ -602,15 +605,18 @@ async def test_a_client_that_still_speaks_gets_all_that_came_before_the_end() ->
     assert await world.ending() is Ending.PEER_CLOSED
 
 
-async def test_what_is_not_v1_is_handed_back_open_and_whole() -> None:
+async def test_what_is_not_v1_is_relayed_whole_and_shown() -> None:
     world = World(first=b"SSH-")
-    assert await world.handed_back() == b"SSH-"
-    assert world.flow.transport is TransportType.UNTOUCHED
+    await send(world.client, b"2.0")
+    assert await receive_exactly(world.peer, 7) == b"SSH-2.0"
+    assert world.registry.flows == {world.flow}
+    assert await world.relayed() == b""
+    assert world.flow.bytes_up == 7
     assert world.registry.totals().outcomes == {Outcome.UNTOUCHED: 1}
 
     world = World(first=b"")
     await send(world.client, b"\x16\x03\x01" + bytes(100))
-    assert await world.handed_back() == b"\x16\x03\x01" + bytes(100)
+    assert await world.relayed() == b"\x16\x03\x01" + bytes(100)
 
 
 async def test_a_peer_that_speaks_first_is_not_waited_with() -> None:
@@ -618,13 +624,14 @@ async def test_a_peer_that_speaks_first_is_not_waited_with() -> None:
     await send(world.peer, b"220 hello\r\n")
     assert await receive(world.client) == b"220 hello\r\n"
     await send(world.client, b"EHLO there\r\n")
-    assert await world.handed_back() == b"EHLO there\r\n"
+    assert await world.relayed() == b"EHLO there\r\n"
+    assert (world.flow.bytes_up, world.flow.bytes_down) == (12, 11)
 
 
 async def test_a_client_that_only_listens_may_say_so() -> None:
     world = World(first=b"")
     world.client.shutdown(socket.SHUT_WR)
-    assert await world.handed_back() == b""
+    assert await world.relayed() == b""
 
 
 @pytest.mark.parametrize("fallback", list(Fallback))

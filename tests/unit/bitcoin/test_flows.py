@@ -123,14 +123,6 @@ def test_who_closed_and_why_is_counted(
     assert told == [(FlowEnd(outcome, how, reason, closed_by), False)]
 
 
-def test_what_went_on_in_a_relay_was_closed_by_nobody_yet() -> None:
-    registry, flow = FlowRegistry(), Flow(key(), PEER)
-    with registry.entry(flow):
-        flow.on(Event.OTHER_CLIENT)
-    (end,) = registry.totals().ends
-    assert (end.ending, end.closed_by) == (Ending.HANDED_ON, ClosedBy.UNKNOWN)
-
-
 def test_a_dial_that_failed_is_tors() -> None:
     registry, flow = FlowRegistry(), Flow(key(), PEER)
     with registry.entry(flow):

@@ -56,7 +56,7 @@ async def untouched() -> AsyncIterator[Ends]:
         carrier = Carrier(Dialling(no_dial), relay, FlowRegistry(), PeerMemory(time.monotonic))
         (client, near), (peer, far) = tcp_pair(), tcp_pair()
         flow = Flow(key(), PEER)
-        task = asyncio.create_task(carrier.carry_all(near, b"", far, flow, b""))
+        task = asyncio.create_task(carrier.carry(near, b"", far, flow, b""))
         try:
             with client, peer:
                 yield Ends(client, peer)
@@ -108,7 +108,7 @@ async def translated() -> AsyncIterator[Ends]:
         asyncio.create_task(work)
         for work in (
             in_blocks(client_node, v1_client),
-            carrier.carry_all(near, b"", far, flow, b""),
+            carrier.carry(near, b"", far, flow, b""),
             service.handle(at_service),
             in_blocks(peer_node, v1_node),
         )

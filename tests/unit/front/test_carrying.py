@@ -1,24 +1,17 @@
-"""A stream to a Bitcoin peer is carried to its end, or goes on in the one relay."""
+"""A stream to a Bitcoin peer is carried to its end."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import dataclass
 
 import pytest
 
 from isoproxy.bitcoin.flow import Flow
 from isoproxy.errors import ErrorKind
-from isoproxy.front.services import Untranslated
 from isoproxy.front.states import State
 from isoproxy.isolation import APP, P2P
 from tests.unit.front.playbook import CLIENT, OK, TO_PEER, Playbook, opening, turns
-
-
-@dataclass
-class First:
-    first: bytes
 
 
 class Carries:
@@ -27,9 +20,7 @@ class Carries:
     ports = frozenset({8333})
 
     def __init__(self) -> None:
-        self.outcome: asyncio.Future[Untranslated | None] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.early: bytes | None = None
         self.magic = b""
 
@@ -46,10 +37,10 @@ class Carries:
         peer: socket.socket,
         flow: Flow,
         client_id: bytes,
-    ) -> Untranslated | None:
+    ) -> None:
         assert (flow.peer.host, client_id) == ("a.test", CLIENT)
         self.early = early
-        return await self.outcome
+        await self.outcome
 
 
 def carried(bitcoin: Carries) -> Playbook:
@@ -69,20 +60,6 @@ async def test_a_stream_to_a_bitcoin_peer_is_carried_to_its_end() -> None:
     await turns()
     assert book.is_over()
     assert book.dial.sock.closed
-
-
-async def test_what_is_not_v1_goes_on_in_the_one_relay() -> None:
-    bitcoin = Carries()
-    book = carried(bitcoin)
-    bitcoin.outcome.set_result(First(b"SSH-2.0"))
-    await turns()
-    assert book.state is State.RELAYING
-    assert book.dial.sock.take() == b"SSH-2.0"
-    book.tor_says(b"answer", ending=True)
-    assert book.client.take() == b"answer"
-    book.leaves()
-    assert book.is_over()
-    assert book.services.counters.bytes_up == 7
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -9,7 +9,7 @@ import pytest
 from isoproxy.errors import ErrorKind
 from isoproxy.front.states import TRANSITIONS, Event, State
 from tests.unit.front.playbook import GREETING, REQUEST, Playbook, opening, turns
-from tests.unit.front.test_carrying import Carries, First, carried
+from tests.unit.front.test_carrying import Carries
 
 
 def relaying() -> Playbook:
@@ -22,12 +22,6 @@ def closing() -> Playbook:
     book = opening(Playbook())
     book.tor_refuses(ErrorKind.ONION_NOT_FOUND)
     return book
-
-
-def untranslated() -> Playbook:
-    bitcoin = Carries()
-    bitcoin.outcome.set_result(First(b"SSH-2.0"))
-    return carried(bitcoin)
 
 
 def watching() -> Playbook:
@@ -45,7 +39,6 @@ BEGINS: dict[tuple[State, Event], Callable[[], Playbook]] = {
     (State.OPENING, Event.OPENED): lambda: opening(Playbook()),
     (State.OPENING, Event.ANSWERED): lambda: opening(Playbook()),
     (State.OPENING, Event.ENDED): lambda: opening(Playbook()),
-    (State.RELAYING, Event.UNTRANSLATED): untranslated,
     (State.RELAYING, Event.FOR_BITCOIN): watching,
     (State.RELAYING, Event.ENDED): relaying,
     (State.CLOSING, Event.ENDED): closing,
@@ -55,7 +48,6 @@ HAPPENS: dict[tuple[State, Event], Callable[[Playbook], object]] = {
     (State.HANDSHAKE, Event.ANSWERED): lambda book: book.says(b"\x16"),
     (State.OPENING, Event.OPENED): lambda book: book.tor_opens(),
     (State.OPENING, Event.ANSWERED): lambda book: book.tor_refuses(ErrorKind.DIAL_TIMEOUT),
-    (State.RELAYING, Event.UNTRANSLATED): lambda book: None,
     (State.RELAYING, Event.FOR_BITCOIN): lambda book: book.says(b"magic words"),
 }
 ROWS = [(state, event, after) for state, row in TRANSITIONS.items() for event, after in row.items()]

@@ -53,13 +53,13 @@ def test_every_end_of_a_bitcoin_flow_has_its_place(outcome: Outcome, ending: End
             totals.ends[FlowEnd(outcome, ending, reason, closed_by)] = 2
     collect_bitcoin(metrics, totals)
     text, ends = metrics.exposition(), 2 * (len(V1Reason) + 2)
-    assert f'isoproxy_v2_sessions_total{{outcome="{outcome.value}"}} {5 * ends}\n' in text
+    assert f'isoproxy_v2_sessions_total{{outcome="{outcome.value}"}} {4 * ends}\n' in text
     for who in ClosedBy:
         labels = f'ending="{ending.value}",closed_by="{who.value}"'
         assert f"isoproxy_p2p_ends_total{{{labels}}} {ends}\n" in text
     for why in V1Reason:
         labels = f'reason="{why.value}",outcome="{outcome.value}"'
-        assert f"isoproxy_p2p_v1_reasons_total{{{labels}}} 10\n" in text
+        assert f"isoproxy_p2p_v1_reasons_total{{{labels}}} 8\n" in text
 
 
 def test_flows_are_counted_without_a_name() -> None:
