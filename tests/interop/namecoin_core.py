@@ -32,6 +32,14 @@ def program() -> str:
     return os.environ["NAMECOIND_PATH"]
 
 
+def functional_tests() -> Path:
+    """The folder of the functional tests, in the tree in which namecoind was built."""
+    folder = Path(program()).resolve().parents[2] / "test" / "functional"
+    if not (folder / "p2p_v2_misbehaving.py").exists():
+        pytest.skip(f"Namecoin Core's functional tests are not beside its build: {folder}")
+    return folder
+
+
 class NamecoinCore(Program):
     """A node that looks for no peers of its own; `host` is where it listens, if it does.
 

@@ -20,6 +20,8 @@ from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.flows import FlowRegistry
 from isoproxy.bitcoin.inbound import Inbound, InboundSettings
 from isoproxy.bitcoin.known_peers import PeerMemory
+from isoproxy.bitcoin.options import Fallback
+from isoproxy.bitcoin.proxy import BitcoinProxy, ProxySettings
 from isoproxy.isolation import (
     P2P,
     ClientProtocol,
@@ -135,6 +137,20 @@ def proxy(settings: CarrySettings | None = None) -> Iterator[Proxy]:
     made = Proxy(settings or CarrySettings())
     with serving(made.serve) as made.port:
         yield made
+
+
+@contextlib.contextmanager
+def port_1324(
+    peer: Target, settings: CarrySettings | None = None
+) -> Iterator[tuple[FlowRegistry, int]]:
+    """A proxy for programs that know none, with one peer; gives its flows and its port."""
+    registry, memory = FlowRegistry(), PeerMemory(time.monotonic)
+    carrying = settings or CarrySettings(Fallback.NEVER)
+    carrier = Carrier(Proxy(), relay_stream, registry, memory, carrying)
+    rule = ListenerRule(own_group("interop"))
+    made = BitcoinProxy(ProxySettings(rule, peer=peer), carrier, Isolator())
+    with serving(made.serve) as port:
+        yield registry, port
 
 
 @contextlib.contextmanager
