@@ -70,7 +70,7 @@ async def examine(
         advised = None if answer is None else answer["tor"].get("advice")
         yield await tor_checks.bootstrap(control, await _complaint_of_tor(config), advised)
         yield await tor_checks.clock(control)
-        yield await tor_checks.new_identity(control)
+        yield await _new_identity(config, control, running=answer is not None)
         async for finding in examine_names(config.names, answer and answer["names"]):
             yield finding
         works: bool | None = None
@@ -83,6 +83,14 @@ async def examine(
             for finding in findings:
                 yield finding
         yield await tor_checks.attachment(control, streams_work=works)
+
+
+async def _new_identity(config: Config, control: Control | None, *, running: bool) -> Finding:
+    async def heard() -> int:
+        answer = await asyncio.to_thread(ask, admin_address(config), "status", timeout_s=5.0)
+        return int(answer["tor"]["signals"])
+
+    return await tor_checks.new_identity(control, heard if running else None)
 
 
 def _has_own_tor(config: Config) -> bool:
@@ -179,8 +187,14 @@ def _process(answer: dict[str, Any], socks: Endpoint, dns: Endpoint | None) -> l
         environment.without_credentials(
             int(answer["counters"]["destinations_without_credentials"])
         ),
-        environment.connections(int(answer["pid"]), tor, dns),
+        environment.connections(processes_of(answer), tor, dns),
     ]
+
+
+def processes_of(status: dict[str, Any]) -> list[int]:
+    """The process IDs of a running isoproxy: of the one that answers, and of its workers."""
+    workers = [worker["pid"] for worker in status["workers"]]
+    return [int(pid) for pid in (status["pid"], *workers) if pid is not None]
 
 
 async def _prove(
@@ -190,14 +204,17 @@ async def _prove(
     timeout_s: float,
     advice: str = isolation.NEED_CONTROL,
 ) -> tuple[list[Finding], bool | None]:
-    addresses = [Endpoint.parse_listening(one["address"]) for one in answer["listeners"]]
-    reachable = [address for address in addresses if not address.is_unix]
-    if not reachable:
-        return [
-            unproven(
-                isolation.CHECK,
-                "PySocks cannot use unix sockets",
-                "add a listener on 127.0.0.1 for the doctor",
+    """The proof, through the first listener that an independent client can be kept apart at."""
+    for listener in answer["listeners"]:
+        address = Endpoint.parse_listening(listener["address"])
+        if not address.is_unix and "SOCKSAuth" in listener["isolate"]:
+            return await isolation.prove(
+                address, target, control, advice=advice, timeout_s=timeout_s
             )
-        ], None
-    return await isolation.prove(reachable[0], target, control, advice=advice, timeout_s=timeout_s)
+    return [
+        unproven(
+            isolation.CHECK,
+            "no TCP listener keeps user names apart (PySocks cannot use unix sockets)",
+            "add a listener on 127.0.0.1 that isolates by SOCKSAuth, for the doctor",
+        )
+    ], None

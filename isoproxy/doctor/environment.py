@@ -48,10 +48,7 @@ def _listening(config: Config) -> Iterator[tuple[str, str, Endpoint, socket.Sock
 def _cannot_bind(address: Endpoint, kind: socket.SocketKind) -> str:
     """Why not, or nothing."""
     if address.path is not None:
-        directory = Path(address.path).parent
-        if not directory.is_dir():
-            return f"the directory {directory} does not exist"
-        return "" if os.access(directory, os.W_OK) else f"{directory} is not writable"
+        return _cannot_listen(Path(address.path))
     with socket.socket(address.family, kind) as sock:
         if kind is socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,6 +57,18 @@ def _cannot_bind(address: Endpoint, kind: socket.SocketKind) -> str:
         except OSError as error:
             return error.strerror or "it is refused"
     return ""
+
+
+def _cannot_listen(path: Path) -> str:
+    """Why there cannot be a socket of ours at `path`, or nothing."""
+    if not path.parent.is_dir():
+        return f"the directory {path.parent} does not exist"
+    if path.exists() and not path.is_socket():
+        return "something that is no socket is there"
+    with socket.socket(socket.AF_UNIX) as sock:
+        if sock.connect_ex(str(path)) == 0:
+            return "another program listens there"
+    return "" if os.access(path.parent, os.W_OK) else f"{path.parent} is not writable"
 
 
 def secrets(files: Iterable[Path]) -> Iterator[Finding]:
@@ -106,7 +115,7 @@ def _private(check: str, path: Path, wanted: int) -> Finding:
     try:
         found = path.stat()
     except FileNotFoundError:
-        return ok(check, f"{path} will be made, with mode {wanted:04o}")
+        return ok(check, f"{path} is not there, so nothing in it is open to others")
     except OSError as error:
         return failed(check, f"{path}: {error.strerror}", "run the doctor as isoproxy's user")
     mode = stat.S_IMODE(found.st_mode)
@@ -167,21 +176,23 @@ def _end(column: str) -> tuple[IPv4Address | IPv6Address, int]:
     return ip_address(b"".join(words)), int(port, 16)
 
 
-def connections(pid: int, tor: tuple[str, int] | None, dns: Endpoint | None = None) -> Finding:
+def connections(
+    pids: Iterable[int], tor: tuple[str, int] | None, dns: Endpoint | None = None
+) -> Finding:
     """Whether the running isoproxy talks to Tor and its clients alone.
 
-    `tor` is the address of Tor's SocksPort, None when that is a unix socket; at `dns` our own
-    DNS server may listen.
+    `pids` are all of its processes; `tor` is the address of Tor's SocksPort, None when that
+    is a unix socket; at `dns` our own DNS server may listen.
     """
     check = "connections of isoproxy"
     try:
-        peers = sockets_of(pid)
+        peers = {peer for pid in pids for peer in sockets_of(pid)}
     except OSError:
         return unproven(
             check, "its sockets cannot be looked at", "run the doctor as root or isoproxy's user"
         )
-    server = [peer for peer in peers if _is_dns_server(peer, dns)]
-    peers = [peer for peer in peers if peer not in server]
+    server = {peer for peer in peers if _is_dns_server(peer, dns)}
+    peers -= server
     if any(peer.kind != "tcp" for peer in peers):
         return failed(check, "it holds a UDP or raw socket", "report this defect")
     away = {(str(peer.host), peer.port) for peer in peers if not _is_near(peer)}

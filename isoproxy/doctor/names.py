@@ -9,9 +9,10 @@ from typing import Any, Final
 from isoproxy.config import NamesConfig
 from isoproxy.config.paths import start_command
 from isoproxy.daemon.compose.names import rpc_backends
-from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
+from isoproxy.doctor.finding import Finding, Verdict, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, NamingError
 from isoproxy.namecoin.rpc.backend import RpcBackend
+from isoproxy.namecoin.rpc.electrum_nmc import ElectrumNmcBackend
 
 _CHECK: Final = "names"
 _PROBE_S: Final = 10.0
@@ -82,7 +83,7 @@ async def _programs(config: NamesConfig) -> AsyncIterator[Finding]:
         yield failed(_CHECK, *_told(str(error)))
         return
     finding = await _program(_CHECK, default)
-    if own and finding.advice:
+    if own and finding.verdict in (Verdict.FAILED, Verdict.WARNING):
         # Clients with a program of their own do not need this one.
         finding = warning(_CHECK, f"for other clients: {finding.found}", finding.advice)
     yield finding
@@ -100,13 +101,20 @@ async def _program(check: str, backend: RpcBackend) -> Finding:
         return failed(check, *_told(str(error)))
     finally:
         await backend.close()
-    if backend.isolates:
-        return ok(check, "the program asked answers, and keeps look-ups apart")
-    return warning(
-        check,
-        "the program asked does not keep look-ups apart",
-        "use another backend, and set names.rpc.allow_unisolated to false",
-    )
+    if not backend.isolates:
+        return warning(
+            check,
+            "the program asked does not keep look-ups apart",
+            "use another backend, and set names.rpc.allow_unisolated to false",
+        )
+    if isinstance(backend, ElectrumNmcBackend):
+        return unproven(
+            check,
+            "Electrum-NMC answers, and its settings keep look-ups apart; whether it runs by them "
+            "it does not tell",
+            "start it anew after each change of its settings, and without TOR_TRANSPROXY",
+        )
+    return ok(check, "a full node answers, its chain complete; it needs to ask nobody for a name")
 
 
 def _told(text: str) -> tuple[str, str]:

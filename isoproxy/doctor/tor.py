@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 
+from isoproxy.config.paths import start_command
 from isoproxy.doctor.finding import Finding, failed, ok, unproven, warning
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
 from isoproxy.tor.control.connection import Control
@@ -17,6 +18,9 @@ from isoproxy.tor.managed.torrc import parse_version
 OLDEST = (0, 4, 7)
 _NEED_CONTROL = "let isoproxy use Tor's ControlPort"
 _TOLERANCE_S = 30 * 60
+_LOOK_S = 0.1
+_LOOKS = 50
+"""How often isoproxy is asked whether it has heard of a signal."""
 _STREAM = re.compile(rb"([0-9]{1,10}) ([A-Z_]{1,20}) ([0-9]{1,10}) (\S{1,300})")
 
 
@@ -118,19 +122,31 @@ async def attachment(control: Control | None, *, streams_work: bool | None) -> F
     return failed(check, "left to a controller, and none attaches them", advice)
 
 
-async def new_identity(control: Control | None) -> Finding:
-    """Whether NEWNYM of other programs is heard.
+async def new_identity(
+    control: Control | None, heard: Callable[[], Awaitable[int]] | None
+) -> Finding:
+    """Whether NEWNYM of other programs is heard by the isoproxy that runs.
 
-    A filter may grant the event and send none (onion-grater does), so one is taken to hide it.
+    A filter may grant the event and send none (onion-grater does), and another one to isoproxy
+    than to us.  So Tor is sent a signal that changes nothing; `heard` tells how many isoproxy
+    has heard of, and is None where it does not run.
     """
     check, advice = "New Identity of other programs", "use isoproxy newnym in its place"
     if control is None:
         return unproven(check, "without a ControlPort it is not followed", advice)
-    if "SIGNAL" in control.hears:
-        with contextlib.suppress(OperationError):
-            await control.refresh_circuits()
-            return ok(check, "it is followed")
-    return unproven(check, "a filter in front of Tor hides it, so it is not followed", advice)
+    if heard is None:
+        return unproven(check, "it is followed by a running isoproxy alone", start_command())
+    try:
+        before = await heard()
+        if not (await control.message("SIGNAL HEARTBEAT")).is_ok:
+            return unproven(check, "a filter in front of Tor does not let it be tried", advice)
+        for _ in range(_LOOKS):
+            if await heard() > before:
+                return ok(check, "a signal that Tor was sent was heard by isoproxy")
+            await asyncio.sleep(_LOOK_S)
+    except OperationError:
+        return unproven(check, "a connection ended while it was tried", "run the doctor again")
+    return warning(check, "isoproxy does not hear of signals that Tor is sent", advice)
 
 
 async def streams(control: Control) -> dict[bytes, tuple[str, bytes]]:

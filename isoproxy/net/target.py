@@ -63,11 +63,8 @@ class Target:
     def parse(cls, host: bytes | str, port: int) -> Target:
         """Validate what a client asked for; raises PolicyRefusal(NAME_SYNTAX)."""
         if isinstance(host, bytes):
-            try:
-                host = host.decode("ascii")
-            except UnicodeDecodeError:
-                raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX) from None
-        if not 0 <= port <= 0xFFFF:
+            host = host.decode("ascii", "replace")
+        if not host.isascii() or not 0 <= port <= 0xFFFF:
             raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
         if _CANONICAL_IPV4.fullmatch(host) is not None:
             return cls(host, port, True)

@@ -131,6 +131,7 @@ class Upstream:
             phase is Phase.READY,
             self.control.bootstrap if self._arti is None else self._arti.bootstrap,
             self.advice,
+            self.control.signals,
         )
 
     @property

@@ -63,6 +63,7 @@ def tor_status(tor: TorView) -> dict[str, object]:
         "answers": tor.answers,
         "version": tor.version,
         "control": tor.control,
+        "signals": tor.signals,
         "advice": tor.advice,
         "bootstrap": None
         if bootstrap is None

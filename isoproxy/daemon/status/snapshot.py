@@ -33,6 +33,8 @@ class TorView:
     bootstrap: Bootstrap | None
     advice: str | None = None
     """What to do about a start that does not get on."""
+    signals: int = 0
+    """How many signals to Tor, New Identity among them, were heard of."""
 
 
 @dataclass(frozen=True, slots=True)

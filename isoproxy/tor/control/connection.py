@@ -102,6 +102,8 @@ class Control:
         self.version: str | None = None
         self.bootstrap: Bootstrap | None = None
         self.connects = 0
+        self.signals = 0
+        """How many signals to Tor, New Identity among them, were heard of."""
         self.hears: frozenset[str] = frozenset()
         """The events that Tor, and a filter in front of it, lets us follow."""
         self._password = password
@@ -265,8 +267,10 @@ class Control:
 
     def _event(self, reply: ControlReply) -> None:
         match parse_event(reply):
-            case Signal(name="NEWNYM"):
-                self._newnym.notify(None)
+            case Signal(name):
+                self.signals += 1
+                if name == "NEWNYM":
+                    self._newnym.notify(None)
             case Bootstrap() as bootstrap:
                 self._bootstrapped(bootstrap)
             case Circuit(is_gone=True, id=gone):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from isoproxy.cli.doctor import parse_target
+from isoproxy.doctor import processes_of
 from isoproxy.errors import ConfigError
 from tests.kit.service import Outcome, command, environment, running, system_tor
 from tests.kit.socks_port import SocksPort, refusing, silent
@@ -112,6 +113,31 @@ async def test_a_unix_listener_alone_is_unproven(tmp_path: Path) -> None:
         outcome = await service.ask("doctor", *system_tor(tor, *more), "--json")
         assert by_check(outcome)["streams through isoproxy"]["verdict"] == "unproven"
         assert by_check(outcome)["socket of listener default"]["verdict"] == "ok"
+
+
+async def test_all_processes_are_looked_at(tmp_path: Path) -> None:
+    """Streams are in another one than the one that answers."""
+    async with SocksPort() as tor, running(tmp_path, *system_tor(tor)) as service:
+        found = processes_of(json.loads((await service.ask("status", "--json")).out))
+        assert len(found) == 2
+        main, worker = found
+        assert main == service.process.pid
+        status = await asyncio.to_thread(Path(f"/proc/{worker}/status").read_text)
+        assert f"PPid:\t{main}\n" in status
+
+
+async def test_streams_go_through_a_listener_that_keeps_user_names_apart(tmp_path: Path) -> None:
+    """At another one all tuples share a circuit, as they should."""
+    more = ["listener.1.address=127.0.0.1:0", 'listener.0.isolate=["ClientAddr"]']
+    async with (
+        SocksPort() as tor,
+        running(tmp_path, *system_tor(tor, *more), listeners=2) as service,
+    ):
+        asked = [*system_tor(tor, *more), "--target", "a.example:80", "--json"]
+        outcome = await service.ask("doctor", *asked)
+        assert by_check(outcome)["streams through isoproxy"]["verdict"] == "ok"
+        passwords = [one.password for one in tor.requests if one.host == b"a.example"]
+    assert passwords[0] == passwords[1] != passwords[2]
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", "host:0", "host:65536", "a b:1", "h:\u0661"])

@@ -48,6 +48,20 @@ def test_a_free_port_and_a_taken_one(tmp_path: Path) -> None:
     )
 
 
+def test_a_socket_file_is_free_if_nobody_listens_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "socks"
+    config = load(None, [f"listener.0.address=unix:{path}"]).config
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        (finding,) = ports(config)
+        assert "another program listens there" in finding.found
+    assert verdicts(list(ports(config))) == [Verdict.OK]
+    path.unlink()
+    path.touch()
+    assert verdicts(list(ports(config))) == [Verdict.FAILED]
+
+
 def test_every_address_is_looked_at(tmp_path: Path) -> None:
     """Those of proxies, the DNS server (on UDP and TCP) and the dashboard, too."""
     with (
@@ -154,29 +168,31 @@ def test_the_sockets_of_a_process() -> None:
     with holding() as (pid, (port, port6)):
         peers = {(peer.kind, str(peer.host), peer.port) for peer in sockets_of(pid)}
         assert {("tcp", "127.0.0.1", port), ("tcp", "::1", port6)} <= peers
-        assert connections(pid, None).verdict is Verdict.OK
+        assert connections([pid], None).verdict is Verdict.OK
 
 
-def test_udp_is_a_defect() -> None:
-    with holding("udp") as (pid, _):
-        finding = connections(pid, None)
+@pytest.mark.parametrize("which", [0, 1])
+def test_udp_is_a_defect(which: int) -> None:
+    """In whichever of its processes."""
+    with holding("udp") as (one, _), holding() as (other, _):
+        finding = connections([(one, other), (other, one)][which], None)
     assert finding.verdict is Verdict.FAILED
     assert "UDP" in finding.found
 
 
 def test_our_own_dns_server_is_no_defect() -> None:
     with holding("dns") as (pid, (port, *_)):
-        finding = connections(pid, None, Endpoint.tcp("127.0.0.1", port))
+        finding = connections([pid], None, Endpoint.tcp("127.0.0.1", port))
         assert finding.verdict is Verdict.OK
         assert "UDP only of the DNS server" in finding.found
         for other in (None, Endpoint.tcp("127.0.0.1", port + 1), Endpoint.unix("/run/dns")):
-            assert connections(pid, None, other).verdict is Verdict.FAILED
+            assert connections([pid], None, other).verdict is Verdict.FAILED
     with holding("dns", "udp") as (pid, (port, *_)):
-        assert connections(pid, None, Endpoint.tcp("127.0.0.1", port)).verdict is Verdict.FAILED
+        assert connections([pid], None, Endpoint.tcp("127.0.0.1", port)).verdict is Verdict.FAILED
 
 
 def test_a_process_that_is_gone_proves_nothing() -> None:
-    assert connections(2**22 + 1, None).verdict is Verdict.UNPROVEN
+    assert connections([2**22 + 1], None).verdict is Verdict.UNPROVEN
 
 
 @pytest.mark.parametrize(

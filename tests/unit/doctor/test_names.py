@@ -86,7 +86,7 @@ async def test_an_isoproxy_with_other_settings() -> None:
 
 
 PROGRAMS: list[tuple[str, dict[str, Method], list[str], str, str]] = [
-    ("electrum-nmc", electrum_methods({}), [], "ok", ""),
+    ("electrum-nmc", electrum_methods({}), [], "unproven", "TOR_TRANSPROXY"),
     ("electrum-nmc", electrum_methods({}, isolates=False), [], "failed", "3.3.8 to 4.0.6"),
     (
         "electrum-nmc",
@@ -156,5 +156,5 @@ async def test_clients_with_programs_of_their_own(tmp_path: Path) -> None:
         by_check = {one.check: one for one in await findings(config)}
     assert by_check["names"].verdict is Verdict.WARNING
     assert by_check["names"].found.startswith("for other clients: ")
-    assert by_check["names of 10.0.0.1/32"].verdict is Verdict.OK
+    assert by_check["names of 10.0.0.1/32"].verdict is Verdict.UNPROVEN
     assert by_check["names of 10.0.0.2/32"].verdict is Verdict.FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from isoproxy.doctor import tor as tor_checks
 from isoproxy.doctor.finding import Verdict
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.control.connection import Control
+from isoproxy.tor.control.wire import ControlReply
 from tests.unit.tor.scripted import ScriptedTor
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
@@ -188,27 +190,39 @@ async def test_what_a_tor_of_our_own_complains_of_is_advice(tmp_path: Path) -> N
         assert "Tor says" not in (await tor_checks.bootstrap(control)).advice
 
 
-FILTERED = b"510 Command filtered\r\n"
+async def test_new_identities_of_others_are_followed_if_a_signal_is_heard(tmp_path: Path) -> None:
+    """By the isoproxy that runs: that the doctor may hear of them is no proof."""
+    async with ScriptedTor(tmp_path / "c") as tor, control_to(tor) as control:
+
+        async def heard() -> int:
+            return tor.commands.count("SIGNAL HEARTBEAT")
+
+        assert (await tor_checks.new_identity(control, heard)).verdict is Verdict.OK
+        assert (await tor_checks.new_identity(control, None)).verdict is Verdict.UNPROVEN
+        assert (await tor_checks.new_identity(None, heard)).verdict is Verdict.UNPROVEN
 
 
-@pytest.mark.parametrize(
-    ("answers", "verdict"),
-    [
-        ({"GETINFO circuit-status": b"250-circuit-status=\r\n250 OK\r\n"}, Verdict.OK),
-        ({"GETINFO circuit-status": FILTERED}, Verdict.UNPROVEN),
-        (
-            {
-                f"SETEVENTS {words}": FILTERED
-                for words in ("SIGNAL", "SIGNAL STATUS_CLIENT CIRC HS_DESC")
-            },
-            Verdict.UNPROVEN,
-        ),
-    ],
-)
-async def test_behind_a_filter_new_identities_of_others_are_not_followed(
-    tmp_path: Path, answers: dict[str, bytes], verdict: Verdict
-) -> None:
+async def test_behind_a_filter_new_identities_of_others_are_not_followed(tmp_path: Path) -> None:
+    async def heard() -> int:
+        return 7
+
+    answers = {"SIGNAL HEARTBEAT": b"510 Command filtered\r\n"}
     async with ScriptedTor(tmp_path / "c", answers) as tor, control_to(tor) as control:
-        found = await tor_checks.new_identity(control)
-    assert found.verdict is verdict
-    assert (await tor_checks.new_identity(None)).verdict is Verdict.UNPROVEN
+        assert (await tor_checks.new_identity(control, heard)).verdict is Verdict.UNPROVEN
+
+
+@pytest.mark.virtual_clock
+async def test_what_is_granted_and_never_comes_is_not_followed() -> None:
+    """As of an onion-grater that lets the signal through and its event not."""
+
+    class Granting:
+        async def message(self, text: str) -> ControlReply:
+            assert text == "SIGNAL HEARTBEAT"
+            return ControlReply(250, (b"OK",))
+
+    async def heard() -> int:
+        return 7
+
+    finding = await tor_checks.new_identity(cast(Control, Granting()), heard)
+    assert finding.verdict is Verdict.WARNING
+    assert "isoproxy newnym" in finding.advice

@@ -84,18 +84,39 @@ def credentials_over_http(user: bytes, password: bytes) -> bytes:
     return HTTP.replace(b"\r\n\r\n", b"\r\nProxy-Authorization: Basic %b\r\n\r\n" % login)
 
 
+BANK = b"bank" * 60
+
+
 @pytest.mark.parametrize("over", [credentials_over_socks5, credentials_over_http])
 @pytest.mark.parametrize(
-    "other", [b"Bank", b" bank", b"bank ", b"bank\t", b"bank\x00", b"bank\x00x"]
+    "other",
+    [
+        b"B" + BANK[1:],
+        BANK[:-1] + b"x",
+        b" " + BANK,
+        BANK + b" ",
+        BANK + b"\t",
+        BANK + b"\x00",
+        BANK + b"\x00x",
+    ],
 )
 def test_every_byte_of_a_credential_counts(
     over: Callable[[bytes, bytes], bytes], other: bytes
 ) -> None:
-    """Case, blanks and what comes after a NUL, as they come from the wire."""
-    one = request(over(b"bank", b"bank")).key
-    assert request(over(b"bank", b"bank")).key == one
-    assert request(over(other, b"bank")).key != one
-    assert request(over(b"bank", other)).key != one
+    """Case, blanks, the last one and what comes after a NUL, as they come from the wire."""
+    one = request(over(BANK, BANK)).key
+    assert request(over(BANK, BANK)).key == one
+    assert request(over(other, BANK)).key != one
+    assert request(over(BANK, other)).key != one
+
+
+def test_socks4_is_a_protocol_of_its_own_and_its_user_id_a_user_name() -> None:
+    by_user = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.SOCKS_AUTH))
+    users = (b"", b"b", b"bob", b"bobby", b"bob ")
+    said = [SOCKS4.replace(b"bob", user) for user in users] + [socks5(b"a.test")]
+    assert len({request(data, by_user).key for data in said}) == len(said)
+    by_protocol = replace(RULE, listener=ListenerRule(own_group("a"), Isolate.CLIENT_PROTOCOL))
+    assert len({request(data, by_protocol).key for data in (SOCKS4, HTTP, said[-1])}) == 3
 
 
 def test_client_addresses_separate() -> None:

@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import pickle
+import random
 from collections.abc import Iterator
 from dataclasses import fields, replace
 
@@ -100,6 +101,27 @@ def test_absent_empty_and_swapped_credentials_all_differ() -> None:
     assert len(keys) == len(values) ** 2
 
 
+def test_listeners_that_isolate_by_different_fields_or_in_different_groups_never_share() -> None:
+    """Not even where what they see is the same word."""
+    stream = IsolationTuple(b"socks5", ClientProtocol.SOCKS5, dest_host=b"socks5")
+    flags = (Isolate.CLIENT_ADDR, Isolate.CLIENT_PROTOCOL, Isolate.DEST_ADDR)
+    groups = (shared_group(1), shared_group(11), own_group("1"), own_group("shared 1"))
+    rules = [ListenerRule(group, flag) for group in groups for flag in flags]
+    assert len({ISOLATOR.key_for(rule, stream) for rule in rules}) == len(rules)
+
+
+def test_no_two_of_many_identities_have_one_key_or_the_same_credentials() -> None:
+    isolator, many = Isolator(), 2000
+    keys = [isolator.own_key("one") for _ in range(many)]
+    assert len(set(keys)) == many
+    for form in CredentialForm:
+        made = [upstream_credentials(key, APP, form) for key in keys]
+        assert len({(one.username, one.password) for one in made}) == many
+        assert all(len(one.username + one.password) >= 64 for one in made)
+    sealed = len(isolator.export_key(keys[0])) - len(keys[0].client)
+    assert sealed == 16 + 32  # the seal, and a secret that nobody finds by trying
+
+
 @given(rules, tuples)
 def test_a_new_epoch_shares_nothing_with_the_old(
     rule: ListenerRule, stream: IsolationTuple
@@ -131,6 +153,23 @@ def test_the_secret_of_an_epoch_does_not_follow_from_the_one_before() -> None:
 @given(rules, tuples)
 def test_two_processes_share_nothing(rule: ListenerRule, stream: IsolationTuple) -> None:
     assert ISOLATOR.key_for(rule, stream) != Isolator().key_for(rule, stream)
+
+
+def test_secrets_cannot_be_predicted_by_who_knows_the_seed_of_the_library() -> None:
+    rule, stream = ListenerRule(own_group("a")), IsolationTuple(None, ClientProtocol.SOCKS5)
+    keys = set()
+    for _ in range(2):
+        random.seed(7)
+        isolator = Isolator()
+        keys.add(isolator.key_for(rule, stream))
+        isolator.new_epoch()
+        keys.add(isolator.key_for(rule, stream))
+    assert len(keys) == 4
+
+
+def test_a_representation_shows_the_label_and_no_byte_of_the_secret() -> None:
+    key = ISOLATOR.own_key("test")
+    assert repr(key) == str(key) == f"<IsolationKey {key.label}>"
 
 
 def test_labels_tell_nothing_to_who_knows_the_key() -> None:
@@ -398,6 +437,21 @@ def test_after_a_new_epoch_the_renewals_of_the_old_one_are_gone() -> None:
     for torn in (1, 2, 4):
         with pytest.raises(LocalProtocolError):
             isolator.import_state(isolator.export_state() + bytes(torn))
+
+
+def test_another_process_follows_a_new_epoch() -> None:
+    """Its keys of the old one are over, and its followers are told so, as ours are."""
+    here, there, rule = Isolator(), Isolator(), ListenerRule(own_group("a"))
+    there.import_state(here.export_state())
+    stream = IsolationTuple(None, ClientProtocol.SOCKS5, b"a")
+    old, told = there.key_for(rule, stream), []
+    there.on_new_epoch(lambda: told.append(there.epoch))
+    here.new_epoch()
+    there.import_state(here.export_state())
+    assert not there.is_current(old)
+    assert told == [here.epoch]
+    assert there.is_current(there.key_for(rule, stream))
+    assert there.key_for(rule, stream) == here.key_for(rule, stream)
 
 
 def test_of_two_identities_one_is_renewed_in_both_processes() -> None:

@@ -87,10 +87,17 @@ def test_accepted(host: str, canonical: str, is_ip: bool) -> None:
         b"[1.2.3.4]",
         b"[::1",
         b"fe80::1%eth0",
+        b"fe80::1%\r\n650 OK",
+        b"1.2.3.4\r\n650 OK",
+        b"1.2.3.4 ",
         b"a" * 250,
+        "caf\xe9.test",
+        "a.\u0661\u0662",
+        "\u212a.test",
+        "a.test\n",
     ],
 )
-def test_refused(host: bytes) -> None:
+def test_refused(host: bytes | str) -> None:
     with pytest.raises(PolicyRefusal) as caught:
         Target.parse(host, 80)
     assert caught.value.kind is ErrorKind.NAME_SYNTAX

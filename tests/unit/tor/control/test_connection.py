@@ -65,6 +65,7 @@ async def test_newnym_and_bootstrap_reach_their_observers(tmp_path: Path) -> Non
         tor.say(b'650 STATUS_CLIENT NOTICE BOOTSTRAP PROGRESS=5 TAG=conn SUMMARY="Conn"\r\n')
         await until(lambda: steps)
         assert newnyms == [1]
+        assert control.signals == 2
         assert steps == [Bootstrap(5, "conn", "Conn")]
         leave()
         tor.say(b"650 SIGNAL NEWNYM\r\n")
