@@ -34,7 +34,6 @@ from isoproxy.bitcoin.carry import Carrier
 from isoproxy.bitcoin.flow import Flow
 from isoproxy.bitcoin.messages import Network, Networks
 from isoproxy.bitcoin.reading import read_until, readable
-from isoproxy.bitcoin.redirect import original_destination
 from isoproxy.bitcoin.sniff import (
     PROXY_PEEK,
     Detected,
@@ -54,6 +53,7 @@ from isoproxy.isolation import (
     client_of_uid,
 )
 from isoproxy.net.accept_loop import Connections
+from isoproxy.net.original_destination import original_destination
 from isoproxy.net.target import Target
 from isoproxy.net.unix_socket import peer_credentials
 

@@ -1,23 +1,20 @@
-"""Sending an unmodified client's connections to the proxy: nftables, SO_ORIGINAL_DST.
+"""Sending an unmodified client's connections to the proxy: nftables.
 
 Theory of operation
     Programs of one system group have their connections to Bitcoin's ports redirected to
     the proxy on this machine; the kernel remembers where they were going, and the
-    proxy asks it (`original_destination`).  Whatever else that group tries to send is
+    proxy asks it (`net.original_destination`).  Whatever else that group tries to send is
     rejected, so a client that ignores its settings leaks nothing, its DNS included, also
     where a resolver on this machine would ask on its behalf.  Each group has a table of its
     own: to load or to undo the rules of one leaves those of another alone.
 
-Specification: nft(8); SO_ORIGINAL_DST of the kernel's `netfilter_ipv4.h`.
+Specification: nft(8).
 """
 
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from isoproxy.bitcoin.messages import KNOWN_NETWORKS
@@ -25,8 +22,6 @@ from isoproxy.errors import OperationError
 
 DEFAULT_PORTS: Final = tuple(sorted({network.port for network in KNOWN_NETWORKS}))
 
-_SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h
-_SOL_IPV6: Final = 41
 _GROUP: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}|[0-9]{1,10}", re.ASCII)
 
 _RULES: Final = """\
@@ -70,29 +65,3 @@ def nft_rules(group: str, *, proxy_port: int = 1324, ports: Iterable[int] = ()) 
         ports=", ".join(map(str, chosen)),
         proxy=proxy_port,
     )
-
-
-def original_destination(
-    client: socket.socket,
-) -> tuple[IPv4Address | IPv6Address, int] | None:
-    """Where a redirected connection was going; None if it was not redirected."""
-    try:
-        if client.family == socket.AF_INET6:
-            raw = client.getsockopt(_SOL_IPV6, _SO_ORIGINAL_DST, 28)
-        elif client.family == socket.AF_INET:
-            raw = client.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, 16)
-        else:
-            return None
-    except OSError:  # the kernel tracks no such connection
-        return None
-    destination = parse_sockaddr(raw)
-    local = client.getsockname()
-    return None if (str(destination[0]), destination[1]) == local[:2] else destination
-
-
-def parse_sockaddr(raw: bytes) -> tuple[IPv4Address | IPv6Address, int]:
-    """Address and port of a `sockaddr_in` (16 bytes) or `sockaddr_in6` (28 bytes)."""
-    (port,) = struct.unpack_from("!H", raw, 2)
-    if len(raw) >= 28:
-        return IPv6Address(raw[8:24]), port
-    return IPv4Address(raw[4:8]), port
