@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from isoproxy import __version__
-from isoproxy.cli import bitcoin, control, dial, dns, doctor, names, publish, service, tor
+from isoproxy.cli import bitcoin, control, dial, dns, doctor, exec, names, publish, service, tor
 from isoproxy.cli.arguments import Parser, refuse_misplaced
 from isoproxy.cli.options import Commands
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
@@ -32,6 +32,7 @@ GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     tor.register,
     publish.register,
     dial.register,
+    exec.register,
     bitcoin.register,
 )
 """Each adds its commands to the parser; what it sets as `run` is called with the

@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
@@ -43,17 +42,21 @@ from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.listeners import Kind, ListeningSockets, Named, wanted_sockets
 from isoproxy.daemon.compose.names import CurrentNames, DaemonNames
 from isoproxy.daemon.compose.onions import PublishedService
+from isoproxy.daemon.compose.streams import StreamParts
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.keeping import KeptHistory
+from isoproxy.daemon.programs import RunningPrograms
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
 from isoproxy.daemon.settings.log import configure_log
-from isoproxy.daemon.settings.streams import lookup_dialer, stream_processes, stream_settings
+from isoproxy.daemon.settings.streams import lookup_dialer, stream_processes
 from isoproxy.daemon.status.metrics import collect
 from isoproxy.daemon.status.snapshot import Snapshot, Traffic
 from isoproxy.daemon.tor_health import TorHealth
 from isoproxy.daemon.unless import done_unless
 from isoproxy.errors import IsoproxyError, OperationError
+from isoproxy.exec.handover import exec_address
+from isoproxy.exec.server import ExecServer
 from isoproxy.front.statistics import Counters
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
@@ -131,12 +134,17 @@ class Daemon:
             MainServices(self.isolator, lambda: self.names.service, peers),
             stream_processes(config),
             self._stream_settings,
-            self._sockets_of,
+            lambda settings: self.streams.sockets_of(settings),
         )
         self.dns_and_onions = DnsAndOnions(
             config, self.isolator, self.upstream.control, self.names.resolver_of, out
         )
+        programs = RunningPrograms(self.workers.count, self.workers.configure)
+        self.streams = StreamParts(self.sockets, self.dns_and_onions, programs)
         self.admin = AdminServer(admin_address(config))
+        self.exec = ExecServer(
+            exec_address(self.admin.path), programs.begin, lambda: programs.hidden(self.config)
+        )
         for request, answer in answers(self).items():
             self.admin.register(request, answer)
 
@@ -224,6 +232,8 @@ class Daemon:
         opened = self.sockets.open(wanted_sockets(self.config), inherited_sockets())
         self.workers.start()
         await self.workers.serving.wait()
+        await self.exec.open()
+        self._resources.push_async_callback(self.exec.close)
         self._announce(opened)
         self._tasks.add(asyncio.create_task(self._tor.watch(), name="tor's health"))
         self._resources.push_async_callback(self.dns_and_onions.close)
@@ -257,18 +267,7 @@ class Daemon:
         self.workers.configure()
 
     def _stream_settings(self, index: int) -> Settings:
-        listeners = tuple(each.settings for each in self.sockets.of(Kind.LISTENER).values())
-        beside, socks = self.dns_and_onions, self.upstream.socks
-        more = (beside.inbound, beside.trusted.listeners, index, self.workers.count)
-        return stream_settings(self.config, socks, listeners, *more)
-
-    def _sockets_of(self, settings: Settings) -> list[socket.socket]:
-        listeners, proxies = self.sockets.of(Kind.LISTENER), self.sockets.of(Kind.PROXY)
-        return [
-            *(listeners[listener.name].listening.socket for listener in settings.listeners),
-            *(proxies[plan.listener.name].listening.socket for plan in settings.bitcoin.proxies),
-            *(self.dns_and_onions.sockets[name] for name in settings.bitcoin.inbound),
-        ]
+        return self.streams.settings(self.config, self.upstream.socks, index, self.workers.count)
 
     def _build_names(self, config: NamesConfig) -> DaemonNames:
         return DaemonNames(config, self.dialer, self.isolator, self.metrics, state_directory())

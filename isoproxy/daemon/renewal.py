@@ -16,7 +16,7 @@ from typing import Any, Final
 from isoproxy.client import PASSWORD
 from isoproxy.config import Config
 from isoproxy.daemon.resolve import command_key
-from isoproxy.daemon.settings.front import session_rule
+from isoproxy.daemon.settings.front import program_listener, session_rule
 from isoproxy.dns.responder import dns_key
 from isoproxy.errors import OperationError
 from isoproxy.isolation import (
@@ -30,6 +30,7 @@ from isoproxy.isolation import (
 from isoproxy.net.endpoint import Endpoint
 
 _DESTINATION: Final = Isolate.DEST_ADDR | Isolate.DEST_PORT
+_ROOT: Final = 0
 _THIS_MACHINE: Final = "127.0.0.1"
 
 
@@ -69,6 +70,10 @@ def _everywhere(user: bytes, isolation: str, config: Config, isolator: Isolator)
         command_key(isolator, isolation),
         dns_key(isolator, client_of_address(_THIS_MACHINE), user),
     ]
+    programs = program_listener(config.names).rule.listener
+    for owner in {_ROOT, os.geteuid()}:  # who may start programs
+        stream = IsolationTuple(client_of_uid(owner), ClientProtocol.TRANSPARENT, user)
+        keys.append(isolator.key_for(programs, stream))
     by_destination = []
     for listener in config.listener:
         if Isolate.SOCKS_AUTH not in listener.isolate:

@@ -32,10 +32,12 @@ from isoproxy.front.services import (
     Names,
 )
 from isoproxy.front.statistics import destinations_without_credentials
+from isoproxy.front.transparent import Program, TransparentListener
 from isoproxy.isolation import Isolator
 from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.reactor import Reactor
 from isoproxy.tor.dialer import Dialer
+from isoproxy.transparent.virtual_addresses import ClientMaps
 
 
 class FrontEnd:
@@ -83,6 +85,19 @@ class FrontEnd:
         self.listeners[settings.name] = listener
         return listener
 
+    def transparent(
+        self,
+        settings: ListenerSettings,
+        sock: socket.socket,
+        maps: ClientMaps,
+        program: Program | None,
+    ) -> TransparentListener:
+        """Accept on `sock` what is redirected there; the caller closes it."""
+        services, connections = self.services, self.connections
+        return TransparentListener(
+            services, connections, settings, sock, maps, program, batch=self._batch
+        )
+
     def context(self, settings: ListenerSettings, *, unix: bool) -> ListenerContext:
         """A way in for clients that somebody else accepts."""
         return ListenerContext(self.services, self.connections, settings, unix=unix)
@@ -103,9 +118,6 @@ class FrontEnd:
         for connection in self.connections:
             connection.abort()
         await asyncio.gather(*self.services.tasks, return_exceptions=True)
-        await asyncio.sleep(
-            0
-        )  # from Python 3.12 on gather does not wait for callbacks of what is done
         self.services.deadlines.close()
         self.services.pipes.close()
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 
 from isoproxy.errors import ErrorKind, LocalProtocolError, PolicyRefusal, RemoteProtocolError
 from isoproxy.isolation import (
@@ -80,6 +80,39 @@ class FinalReply:
     reply: bytes
     command: Command
     kind: ErrorKind | None = None
+
+
+def judge(
+    rule: HandshakeRule,
+    isolator: Isolator,
+    command: Command,
+    target: Target,
+    stream: IsolationTuple,
+) -> ProxyRequest:
+    """The request of a client that is known, with the key of `stream`.
+
+    Raises PolicyRefusal(NAME_NEVER_SENT_TO_TOR).
+    """
+    route = Route.TOR if target.is_ip else rule.top_levels.route(target.host)
+    if route is Route.REFUSE:
+        raise PolicyRefusal(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
+    key = isolator.key_for(rule.listener, stream)
+    return ProxyRequest(command, target, key, stream, route is Route.NAMECOIN)
+
+
+class Answers(Protocol):
+    """How a client is told what became of its request; see `ClientHandshake`."""
+
+    @property
+    def leftover(self) -> bytes: ...
+
+    def succeed(self) -> bytes: ...
+
+    def resolved(self, address: Address) -> bytes: ...
+
+    def resolved_name(self, name: bytes) -> bytes: ...
+
+    def refuse(self, kind: ErrorKind) -> bytes: ...
 
 
 class ClientHandshake:
@@ -190,14 +223,13 @@ class ClientHandshake:
             return FinalReply(reply, command)
         if command is Command.RESOLVE_PTR and not target.is_ip:
             return self._refusal(command, ErrorKind.NAME_SYNTAX)
-        route = Route.TOR if target.is_ip else self._rule.top_levels.route(target.host)
-        if route is Route.REFUSE:
-            return self._refusal(command, ErrorKind.NAME_NEVER_SENT_TO_TOR)
         assert self.protocol is not None
         dest = target.host.encode("ascii")
         stream = IsolationTuple(self._client, self.protocol, username, password, dest, port)
-        key = self._isolator.key_for(self._rule.listener, stream)
-        return ProxyRequest(command, target, key, stream, route is Route.NAMECOIN)
+        try:
+            return judge(self._rule, self._isolator, command, target, stream)
+        except PolicyRefusal as error:
+            return self._refusal(command, error.kind)
 
     def _refusal(self, command: Command, kind: ErrorKind) -> FinalReply:
         return FinalReply(self.data_to_send() + self.refuse(kind), command, kind)

@@ -26,7 +26,7 @@ from typing import Final
 
 from isoproxy.errors import ErrorKind
 from isoproxy.front.admission import ConnectionTable
-from isoproxy.front.connection import Connection
+from isoproxy.front.connection import Connection, Phase
 from isoproxy.front.handshake import HandshakePhase
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.services import FrontServices
@@ -128,9 +128,12 @@ class ListenerContext:
         connection = Connection(self._services, self.statistics, sock, client_id, self._ended)
         self._connections.add(connection)
         try:
-            connection.start(HandshakePhase(connection, self.rule))
+            connection.start(self._first_phase(connection))
         except OSError:
             connection.abort()
+
+    def _first_phase(self, connection: Connection) -> Phase:
+        return HandshakePhase(connection, self.rule)
 
     def _client_field(self, sock: socket.socket, peer: object) -> bytes:
         if self._unix:

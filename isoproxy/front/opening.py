@@ -25,7 +25,7 @@ from isoproxy.front.carrying import CarryingPhase
 from isoproxy.front.closing import ClosingPhase
 from isoproxy.front.connection import Connection, Phase
 from isoproxy.front.direction import Direction
-from isoproxy.front.judgement import ClientHandshake, ProxyRequest
+from isoproxy.front.judgement import Answers, ProxyRequest
 from isoproxy.front.relaying import RelayingPhase
 from isoproxy.front.states import Event
 from isoproxy.front.watching import WatchingPhase
@@ -58,7 +58,7 @@ class OpeningPhase(Phase):
     def __init__(
         self,
         connection: Connection,
-        handshake: ClientHandshake,
+        handshake: Answers,
         request: ProxyRequest,
         *,
         readable: bool,

@@ -56,6 +56,8 @@ class ClientProtocol(Enum):
     HTTP_CONNECT = b"http-connect"
     DNS = b"dns"
     BITCOIN = b"bitcoin"
+    TRANSPARENT = b"transparent"
+    """Redirected by nftables: of a program that knows no proxy."""
     PLUGIN = b"plugin"
     COMMAND = b"command"
     """A command of our own: `isoproxy resolve`, `dial`, the Python interface."""

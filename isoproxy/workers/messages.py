@@ -24,6 +24,7 @@ from isoproxy.bitcoin.proxy import ProxySettings
 from isoproxy.errors import ErrorKind
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
+from isoproxy.front.transparent import Program
 from isoproxy.net.target import Target
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
@@ -53,11 +54,28 @@ class BitcoinSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TransparentPlan:
+    """Listeners for programs that know no proxy, and the DNS that goes with them.
+
+    `place` tells it from all others; `listeners` of its `sockets` are for TCP, the rest for
+    DNS over UDP; `families` are the record types that are answered; `program` is the one that
+    all is for, None where clients are told apart by address.
+    """
+
+    place: str
+    listener: ListenerSettings
+    listeners: int
+    sockets: int
+    families: frozenset[int]
+    program: Program | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a stream process serves by.
 
-    The sockets of listeners, proxies and inbound services come with the order, in that
-    sequence.  Budgets are this process's part.
+    The sockets of listeners, transparent plans, proxies and inbound services come with the
+    order, in that sequence.  Budgets are this process's part.
 
     name_deadline_s     seconds in which the main process has an answer for a name
     log                 level, form, and whether it is scrubbed
@@ -69,6 +87,7 @@ class Settings:
     bitcoin: BitcoinSettings
     name_deadline_s: float
     log: tuple[str, str, bool]
+    transparent: tuple[TransparentPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

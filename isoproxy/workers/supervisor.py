@@ -292,6 +292,7 @@ class _Process:
         proxies = settings.bitcoin.proxies
         self._known_names.update(listener.name for listener in settings.listeners)
         self._known_names.update(plan.listener.name for plan in proxies)
+        self._known_names.update(plan.listener.name for plan in settings.transparent)
         flows = (
             settings.limits.max_connections
             + sum(plan.proxy.max_connections for plan in proxies)

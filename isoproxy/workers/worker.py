@@ -51,6 +51,7 @@ from isoproxy.workers.messages import (
 )
 from isoproxy.workers.remote import MainProcess
 from isoproxy.workers.report import ToldFlows
+from isoproxy.workers.transparent import TransparentSide
 
 ANSWER_S: Final = 5.0
 """Seconds beyond those of a look-up that its reply may take."""
@@ -64,6 +65,7 @@ class Parts:
     main: MainProcess
     front: FrontEnd
     bitcoin: BitcoinSide
+    transparent: TransparentSide
 
 
 class Worker:
@@ -93,6 +95,7 @@ class Worker:
         self._channel.close()
         if self._parts is not None:
             self._parts.front.stop_listening()
+            self._parts.transparent.close()
             self._parts.front.dialer.close()
         self._reactor.close()
 
@@ -128,6 +131,7 @@ class Worker:
             parts.front.isolator.import_state(order.epoch)
         elif isinstance(order, Drain):
             parts.front.stop_listening()
+            parts.transparent.close()
             self._spawn(self._drain(parts, order))
             return
         self._answer(parts, order.ticket)
@@ -176,7 +180,8 @@ class Worker:
             bitcoin=carrier,
             processes=order.processes,
         )
-        return Parts(main, front, BitcoinSide(main, carrier, registry, self._relay_stream))
+        bitcoin = BitcoinSide(main, carrier, registry, self._relay_stream)
+        return Parts(main, front, bitcoin, TransparentSide(front))
 
     def _serve(self, parts: Parts, settings: Settings, sockets: list[socket.socket]) -> None:
         level, form, self._safe = settings.log
@@ -186,9 +191,11 @@ class Worker:
         front.settings.limits = settings.limits
         front.dialer.follow(settings.dialer)
         parts.main.name_deadline_s = settings.name_deadline_s + ANSWER_S
+        rest = count + sum(plan.sockets for plan in settings.transparent)
         for listener, sock in zip(settings.listeners, sockets[:count], strict=True):
             front.open(listener, sock)
-        parts.bitcoin.serve(front, settings.bitcoin, sockets[count:])
+        parts.transparent.serve(settings.transparent, sockets[count:rest])
+        parts.bitcoin.serve(front, settings.bitcoin, sockets[rest:])
 
     async def _drain(self, parts: Parts, order: Drain) -> None:
         front, peers = parts.front, parts.bitcoin

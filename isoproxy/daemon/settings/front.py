@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from isoproxy.config import Config, ListenerConfig, NamesConfig
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
@@ -16,6 +18,9 @@ from isoproxy.isolation import (
 from isoproxy.namecoin.value.name import Route, TopLevels
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.tor.dialer import DialerSettings
+
+PROGRAMS: Final = "_exec"
+"""The name of the programs of `isoproxy exec` in status and metrics; no listener can have it."""
 
 
 def top_levels(config: NamesConfig) -> TopLevels:
@@ -52,6 +57,14 @@ def session_rule(config: Config, listener: ListenerConfig) -> HandshakeRule:
         unix=listener.address.is_unix,
         top_levels=top_levels(config.names),
     )
+
+
+def program_listener(names: NamesConfig) -> ListenerSettings:
+    """How programs of `isoproxy exec` are served: a program is one identity, or all of a label
+    are, within a group that no listener of the configuration has."""
+    rule = ListenerRule(own_group("isoproxy exec"), Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH)
+    handshake = HandshakeRule(rule, top_levels=top_levels(names))
+    return ListenerSettings(PROGRAMS, Endpoint("127.0.0.1"), handshake)
 
 
 def front_limits(config: Config) -> Limits:

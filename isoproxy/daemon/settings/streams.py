@@ -25,7 +25,7 @@ from isoproxy.workers.budgets import (
     part,
     processes_for,
 )
-from isoproxy.workers.messages import BitcoinSettings, ProxyPlan, Settings
+from isoproxy.workers.messages import BitcoinSettings, ProxyPlan, Settings, TransparentPlan
 
 
 def stream_processes(config: Config) -> int:
@@ -46,13 +46,14 @@ def stream_settings(
     listeners: tuple[ListenerSettings, ...],
     inbound: Mapping[str, InboundSettings],
     onions_of_listeners: Mapping[str, str],
+    transparent: tuple[TransparentPlan, ...],
     index: int,
     count: int,
 ) -> Settings:
     """What the stream process `index` of `count` serves by.
 
     `listeners` are those whose sockets are open; `inbound` is by onion service; see
-    `DialerSettings` for `onions_of_listeners`.
+    `DialerSettings` for `onions_of_listeners`; `transparent` is for that process alone.
     """
     pending = circuits_for_streams(config.limits.max_pending_circuits, index, count)
     observe = config.observe
@@ -67,6 +68,7 @@ def stream_settings(
         _bitcoin_settings(config, inbound, index, count),
         config.names.timeout_s,
         (observe.log_level, observe.log_format, observe.safe_logging),
+        transparent,
     )
 
 

@@ -9,6 +9,10 @@ from typing import Final
 import dns.message
 
 from isoproxy.dns.query import MAX_MESSAGE, Query, Rejected, parse_query
+from isoproxy.namecoin.value.name import TopLevels
+from isoproxy.net.target import Target
+from isoproxy.transparent.answer import VirtualZone, answer
+from isoproxy.transparent.virtual_addresses import ClientMaps, VirtualPair
 from tests.fire.fuzz.target import FuzzTarget
 from tests.unit.dns.kit import CLIENT, World, question, world
 
@@ -46,6 +50,35 @@ def _responder(data: bytes) -> None:
     assert answer.id == query.id
 
 
+def _virtual(data: bytes) -> None:
+    """Two clients whose names are the same in turn; each is told of its own addresses alone."""
+    maps = ClientMaps(lambda size: bytes(size - 1) + data[:1])
+    for now, client in enumerate((b"one", b"two", b"one")):
+        assigned: list[str] = []
+
+        def assign(
+            name: str,
+            client: bytes = client,
+            now: float = now,
+            assigned: list[str] = assigned,
+        ) -> VirtualPair | None:
+            assigned.append(name)
+            return maps.assign(client, name, now)
+
+        wire = answer(data[1:], VirtualZone(TopLevels()), assign)
+        if wire is None:
+            return
+        assert len(wire) <= len(data) - 1 + 39
+        for name in assigned:
+            pair = maps.assign(client, name, now)
+            assert pair is not None
+            assert {maps.name_at(client, address, now) for address in pair} == {name}
+            assert pair.ipv4.packed in wire or pair.ipv6.packed in wire
+            assert Target.parse(name, 80).may_be_sent_to_tor() or name.endswith(
+                (".bit", ".bit.onion")
+            )
+
+
 def _packets() -> list[bytes]:
     asked = [
         question("plain.bit", "A"),
@@ -59,6 +92,7 @@ def _packets() -> list[bytes]:
 
 TARGETS: Final = [
     FuzzTarget("dns-query", _query, (), _packets()),
+    FuzzTarget("dns-virtual", _virtual, (), [b"\0" + packet for packet in _packets()]),
     FuzzTarget(
         "dns-responder",
         _responder,

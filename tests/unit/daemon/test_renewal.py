@@ -11,7 +11,7 @@ from isoproxy.client import PASSWORD
 from isoproxy.config import Config, load
 from isoproxy.daemon.renewal import renewal_of
 from isoproxy.daemon.resolve import command_key
-from isoproxy.daemon.settings.front import session_rule
+from isoproxy.daemon.settings.front import program_listener, session_rule
 from isoproxy.dns.responder import dns_key
 from isoproxy.errors import OperationError
 from isoproxy.isolation import (
@@ -71,6 +71,10 @@ def test_an_isolation_id_has_a_key_wherever_our_commands_use_it(config: Config) 
     local = client_of_address("127.0.0.1")
     clients = [local, client_of_uid(os.geteuid()), client_of_address("10.152.152.10")]
     keys = [command_key(isolator, "alice"), dns_key(isolator, local, b"alice")]
+    programs = program_listener(config.names).rule.listener
+    for user in {0, os.geteuid()}:
+        stream = IsolationTuple(client_of_uid(user), ClientProtocol.TRANSPARENT, b"alice")
+        keys.append(isolator.key_for(programs, stream))
     for listener, client in zip(config.listener, clients, strict=False):
         stream = IsolationTuple(client, ClientProtocol.SOCKS5, b"alice", PASSWORD.encode())
         keys.append(isolator.key_for(session_rule(config, listener).listener, stream))

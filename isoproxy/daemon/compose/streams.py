@@ -1,0 +1,41 @@
+"""What stream processes serve by now, and the sockets that go with it: from all that is open."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from isoproxy.config import Config
+from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
+from isoproxy.daemon.compose.listeners import Kind, ListeningSockets
+from isoproxy.daemon.programs import RunningPrograms
+from isoproxy.daemon.settings.streams import stream_settings
+from isoproxy.net.endpoint import Endpoint
+from isoproxy.workers.messages import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """All that is open for streams."""
+
+    sockets: ListeningSockets
+    beside: DnsAndOnions
+    programs: RunningPrograms
+
+    def settings(self, config: Config, socks: Endpoint, index: int, count: int) -> Settings:
+        """What the stream process `index` of `count` serves by."""
+        listeners = tuple(each.settings for each in self.sockets.of(Kind.LISTENER).values())
+        trusted = self.beside.trusted.listeners
+        plans = tuple(self.programs.plans(config.names, index))
+        more = (self.beside.inbound, trusted, plans, index, count)
+        return stream_settings(config, socks, listeners, *more)
+
+    def sockets_of(self, settings: Settings) -> list[socket.socket]:
+        """The sockets of these settings, in their order."""
+        listeners, proxies = self.sockets.of(Kind.LISTENER), self.sockets.of(Kind.PROXY)
+        return [
+            *(listeners[listener.name].listening.socket for listener in settings.listeners),
+            *(sock for plan in settings.transparent for sock in self.programs.sockets_of(plan)),
+            *(proxies[plan.listener.name].listening.socket for plan in settings.bitcoin.proxies),
+            *(self.beside.sockets[name] for name in settings.bitcoin.inbound),
+        ]

@@ -1,0 +1,15 @@
+"""nftables rules, as nft(8) reads them; what they do is seen in tests/process/cli/test_exec.py."""
+
+from __future__ import annotations
+
+from isoproxy.transparent.rules import namespace_rules
+
+
+def test_in_a_namespace_all_else_is_refused_and_nothing_is_swallowed() -> None:
+    lines = [line.strip() for line in namespace_rules(4000).splitlines()]
+    assert "meta l4proto tcp redirect to :4000" in lines
+    assert "type filter hook output priority 0; policy drop;" in lines
+    assert lines[-4:-2] == [
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
