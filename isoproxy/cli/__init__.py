@@ -13,7 +13,19 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from isoproxy import __version__
-from isoproxy.cli import bitcoin, control, dial, dns, doctor, exec, names, publish, service, tor
+from isoproxy.cli import (
+    bitcoin,
+    control,
+    dial,
+    dns,
+    doctor,
+    exec,
+    names,
+    publish,
+    service,
+    tor,
+    transparent,
+)
 from isoproxy.cli.arguments import Parser, refuse_misplaced
 from isoproxy.cli.options import Commands
 from isoproxy.errors import ConfigError, IsoproxyError, OperationError
@@ -34,6 +46,7 @@ GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     dial.register,
     exec.register,
     bitcoin.register,
+    transparent.register,
 )
 """Each adds its commands to the parser; what it sets as `run` is called with the
 arguments and returns the exit code, or raises IsoproxyError."""

@@ -39,6 +39,7 @@ from isoproxy.config.schema import (
     ObserveConfig,
     OnionServiceConfig,
     TorConfig,
+    TransparentConfig,
 )
 from isoproxy.config.sources import Table, merge, read_file, read_option
 from isoproxy.errors import ConfigError
@@ -59,6 +60,7 @@ __all__ = [
     "ProxyConfig",
     "RpcConfig",
     "TorConfig",
+    "TransparentConfig",
     "admin_address",
     "changed_keys",
     "check_reload",

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from isoproxy.config.bitcoin import ProxyConfig
 from isoproxy.config.option import Option, options_of
-from isoproxy.config.schema import DEFAULT_NAME, PRESETS, Config, ListenerConfig
+from isoproxy.config.schema import DEFAULT_NAME, PRESETS, Config, ListenerConfig, TransparentConfig
 from isoproxy.config.sources import Leaf, Node, Table, Tables, plain
 from isoproxy.config.torline import parse_tor_line
 from isoproxy.isolation import FLAG_NAMES
 
 T = TypeVar("T")
-Named = TypeVar("Named", ListenerConfig, ProxyConfig)
+Named = TypeVar("Named", ListenerConfig, TransparentConfig, ProxyConfig)
 Places = dict[str, str]
 
 
@@ -28,6 +28,7 @@ def build(tree: Table, problems: list[str]) -> tuple[Config, Places]:
     config = replace(
         config,
         listener=_named(config.listener, DEFAULT_NAME, "listener"),
+        transparent=_named(config.transparent, "transparent", "transparent"),
         bitcoin=replace(config.bitcoin, proxy=_named(config.bitcoin.proxy, "proxy", "proxy")),
     )
     return config, places

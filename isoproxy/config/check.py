@@ -29,7 +29,18 @@ _MERGED = (
 
 def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
     """Errors and warnings, each beginning with where the setting was written."""
-    rules = (_credentials, _tor, _arti, _addresses, _names, _bitcoin, _observe, _limits, _services)
+    rules = (
+        _credentials,
+        _tor,
+        _arti,
+        _addresses,
+        _transparent,
+        _names,
+        _bitcoin,
+        _observe,
+        _limits,
+        _services,
+    )
     errors = [_at(places, key, text) for rule in rules for key, text in rule(config)]
     warnings = [_at(places, key, text) for key, text in _warnings(config)]
     return errors, warnings
@@ -109,7 +120,7 @@ def _arti(config: Config) -> Iterator[Finding]:
 def would_merge(config: Config) -> bool:
     """Whether Tor, shown nothing but the applications' own credentials, would merge streams
     that `config` keeps apart; clients of a proxy that speak SOCKS5 have credentials too."""
-    if len(config.listener) != 1 or config.bitcoin.proxy:
+    if len(config.listener) != 1 or config.bitcoin.proxy or config.transparent:
         return True
     return config.listener[0].isolate != Isolate.SOCKS_AUTH
 
@@ -148,9 +159,27 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f'looser than the preset "{listener.preset}"; leave it out, or add to '
                 f"{_names_of(PRESETS[listener.preset])}",
             )
-    served = (config.listener, config.bitcoin.proxy, config.dns.address, config.onion_service)
-    if not any(served):
+    ports = (config.listener, config.transparent, config.bitcoin.proxy)
+    if not any((*ports, config.dns.address, config.onion_service)):
         yield "listener", "nothing to do: no listener, proxy, DNS server or onion service"
+
+
+def _transparent(config: Config) -> Iterator[Finding]:
+    names = {listener.name for listener in config.listener}
+    for index, its in enumerate(config.transparent):
+        key = f"transparent.{index}"
+        if its.name in names:
+            yield f"{key}.name", "the name of another listener; give each its own"
+        names.add(its.name)
+        if its.address.is_unix:
+            yield f"{key}.address", "connections are redirected to an IP address and a port"
+        if its.dns is not None and (its.dns.is_unix or its.dns.family != its.address.family):
+            yield f"{key}.dns", "must be an IP address of the same family as address"
+        if not its.address.is_loopback and Isolate.CLIENT_ADDR not in its.isolate:
+            yield (
+                f"{key}.isolate",
+                "a listener that other machines reach must keep them apart; add ClientAddr",
+            )
 
 
 def _names_of(flags: Isolate) -> str:
@@ -160,6 +189,8 @@ def _names_of(flags: Isolate) -> str:
 def _listening(config: Config) -> Iterator[tuple[str, Endpoint]]:
     for index, listener in enumerate(config.listener):
         yield f"listener.{index}.address", listener.address
+    for index, its in enumerate(config.transparent):
+        yield f"transparent.{index}.address", its.address
     for index, proxy in enumerate(config.bitcoin.proxy):
         yield f"bitcoin.proxy.{index}.address", proxy.address
     if config.observe.dashboard is not None:

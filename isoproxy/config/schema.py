@@ -176,6 +176,40 @@ class ListenerConfig:
     mode: Mode = option(Mode(0o660), "Permissions of a unix socket, octal.", permissions)
 
 
+@dataclass(frozen=True, slots=True)
+class TransparentConfig:
+    address: Endpoint = option(
+        Endpoint("127.0.0.1", 9240),
+        'Where connections are redirected to: "IP:port". The rules that do it are printed by '
+        "isoproxy transparent rules. IPv6 needs a section of its own.",
+        listening,
+    )
+    dns: Endpoint | None = option(
+        _unset_address,
+        "Where DNS queries over UDP are answered, of the same family: each name has a virtual "
+        "address, for each client its own.",
+        optional(listening),
+        example='"127.0.0.1:9253"',
+    )
+    name: str = option(
+        "",
+        'Name in logs and metrics; the first is "transparent", others are numbered.',
+        matching(r"(?:[a-z0-9][a-z0-9_-]{0,31})?", "small letters, digits, '-' and '_'"),
+    )
+    isolate: Isolate = option(
+        Isolate.CLIENT_ADDR,
+        "Connections that differ in one of these never share a circuit; also known: DestAddr, "
+        "DestPort.",
+        flags,
+    )
+    session_group: int | None = option(
+        None,
+        "As for a listener.",
+        optional(integer(0, 2**31 - 1)),
+        example="1",
+    )
+
+
 DEFAULT_LISTENERS: Final = (
     ListenerConfig(name=DEFAULT_NAME),
     ListenerConfig(
@@ -316,6 +350,9 @@ class Config:
     tor: TorConfig = section(TorConfig, "How Tor is reached.")
     listener: tuple[ListenerConfig, ...] = sections(
         ListenerConfig, "A port for applications.", default=DEFAULT_LISTENERS
+    )
+    transparent: tuple[TransparentConfig, ...] = sections(
+        TransparentConfig, "A port for programs that know no proxy, and their DNS."
     )
     limits: LimitsConfig = section(LimitsConfig, "What clients may use up.")
     names: NamesConfig = section(NamesConfig, "Namecoin names.")

@@ -45,7 +45,6 @@ from isoproxy.daemon.compose.onions import PublishedService
 from isoproxy.daemon.compose.streams import StreamParts
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.keeping import KeptHistory
-from isoproxy.daemon.programs import RunningPrograms
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
 from isoproxy.daemon.settings.log import configure_log
@@ -139,8 +138,8 @@ class Daemon:
         self.dns_and_onions = DnsAndOnions(
             config, self.isolator, self.upstream.control, self.names.resolver_of, out
         )
-        programs = RunningPrograms(self.workers.count, self.workers.configure)
-        self.streams = StreamParts(self.sockets, self.dns_and_onions, programs)
+        self.streams = StreamParts(self.sockets, self.dns_and_onions, self.workers)
+        programs = self.streams.programs
         self.admin = AdminServer(admin_address(config))
         self.exec = ExecServer(
             exec_address(self.admin.path), programs.begin, lambda: programs.hidden(self.config)
@@ -230,6 +229,8 @@ class Daemon:
         self._resources.callback(self.sockets.close)
         self._resources.push_async_callback(self.workers.drain, 0.0)
         opened = self.sockets.open(wanted_sockets(self.config), inherited_sockets())
+        self._resources.callback(self.streams.transparent.close)
+        self.streams.transparent.open(self.config, self._out)
         self.workers.start()
         await self.workers.serving.wait()
         await self.exec.open()
@@ -387,7 +388,7 @@ class Daemon:
             lookups_refused=self.guard.refused,
         )
         return Traffic(
-            listeners=self.sockets.views(Kind.LISTENER),
+            listeners=self.streams.listener_views(),
             proxies=self.sockets.views(Kind.PROXY),
             report=merged([ours, await self.workers.report()]),
             workers=self.workers.processes(),

@@ -25,6 +25,12 @@ def announce_listener(name: str, address: str, isolate: Isolate, out: TextIO) ->
     _log.notice("listening", listener=name, address=address, isolate=flag_names(isolate))
 
 
+def announce_transparent(name: str, address: str, isolate: Isolate, out: TextIO) -> None:
+    """Say, and log, where connections may be redirected to and what that isolates by."""
+    announce(describe_listener(address, isolate, "transparent"), out)
+    _log.notice("listening", listener=name, address=address, isolate=flag_names(isolate))
+
+
 def announce_proxy(name: str, address: str, isolate: Isolate, out: TextIO) -> None:
     """Say, and log, where a Bitcoin proxy is and what it isolates by."""
     announce(describe_listener(address, isolate, "bitcoin"), out)

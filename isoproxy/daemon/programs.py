@@ -77,8 +77,8 @@ class RunningPrograms:
                 )
 
     def sockets_of(self, plan: TransparentPlan) -> Sequence[socket.socket]:
-        """Those that go with it."""
-        return self._running[plan.place].sockets
+        """Those that go with a plan of ours; none for another one."""
+        return self._running[plan.place].sockets if plan.place in self._running else ()
 
     def hidden(self, config: Config) -> list[str]:
         """The unix sockets of isoproxy, and of Tor, which a program must not find."""

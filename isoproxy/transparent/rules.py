@@ -11,7 +11,12 @@ Specification: nft(8).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+
+from isoproxy.errors import OperationError
 
 _IN_A_NAMESPACE: Final = """\
 table inet isoproxy {{
@@ -34,6 +39,60 @@ table inet isoproxy {{
     }}
 }}
 """
+
+_AT_A_GATEWAY: Final = """\
+# Connections of the machines behind {listed} go to isoproxy, and their DNS; what is for the
+# gateway itself passes, all else they send is rejected.
+# Load: nft -f FILE        Undo: nft delete table inet isoproxy_transparent
+# Loading again replaces these rules, in one step.
+table inet isoproxy_transparent
+delete table inet isoproxy_transparent
+table inet isoproxy_transparent {{
+    chain redirected {{
+        type nat hook prerouting priority -100; policy accept;
+{dns}
+        iifname {{ {interfaces} }} fib daddr type local accept
+        iifname {{ {interfaces} }} tcp dport {{ 53, 853 }} accept
+{tcp}
+    }}
+    chain confined {{
+        type filter hook prerouting priority 0; policy accept;
+        iifname {{ {interfaces} }} fib daddr type {{ local, broadcast, multicast }} accept
+        iifname {{ {interfaces} }} meta l4proto tcp reject with tcp reset
+        iifname {{ {interfaces} }} reject with icmpx admin-prohibited
+    }}
+}}
+"""
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPorts:
+    """Where the connections of one family go, 4 or 6, and its queries if they are answered."""
+
+    family: int
+    tcp: int
+    dns: int | None
+
+
+def gateway_rules(interfaces: Sequence[str], ports: Sequence[GatewayPorts]) -> str:
+    """For machines behind these interfaces.  Raises OperationError for what names none."""
+    if not interfaces or not all(map(_INTERFACE.fullmatch, interfaces)):
+        raise OperationError("this is not the name of a network interface")
+    quoted = ", ".join(f'"{name}"' for name in interfaces)
+    match = f"        iifname {{ {quoted} }} meta nfproto ipv"
+    return _AT_A_GATEWAY.format(
+        listed=", ".join(interfaces),
+        interfaces=quoted,
+        dns="\n".join(
+            f"{match}{its.family} udp dport 53 redirect to :{its.dns}"
+            for its in ports
+            if its.dns is not None
+        ),
+        tcp="\n".join(
+            f"{match}{its.family} meta l4proto tcp redirect to :{its.tcp}" for its in ports
+        ),
+    )
 
 
 def namespace_rules(port: int) -> str:

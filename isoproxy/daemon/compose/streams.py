@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 from isoproxy.config import Config
 from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.listeners import Kind, ListeningSockets
+from isoproxy.daemon.compose.transparent import TransparentSockets
 from isoproxy.daemon.programs import RunningPrograms
 from isoproxy.daemon.settings.streams import stream_settings
+from isoproxy.daemon.status.snapshot import ListenerView
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.workers.messages import Settings
+from isoproxy.workers.supervisor import Workers
 
 
-@dataclass(frozen=True, slots=True)
 class StreamParts:
-    """All that is open for streams."""
+    """All that is open for streams: `programs` and what is `transparent` are kept here."""
 
-    sockets: ListeningSockets
-    beside: DnsAndOnions
-    programs: RunningPrograms
+    def __init__(self, sockets: ListeningSockets, beside: DnsAndOnions, workers: Workers) -> None:
+        self.sockets = sockets
+        self.beside = beside
+        self.programs = RunningPrograms(workers.count, workers.configure)
+        self.transparent = TransparentSockets(workers.count)
+
+    def listener_views(self) -> list[ListenerView]:
+        """All listeners as a status shows them."""
+        return [*self.sockets.views(Kind.LISTENER), *self.transparent.views()]
 
     def settings(self, config: Config, socks: Endpoint, index: int, count: int) -> Settings:
         """What the stream process `index` of `count` serves by."""
         listeners = tuple(each.settings for each in self.sockets.of(Kind.LISTENER).values())
         trusted = self.beside.trusted.listeners
-        plans = tuple(self.programs.plans(config.names, index))
+        redirected = self.transparent.plans(config, index)
+        plans = (*redirected, *self.programs.plans(config.names, index))
         more = (self.beside.inbound, trusted, plans, index, count)
         return stream_settings(config, socks, listeners, *more)
 
@@ -35,6 +43,7 @@ class StreamParts:
         listeners, proxies = self.sockets.of(Kind.LISTENER), self.sockets.of(Kind.PROXY)
         return [
             *(listeners[listener.name].listening.socket for listener in settings.listeners),
+            *(sock for plan in settings.transparent for sock in self.transparent.sockets_of(plan)),
             *(sock for plan in settings.transparent for sock in self.programs.sockets_of(plan)),
             *(proxies[plan.listener.name].listening.socket for plan in settings.bitcoin.proxies),
             *(self.beside.sockets[name] for name in settings.bitcoin.inbound),

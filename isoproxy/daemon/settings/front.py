@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from isoproxy.config import Config, ListenerConfig, NamesConfig
+from isoproxy.config import Config, ListenerConfig, NamesConfig, TransparentConfig
 from isoproxy.front.judgement import HandshakeRule
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
@@ -65,6 +65,17 @@ def program_listener(names: NamesConfig) -> ListenerSettings:
     rule = ListenerRule(own_group("isoproxy exec"), Isolate.CLIENT_ADDR | Isolate.SOCKS_AUTH)
     handshake = HandshakeRule(rule, top_levels=top_levels(names))
     return ListenerSettings(PROGRAMS, Endpoint("127.0.0.1"), handshake)
+
+
+def transparent_listener(config: Config, its: TransparentConfig) -> ListenerSettings:
+    """How those are served whose connections are redirected to it."""
+    group = (
+        own_group(f"transparent {its.name} {its.address}")
+        if its.session_group is None
+        else shared_group(its.session_group)
+    )
+    rule = HandshakeRule(ListenerRule(group, its.isolate), top_levels=top_levels(config.names))
+    return ListenerSettings(its.name, its.address, rule)
 
 
 def front_limits(config: Config) -> Limits:

@@ -16,22 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.socks import Request, Server
 from tests.kit.namespaces import skip_without_namespaces
 from tests.kit.service import Outcome, Service, environment, running, system_tor
 from tests.kit.socks_port import SocksPort
 from tests.kit.waiting import until
-
-
-async def web(
-    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
-) -> None:
-    """A web server at every host, whose page says what it was asked for."""
-    writer.write(server.succeed())
-    if not server.leftover:
-        await reader.readuntil(b"\r\n\r\n")
-    page = f"{request.host!r} {request.port}\n".encode()
-    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + page)
+from tests.kit.web_everywhere import web
 
 
 @contextlib.asynccontextmanager

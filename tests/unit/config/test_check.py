@@ -31,6 +31,7 @@ VERBATIM = "tor.credentials=verbatim"
         ),
         ("listener=[]", "bitcoin.proxy.0.address=127.0.0.1:1324"),
         ('listener.0.isolate=["SOCKSAuth"]', "bitcoin.proxy.0.address=127.0.0.1:1324"),
+        ('listener.0.isolate=["SOCKSAuth"]', "transparent.0.address=127.0.0.1:1325"),
     ],
 )
 def test_verbatim_credentials_are_refused_where_tor_would_merge(settings: tuple[str, ...]) -> None:
@@ -140,6 +141,26 @@ def test_what_deserves_a_word_is_warned_of(settings: tuple[str, ...], message: s
     (warning,) = load(None, settings).warnings
     assert message in warning
     assert warning.startswith(f"--set {settings[0].partition('=')[0]}: ")
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ('address = "unix:/x"', "transparent.0.address: connections are redirected to an IP"),
+        ('address = "127.0.0.1:1", dns = "unix:/x"', "transparent.0.dns: must be an IP"),
+        ('address = "127.0.0.1:1", dns = "[::1]:2"', "transparent.0.dns: must be an IP"),
+        ('address = "10.0.0.1:1", isolate = []', "transparent.0.isolate: a listener that other"),
+        ('address = "127.0.0.1:1", name = "default"', "transparent.0.name: the name of another"),
+        ('address = "127.0.0.1:9250"', "transparent.0.address: the same address as listener.0"),
+    ],
+)
+def test_where_connections_are_redirected_to_is_checked(section: str, said: str) -> None:
+    assert said in refused(f"transparent=[{{ {section} }}]", "listener.0.address=127.0.0.1:9250")
+
+
+def test_transparent_sections_alone_are_something_to_do() -> None:
+    loaded = load(None, ["listener=[]", 'transparent=[{ address = "127.0.0.1:1" }]'])
+    assert [section.name for section in loaded.config.transparent] == ["transparent"]
 
 
 def test_two_listeners_may_both_let_the_system_choose_a_port() -> None:
