@@ -323,6 +323,7 @@ async def test_a_silent_peer_has_a_minute_where_nothing_else_may_be_tried() -> N
         (ONION, Fallback.NEVER),
         (CLEARNET, Fallback.NEVER),
         (CLEARNET, Fallback.ONION_ONLY),
+        (Target.parse("a" * 56 + ".onion.example", 8333), Fallback.ONION_ONLY),
     ],
 )
 async def test_no_fallback_where_it_is_not_allowed(target: Target, fallback: Fallback) -> None:

@@ -31,10 +31,12 @@ from isoproxy.isolation import (
     Isolator,
     ListenerRule,
     Purpose,
+    client_of_address,
     own_group,
 )
 from isoproxy.net.target import Target
 from tests.kit.relaying import relay_stream
+from tests.kit.waiting import until
 from tests.unit.bitcoin.ends import V1End, V2End, pair, receive, receive_exactly, send
 from tests.unit.bitcoin.peers import HELLO, LONG_VERSION, short, v1
 from tests.unit.bitcoin.test_v1 import version_payload
@@ -122,6 +124,19 @@ async def test_each_destination_has_a_key_of_its_own() -> None:
     keys = [key for key, _ in world.dialled]
     assert keys[0] == keys[3]
     assert len(set(keys)) == 3
+
+
+async def test_each_client_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    for host in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
+        monkeypatch.setattr(module, "client_field", lambda _, host=host: client_of_address(host))
+        client, task = await world.serve(HELLO)
+        peer = await world.peers.get()
+        client.close()
+        await task
+        peer.close()
+    one, two, again = (key for key, _ in world.dialled)
+    assert one == again != two
 
 
 @pytest.mark.parametrize(
@@ -280,6 +295,21 @@ async def test_a_redirected_client_goes_where_it_was_going(
     client.close()
     await task
     peer.close()
+
+
+async def test_a_redirected_client_goes_nowhere_in_the_private_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        module, "original_destination", lambda client: (IPv4Address("10.9.9.9"), 8333)
+    )
+    world = World()
+    client, task = await world.serve(HELLO)
+    await until(lambda: world.dialled or world.proxy.refused)
+    client.close()
+    assert world.dialled == []
+    await task
+    assert world.proxy.refused == {ErrorKind.ADDRESS_REFUSED: 1}
 
 
 @pytest.mark.parametrize(

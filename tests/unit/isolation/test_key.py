@@ -21,6 +21,7 @@ from isoproxy.isolation import (
     PROP351_USERNAME,
     ClientProtocol,
     CredentialForm,
+    Credentials,
     Isolate,
     IsolationKey,
     IsolationTuple,
@@ -170,6 +171,13 @@ def test_secrets_cannot_be_predicted_by_who_knows_the_seed_of_the_library() -> N
 def test_a_representation_shows_the_label_and_no_byte_of_the_secret() -> None:
     key = ISOLATOR.own_key("test")
     assert repr(key) == str(key) == f"<IsolationKey {key.label}>"
+
+
+def test_no_representation_shows_a_credential_or_a_destination() -> None:
+    stream = IsolationTuple(None, ClientProtocol.SOCKS5, b"marked", b"marked", b"marked.test")
+    key = Isolator(verbatim=True).key_for(ListenerRule(own_group("a")), stream)
+    for one in (stream, key, key.verbatim, Credentials(b"marked", b"marked")):
+        assert "marked" not in f"{one!r} {one}"
 
 
 def test_labels_tell_nothing_to_who_knows_the_key() -> None:

@@ -31,6 +31,24 @@ def test_a_socket_listens_and_its_file_has_the_mode(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_at_no_moment_is_a_socket_more_open_than_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever connected between bind and chmod would be served."""
+    path, chmod = tmp_path / "s", os.chmod
+    born: list[int] = []
+
+    def changing(file: str, mode: int) -> None:
+        born.append(stat.S_IMODE(path.stat().st_mode))
+        chmod(file, mode)
+
+    monkeypatch.setattr(os, "chmod", changing)
+    sock, file = listen(str(path), 0o660)
+    sock.close()
+    file.remove()
+    assert born == [0o600]
+
+
 def test_the_other_end_is_this_process(tmp_path: Path) -> None:
     near, far = socket.socketpair()
     with near, far:

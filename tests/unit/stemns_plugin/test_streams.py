@@ -303,6 +303,18 @@ def test_a_forged_new_cannot_change_a_target_nor_join_a_group() -> None:
     assert action.isolation not in {evil, tor.isolation(3, user=b"good")}
 
 
+def test_a_new_event_with_another_target_than_is_listed_says_nothing_of_the_stream() -> None:
+    """Not even where it is the only one: the genuine one may have been lost."""
+    tor = _Tor()
+    evil = tor.isolation(1, user=b"evil")
+    tor.say(b'650 STREAM 2 NEW 0 b.bit:80 SOURCE_ADDR=127.0.0.1:1 SOCKS_USERNAME="evil"')
+    tor.listed[2] = b"2 NEW 0 a.bit:80"
+    (action,) = tor.wait(2, b"a.bit:80")
+    assert isinstance(action, LookUp)
+    assert (action.name, action.event) == ("a.bit", None)
+    assert action.isolation != evil
+
+
 def test_forged_news_cannot_crowd_out_the_genuine_one() -> None:
     tor = _Tor()
     evil = tor.isolation(1, user=b"evil")

@@ -181,8 +181,9 @@ def test_expiry_is_namecoin_cores() -> None:
 
 def test_within_a_block_the_later_position_wins() -> None:
     first, second = operation(TIP - 15, 1), operation(TIP - 15, 2)
-    assert judge([first, second], CHAIN, 12).operation == second
-    assert combine([ProofVerdict(second), ProofVerdict(first)]).operation == second
+    for told in ([first, second], [second, first]):
+        assert judge(told, CHAIN, 12).operation == second
+        assert combine([ProofVerdict(one) for one in told]).operation == second
 
 
 ABSENT, EXPIRED, YOUNG = (

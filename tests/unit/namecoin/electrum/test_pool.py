@@ -394,6 +394,21 @@ async def test_a_busy_client_leaves_connections_to_others() -> None:
             await bench.pool.session(bench.key("one", f"198.51.100.{number}"), server)
 
 
+async def test_what_could_not_be_opened_takes_nobodys_place() -> None:
+    """Or a server that hangs up would leave no look-up a connection anywhere."""
+    hangs_up, serves = ElectrumServer(CHAIN, cut), ElectrumServer(CHAIN)
+    async with running(hangs_up, serves, settings=replace(NO_RESERVE, max_own=8)) as bench:
+        keys = [bench.key("one", f"198.51.100.{number}") for number in range(20)]
+        for key in keys:
+            with pytest.raises(DialError):
+                await bench.pool.session(key, bench.servers[0])
+        outcomes = await asyncio.gather(
+            *(bench.pool.session(key, bench.servers[1]) for key in keys[:2]),
+            return_exceptions=True,
+        )
+        assert [one for one in outcomes if isinstance(one, DialError)] == []
+
+
 async def test_a_busy_client_leaves_of_the_reserve_to_others_at_every_server() -> None:
     births = [Births() for _ in range(3)]
     chance = Chance({FILLED.openings_per_hour / 3600.0: [10.0] * 90})

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import tracemalloc
 import weakref
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -103,6 +103,46 @@ async def test_the_handshake_is_one_round_trip() -> None:
             "blockchain.headers.subscribe",
         ]
         await ended(session)
+
+
+class Noting:
+    """The writer of a connection, with all that was said over it."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.said = b""
+
+    def write(self, data: bytes) -> None:
+        self.said += data
+        self._writer.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+async def test_every_connection_says_the_same_byte_for_byte() -> None:
+    """No number goes on from one to the next, and no name is this client's alone."""
+    said = []
+    async with ElectrumServer(CHAIN) as server:
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            noting = Noting(writer)
+            session = await ElectrumSession.start(
+                reader, cast(asyncio.StreamWriter, noting), REGTEST
+            )
+            session.ping()
+            await session.call("blockchain.scripthash.get_history", "00" * 32)
+            await ended(session)
+            said.append(noting.said.splitlines())
+    assert said[0] == said[1]
+    assert said[0] == [
+        b'{"jsonrpc":"2.0","id":1,"method":"server.version","params":["4.0.6",["1.4","1.4.3"]]}',
+        b'{"jsonrpc":"2.0","id":2,"method":"server.features","params":[]}',
+        b'{"jsonrpc":"2.0","id":3,"method":"blockchain.headers.subscribe","params":[]}',
+        b'{"jsonrpc":"2.0","id":4,"method":"server.ping","params":[]}',
+        b'{"jsonrpc":"2.0","id":5,"method":"blockchain.scripthash.get_history",'
+        b'"params":["%b"]}' % (b"00" * 32),
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["1.4", "1.4.2"])

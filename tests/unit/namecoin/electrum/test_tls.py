@@ -115,14 +115,16 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(tmp_pat
 
 
 async def test_a_pin_decides_alone(tmp_path: Path) -> None:
+    """With each of its bytes."""
     async with tls_server(tmp_path) as (port, fingerprint):
         policy = TlsPolicy(PinStore())
         right = parse_server(f"names.example:1:s:{fingerprint.hex()}")
-        wrong = parse_server(f"names.example:1:s:{'00' * 32}")
         assert await exchange(policy, right, port) == b"hello"
-        with pytest.raises(CertificateRefused) as caught:
-            await exchange(policy, wrong, port)
-        assert not isinstance(caught.value, NotVouchedFor)
+        first, last = bytes([fingerprint[0] ^ 1]), bytes([fingerprint[-1] ^ 1])
+        for wrong in (first + fingerprint[1:], fingerprint[:-1] + last):
+            with pytest.raises(CertificateRefused) as caught:
+                await exchange(policy, parse_server(f"names.example:1:s:{wrong.hex()}"), port)
+            assert not isinstance(caught.value, NotVouchedFor)
 
 
 async def test_an_onion_service_needs_no_certificate_but_a_pin_holds(tmp_path: Path) -> None:
@@ -131,6 +133,18 @@ async def test_an_onion_service_needs_no_certificate_but_a_pin_holds(tmp_path: P
         assert await exchange(policy, parse_server(f"{ONION}:1:s"), port) == b"hello"
         with pytest.raises(CertificateRefused):
             await exchange(policy, parse_server(f"{ONION}:1:s:{'00' * 32}"), port)
+
+
+async def test_of_a_certificate_that_is_known_every_byte_counts(tmp_path: Path) -> None:
+    server, pins = parse_server("names.example:1:s"), PinStore()
+    async with tls_server(tmp_path) as (port, fingerprint):
+        pins.remember(server, Pin(fingerprint, time.time() + 1000))
+        assert await exchange(TlsPolicy(pins), server, port) == b"hello"
+        pins.remember(
+            server, Pin(fingerprint[:-1] + bytes([fingerprint[-1] ^ 1]), time.time() + 1000)
+        )
+        with pytest.raises(CertificateRefused):
+            await exchange(TlsPolicy(pins), server, port)
 
 
 async def test_without_an_authority_the_certificate_shown_first_is_kept(tmp_path: Path) -> None:
