@@ -6,7 +6,9 @@ ID, and the bytes that it sent and received; isoproxy's status must say the same
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +17,12 @@ from typing import Any
 import pytest
 
 from tests.interop.namecoin_core import NamecoinCore
-from tests.interop.nodes import wait_for
-from tests.kit.isoproxy_process import Isoproxy
+from tests.interop.nodes import BcoinNode, wait_for
+from tests.kit.isoproxy_process import Isoproxy, system
+from tests.kit.onion import publish
 from tests.kit.tornet import TorNetwork
+from tests.network.bitcoin_ends import version
+from tests.network.test_bitcoin import client as client_of
 from tests.network.test_bitcoin import flows, isoproxy
 
 pytestmark = pytest.mark.interop
@@ -196,3 +201,120 @@ def published(proxy: Isoproxy) -> str:
     proxy.wait_for("the onion service", lambda: shown()["addresses"], 90)
     address: str = shown()["addresses"][0].split()[0]
     return address
+
+
+@contextlib.contextmanager
+def network_without_a_way_out() -> Iterator[list[str]]:
+    """A network namespace with loopback and an address; gives the words that enter it."""
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-ec", _NETWORK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        if holder.stdout.readline() != "ready\n":
+            pytest.skip("no network namespace may be made here: " + holder.stderr.read()[-100:])
+        yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+        holder.communicate()
+
+
+_NETWORK = """
+ip link set lo up
+ip link add name out type veth peer name far
+ip addr add 10.99.0.1/24 dev out
+ip link set far up
+ip link set out up
+ip route add default dev out
+echo ready
+exec cat
+"""
+GROUP = "4242"
+
+
+@pytest.mark.parametrize("client_v2", [False, True])
+def test_a_node_that_is_redirected(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork, client_v2: bool
+) -> None:
+    """A node that was told of no proxy, in a network whose only way out is ours (nftables)."""
+    server = a_peer(stack, tmp_path / "server", tor_network.server_ip)
+    inside = stack.enter_context(network_without_a_way_out())
+    settings = 'address = "127.0.0.1:1324"\n' + (
+        f'[bitcoin.proxy.peers]\n"203.0.113.9:18444" = "peer.test:{server.port}"'
+    )
+    proxy = stack.enter_context(
+        Isoproxy(
+            tmp_path,
+            [*system(tor_network.client), "bitcoin.v1_fallback=never"],
+            proxies=(settings,),
+            wrapper=inside,
+        )
+    )
+    proxy.wait_ready()
+    rules = proxy.command("bitcoin", "redirect", "--print", GROUP)
+    subprocess.run([*inside, "nft", "-f", "-"], input=rules.stdout, text=True, check=True)
+    client = started(
+        stack,
+        tmp_path / "client",
+        "-connect=203.0.113.9:18444",
+        v2=client_v2,
+        wrapper=[*inside, "setpriv", "--regid", GROUP, "--clear-groups", "--"],
+        wait=False,
+    )
+    synced(client, server)
+    agree(proxy, server, "untouched" if client_v2 else "v2", own=client_v2)
+
+
+TIMES = 10
+
+
+def test_v1_peers_at_an_onion_are_met_at_once_by_the_defaults(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork
+) -> None:
+    """bcoin, which speaks first and bans, and a node whose v2 is off; and again and again."""
+    core = a_peer(stack, tmp_path / "core", "127.0.0.1", v2=False)
+    bcoin = BcoinNode(tmp_path / "bcoin", "127.0.0.1")
+    stack.callback(bcoin.stop)
+    there = {18444: ("127.0.0.1", core.port), 18555: ("127.0.0.1", bcoin.port)}
+    onion = stack.enter_context(publish(tor_network.relays[1], there)).host
+    proxy = stack.enter_context(Isoproxy(tmp_path, system(tor_network.client)))
+    proxy.wait_ready()
+    for port in there:
+        for turn in range(TIMES):
+            for user in (b"one", b"other %d" % turn):  # an identity of its own each time, too
+                one = client_of(proxy, onion, port, user)
+                with contextlib.closing(one.sock):
+                    one.hello()
+                    one.ping()
+    proxy.wait_for("the flows' ends", lambda: not flows(proxy))
+    assert totals(proxy)["outcomes"] == {"v1_fallback": 4 * TIMES}
+    reasons = {end["reason"] for end in totals(proxy)["ends"]}
+    assert reasons == {"peer_closed", "peer_speaks_v1", "remembered"}
+    assert "Ignoring banned peer" not in bcoin.log
+    assert core.call("listbanned") == []
+
+
+def test_v1_peers_behind_exits_are_refused_by_the_defaults_and_why(
+    stack: ExitStack, tmp_path: Path, tor_network: TorNetwork
+) -> None:
+    core = a_peer(stack, tmp_path / "core", tor_network.server_ip, v2=False)
+    bcoin = BcoinNode(tmp_path / "bcoin", tor_network.server_ip)
+    stack.callback(bcoin.stop)
+    ports = [core.port, bcoin.port]
+    proxy = stack.enter_context(isoproxy(tmp_path, tor_network, ports))
+    for port in ports:
+        one = client_of(proxy, "peer.test", port, b"one")
+        one.sock.sendall(version())
+        assert one.ended()
+    proxy.wait_for("the flows' ends", lambda: not flows(proxy))
+    assert totals(proxy)["outcomes"] == {"refused": 2}
+    ends = {(end["ending"], end["reason"], end["closed_by"]) for end in totals(proxy)["ends"]}
+    assert ends == {
+        ("v2_required", "peer_closed", "peer"),
+        ("v2_required", "peer_speaks_v1", "us"),
+    }
+    text = proxy.command("status").stdout
+    assert "peer_speaks_v1" in text.replace(" ", "_")
+    assert core.peers == []
