@@ -24,9 +24,13 @@ from tests.kit.repository import ROOT
 
 CACHE = ROOT / ".cache" / "interop"
 RUST = Path(__file__).parent / "rust"
+BITCOINJ = Path(__file__).parent / "bitcoinj"
 BTCD_VERSION = "v0.26.0"
 BCOIN_VERSION = "1.0.2"
 MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"  # the hash of nobody's key: 20 zeros
+BCOIN_MINING_ADDRESS = (
+    "R9HC5WtHbpoa51NCUAz86XLCmGTbkf45NT"  # the same, with the prefix that bcoin has for regtest
+)
 _AUTHORIZATION = "Basic " + base64.b64encode(b"u:p").decode()
 
 
@@ -87,6 +91,28 @@ def rust_program(name: str, folder: Path = RUST) -> str:
     if built.returncode:
         pytest.skip(f"{name} could not be built: " + built.stderr.strip()[-200:])
     return str(target / "debug" / name)
+
+
+def bitcoinj_classes() -> str:
+    """The class path of bitcoinj, from Maven if need be; pom.xml there pins its version."""
+    found = CACHE / "bitcoinj" / "classpath"
+    if not found.exists():
+        if shutil.which("mvn") is None or shutil.which("java") is None:
+            pytest.skip("mvn and java are not both installed, so bitcoinj cannot be fetched")
+        found.parent.mkdir(parents=True, exist_ok=True)
+        fetched = subprocess.run(
+            [
+                *("mvn", "--quiet", "--batch-mode", f"-Dmaven.repo.local={CACHE}/maven"),
+                *("dependency:build-classpath", f"-Dmdep.outputFile={found}"),
+            ],
+            cwd=BITCOINJ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if fetched.returncode:
+            pytest.skip("bitcoinj could not be fetched: " + fetched.stdout.strip()[-200:])
+    return found.read_text()
 
 
 def bcoin_folder() -> Path:
@@ -258,6 +284,18 @@ class BcoinNode(Bcoin):
         super().__init__(folder, "node", *words)
         wait_for(lambda: "Pool server listening" in self.log, 60)
 
+    def generate(self, count: int) -> None:
+        """Mine blocks."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
+        call = {"method": "generatetoaddress", "params": [count, BCOIN_MINING_ADDRESS]}
+        try:
+            connection.request("POST", "/", json.dumps(call))
+            answer = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        if answer["error"]:
+            pytest.fail(f"bcoin mined nothing: {answer['error']}")
+
 
 class Neutrino(Program):
     """The light client of lnd on regtest, all of its P2P through a SOCKS proxy."""
@@ -295,6 +333,35 @@ class Kyoto(Program):
     def block(self) -> str:
         """The hash of the last block that it has fetched."""
         return last_word(self.log, "block")
+
+
+class Nakamoto(Program):
+    """A light client in Rust on regtest, which knows no proxy and speaks v1."""
+
+    def __init__(self, folder: Path, peer: str) -> None:
+        folder.mkdir(parents=True)
+        made = rust_program("nakamoto", Path(__file__).parent / "nakamoto")
+        super().__init__([made, str(folder), peer], folder)
+
+    @property
+    def height(self) -> int:
+        """Blocks whose headers it knows; -1 before it has said so."""
+        return int(last_word(self.log, "height") or -1)
+
+
+class Bitcoinj(Program):
+    """A light client in Java on regtest, all of its P2P through a SOCKS proxy; it speaks v1."""
+
+    def __init__(self, folder: Path, proxy_port: int, peer: str) -> None:
+        folder.mkdir(parents=True)
+        source = BITCOINJ / "Light.java"
+        words = ["java", "-cp", bitcoinj_classes(), str(source), peer, f"127.0.0.1:{proxy_port}"]
+        super().__init__(words, folder)
+
+    @property
+    def height(self) -> int:
+        """Blocks that it has; -1 before it has said so."""
+        return int(last_word(self.log, "height") or -1)
 
 
 class V2Front(Program):

@@ -73,6 +73,7 @@ def totals(proxy: Isoproxy) -> dict[str, Any]:
 
 def agree(proxy: Isoproxy, server: NamecoinCore, transport: str, *, own: bool = False) -> None:
     """Both ends of the one flow say the same; `own`: the session is the client's own."""
+    wait_for(lambda: len(flows(proxy)) == len(server.peers) == 1)
     (flow,), (peer,) = flows(proxy), server.peers
     spoken = "v2" if transport == "untouched" else transport
     assert (flow["transport"], peer["transport_protocol_type"]) == (transport, spoken)
