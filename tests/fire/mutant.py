@@ -120,7 +120,7 @@ def own_tip(patch: pytest.MonkeyPatch) -> None:
             session.tip = said
 
     patch.setattr(lookup.NameQuestion, "_ask", asks)
-    patient = SyncSettings(timeout=120.0)
+    patient = SyncSettings(timeout=120.0, beside=120.0)
     patch.setattr("isoproxy.namecoin.electrum.header_sync.SyncSettings", lambda: patient)
     patch.setattr("isoproxy.namecoin.electrum.backend.SyncSettings", lambda: patient)
     patch.setattr(
