@@ -53,6 +53,9 @@ lint: $(STAMP) ## format, rules of style, types, and which room may import which
 unit: $(STAMP) ## the tests that need no program and no network (1 min)
 	$(PYTEST) $(UNIT)
 
+pythons: ## the unit tests with every other Python from 3.11 on that is here (2 min each)
+	@scripts/pythons
+
 process: packages-test $(STAMP) ## the tests that start programs
 	$(PYTEST) $(PROCESS)
 
@@ -143,6 +146,6 @@ $(FIRE): requirements/fire.txt $(STAMP)
 	$(PIP) --require-hashes -r requirements/fire.txt
 	@touch $@
 
-.PHONY: help run test demo lint unit process network slow interop programs mutants fire evidence screenshots \
+.PHONY: help run test demo lint unit pythons process network slow interop programs mutants fire evidence screenshots \
   bench bench-quick deb deb-check release changelog lock clean \
   packages-run packages-demo packages-test packages-interop packages-fire packages-deb

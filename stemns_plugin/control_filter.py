@@ -32,11 +32,11 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from itertools import chain
+from itertools import chain, count
 from typing import Final, cast
 
 from isoproxy.errors import ErrorKind, NamingError, ProtocolError
@@ -66,10 +66,8 @@ MAX_OFFERS: Final = 1024
 MAX_UNREAD: Final = 1024 * 1024
 OFFER_S: Final = 110.0
 """Seconds for an answer: less than the 120 s after which Tor itself gives up."""
-ENDED_S: Final = 120.0
-"""Seconds for which a client may still speak of an offer that has ended: StemNS asks its
-plugin for 60 s, and the plugin takes its own time."""
-_MAX_ENDED: Final = 4096
+_FIRST_NUMBERS: Final = 10**15
+"""How many numbers there are with which the offers to an address may begin."""
 
 
 class _Client(asyncio.Protocol):
@@ -81,10 +79,10 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, broker: OfferBroker) -> None:
         self._broker = broker
-        self._splitter = LineSplitter()
+        self._splitter = LineSplitter(b"\n")
         self._lines: deque[bytes] = deque()
         self._transport: asyncio.Transport | None = None
-        self._ended: OrderedDict[int, float] = OrderedDict()
+        self._offered = range(0)
         self.address = b""
         self.events: frozenset[bytes] = frozenset()
 
@@ -114,25 +112,19 @@ class _Client(asyncio.Protocol):
         if not self._lines:
             self._transport.resume_reading()
             return
-        self._forget_ended()
         broker = self._broker
-        view = ClientView(broker.offers_to(self.address), self._ended, broker.info, broker.conf)
+        view = ClientView(broker.offers_to(self.address), self._offered, broker.info, broker.conf)
         decision = judge(self._lines.popleft(), view)
         self.say(decision.reply)
         self._broker.apply(self, decision.effect)
         asyncio.get_running_loop().call_soon(self._judge_next)
 
-    def offer_ended(self, stream: int) -> None:
-        """The client need not know it yet."""
-        self._ended[stream] = asyncio.get_running_loop().time()
-        self._forget_ended()
-
-    def _forget_ended(self) -> None:
-        oldest = asyncio.get_running_loop().time() - ENDED_S
-        while self._ended and (
-            len(self._ended) > _MAX_ENDED or next(iter(self._ended.values())) < oldest
-        ):
-            self._ended.popitem(last=False)
+    def offer(self, event: StreamEvent) -> None:
+        """Tell the client of a stream; it may speak of it as long as it is connected."""
+        begins_anew = event.id != self._offered.stop
+        self._offered = range(event.id if begins_anew else self._offered.start, event.id + 1)
+        self.say(write_stream_event(event, event.status))
+        self.say(write_stream_event(event, b"CONTROLLER_WAIT"))
 
     def say(self, line: bytes) -> None:
         """Write a line; a client that does not read is not waited for."""
@@ -167,6 +159,7 @@ class OfferBroker:
         self.info: dict[bytes, bytes] = {b"address-mappings/all": b""}
         self.conf = {b"__leavestreamsunattached": b"__LeaveStreamsUnattached=1"}
         self._clients: dict[bytes, list[_Client]] = {}
+        self._numbers: dict[bytes, Iterator[int]] = {}
         self._open: dict[bytes, dict[int, _Open]] = {}
 
     def admit(self, client: _Client) -> bool:
@@ -176,6 +169,7 @@ class OfferBroker:
         if len(self._clients.get(client.address, ())) >= MAX_CLIENTS_OF_ONE:
             return False
         self._clients.setdefault(client.address, []).append(client)
+        self._numbers.setdefault(client.address, count(secrets.randbelow(_FIRST_NUMBERS) + 1))
         return True
 
     def leave(self, client: _Client) -> None:
@@ -185,6 +179,7 @@ class OfferBroker:
             clients.remove(client)
         if not clients:
             self._clients.pop(client.address, None)
+            self._numbers.pop(client.address, None)
         if not any(b"STREAM" in other.events for other in clients):
             for waiting in self._open.get(client.address, {}).values():
                 _fail(waiting)
@@ -220,11 +215,10 @@ class OfferBroker:
                 del self._open[source]
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         # Tor's own event may name a virtual address that stands for the name
-        event = replace(event, id=_number_beside(offers), host=asked.name.encode())
+        event = replace(event, id=next(self._numbers[source]), host=asked.name.encode())
         waiting = offers[event.id] = _Open(Offer(event))
         for client in clients:
-            client.say(write_stream_event(event, event.status))
-            client.say(write_stream_event(event, b"CONTROLLER_WAIT"))
+            client.offer(event)
         try:
             async with asyncio.timeout(OFFER_S):
                 return await waiting.answer
@@ -237,8 +231,6 @@ class OfferBroker:
             if waiting.answer.cancelled() or not waiting.answer.done():
                 for client in clients:
                     client.say(write_stream_event(event, b"CLOSED"))
-            for client in clients:
-                client.offer_ended(event.id)
 
     def tell_of_tor(self, version: bytes, *, automaps: bool) -> None:
         """Answer questions about Tor with what Tor says."""
@@ -263,13 +255,6 @@ class OfferBroker:
         if self._username is None:
             return True
         return self._username.fullmatch(event.fields.username or b"") is not None
-
-
-def _number_beside(offers: Mapping[int, object]) -> int:
-    """A stream's number for a workstation; Tor's own would tell how many streams others have."""
-    while (number := secrets.randbelow(10**15) + 1) in offers:
-        pass
-    return number
 
 
 def _fail(waiting: _Open) -> None:

@@ -91,14 +91,14 @@ class FilterDecision:
 class ClientView:
     """What one client may know.
 
-    offers  the streams offered to its address
-    ended   numbers of offers, made on this connection, that ended lately
-    info    what GETINFO tells of Tor
-    conf    what GETCONF tells of Tor, by the option in lower case
+    offers   the streams offered to its address
+    offered  the numbers of all offers that were made on this connection, ended or not
+    info     what GETINFO tells of Tor
+    conf     what GETCONF tells of Tor, by the option in lower case
     """
 
     offers: Mapping[int, Offer] = field(default_factory=dict)
-    ended: Container[int] = ()
+    offered: Container[int] = ()
     info: Mapping[bytes, bytes] = field(default_factory=dict)
     conf: Mapping[bytes, bytes] = field(default_factory=dict)
 
@@ -144,7 +144,7 @@ def _judge_stream(verb: bytes, arguments: Sequence[bytes], view: ClientView) -> 
     stream = int(arguments[0])
     offer = view.offers.get(stream)
     if offer is None:
-        return _OK if stream in view.ended else _refused(552, b'Unknown stream "%d"' % stream)
+        return _OK if stream in view.offered else _refused(552, b'Unknown stream "%d"' % stream)
     if verb == b"CLOSESTREAM":
         return FilterDecision(b"250 OK", Closed(stream))
     if len(arguments) != 2:

@@ -193,7 +193,7 @@ class Metrics:
             Histogram,
             "isoproxy_dial_seconds",
             "Time that Tor took to open a stream.",
-            upstream=("managed", "system"),
+            upstream=("managed", "system", "arti"),
         )
         self.relay_bytes = self._add(
             Counter,

@@ -46,7 +46,8 @@ from isoproxy.tor.circuits import CircuitBudget
 from isoproxy.tor.dial import Dial
 
 DIAL_TIMEOUT_S: Final = 120.0
-_STRICT = re.compile("[a-zA-Z0-9.-]+")
+_LABEL: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_STRICT: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 SEND_BUFFER: Final = 16384
 """Bytes of SO_SNDBUF towards Tor: a fast local upload can otherwise keep Tor reading."""
 
@@ -61,8 +62,8 @@ class DialerSettings:
     send_buffer          bytes of SO_SNDBUF towards Tor, 0 for the system's own
     onions_of_listeners  onion services (without .onion) for which Tor has a client key, and the
                          one listener whose clients may go there
-    strict_names         refuse what an Arti hangs up on: names with other characters than
-                         letters, digits, hyphens and dots
+    strict_names         refuse names on which an Arti hangs up: those with underscores, with
+                         hyphens at the end of a label, and with labels of more than 63 bytes
     """
 
     socks: Endpoint
@@ -127,14 +128,17 @@ class Dialer:
         `client` says on whose behalf, for fairness among those that wait for circuits.
         With `read_ahead` the far end's first bytes may come in `dial.leftover`; without,
         they stay in the kernel.  `listener` is where the client came in.
-        Raises PolicyRefusal for a target that must never reach Tor, and for an onion service
-        whose client key is another listener's.
+        Raises PolicyRefusal for a target that must never reach Tor or that none could take
+        (there is no stream to port 0), and for an onion service whose client key is another
+        listener's.
         """
         if not target.may_be_sent_to_tor(self.settings.never_sent_to_tor):
             raise PolicyRefusal(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
         if target.is_onion and not self._may_visit(target.host, listener):
             raise PolicyRefusal(kind=ErrorKind.ONION_AUTH_MISSING)
         if self.settings.strict_names and not (target.is_ip or _STRICT.fullmatch(target.host)):
+            raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
+        if command is Command.CONNECT and not target.port:
             raise PolicyRefusal(kind=ErrorKind.NAME_SYNTAX)
         credentials = upstream_credentials(key, purpose, self.form)
         handshake = Client(

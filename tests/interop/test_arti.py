@@ -4,8 +4,9 @@ The witness is the exit: Arti shows no circuits.  Two tuples that shared a circu
 leave at one exit in every epoch; the network has more exits than tuples, and a pair that
 does so by chance in all epochs is one in 24 ** 4.
 
-What differs: Arti answers a closed port and an absent name alike, with reply 01, and
-cannot be asked for circuits, onion services of ours, or to follow New Identity.
+What differs: Arti answers a closed port and an absent name alike, with reply 01, hangs up on
+names that C tor takes, and cannot be asked for circuits, onion services of ours, or to
+follow New Identity.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -47,6 +49,8 @@ EXITS: Final = 23
 TUPLES: Final = 20
 STREAMS: Final = 10
 EPOCHS: Final = 4
+PUBLIC: Final = "93.184.216.34"
+"""Nothing is sent there: it is what a name stands for, and no private address."""
 
 Settings = Callable[[Path], list[str]]
 
@@ -75,7 +79,8 @@ def arti_program() -> str:
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[TorNetwork]:
-    with TorNetwork(exits=EXITS, timeout=240) as network:
+    hosts = {"public.test": [PUBLIC]}
+    with TorNetwork(exits=EXITS, timeout=240, hosts=hosts) as network:
         yield network
 
 
@@ -215,11 +220,52 @@ def test_a_v1_client_meets_its_peer_in_v2(proxy: Isoproxy, net: TorNetwork) -> N
             assert {flow["session_id"]} == {one.session_id for one in service.registry.flows}
 
 
-def test_what_cannot_be_reached_is_refused(proxy: Isoproxy, net: TorNetwork) -> None:
-    with closed_port(net.server_ip) as port, pytest.raises(Refused):
+def test_what_cannot_be_reached_is_refused(
+    proxy: Isoproxy, net: TorNetwork, tor: list[str]
+) -> None:
+    with closed_port(net.server_ip) as port, pytest.raises(Refused) as closed:
         dial(proxy.address, "www.test", port, user=b"closed")
-    with pytest.raises(Refused):
-        dial(proxy.address, "a_b.absent.invalid-name", 80, user=b"absent")
+    with pytest.raises(Refused) as absent:
+        dial(proxy.address, "absent.invalid-name", 80, user=b"absent")
+    replies = (closed.value.reply, absent.value.reply)
+    assert replies == ((1, 1) if "tor.mode=arti" in tor else (1, 4))
+
+
+def test_what_tor_would_not_take_is_refused_by_us(proxy: Isoproxy, tor: list[str]) -> None:
+    asked = [("www.test", 0)]
+    if "tor.mode=arti" in tor:
+        asked += [(host, 80) for host in ("a_b.test", "-a.test", "a-.test", "x" * 64 + ".test")]
+    before = refusals(proxy)
+    for host, port in asked:
+        with pytest.raises(Refused) as caught:
+            dial(proxy.address, host, port, user=b"syntax")
+        assert caught.value.reply == 1
+    assert refusals(proxy) == before + len(asked)
+
+
+def refusals(proxy: Isoproxy) -> int:
+    """How many requests were refused over what they ask for, before any Tor heard of them."""
+    counted = r'^isoproxy_requests_total\{.*command="connect",kind="name_syntax"\} (\d+)$'
+    return sum(map(int, re.findall(counted, proxy.metrics(), re.MULTILINE)))
+
+
+def test_addresses_and_names_are_asked_for(
+    proxy: Isoproxy, net: TorNetwork, world: NameWorld
+) -> None:
+    """By the real tor-resolve: RESOLVE and RESOLVE_PTR."""
+
+    def resolved(*words: str) -> str | None:
+        outcome = subprocess.run(
+            ["tor-resolve", *words, proxy.host_and_port], capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        return None if outcome.returncode else outcome.stdout.strip()
+
+    assert resolved("public.test") == PUBLIC
+    assert resolved("-x", PUBLIC) == "public.test"
+    assert resolved("ip-web.bit") == net.server_ip
+    assert resolved("absent.invalid-name") is None
+    assert resolved("-x", "8.8.8.8") is None
 
 
 def test_the_doctor_says_what_it_saw_and_no_more(

@@ -81,7 +81,7 @@ class Check:
         self._await_active()
         state = self._show("Type", "ActiveState", "SubState", "NRestarts", "StatusText")
         _expect(state, "Type=notify", "ActiveState=active", "SubState=running", "NRestarts=0",
-                "StatusText=1 listeners")  # fmt: skip
+                "StatusText=2 listeners")  # fmt: skip
         _expect(self.machine.shell("systemctl is-enabled isoproxy"), "enabled")
         off = self.machine.fails("systemctl", "is-enabled", "stemns.service", "isoproxy.socket")
         assert off.count("disabled") == 2, off

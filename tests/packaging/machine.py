@@ -5,7 +5,8 @@ Theory of operation
     and keeps it.  `build` makes the package in a copy of it.  A `Machine` is another copy,
     booted by systemd-nspawn with a network namespace that has a loopback device alone, and all
     of cgroup v2, so that services are confined as on a real machine, IP address filters
-    included.  What the machine needs of apt is fetched before, while it is not running.
+    included.  What the machine needs of apt is fetched before, while it is not running; what apt
+    fetched once is kept beside the base system.
 
     Commands enter its namespaces (nsenter); programs of this machine may enter its network
     only (`in_network`).
@@ -131,9 +132,16 @@ def _offline(root: Path, *command: str) -> str:
         more += [f"--bind-ro={authorities}:{_AUTHORITIES}", f"--setenv=PIP_CERT={_AUTHORITIES}"]
     return run(
         ["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "--pipe",
-         "--setenv=DEBIAN_FRONTEND=noninteractive", *more, *command],
+         _downloads(root), "--setenv=DEBIAN_FRONTEND=noninteractive", *more, *command],
         timeout_s=_OFFLINE_S,
     )  # fmt: skip
+
+
+def _downloads(root: Path) -> str:
+    """The option that lends a root directory what apt fetched for any of its release."""
+    kept = root.parent / "archives"
+    (kept / "partial").mkdir(parents=True, exist_ok=True)
+    return f"--bind={kept}:/var/cache/apt/archives"
 
 
 class Machine:
@@ -161,6 +169,7 @@ class Machine:
             self._nspawn = subprocess.Popen(
                 [
                     *("systemd-nspawn", "-q", "-D", self.root, "--boot", "--console=read-only"),
+                    _downloads(self.root),
                     *(f"--machine=isoproxy-{os.getpid()}", "--register=no", "--keep-unit"),
                     # bpf: systemd filters addresses with it
                     *("--private-network", "--capability=all", "--system-call-filter=bpf"),

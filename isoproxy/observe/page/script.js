@@ -312,9 +312,9 @@ const showIdentities = (identities) => {
     button.setAttribute("aria-pressed", one.key === hour.chosen);
     button.style.setProperty("--hue", parseInt(one.key.slice(0, 4), 16) % 360);
     [
-      [number(one.streams), "number"],
-      [number(one.lookups), "number"],
-      [number(one.bitcoin), "number"],
+      [number(one.streams), "number count streams"],
+      [number(one.lookups), "number count lookups"],
+      [number(one.bitcoin), "number count bitcoin"],
       [duration(one.age_s), "number wide quiet"],
       [size(one.bytes_up), "number"],
       [size(one.bytes_down), "number"],

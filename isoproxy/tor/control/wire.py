@@ -5,7 +5,8 @@ Theory of operation
     that begin with three digits and `-`, `+` or a space, where `+` opens a block of data
     that ends with a line of one dot, and the space marks the last line.  An asynchronous
     reply (code 650) carries an event.  `command` is the other direction; a server of the
-    protocol reads commands with the same `LineSplitter`.
+    protocol reads commands with a `LineSplitter` too, and as Tor does takes a bare LF for
+    the end of a line.  From Tor that would let a client's host name end one.
 
 Invariants
     Lines, data blocks and replies are bounded.  A line that no reply can hold ends the
@@ -35,14 +36,15 @@ _LETTERS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 class LineSplitter:
-    """Cuts bytes into lines of at most `MAX_LINE` bytes, their CRLF removed."""
+    """Cuts bytes into lines of at most `MAX_LINE` bytes, their `end` removed."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: bytes = b"\r\n") -> None:
+        self._end = end
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes; raises LimitExceeded."""
-        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        *lines, self._rest = (self._rest + data).split(self._end)
         if len(self._rest) > MAX_LINE or any(len(line) > MAX_LINE for line in lines):
             raise LimitExceeded("a line on the control port is longer than any expected")
         return lines

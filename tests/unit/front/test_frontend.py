@@ -383,6 +383,21 @@ async def test_draining_waits_for_flows_and_takes_no_new_ones() -> None:
         await asyncio.wait_for(draining, 2)
 
 
+async def test_what_ended_just_before_a_drain_is_forgotten_after_it() -> None:
+    class Owner:
+        def abort(self) -> None:
+            raise AssertionError
+
+    async with SocksPort() as port, front_end(port) as front:
+        task = front.services.spawn(Owner(), asyncio.sleep(0))
+        for _ in range(2):
+            await asyncio.sleep(0)
+        assert task.done()
+        assert task in front.services.tasks  # its callbacks have not run yet
+        await front.drain(0)
+        assert not front.services.tasks
+
+
 WHO_CAN_COME = (0, NOBODY) if os.geteuid() == 0 else (os.geteuid(),)
 
 

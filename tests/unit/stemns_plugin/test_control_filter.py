@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from isoproxy.net.endpoint import Endpoint
-from stemns_plugin import control_filter
 from stemns_plugin.control_filter import (
     MAX_CLIENTS_OF_ONE,
     ControlFilter,
@@ -19,6 +18,7 @@ from stemns_plugin.control_filter import (
 )
 from stemns_plugin.controller import ControllerSettings
 from stemns_plugin.grammar import StreamEvent, parse_stream_event
+from stemns_plugin.streams import LookUp
 from tests.kit.waiting import until
 from tests.unit.tor.scripted_streams import ISO, StreamingTor
 
@@ -293,32 +293,62 @@ async def test_commands_about_an_ended_offer_are_answered_to_whom_it_was_made(
         assert not any(re.match(rb"(CLOSE|ATTACH|REDIRECT)STREAM", line) for line in place.tor.log)
 
 
-async def test_an_ended_offer_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_filter, "ENDED_S", 0.05)
-    async with gateway(tmp_path) as place:
-        one = await place.workstation(ONE)
-        place.tor.new(5, b"a.bit:80", source=ONE.encode())
-        await until(lambda: len(one.events()) == 2)
-        (number,) = one.offered()
-        place.tor.end(5)
-        await asyncio.sleep(0.1)
-        assert (await one.ask(b"CLOSESTREAM %d 2" % number)).startswith(b"552 ")
-
-
-async def test_a_number_that_is_offered_again_is_the_new_offer(
+async def test_however_many_lookups_are_cancelled_each_is_answered_as_long_as_the_connection_lasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_filter, "_number_beside", lambda offers: 77)
     async with gateway(tmp_path) as place:
         one = await place.workstation(ONE)
         place.tor.new(5, b"a.bit:80", source=ONE.encode())
-        await until(lambda: one.offered() == [77])
+        await until(lambda: one.offered())
+        numbers = one.offered()
         place.tor.end(5)
         await until(lambda: one.events()[-1].status == b"CLOSED")
-        place.tor.new(6, b"b.bit:80", source=ONE.encode())
-        await until(lambda: one.offered() == [77, 77])
-        assert await one.ask(b"CLOSESTREAM 77 2") == b"250 OK"
-        await until(lambda: 6 in place.tor.closed)
+        for _ in range(42):
+            one.lines.clear()
+            asked = [asyncio.create_task(place.filter._broker.find(a_lookup())) for _ in range(100)]
+            await asyncio.sleep(0)
+            for task in asked:
+                task.cancel()
+            await until(lambda: len(one.lines) == 300)
+            numbers += one.offered()
+        assert len(set(numbers)) == 4201
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", lambda: now() + 3600)
+            assert await one.ask(b"CLOSESTREAM %d 2" % numbers[0]) == b"250 OK"
+
+
+def a_lookup() -> LookUp:
+    event = parse_stream_event(
+        b"650 STREAM 9 NEW 0 b.bit:80 SOURCE_ADDR=%s:1 PURPOSE=USER" % ONE.encode() + ISO
+    )
+    assert event is not None
+    return LookUp(9, "b.bit", b"1", False, event)
+
+
+async def test_a_client_that_did_not_listen_knows_nothing_of_what_was_offered_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async with gateway(tmp_path) as place:
+        one, other = await place.workstation(ONE), await place.workstation(ONE)
+        for stream, follows in ((1, True), (2, False), (3, True)):
+            await other.ask(b"SETEVENTS STREAM" if follows else b"SETEVENTS")
+            place.tor.new(stream, b"a.bit:80", source=ONE.encode())
+            await until(lambda: len(one.events()) == 3 * stream - 1)  # noqa: B023  asked at once
+            place.tor.end(stream)
+            await until(lambda: len(one.events()) == 3 * stream)  # noqa: B023  asked at once
+        missed = one.offered()[1]
+        assert missed not in other.offered()
+        assert (await other.ask(b"CLOSESTREAM %d 2" % missed)).startswith(b"552 ")
+        assert await other.ask(b"CLOSESTREAM %d 2" % one.offered()[2]) == b"250 OK"
+
+
+async def test_lines_may_end_as_they_may_for_tor(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as place:
+        one = await place.workstation(ONE)
+        assert (await one.ask(b"GETINFO nothing\nSETEVENTS STREAM")).startswith(b"552 ")
+        await until(lambda: one.lines[-1] == b"250 OK")
 
 
 async def test_version_and_bootstrap_are_those_of_tor(tmp_path: Path) -> None:

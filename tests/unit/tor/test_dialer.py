@@ -183,17 +183,35 @@ async def test_some_names_never_reach_tor(host: str) -> None:
         assert port.requests == []
 
 
-async def test_what_arti_hangs_up_on_is_refused_before() -> None:
+@pytest.mark.parametrize("host", ["a_b.test", "-a.test", "a-.test", "a.-.test", "x" * 64 + ".test"])
+async def test_a_name_that_arti_hangs_up_on_is_refused_before(host: str) -> None:
     async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
         port.serve = echo
-        (await dialer.connect(key, APP, Target.parse("a_b.test", 80))).close()
+        (await dialer.connect(key, APP, Target.parse(host, 80))).close()
         dialer.follow(replace(dialer.settings, strict_names=True))
         with pytest.raises(PolicyRefusal) as caught:
-            await dialer.connect(key, APP, Target.parse("a_b.test", 80))
+            await dialer.connect(key, APP, Target.parse(host, 80))
         assert caught.value.kind is ErrorKind.NAME_SYNTAX
-        for host in ("a-b.test", "192.0.2.1", "2001:db8::1"):
-            (await dialer.connect(key, APP, Target.parse(host, 80))).close()
-        assert len(port.requests) == 4
+        assert len(port.requests) == 1
+
+
+@pytest.mark.parametrize("host", ["a-b.test", "a", "x" * 63 + ".test", "192.0.2.1", "2001:db8::1"])
+async def test_a_name_that_arti_takes_is_not_refused(host: str) -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        port.serve = echo
+        dialer.follow(replace(dialer.settings, strict_names=True))
+        (await dialer.connect(key, APP, Target.parse(host, 80))).close()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_there_is_no_stream_to_port_zero(strict: bool) -> None:
+    async with SocksPort() as port, dialing(port.endpoint) as (dialer, key):
+        dialer.follow(replace(dialer.settings, strict_names=strict))
+        for host in ("a.test", "192.0.2.1"):
+            with pytest.raises(PolicyRefusal) as caught:
+                await dialer.connect(key, APP, Target.parse(host, 0), timeout=1)
+            assert caught.value.kind is ErrorKind.NAME_SYNTAX
+        assert port.requests == []
 
 
 async def test_it_follows_a_socks_port_that_moves() -> None:

@@ -8,6 +8,8 @@ from isoproxy.bitcoin.converter import Ending
 from isoproxy.bitcoin.flow import ClosedBy, Flow, V1Reason
 from isoproxy.bitcoin.flows import FlowEnd, FlowRegistry, Outcome, Totals
 from isoproxy.bitcoin.messages import MAINNET
+from isoproxy.config.option import choice, options_of
+from isoproxy.config.schema import TorConfig
 from isoproxy.daemon.status.metrics import collect, collect_bitcoin
 from isoproxy.daemon.status.snapshot import TorView
 from isoproxy.errors import ErrorKind
@@ -111,3 +113,34 @@ def test_handshakes_and_requests_of_a_listener_that_a_reload_took_away() -> None
         "isoproxy_accept_pauses_total 4",
     ):
         assert line + "\n" in text, line
+
+
+FRONT_DOOR = (
+    *(ClientProtocol.SOCKS4, ClientProtocol.SOCKS5, ClientProtocol.HTTP_CONNECT),
+    ClientProtocol.BITCOIN,
+)
+MODES = options_of(TorConfig)["mode"][1].read
+
+
+@pytest.mark.parametrize("mode", MODES.words if isinstance(MODES, choice) else ())
+def test_every_form_of_tor_has_its_place(mode: str) -> None:
+    counters = Counters()
+    counters.dials.observe(0.2)
+    metrics = Metrics(["default"], sorted(MESSAGE_TYPES))
+    tor = TorView(mode, "ready", True, None, "off", False, None)
+    collect(metrics, snapshot(tor=tor, traffic=traffic(Report(counters))))
+    assert f'isoproxy_dial_seconds_count{{upstream="{mode}"}} 1\n' in metrics.exposition()
+
+
+@pytest.mark.parametrize("command", Command)
+def test_every_outcome_of_a_request_has_its_place(command: Command) -> None:
+    counters, outcomes = Counters(), [None, *ErrorKind]
+    for kind in outcomes:
+        counters.requests["default", command, kind] = 17
+        for protocol in FRONT_DOOR:
+            counters.handshakes["default", protocol, kind] = 19
+    metrics = Metrics(["default"], sorted(MESSAGE_TYPES))
+    collect(metrics, snapshot(traffic=traffic(Report(counters))))
+    text = metrics.exposition()
+    assert text.count("} 17\n") == len(outcomes)
+    assert text.count("} 19\n") == len(outcomes) * len(FRONT_DOOR)
