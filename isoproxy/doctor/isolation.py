@@ -64,7 +64,7 @@ async def prove(
             circuits = await _circuits(listener, target, control, held, timeout_s)
         except (OSError, socks.ProxyError) as error:
             return [_refused(error, target)], False
-    findings = [ok(CHECK, "three were opened")]
+    findings = [ok(CHECK, f"three were opened at {listener}")]
     if hidden:
         findings.append(
             unproven(

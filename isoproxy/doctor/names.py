@@ -114,7 +114,9 @@ async def _program(check: str, backend: RpcBackend) -> Finding:
             "it does not tell",
             "start it anew after each change of its settings, and without TOR_TRANSPROXY",
         )
-    return ok(check, "a full node answers, its chain complete; it needs to ask nobody for a name")
+    return ok(
+        check, "what answers says it is a full node, its chain complete: it needs to ask nobody"
+    )
 
 
 def _told(text: str) -> tuple[str, str]:
