@@ -114,12 +114,16 @@ def is_v1_peer(first: bytes, network: Network) -> bool | None:
 
 
 def begins_greeting(first: bytes) -> bool:
-    """Whether a SOCKS5 client may have begun with `first`: version, count, assigned methods."""
+    """Whether a SOCKS5 client may have begun with `first`: version, count, methods.
+
+    Methods of its own (RFC 1928, section 3) a client may have, too, and then its greeting is
+    told by its length alone.
+    """
     if len(first) < 2:
         return first == bytes([_SOCKS5])
     version, count, *methods = first
     assigned = all(method <= _LAST_METHOD for method in methods[:count])
-    return version == _SOCKS5 and count > 0 and assigned
+    return version == _SOCKS5 and count > 0 and (assigned or len(methods) == count)
 
 
 def begins_http(first: bytes) -> bool:

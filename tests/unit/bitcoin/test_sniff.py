@@ -115,6 +115,7 @@ def test_a_peer_that_begins_v1_is_told_by_sixteen_bytes_and_no_less() -> None:
     [
         b"\x05",
         b"\x05\x01\x00",
+        b"\x05\x03\x00\x02\x80",
         b"\x04",
         b"\x04\x01\x20\x8d\x0a\x00",
         b"CONNECT peer.example:8333 HTTP/1.1\r\n",
@@ -127,7 +128,10 @@ def test_proxy_protocols(first: bytes) -> None:
     assert begins_proxy_protocol(first)
 
 
-@pytest.mark.parametrize("first", [b"", b"\x05\x00", b"get / ", b"CONNECTED", b"\x00"])
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"\x05\x00", b"\x05\x02\x80", b"\x05\x01\x80\x00", b"get / ", b"CONNECTED", b"\x00"],
+)
 def test_no_proxy_protocols(first: bytes) -> None:
     assert not begins_proxy_protocol(first)
 
