@@ -65,7 +65,7 @@ network: packages-test $(STAMP) ## the tests over a private Tor network
 slow: packages-test $(STAMP) ## what measures time under load, alone on this machine (6 min)
 	$(PYTEST) -m slow tests
 
-interop: packages-interop $(STAMP) ## programs of others: btcd, bcoin, neutrino, kyoto, ncdns, py-libp2p; Electrum, browsers, Java, Node, Go
+interop: packages-interop $(STAMP) ## programs of others: btcd, bcoin, neutrino, kyoto, nakamoto, bitcoinj, ncdns, py-libp2p; Electrum, browsers, Java, Node, Go
 	$(PYTEST) -m interop tests
 
 fire: packages-fire $(FIRE) ## the long runs: fuzzing, soak, chaos, leaks, plaintext, linkability (2 h; root for all of it)

@@ -29,13 +29,22 @@ from typing import Any, Final
 
 import pytest
 
-from tests.interop.nodes import BcoinSpv, Btcd, Kyoto, Neutrino, Program
+from tests.interop.namecoin_core import NamecoinCore
+from tests.interop.nodes import BcoinSpv, Bitcoinj, Btcd, Kyoto, Neutrino, Program
 from tests.kit.isoproxy_process import Isoproxy
 from tests.kit.tornet import TorNetwork
 from tests.network.exit_capture import LISTED, Seen, run
 from tests.network.exit_sinks import Sinks
 
 Start = Callable[[Path, int, str], Program]
+
+
+def namecoind(folder: Path, proxy: int, peer: str, chain: str) -> NamecoinCore:
+    """It dials loopback addresses without its proxy, so it is given a name."""
+    there = "one.test:" + peer.rpartition(":")[2]
+    words = (f"-proxy=127.0.0.1:{proxy}", f"-connect={there}")
+    return NamecoinCore(folder, *words, v2=False, chain=chain)
+
 
 PROGRAMS: Final[dict[str, Start]] = {
     "btcd": lambda folder, proxy, peer: Btcd(
@@ -44,6 +53,11 @@ PROGRAMS: Final[dict[str, Start]] = {
     "bcoin": BcoinSpv,
     "neutrino": Neutrino,
     "kyoto": lambda folder, proxy, peer: Kyoto(folder, peer, proxy_port=proxy),
+    "bitcoinj": Bitcoinj,
+    "namecoind": lambda folder, proxy, peer: namecoind(folder, proxy, peer, "regtest"),
+    "namecoind on its main chain": lambda folder, proxy, peer: namecoind(
+        folder, proxy, peer, "main"
+    ),
 }
 """Programs that speak v1, each given a folder, the proxy's port and its peer."""
 LISTEN_S: Final = 45.0
@@ -57,7 +71,7 @@ def programs(proxy: Isoproxy, sinks: Sinks) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plaintext-")))
         for number, (name, start) in enumerate(PROGRAMS.items()):
-            for port in (LISTED[number], elsewhere[number]):
+            for port in (LISTED[number], elsewhere[number % len(elsewhere)]):
                 peer = f"{sinks.host}:{port}"
                 try:
                     program = start(folder / f"{name}-{port}", proxy.address[1], peer)
