@@ -201,15 +201,15 @@ async def test_a_killed_server_is_replaced_while_look_ups_go_on(lab: Lab) -> Non
 
 @pytest.fixture(scope="module")
 def thrifty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Two servers that hang up on sessions that cost them more than 150 units.
+    """Two servers that hang up on sessions that cost them more than 170 units.
 
-    They look at every 100.  All headers cost some 230: a unit per 5000 bytes, two per
-    answer of 50 headers.
+    They look at every 100, and every 15 s.  All headers cost some 240: a unit per
+    5000 bytes, two per answer of 50 headers.
     """
     chain = RegtestChain.recorded()
-    chain.mine_empty(1300)
+    chain.mine_empty(1200)
     directory = tmp_path_factory.mktemp("thrifty")
-    limits = {"COST_SOFT_LIMIT": "140", "COST_HARD_LIMIT": "150"}
+    limits = {"COST_SOFT_LIMIT": "160", "COST_HARD_LIMIT": "170"}
     with (
         NamecoinDaemon(chain) as daemon,
         ElectrumXServers(directory, daemon.url, 2, **limits) as servers,
@@ -223,8 +223,10 @@ def cut_off(server: ElectrumX) -> bool:
 
 async def test_a_first_synchronisation_stays_below_what_servers_put_up_with(thrifty: Lab) -> None:
     await thrifty.settled()
-    async with client(thrifty, sync=SyncSettings(chunk=50, cost_capacity=130.0)) as user:
-        await user.synced(thrifty.chain.tip, timeout=60)
+    async with client(
+        thrifty, sync=SyncSettings(chunk=50, cost_capacity=130.0, cost_rate=1.5)
+    ) as user:
+        await user.synced(thrifty.chain.tip, timeout=170)  # what is above it is waited for
         assert user.backend.health().demoted == 0
     assert not any(map(cut_off, thrifty.servers))
 

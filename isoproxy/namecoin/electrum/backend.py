@@ -47,11 +47,12 @@ from isoproxy.namecoin.chain.spv import DEFAULT_CONFIRMATIONS, ProofVerdict, com
 from isoproxy.namecoin.chain.store import HeaderStore
 from isoproxy.namecoin.electrum.connector import Dials
 from isoproxy.namecoin.electrum.header_range import SyncSettings
-from isoproxy.namecoin.electrum.header_sync import HeaderSync, Progress
+from isoproxy.namecoin.electrum.header_sync import HeaderSync
 from isoproxy.namecoin.electrum.lookup import NameQuestion, ServerLags
 from isoproxy.namecoin.electrum.obstacle import Obstacle, Standing
 from isoproxy.namecoin.electrum.pins import PinStore
 from isoproxy.namecoin.electrum.pool import PoolSettings, ServerPool
+from isoproxy.namecoin.electrum.progress import Progress
 from isoproxy.namecoin.electrum.quorum import Quorum, ServerVerdict
 from isoproxy.namecoin.electrum.scores import KeyScores, Scores, is_up
 from isoproxy.namecoin.electrum.servers import SHIPPED, NameServer

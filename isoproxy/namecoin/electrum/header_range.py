@@ -96,8 +96,8 @@ class HeaderRange:
 class SyncSettings:
     """`chunk` headers are asked for at a time, of bare ones `bare_chunk`, over `connections`
     connections; beside a server that is silent for `beside` s another one is asked.  A range
-    takes `timeout` and `timeout_per_header` at most, and a fork is settled within
-    `settle_timeout`, or with another server.
+    takes `timeout` and `timeout_per_header` at most.  A server is followed to what others do
+    not have for `turn` s at first (`turns`).
 
     Between `sample_from` and `sample_until` blocks the way to a tip is `sampled`, and look-ups
     begin then; what is not proven yet follows, a range of `chunk` every `idle` s.  Farther
@@ -115,7 +115,7 @@ class SyncSettings:
     cost_rate: float = 0.9
     timeout: float = 8.0
     timeout_per_header: float = 0.05
-    settle_timeout: float = 30.0
+    turn: float = 30.0
     idle: float = 60.0
     sampled: bool = True
     sample_from: int = 1008
@@ -124,6 +124,10 @@ class SyncSettings:
     def is_sampled(self, away: int) -> bool:
         """Whether the way to a tip that is so many blocks away is taken by sampled proof."""
         return self.sampled and self.sample_from <= away <= self.sample_until
+
+    def lateness(self, count: int) -> float:
+        """After how many s a range of `count` headers is asked of another server as well."""
+        return self.beside + self.timeout_per_header * count / 2
 
 
 class HeaderRanges:
@@ -196,7 +200,8 @@ class HeaderRanges:
         if len(blob) != HEADER_LENGTH * count or not await _is_linked(blob):
             self._cannot_cut.add(server.label)
             raise CannotCut
-        self._has_cut.add(server.label)
+        if start:
+            self._has_cut.add(server.label)
         return HeaderRange(blob, is_bare=True)
 
     async def fetch_single(

@@ -25,8 +25,8 @@ Theory of operation
 
 Invariants
     The chain and the store change only here, by whole verified ranges, in that order.
-    A server that keeps us from what others have is gone by a deadline: what it claimed
-    when a range was asked for, it must deliver.  No look-up begins a round.
+    A server that keeps us from what others have is gone by a deadline (`turns`): what it
+    claimed when a range was asked for, it must deliver.  No look-up begins a round.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
 from typing import Final
 
 from isoproxy.errors import DialError, RemoteProtocolError
@@ -55,30 +54,14 @@ from isoproxy.namecoin.electrum.header_range import (
     SyncSettings,
 )
 from isoproxy.namecoin.electrum.pool import ServerPool
+from isoproxy.namecoin.electrum.progress import Progress
 from isoproxy.namecoin.electrum.proofs import Proofs
 from isoproxy.namecoin.electrum.results import TipClaim
 from isoproxy.namecoin.electrum.sampled import SampledWay
+from isoproxy.namecoin.electrum.turns import TurnOver, Turns
 from isoproxy.namecoin.electrum.upkeep import TOO_MUCH, Upkeep
 
 _FIRST_FORK_STEP: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Heights held (`base`...`tip`), claimed by servers (`target`), and `wanted_base`,
-    down to which a name can live; `fetched` is above `tip` while what is there is not proven
-    enough, `unproven` counts the blocks of which the work was not checked."""
-
-    base: int
-    tip: int
-    target: int
-    wanted_base: int
-    fetched: int
-    unproven: int
-
-    @property
-    def is_complete(self) -> bool:
-        return self.tip >= self.target and self.base <= self.wanted_base
 
 
 class HeaderSync:
@@ -100,7 +83,9 @@ class HeaderSync:
         self.upkeep = Upkeep(pool, settings.connections, settings.beside, self._wake.set)
         self.scores, self._sessions = self.upkeep.scores, self.upkeep.sessions
         self._ranges = HeaderRanges(settings)
-        self._proofs = Proofs(chain.network, self._ranges, self.upkeep, self._blame, self._lateness)
+        self._proofs = Proofs(
+            chain.network, self._ranges, self.upkeep, self._blame, settings.lateness
+        )
         self._sampled_way = SampledWay(
             chain,
             self._ranges,
@@ -109,7 +94,7 @@ class HeaderSync:
             ahead=self._ahead,
             adopt=self._adopt,
             blame=self._blame,
-            lateness=self._lateness,
+            lateness=settings.lateness,
             now=lambda: int(self._wall_clock()),
         )
         self._prove_at = 0.0
@@ -117,6 +102,7 @@ class HeaderSync:
         self._checkpoint = checkpoint
         self._wall_clock = wall_clock
         self._weaker: dict[str, bytes] = {}
+        self._turns = Turns(settings.turn)
         self.ready = asyncio.Event()
         self.on_block: Callable[[], None] = lambda: None
 
@@ -195,8 +181,7 @@ class HeaderSync:
         await self._forward()
         while not (self._settings.sampled or self._ahead()) and await self._prove_some():
             pass
-        if self._agrees_with_a_server() and (self._settings.sampled or not self.chain.unproven):
-            self.ready.set()
+        self._note_ready()
         if self._is_backfilling():
             await self._backward()
         now = asyncio.get_running_loop().time()
@@ -223,18 +208,23 @@ class HeaderSync:
                     self._store.append_proven(some[0], self.chain.raw(some[0], len(some)))
         return self.chain.is_proven(at)
 
+    def _note_ready(self) -> None:
+        """Look-ups may start once all is there, and proven if that is wanted."""
+        if self._agrees_with_a_server() and (self._settings.sampled or not self.chain.unproven):
+            self.ready.set()
+
     def _agrees_with_a_server(self) -> bool:
-        tips = [session.tip for _, session in self._sessions.values()]
-        return not self._ahead() and any(
-            tip is not None
+        """Whether one agrees, and no other has more that has not wasted a turn."""
+        return all(map(self._turns.has_wasted, self._ahead())) and any(
+            (tip := session.tip) is not None
             and tip.height in self.chain
             and Header.parse(tip.raw).block_hash == self.chain.block_hash(tip.height)
-            for tip in tips
+            for _, session in self._sessions.values()
         )
 
     def _ahead(self, height: int | None = None) -> dict[str, TipClaim]:
-        """What servers claim at `height` or above, the highest first, on no branch known to
-        be weaker; by default beyond what we have."""
+        """What servers claim at `height` or above, on no branch known to be weaker; by default
+        beyond what we have."""
         lowest = self.chain.tip_height + 1 if height is None else height
         claims = {
             label: tip
@@ -243,16 +233,10 @@ class HeaderSync:
             and tip.height >= lowest
             and self._weaker.get(label) != tip.raw
         }
-        return dict(sorted(claims.items(), key=lambda item: -item[1].height))
-
-    # -- ranges ---------------------------------------------------------------------
+        return self._turns.in_order(claims)
 
     async def _fetch(self, label: str, start: int, count: int) -> HeaderRange:
         return await self._ranges.fetch(*self.upkeep.session(label), start, count)
-
-    def _lateness(self, count: int) -> float:
-        """After how many s a range of `count` headers is asked of another server as well."""
-        return self._settings.beside + self._settings.timeout_per_header * count / 2
 
     async def _downwards(
         self, top: int, bottom: int, expected: bytes
@@ -273,7 +257,7 @@ class HeaderSync:
             chunk=self._ranges.bare_chunk,
             fetch=fetch,
             failed=self._blame,
-            beside=self._lateness,
+            beside=self._settings.lateness,
         )
         async with contextlib.aclosing(download.pieces()) as pieces:
             async for piece in pieces:
@@ -318,10 +302,24 @@ class HeaderSync:
     async def _forward(self) -> None:
         while claims := self._ahead():
             label, claim = next(iter(claims.items()))
-            if not self._settings.is_sampled(claim.height - self.chain.tip_height):
+            if self._settings.is_sampled(claim.height - self.chain.tip_height):
+                await self._take_sampled(label, claim)
+            else:
                 await self._take_whole(claim.height)
-            elif (mismatch := await self._sampled_way.take(label, claim)) is not None:
-                await self._settle_fork(mismatch.label, mismatch.claim)
+            self._note_ready()
+
+    async def _take_sampled(self, label: str, claim: TipClaim) -> None:
+        """The way to what a server claims, as far as it is proven in its turn."""
+        before = self.chain.tip_hash
+        try:
+            async with asyncio.timeout(self._turns.length(label)):
+                mismatch = await self._sampled_way.take(label, claim)
+        except TimeoutError:
+            self._blame(label, TurnOver())
+        else:
+            if mismatch is not None:
+                return await self._settle_fork(mismatch.label, mismatch.claim)
+        self._turns.ended(label, brought=self.chain.tip_hash != before)
 
     async def _take_whole(self, target: int) -> None:
         """Whole headers from above our tip to `target`, as far as they come."""
@@ -333,7 +331,7 @@ class HeaderSync:
             chunk=self._ranges.chunk,
             fetch=self._fetch,
             failed=self._blame,
-            beside=self._lateness,
+            beside=self._settings.lateness,
         )
         async with contextlib.aclosing(download.pieces()) as pieces:
             async for piece in pieces:
@@ -368,14 +366,16 @@ class HeaderSync:
 
     async def _settle_fork(self, label: str, claim: TipClaim) -> None:
         """Follow a server to the block its chain has in common with ours, and up to `claim`."""
+        brought = False
         try:
-            async with asyncio.timeout(self._settings.settle_timeout):
+            async with asyncio.timeout(self._turns.length(label)):
                 branch = await self._branch_of(label, claim.height)
+            brought = self._adopt(branch)
+            if not brought:
+                self._weaker[label] = claim.raw
         except (RemoteProtocolError, DialError, TimeoutError) as error:
             self._blame(label, error)
-            return
-        if not self._adopt(branch):
-            self._weaker[label] = claim.raw
+        self._turns.ended(label, brought=brought)
 
     async def _branch_of(self, label: str, target: int) -> Branch:
         """A server's blocks from where they fork off ours, up to the height `target` or until

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from isoproxy.errors import ErrorKind
 from isoproxy.namecoin.backend import TemporaryFailure
-from isoproxy.namecoin.electrum.header_sync import Progress
+from isoproxy.namecoin.electrum.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

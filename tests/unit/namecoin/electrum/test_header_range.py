@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from isoproxy.namecoin.chain.transaction import double_sha256
 from isoproxy.namecoin.electrum.header_range import HeaderRanges, RangeTooSlow, SyncSettings
 from isoproxy.namecoin.electrum.servers import parse_server
 from isoproxy.namecoin.electrum.session import ElectrumSession
@@ -54,3 +55,35 @@ async def test_a_range_is_waited_for_as_long_as_its_length_takes_and_no_longer()
         with pytest.raises(RangeTooSlow):
             await ranges.fetch(server, session, 1, count)
         assert most / 2 < clock() - began < most
+
+
+class Cutting(Answering):
+    """A session that has linked bare headers."""
+
+    protocol = (1, 4, 2)
+    claimed_height = 10_000
+
+    async def call(self, method: str, start: int, count: int, *_: int) -> Any:
+        blob = b"".join(LINKED[:count])
+        return {"count": count, "hex": blob.hex(), "max": 2016}
+
+
+def _linked(count: int) -> list[bytes]:
+    headers = [bytes(80)]
+    while len(headers) < count:
+        headers.append(bytes(4) + double_sha256(headers[-1]) + bytes(44))
+    return headers
+
+
+LINKED = _linked(64)
+
+
+async def test_a_range_from_the_first_block_on_does_not_show_that_a_server_can_cut() -> None:
+    """ElectrumX from 1.19 on cuts right from 0, and nowhere else."""
+    ranges = HeaderRanges(SyncSettings(cost_capacity=1e9))
+    server, session = parse_server("a.example:1:t"), cast("ElectrumSession", Cutting())
+    few = ranges.bare_chunk(server.label)
+    await ranges.fetch_bare(server, session, 0, few)
+    assert ranges.bare_chunk(server.label) == few
+    await ranges.fetch_bare(server, session, 1, few)
+    assert ranges.bare_chunk(server.label) == SyncSettings().bare_chunk

@@ -393,7 +393,7 @@ async def test_who_claims_more_on_another_branch_must_deliver_it_in_time(lie: st
             raise Silence
         return result | {"count": params[1], "hex": ""}
 
-    settings = replace(SMALL, settle_timeout=0.5, timeout=60.0)
+    settings = replace(SMALL, turn=0.5, timeout=60.0)
     async with running(server, settings=settings) as bench:
         await bench.until_complete()
         server.lie = off_our_chain

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from isoproxy.errors import ErrorKind
-from isoproxy.namecoin.electrum.header_sync import Progress
 from isoproxy.namecoin.electrum.obstacle import Standing
+from isoproxy.namecoin.electrum.progress import Progress
 
 READY = Standing(
     started=True,

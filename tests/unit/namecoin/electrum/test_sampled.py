@@ -14,6 +14,8 @@ import pytest
 from isoproxy.namecoin.chain.params import Anchor, hash_from_hex
 from isoproxy.namecoin.chain.sampling import FULL_TAIL
 from isoproxy.namecoin.electrum.header_range import SyncSettings
+from isoproxy.namecoin.electrum.results import TipClaim
+from isoproxy.namecoin.electrum.sampled import Mismatch
 from tests.kit.electrum_server import ElectrumServer, Fault, Lie, Silence
 from tests.kit.namecoin.chain import Block
 from tests.kit.namecoin.forging import (
@@ -245,6 +247,27 @@ async def test_where_the_truth_is_withheld_a_forged_chain_is_not_adopted_either(
         await until(lambda: health.lies or health.failures)
         assert bench.chain.tip_height == 0
         assert not bench.sync.ready.is_set()
+
+
+async def test_who_never_comes_to_an_end_delays_what_others_have_by_one_turn() -> None:
+    """Its answers may be in time, each of them: bare headers cost nobody any work."""
+    forge = Forge(5).grow(TIP + 20, is_done=lambda height: False)
+    settings = replace(QUIET, turn=1.5)
+    clock = asyncio.get_running_loop().time
+    async with running(forged(forge), honest(), network=RULES, settings=settings) as bench:
+        take, bad, began = bench.sync._sampled_way.take, bench.servers[0].label, clock()
+
+        async def endless(claimant: str, claim: TipClaim) -> Mismatch | None:
+            if claimant == bad:
+                await asyncio.Event().wait()
+            return await take(claimant, claim)
+
+        bench.sync._sampled_way.take = endless  # type: ignore[method-assign]
+        async with asyncio.timeout(30):
+            await bench.sync.ready.wait()
+        assert settings.turn <= clock() - began
+        assert is_true(bench)
+        assert bench.scores.of(bench.servers[0]).failures
 
 
 @functools.cache
