@@ -153,6 +153,28 @@ class Isoproxy:
         )
         return Outcome(done.args, done.returncode, done.stdout, done.stderr)
 
+    def execute(
+        self,
+        *program: str,
+        isolation: str | None = None,
+        browser: bool = False,
+        **variables: str,
+    ) -> str:
+        """What a program that knows no proxy prints; raises CalledProcessError if it failed."""
+        label = [] if isolation is None else ["--isolation", isolation]
+        profile = ["--browser"] if browser else []
+        words = [sys.executable, "-m", "isoproxy", "exec", *self.options, *label, *profile, "--"]
+        done = subprocess.run(
+            [*words, *program],
+            env={**self._environment, "LC_ALL": "C", **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_S,
+            check=True,
+        )
+        return done.stdout
+
     def wait_for(self, what: str, test: Callable[[], object], timeout: float = 30.0) -> None:
         """Return once `test()` is true; fails after `timeout` seconds, or if isoproxy ends."""
         deadline = time.monotonic() + timeout

@@ -21,6 +21,7 @@ from isoproxy.namecoin.chain.name_script import script_hash
 from tests.kit.dial import Refused, dial
 from tests.kit.isoproxy_process import Isoproxy, system
 from tests.kit.namecoin.chain import RECORDED_TIP, recorded_answers
+from tests.kit.namespaces import skip_without_namespaces
 from tests.kit.onion import publish
 from tests.kit.servers import WebServer, closed_port
 from tests.kit.tornet import TorNetwork
@@ -132,6 +133,16 @@ def test_curl_reaches_an_onion_service_by_its_name(lab: Lab) -> None:
     assert {came[path] for path in ("/a", "/b", "/c")} == {lab.publisher}
     answer = lab.resolve("onion-web.bit")
     assert (answer["status"], answer["target"], answer["type"]) == ("ok", lab.onion, "onion")
+
+
+def test_a_program_that_knows_no_proxy_reaches_names_and_what_they_lead_to(lab: Lab) -> None:
+    skip_without_namespaces()
+    urls = ("http://onion-web.bit/exec", lab.web.url("/exec-ip", name="www.ip-web.bit"))
+    for url in urls:
+        assert "path=/exec" in lab.proxy.execute("curl", "-sS", url, isolation="shop")
+    came = {path: relay for relay, _, path in lab.web.requests}
+    assert came["/exec"] == lab.publisher
+    assert came["/exec-ip"] != "none"
 
 
 def test_curl_reaches_a_server_behind_an_exit_by_its_ip_record(lab: Lab) -> None:
