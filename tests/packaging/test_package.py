@@ -81,6 +81,14 @@ def test_no_service_reaches_beyond_this_machine(unit: Path) -> None:
     assert re.search(r"^Environment=HOME=/var/lib/", text, re.M), "Python would ask for its home"
 
 
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=str)
+def test_a_wrong_configuration_is_not_tried_again(unit: Path) -> None:
+    """systemd looks at the exit status of the main process alone, not at one before it."""
+    text = unit.read_text()
+    assert "\nRestartPreventExitStatus=2\n" in text
+    assert "ExecStartPre" not in text
+
+
 @pytest.mark.parametrize("profile", PROFILES, ids=str)
 def test_apparmor_takes_the_profiles(profile: Path) -> None:
     program("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
