@@ -34,7 +34,8 @@ def main() -> int:
     with TorNetwork() as net:
         tor = _debians_tor(net, inside)
         with (inside / "etc/tor/torrc").open("a") as torrc:
-            torrc.write("\n".join(["", *net.joining_lines, ""]))
+            # Of a conflux set an identity may take now one circuit, now two.
+            torrc.write("\n".join(["", *net.joining_lines, "ConfluxEnabled 0", ""]))
         run([*enter, "systemctl", "restart", "tor@default"])
         _await_bootstrap(tor)
         with (
