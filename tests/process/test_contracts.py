@@ -43,6 +43,7 @@ CODECS = (
     "isoproxy/observe/http_get.py",
     "isoproxy/sharing.py",
     "isoproxy/socks/*.py",
+    "isoproxy/tls/client_hello.py",
     "isoproxy/tor/control/events.py",
     "isoproxy/tor/control/wire.py",
     "isoproxy/tor/managed/torrc.py",
