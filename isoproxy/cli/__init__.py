@@ -23,6 +23,7 @@ from isoproxy.cli import (
     names,
     publish,
     service,
+    tls,
     tor,
     transparent,
 )
@@ -42,6 +43,7 @@ GROUPS: Final[tuple[Callable[[Commands], None], ...]] = (
     doctor.register,
     dns.register,
     tor.register,
+    tls.register,
     publish.register,
     dial.register,
     exec.register,

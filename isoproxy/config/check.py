@@ -40,6 +40,7 @@ def check(config: Config, places: Places) -> tuple[list[str], list[str]]:
         _observe,
         _limits,
         _services,
+        _tls,
     )
     errors = [_at(places, key, text) for rule in rules for key, text in rule(config)]
     warnings = [_at(places, key, text) for key, text in _warnings(config)]
@@ -318,6 +319,14 @@ def _services(config: Config) -> Iterator[Finding]:
                 "must be a loopback or private address or a unix socket: the connection to it does "
                 "not go through Tor",
             )
+
+
+def _tls(config: Config) -> Iterator[Finding]:
+    for index, listener in enumerate(config.listener):
+        if listener.tls and not config.tls.enabled:
+            yield f"listener.{index}.tls", "needs tls.enabled = true, and a root: isoproxy tls init"
+        if listener.tls and config.names.backend == "none":
+            yield f"listener.{index}.tls", 'needs names: names.backend is "none"'
 
 
 def _warnings(config: Config) -> Iterator[Finding]:

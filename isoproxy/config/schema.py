@@ -173,6 +173,12 @@ class ListenerConfig:
         "when they are asked. SOCKS clients notice nothing of it.",
         boolean,
     )
+    tls: bool = option(
+        False,
+        "Answer TLS for port 443 of names under bit; needs tls.enabled. Programs that pin "
+        "certificates of such names use another listener.",
+        boolean,
+    )
     mode: Mode = option(Mode(0o660), "Permissions of a unix socket, octal.", permissions)
 
 
@@ -256,6 +262,16 @@ class LimitsConfig:
     )
     drain_timeout_s: float = option(
         10.0, "Seconds that streams may go on after the order to stop.", seconds(0, 3600)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    enabled: bool = option(
+        False,
+        "Sign certificates for names under bit, under the root that isoproxy tls init made, for "
+        "listeners with tls = true.",
+        boolean,
     )
 
 
@@ -357,6 +373,7 @@ class Config:
     limits: LimitsConfig = section(LimitsConfig, "What clients may use up.")
     names: NamesConfig = section(NamesConfig, "Namecoin names.")
     bitcoin: BitcoinConfig = section(BitcoinConfig, "Bitcoin peers over BIP324.")
+    tls: TlsConfig = section(TlsConfig, "HTTPS for .bit.")
     dns: DnsConfig = section(DnsConfig, "DNS server for .bit.")
     onion_service: tuple[OnionServiceConfig, ...] = sections(
         OnionServiceConfig, "A local service offered as an onion service."

@@ -50,7 +50,7 @@ from isoproxy.daemon.requests import answers
 from isoproxy.daemon.settings.log import configure_log
 from isoproxy.daemon.settings.streams import lookup_dialer, stream_processes
 from isoproxy.daemon.status.metrics import collect
-from isoproxy.daemon.status.snapshot import Snapshot, Traffic
+from isoproxy.daemon.status.snapshot import Snapshot, Traffic, own_report
 from isoproxy.daemon.tor_health import TorHealth
 from isoproxy.daemon.unless import done_unless
 from isoproxy.errors import IsoproxyError, OperationError
@@ -70,7 +70,7 @@ from isoproxy.tor.managed.progress import BootstrapProgress
 from isoproxy.workers.answering import MainServices
 from isoproxy.workers.bitcoin_report import MESSAGE_TYPES
 from isoproxy.workers.messages import Settings
-from isoproxy.workers.report import Report, merged
+from isoproxy.workers.report import merged
 from isoproxy.workers.supervisor import Workers
 
 _log = logger("daemon")
@@ -220,6 +220,7 @@ class Daemon:
 
     async def _start(self) -> None:
         self._log_warnings()
+        self.streams.intermediates.issuer = self.streams.intermediates.prepare(self.config)
         await self.admin.open()
         self._resources.push_async_callback(self.admin.close)
         self.upstream.on_progress(self._progress.update)
@@ -237,6 +238,8 @@ class Daemon:
         self._resources.push_async_callback(self.exec.close)
         self._announce(opened)
         self._tasks.add(asyncio.create_task(self._tor.watch(), name="tor's health"))
+        renewing = self.streams.intermediates.renew(self.workers.configure)
+        self._tasks.add(asyncio.create_task(renewing, name="intermediates"))
         self._resources.push_async_callback(self.dns_and_onions.close)
         await self.dns_and_onions.start()
         self._open_dashboard()
@@ -259,7 +262,9 @@ class Daemon:
             say(name, its.address(), its.settings.rule.listener.isolate, self._out)
 
     def _apply(self, loaded: Loaded) -> None:
+        issuer = self.streams.intermediates.prepare(loaded.config)
         self._announce(self.sockets.switch(wanted_sockets(loaded.config)))
+        self.streams.intermediates.issuer = issuer
         config = self.config = loaded.config
         self._warnings = loaded.warnings
         self.dialer.follow(lookup_dialer(config, self.upstream.socks))
@@ -380,13 +385,7 @@ class Daemon:
 
     async def _traffic(self) -> Traffic:
         """What is known of streams, from all processes that carry some."""
-        circuits = self.dialer.circuits
-        ours = Report(
-            self._counters,
-            circuits_pending=circuits.pending,
-            circuits_queued=circuits.queued,
-            lookups_refused=self.guard.refused,
-        )
+        ours = own_report(self._counters, self.dialer.circuits, self.guard.refused)
         return Traffic(
             listeners=self.streams.listener_views(),
             proxies=self.sockets.views(Kind.PROXY),

@@ -9,6 +9,7 @@ from isoproxy.admin.server import Answer, Handler
 from isoproxy.config import Config
 from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.onions import PublishedService
+from isoproxy.daemon.compose.streams import StreamParts
 from isoproxy.daemon.compose.upstream import Upstream
 from isoproxy.daemon.keeping import KeptHistory
 from isoproxy.daemon.reloading import Reloaded
@@ -18,6 +19,7 @@ from isoproxy.daemon.status.explain import arguments_of
 from isoproxy.daemon.status.explain import explain as explained
 from isoproxy.daemon.status.overview import overview
 from isoproxy.daemon.status.snapshot import Snapshot
+from isoproxy.daemon.status.tls import tls_status
 from isoproxy.errors import OperationError
 from isoproxy.isolation import Isolator
 from isoproxy.namecoin.resolve.resolver import Resolver
@@ -34,6 +36,7 @@ class Running(Protocol):
     workers: Workers
     dns_and_onions: DnsAndOnions
     history: KeptHistory
+    streams: StreamParts
 
     async def snapshot(self, *, circuits: bool = False) -> Snapshot: ...
 
@@ -114,6 +117,10 @@ def answers(running: Running) -> dict[str, Handler]:
     async def metrics(request: Mapping[str, Any]) -> Answer:
         return {"exposition": await running.exposition()}
 
+    async def tls(request: Mapping[str, Any]) -> Answer:
+        https = (await running.snapshot()).traffic.report.counters.https
+        return tls_status(running.config, running.streams.intermediates.issuer, https)
+
     async def tor_log(request: Mapping[str, Any]) -> Answer:
         log = running.upstream.log()
         if log is None:
@@ -122,6 +129,7 @@ def answers(running: Running) -> dict[str, Handler]:
 
     return {
         "tor_log": tor_log,
+        "tls": tls,
         "status": status,
         "history": history,
         "newnym": newnym,

@@ -36,6 +36,7 @@ from isoproxy.front.transparent import Program, TransparentListener
 from isoproxy.isolation import Isolator
 from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.reactor import Reactor
+from isoproxy.tls.termination import Terminator
 from isoproxy.tor.dialer import Dialer
 from isoproxy.transparent.virtual_addresses import ClientMaps
 
@@ -45,6 +46,7 @@ class FrontEnd:
 
     names          resolves the names that Tor must not see, or None
     bitcoin        carries streams to Bitcoin peers, or None
+    https          answers TLS for names under bit, or None
     processes      how many share the listening sockets
     """
 
@@ -57,6 +59,7 @@ class FrontEnd:
         limits: Limits | None = None,
         names: Names | None = None,
         bitcoin: Bitcoin | None = None,
+        https: Terminator | None = None,
         processes: int = 1,
     ) -> None:
         self.settings = FrontSettings(limits if limits is not None else Limits(), names)
@@ -68,6 +71,7 @@ class FrontEnd:
             PipePool.for_this_machine(processes),
             bitcoin,
             self.settings,
+            https=https,
         )
         self.loop = reactor.loop
         self.reactor = reactor

@@ -17,6 +17,7 @@ from isoproxy.front.closing import ClosingPhase
 from isoproxy.front.connection import Connection, Phase
 from isoproxy.front.judgement import ClientHandshake, FinalReply, HandshakeRule
 from isoproxy.front.opening import OpeningPhase
+from isoproxy.front.securing import SiteOpeningPhase
 from isoproxy.front.states import Event
 from isoproxy.net.reactor import BROKEN, PEER_SHUT
 
@@ -84,7 +85,8 @@ class HandshakePhase(Phase):
             return False
         connection.statistics.requested(outcome)
         self._stop_waiting()
-        opening = OpeningPhase(connection, handshake, outcome, readable=readable)
+        phase = SiteOpeningPhase if outcome.tls else OpeningPhase
+        opening = phase(connection, handshake, outcome, readable=readable)
         connection.enter(Event.REQUESTED, opening)
         return True
 

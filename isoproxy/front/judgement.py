@@ -38,6 +38,7 @@ from isoproxy.socks.http_connect import HttpConnect
 _TLS_HANDSHAKE: Final = 0x16
 _TLS_ALERT: Final = bytes.fromhex("15030100020228")
 """A fatal handshake_failure alert (RFC 8446 §6.2)."""
+_HTTPS_PORT: Final = 443
 _UNRESOLVED: Final = TopLevels().without_namecoin()
 
 
@@ -45,7 +46,8 @@ _UNRESOLVED: Final = TopLevels().without_namecoin()
 class HandshakeRule:
     """What a listener demands of its clients; `top_levels` says who resolves a name.
 
-    With `proxy_auth_challenge` HTTP clients without credentials are asked for some.
+    With `proxy_auth_challenge` HTTP clients without credentials are asked for some.  With
+    `tls` streams to the HTTPS servers of names under bit are answered with TLS.
     """
 
     listener: ListenerRule
@@ -54,13 +56,15 @@ class HandshakeRule:
     extended_errors: bool = True
     unix: bool = False
     top_levels: TopLevels = _UNRESOLVED
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
     """A judged request: what to do, under which key.
 
-    `stream` is the tuple the key was derived from, kept for a later epoch.
+    `stream` is the tuple the key was derived from, kept for a later epoch.  `tls` says that
+    the client is answered with TLS.
     """
 
     command: Command
@@ -68,6 +72,7 @@ class ProxyRequest:
     key: IsolationKey
     stream: IsolationTuple
     resolve_first: bool
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,7 +102,9 @@ def judge(
     if route is Route.REFUSE:
         raise PolicyRefusal(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
     key = isolator.key_for(rule.listener, stream)
-    return ProxyRequest(command, target, key, stream, route is Route.NAMECOIN)
+    ours = route is Route.NAMECOIN
+    secure = rule.tls and ours and command is Command.CONNECT and _is_https(target)
+    return ProxyRequest(command, target, key, stream, ours, secure)
 
 
 class Answers(Protocol):
@@ -238,3 +245,8 @@ class ClientHandshake:
         if self._socks is None:
             raise LocalProtocolError("HTTP has no such answer")
         return self._socks
+
+
+def _is_https(target: Target) -> bool:
+    """Whether it is the HTTPS server of a name under bit: of `name.bit.onion` it is not."""
+    return target.port == _HTTPS_PORT and target.host.endswith(".bit")

@@ -28,6 +28,7 @@ from isoproxy.net.deadlines import Deadlines
 from isoproxy.net.reactor import Reactor
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
+from isoproxy.tls.termination import Terminator
 from isoproxy.tor.dialer import Dialer
 
 _log: Final = logger("front")
@@ -105,7 +106,8 @@ class FrontSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontServices:
-    """What phases use.  `bitcoin` is None where no port is claimed for Bitcoin's peers."""
+    """What phases use.  `bitcoin` is None where no port is claimed for Bitcoin's peers, and
+    `https` where no listener answers TLS."""
 
     reactor: Reactor
     isolator: Isolator
@@ -118,6 +120,7 @@ class FrontServices:
     accepted: Counter[str] = field(default_factory=Counter)
     """Clients that came, by listener."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    https: Terminator | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -18,6 +18,7 @@ from isoproxy.isolation import ClientProtocol, Credentials, IsolationKey, Purpos
 from isoproxy.observe.log import Sensitive, logger
 from isoproxy.observe.metrics import Histogram
 from isoproxy.socks import Command
+from isoproxy.tls.outcome import TlsOutcome
 
 _log: Final = logger("front")
 
@@ -43,6 +44,8 @@ class Counters:
     """By listener, command and refusal (None: fulfilled)."""
     dials: Histogram = field(default_factory=Histogram)
     """Seconds from a request to Tor's answer."""
+    https: Counter[TlsOutcome] = field(default_factory=Counter)
+    """What became of streams that were answered with TLS."""
 
     def add(self, other: Counters) -> None:
         """Count what another process has counted as well."""
@@ -57,6 +60,7 @@ class Counters:
         self.handshakes.update(other.handshakes)
         self.requests.update(other.requests)
         self.dials.add(other.dials)
+        self.https.update(other.https)
 
 
 class ListenerStatistics:
@@ -120,6 +124,11 @@ class ListenerStatistics:
     def dialled(self, seconds: float) -> None:
         """Count a dial that was answered after `seconds`."""
         self.counters.dials.observe(seconds)
+
+    def secured(self, outcome: TlsOutcome | None) -> None:
+        """Count what became of a stream that was to be answered with TLS; None: it was left."""
+        if outcome is not None:
+            self.counters.https[outcome] += 1
 
     def relayed(self, up: int, down: int, spliced: tuple[int, int]) -> None:
         """Count the bytes of a stream that has ended; `spliced` of them up and down."""

@@ -182,6 +182,7 @@ class Dialer:
         *,
         client: bytes = b"",
         timeout: float | None = None,
+        listener: str = "",
     ) -> socket.socket:
         """A connected, non-blocking socket through Tor; raises DialError or PolicyRefusal."""
         outcome: asyncio.Future[socket.socket] = self.loop.create_future()
@@ -196,7 +197,9 @@ class Dialer:
             self.reactor.unregister(sock.fileno())
             outcome.set_result(sock)
 
-        dial = self.start(key, purpose, target, done, client=client, timeout=timeout)
+        dial = self.start(
+            key, purpose, target, done, client=client, timeout=timeout, listener=listener
+        )
         try:
             return await outcome
         except asyncio.CancelledError:

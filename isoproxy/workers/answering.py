@@ -16,14 +16,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from isoproxy.bitcoin.known_peers import KnownPeers, Spoken
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.front.services import Names
 from isoproxy.isolation import IsolationKey, Isolator
+from isoproxy.namecoin.resolve.answer import Site, Want
 from isoproxy.net.target import Target
 from isoproxy.observe.log import logger
+from isoproxy.tls.termination import Sites
 from isoproxy.workers.messages import NameReply, PeerReply, Reply
 from isoproxy.workers.questions import (
     MAX_UNDER_WAY,
@@ -40,12 +42,16 @@ _log: Final = logger("workers")
 _Work = Callable[[], Awaitable[Reply]]
 
 
+class NameAnswers(Names, Sites, Protocol):
+    """A name service that is asked for places, and for sites."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MainServices:
     """What only the main process knows; `names()` is the name service of now, if any."""
 
     isolator: Isolator
-    names: Callable[[], Names | None]
+    names: Callable[[], NameAnswers | None]
     peers: KnownPeers
 
 
@@ -103,18 +109,21 @@ class Answering:
     async def _look_up(self, question: NameQuestion, key: IsolationKey) -> Reply:
         number = question.number
         try:
-            return NameReply(number, await self._address_of(question, key))
+            site = await self._site_of(question, key)
+            return NameReply(number, site.target, tlsa=site.tlsa)
         except IsoproxyError as error:
             return NameReply(number, kind=error.kind)
         except Exception as error:
             _log.err("internal_error", error=error)
             return NameReply(number, kind=ErrorKind.INTERNAL)
 
-    async def _address_of(self, question: NameQuestion, key: IsolationKey) -> Target:
-        names = self._services.names()
+    async def _site_of(self, question: NameQuestion, key: IsolationKey) -> Site:
+        names, want, client = self._services.names(), question.want, question.client
         if names is None:
             raise NamingError(kind=ErrorKind.NAME_NEVER_SENT_TO_TOR)
-        return await names.address_of(question.name, key, question.want, question.client)
+        if want is Want.SITE:
+            return await names.site_of(question.name, key, client)
+        return Site(await names.address_of(question.name, key, want, client))
 
     async def _look_back(self, number: int, peer: Target, key: IsolationKey) -> Reply:
         return PeerReply(number, await self._services.peers.spoken(key, peer))

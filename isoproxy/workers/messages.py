@@ -26,6 +26,7 @@ from isoproxy.front.listener import ListenerSettings
 from isoproxy.front.services import Limits
 from isoproxy.front.transparent import Program
 from isoproxy.net.target import Target
+from isoproxy.tls.certificates import Issuer
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers.channel import MAX_MESSAGE, MAX_SOCKETS
 
@@ -79,6 +80,7 @@ class Settings:
 
     name_deadline_s     seconds in which the main process has an answer for a name
     log                 level, form, and whether it is scrubbed
+    tls                 signs for names under bit, where a listener answers TLS
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -88,6 +90,7 @@ class Settings:
     name_deadline_s: float
     log: tuple[str, str, bool]
     transparent: tuple[TransparentPlan, ...] = ()
+    tls: Issuer | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -150,11 +153,15 @@ Order = Begin | Configure | Epoch | StatsRequest | SumsRequest | Drain
 
 @dataclass(frozen=True, slots=True, repr=False)
 class NameReply:
-    """What the name of question `number` stands for, or why that is not known."""
+    """What the name of question `number` stands for, or why that is not known.
+
+    `tlsa` is of a site (`Want.SITE`): the data of its TLSA records.
+    """
 
     number: int
     target: Target | None = None
     kind: ErrorKind | None = None
+    tlsa: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

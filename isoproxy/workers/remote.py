@@ -27,7 +27,7 @@ from typing import Final
 from isoproxy.bitcoin.known_peers import PeerMemory, Spoken
 from isoproxy.errors import ErrorKind, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, Isolator
-from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.resolve.answer import Site, Want
 from isoproxy.net.target import Target
 from isoproxy.workers.messages import NameReply, PeerReply, Reply
 from isoproxy.workers.questions import (
@@ -89,11 +89,22 @@ class MainProcess:
         def question(number: int, exported: bytes) -> Question:
             return NameQuestion(number, target, want, exported, client)
 
+        return (await self._site(key, question)).target
+
+    async def site_of(self, target: Target, key: IsolationKey, client: bytes | None) -> Site:
+        """The main process's answer for the HTTPS server of a name; raises NamingError."""
+
+        def question(number: int, exported: bytes) -> Question:
+            return NameQuestion(number, target, Want.SITE, exported, client)
+
+        return await self._site(key, question)
+
+    async def _site(self, key: IsolationKey, question: Callable[[int, bytes], Question]) -> Site:
         reply = await self._ask(key, question, self.name_deadline_s)
         assert isinstance(reply, NameReply)
         if reply.target is None:
             raise NamingError(kind=reply.kind)
-        return reply.target
+        return Site(reply.target, reply.tlsa)
 
     async def spoken(self, key: IsolationKey, peer: Target) -> Spoken:
         """What `peer` has spoken under `key`."""

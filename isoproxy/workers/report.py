@@ -29,6 +29,7 @@ from isoproxy.front.statistics import Counters, FlowView
 from isoproxy.isolation import ClientProtocol, CredentialForm
 from isoproxy.observe.log import reveal
 from isoproxy.socks import Command
+from isoproxy.tls.outcome import TlsOutcome
 from isoproxy.workers import bitcoin_report as bitcoin
 from isoproxy.workers.bitcoin_report import BitcoinReport, PeerFlowView
 from isoproxy.workers.checked import array, count, optional, seconds, table, text
@@ -227,6 +228,7 @@ def _sums(report: Report) -> dict[str, object]:
             counters.fd_exhaustion,
         ],
         "refusals": [[kind.value, number] for kind, number in counters.refusals.items()],
+        "https": [[outcome.value, number] for outcome, number in counters.https.items()],
         "dials": [counters.dials.counts, counters.dials.total],
         "accepted": report.accepted,
         "circuits": [report.circuits_pending, report.circuits_queued],
@@ -251,6 +253,9 @@ def _read_sums(message: Mapping[str, Any], is_known: Callable[[str], bool]) -> R
     for entry in array(message["refusals"]):
         kind, number = array(entry, 2)
         counters.refusals[_kind(kind)] = count(number)
+    for entry in array(message["https"]):
+        outcome, number = array(entry, 2)
+        counters.https[TlsOutcome(text(outcome, 32))] = count(number)
     counts, total = array(message["dials"], 2)
     counters.dials.counts = [count(each) for each in array(counts, len(counters.dials.counts))]
     counters.dials.total = seconds(total)

@@ -33,6 +33,7 @@ from isoproxy.isolation import Isolator
 from isoproxy.net.reactor import Handler, Reactor, ReactorLoop
 from isoproxy.net.resolver_guard import ResolverGuard
 from isoproxy.observe.log import configure
+from isoproxy.tls.termination import Terminator
 from isoproxy.tor.dialer import Dialer
 from isoproxy.workers import questions, report
 from isoproxy.workers.bitcoin import BitcoinSide, log_end
@@ -64,6 +65,7 @@ class Parts:
 
     main: MainProcess
     front: FrontEnd
+    https: Terminator
     bitcoin: BitcoinSide
     transparent: TransparentSide
 
@@ -172,16 +174,18 @@ class Worker:
         main = MainProcess(isolator, self._ask, lambda: self._channel.backlog)
         registry = FlowRegistry(log_end)
         carrier = Carrier(dialer, self._relay_stream, registry, main)
+        https = Terminator(dialer, isolator, main)
         front = FrontEnd(
             self._reactor,
             isolator,
             dialer,
             names=main,
             bitcoin=carrier,
+            https=https,
             processes=order.processes,
         )
         bitcoin = BitcoinSide(main, carrier, registry, self._relay_stream)
-        return Parts(main, front, bitcoin, TransparentSide(front))
+        return Parts(main, front, https, bitcoin, TransparentSide(front))
 
     def _serve(self, parts: Parts, settings: Settings, sockets: list[socket.socket]) -> None:
         level, form, self._safe = settings.log
@@ -190,6 +194,7 @@ class Worker:
         front.stop_listening()
         front.settings.limits = settings.limits
         front.dialer.follow(settings.dialer)
+        parts.https.issuer = settings.tls
         parts.main.name_deadline_s = settings.name_deadline_s + ANSWER_S
         rest = count + sum(plan.sockets for plan in settings.transparent)
         for listener, sock in zip(settings.listeners, sockets[:count], strict=True):

@@ -6,20 +6,24 @@ onion service, Tor's control port and the servers themselves as witnesses.
 
 from __future__ import annotations
 
+import base64
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from isoproxy.admin.client import ask
+from isoproxy.daemon.compose.tls import root_files
 from isoproxy.namecoin.chain.name_script import script_hash
 from tests.kit.dial import Refused, dial
-from tests.kit.isoproxy_process import Isoproxy, system
+from tests.kit.isoproxy_process import TCP, Isoproxy, system
 from tests.kit.namecoin.chain import RECORDED_TIP, recorded_answers
 from tests.kit.namespaces import skip_without_namespaces
 from tests.kit.onion import publish
@@ -29,10 +33,23 @@ from tests.kit.trace import Trace, leaks
 from tests.kit.witness import Stream, Witness
 from tests.network.name_world import NameWorld, name_world
 from tests.network.programs import curl, program
+from tests.unit.tls.shaking import server_context
+from tests.unit.tls.sites import party
 
 ANSWERS: Final = recorded_answers()
 UNREADABLE: Final = {"d/bare-string", "d/json-array", "d/json-number", "d/not-json"}
 """Recorded names with values that are no JSON object: they are found, and say nothing."""
+
+
+AUTHORITY: Final = party("secure-web.bit authority", authority=True)
+"""The name's own, whose certificate its server does not send."""
+SITE: Final = party("secure-web.bit", AUTHORITY, hosts=("secure-web.bit",), send_issuer=False)
+
+
+def _https(*records: list[Any]) -> dict[str, Any]:
+    """A value's part about the certificate of its HTTPS server; data as bytes."""
+    written = [[*head, base64.b64encode(data).decode()] for *head, data in records]
+    return {"map": {"_tcp": {"map": {"_443": {"tls": written}}}}}
 
 
 @dataclass(frozen=True)
@@ -70,13 +87,17 @@ def place(tor_network: TorNetwork, tmp_path_factory: pytest.TempPathFactory) -> 
     host = tor_network.server_ip
     with (
         WebServer(host, tor_network.exit_of) as web,
+        WebServer(host, tls=server_context(SITE.pem)) as secure_web,
         publish(tor_network.exits[1], {80: web.address}) as onion,
+        publish(tor_network.exits[1], {443: secure_web.address}) as secure,
         name_world(
             tor_network,
             tmp_path_factory.mktemp("electrumx"),
             {
                 "d/onion-web": {"tor": onion.host, "ip": "192.0.2.1"},
                 "d/ip-web": {"ip": host, "map": {"www": {"alias": ""}}},
+                "d/secure-web": {"tor": secure.host, **_https([2, 1, 0, AUTHORITY.spki])},
+                "d/wrong-web": {"tor": secure.host, **_https([3, 1, 0, AUTHORITY.spki])},
                 **{f"d/alice-{n}": {"ip": f"192.0.2.{n}"} for n in range(4)},
                 **{f"d/bob-{n}": {"ip": f"198.51.100.{n}"} for n in range(4)},
             },
@@ -95,7 +116,10 @@ def lab(
     tor_network: TorNetwork, place: Place, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
     settings = [*system(tor_network.client), *names_of(place, pool_size=9)]
-    with Isoproxy(tmp_path_factory.mktemp("names"), settings, develop=False) as proxy:
+    directory, listeners = tmp_path_factory.mktemp("names"), (TCP, TCP + "\ntls = true")
+    root_files(directory / "state").create(datetime.now(UTC).replace(microsecond=0))
+    settings += ["tls.enabled=true"]
+    with Isoproxy(directory, settings, listeners=listeners, develop=False) as proxy:
         yield Lab(proxy, place.world, place.web, place.onion, tor_network.exits[1].name)
 
 
@@ -143,6 +167,33 @@ def test_a_program_that_knows_no_proxy_reaches_names_and_what_they_lead_to(lab: 
     came = {path: relay for relay, _, path in lab.web.requests}
     assert came["/exec"] == lab.publisher
     assert came["/exec-ip"] != "none"
+
+
+def https(lab: Lab, name: str, user: bytes = b"bank") -> bytes:
+    """The page at https://`name`/, as a client that believes the root alone gets it."""
+    at = lab.proxy.addresses[1]
+    root = root_files(lab.proxy.directory / "state").certificate().decode()
+    context = ssl.create_default_context(cadata=root)
+    with dial(at, name, 443, user=user) as sock:
+        sock.settimeout(60)
+        with context.wrap_socket(sock, server_hostname=name) as tls:
+            tls.sendall(f"GET /tls HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            return tls.makefile("rb").read()
+
+
+def test_https_is_answered_under_the_root_and_the_site_is_proven(lab: Lab) -> None:
+    """An onion service without TLS, and one with the certificate that its name's record says."""
+    assert b"host=onion-web.bit path=/tls" in https(lab, "onion-web.bit")
+    assert b"host=secure-web.bit path=/tls" in https(lab, "secure-web.bit")
+    with pytest.raises(ssl.SSLError, match="ACCESS_DENIED"):
+        https(lab, "wrong-web.bit")
+    with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+        https(lab, "ip-web.bit")
+    told = json.loads(lab.proxy.command("tls", "status", "--json").stdout)
+    counts = {stream["outcome"]: stream["count"] for stream in told["streams"]}
+    assert counts == {"onion": 1, "record": 1, "wrong_certificate": 1, "no_record": 1}
+    assert "web.bit" not in lab.proxy.text()
+    assert "web.bit" not in lab.proxy.command("tls", "status").stdout
 
 
 def test_curl_reaches_a_server_behind_an_exit_by_its_ip_record(lab: Lab) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 
-from isoproxy.config import Config
+from isoproxy.config import Config, state_directory
 from isoproxy.daemon.compose.dns_and_onions import DnsAndOnions
 from isoproxy.daemon.compose.listeners import Kind, ListeningSockets
+from isoproxy.daemon.compose.tls import Intermediates
 from isoproxy.daemon.compose.transparent import TransparentSockets
 from isoproxy.daemon.programs import RunningPrograms
 from isoproxy.daemon.settings.streams import stream_settings
@@ -17,13 +18,15 @@ from isoproxy.workers.supervisor import Workers
 
 
 class StreamParts:
-    """All that is open for streams: `programs` and what is `transparent` are kept here."""
+    """All that is open for streams: `programs`, what is `transparent` and the `intermediates`
+    that sign for names under bit are kept here."""
 
     def __init__(self, sockets: ListeningSockets, beside: DnsAndOnions, workers: Workers) -> None:
         self.sockets = sockets
         self.beside = beside
         self.programs = RunningPrograms(workers.count, workers.configure)
         self.transparent = TransparentSockets(workers.count)
+        self.intermediates = Intermediates(state_directory())
 
     def listener_views(self) -> list[ListenerView]:
         """All listeners as a status shows them."""
@@ -36,7 +39,7 @@ class StreamParts:
         redirected = self.transparent.plans(config, index)
         plans = (*redirected, *self.programs.plans(config.names, index))
         more = (self.beside.inbound, trusted, plans, index, count)
-        return stream_settings(config, socks, listeners, *more)
+        return stream_settings(config, socks, listeners, *more, self.intermediates.issuer)
 
     def sockets_of(self, settings: Settings) -> list[socket.socket]:
         """The sockets of these settings, in their order."""

@@ -56,6 +56,7 @@ def session_rule(config: Config, listener: ListenerConfig) -> HandshakeRule:
         extended_errors=listener.extended_errors,
         unix=listener.address.is_unix,
         top_levels=top_levels(config.names),
+        tls=listener.tls,
     )
 
 

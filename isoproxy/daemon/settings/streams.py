@@ -17,6 +17,7 @@ from isoproxy.daemon.settings.bitcoin import (
 from isoproxy.daemon.settings.front import dialer_settings, front_limits
 from isoproxy.front.listener import ListenerSettings
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.tls.certificates import Issuer
 from isoproxy.tor.dialer import DialerSettings
 from isoproxy.workers.budgets import (
     circuits_for_lookups,
@@ -49,11 +50,13 @@ def stream_settings(
     transparent: tuple[TransparentPlan, ...],
     index: int,
     count: int,
+    issuer: Issuer | None,
 ) -> Settings:
     """What the stream process `index` of `count` serves by.
 
     `listeners` are those whose sockets are open; `inbound` is by onion service; see
-    `DialerSettings` for `onions_of_listeners`; `transparent` is for that process alone.
+    `DialerSettings` for `onions_of_listeners`; `transparent` is for that process alone;
+    `issuer` signs for names under bit.
     """
     pending = circuits_for_streams(config.limits.max_pending_circuits, index, count)
     observe = config.observe
@@ -69,6 +72,7 @@ def stream_settings(
         config.names.timeout_s,
         (observe.log_level, observe.log_format, observe.safe_logging),
         transparent,
+        issuer,
     )
 
 

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isoproxy.config import Config
+from isoproxy.front.statistics import Counters
 from isoproxy.isolation import CredentialForm, Isolate
+from isoproxy.tor.circuits import CircuitBudget
 from isoproxy.tor.control.events import Bootstrap, Circuit
 from isoproxy.workers.report import Report
 
@@ -85,3 +87,13 @@ class Snapshot:
     traffic: Traffic
     circuits: Sequence[Circuit]
     form: CredentialForm
+
+
+def own_report(counters: Counters, circuits: CircuitBudget, lookups_refused: int) -> Report:
+    """The main process's own share: it carries no stream."""
+    return Report(
+        counters,
+        circuits_pending=circuits.pending,
+        circuits_queued=circuits.queued,
+        lookups_refused=lookups_refused,
+    )

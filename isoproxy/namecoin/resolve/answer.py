@@ -32,6 +32,7 @@ from isoproxy.namecoin.backend import ABSENT_REASONS, Evidence
 from isoproxy.namecoin.value.domain import Node
 from isoproxy.namecoin.value.records import Records
 from isoproxy.net.onion_address import onion_host
+from isoproxy.net.target import Target
 
 _NOT_PUBLIC_4: Final = tuple(
     map(
@@ -91,6 +92,8 @@ class Want(Enum):
     """Something to connect to: an onion service if there is one."""
     ADDRESS = "address"
     """An IP address (SOCKS RESOLVE, DNS): onion services do not count."""
+    SITE = "site"
+    """As STREAM, and what the name says of the certificate of its HTTPS server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class NameAnswer:
     never with a last dot.  `height`, `expires_in` (blocks) and `evidence` are those of
     the name asked for, None where it was not found; `servers` are those who answered for
     any name on the way.  `cached` tells that no backend was asked.  `problem` says for a person
-    why there is no target; it holds nothing of the question.
+    why there is no target; it holds nothing of the question.  `tlsa` is the data of the TLSA
+    records for port 443, where they were wanted.
     """
 
     name: str
@@ -124,6 +128,7 @@ class NameAnswer:
     cached: bool = False
     reason: ErrorKind | None = None
     problem: str | None = None
+    tlsa: tuple[bytes, ...] = ()
 
     @classmethod
     def failure(cls, name: str, error: IsoproxyError) -> NameAnswer:
@@ -152,6 +157,14 @@ class NameAnswer:
 
     def __repr__(self) -> str:
         return f"<NameAnswer {self.status.value}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Site:
+    """Where the HTTPS server of a name is, and the data of its TLSA records (RFC 6698 §2.1)."""
+
+    target: Target
+    tlsa: tuple[bytes, ...] = ()
 
 
 def pick(candidates: list[str], key: IsolationKey) -> str:

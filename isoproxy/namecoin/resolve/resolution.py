@@ -26,6 +26,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from dns.rdata import Rdata
+from dns.rdatatype import RdataType
+
 from isoproxy.errors import ErrorKind, IsoproxyError, NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.backend import ABSENT_REASONS, Absent, Found
@@ -65,12 +68,14 @@ class Resolution:
         self._fetched: Final[dict[bytes, Fetched]] = {}
         self._domains: Final[dict[str, Domain]] = {}
         self._redirections = 0
+        self._last: BitName | None = None
 
     async def resolve(self, wanted: BitName, want: Want) -> NameAnswer:
         """The answer for `wanted`; a failure is an answer too."""
         try:
             target, kind = await self._target(wanted, want)
-            answer = NameAnswer(str(wanted), Status.OK, target, kind)
+            tlsa = await self._tlsa(wanted) if want is Want.SITE else ()
+            answer = NameAnswer(str(wanted), Status.OK, target, kind, tlsa=tlsa)
         except IsoproxyError as error:
             answer = NameAnswer.failure(str(wanted), error)
         servers = [server for known in self._fetched.values() for server in known.outcome.servers]
@@ -114,8 +119,9 @@ class Resolution:
     async def _target(self, name: BitName, want: Want) -> tuple[str, TargetType]:
         only_onion = self._policy.only_onion
         while True:
+            self._last = name
             only_onion = only_onion or name.onion_only
-            onions = await self._onions(name) if want is Want.STREAM else []
+            onions = [] if want is Want.ADDRESS else await self._onions(name)
             if onions:
                 return pick(onions, self._key), TargetType.ONION
             node = await self.look_at(name)
@@ -133,7 +139,7 @@ class Resolution:
     def _outside(self, host: str, want: Want, only_onion: bool) -> tuple[str, TargetType]:
         """The target of an alias that leads out of Namecoin, if it may be an answer."""
         onion = onion_host(host)
-        if onion is not None and want is Want.STREAM:
+        if onion is not None and want is not Want.ADDRESS:
             return onion, TargetType.ONION
         try:
             target = Target.parse(host, 0)
@@ -147,7 +153,21 @@ class Resolution:
 
     async def _onions(self, name: BitName) -> list[str]:
         """The v3 onion services of `name`."""
-        node = await self.look_at(BitName(name.base, ("_tor", *name.labels)))
+        node = await self._behind(BitName(name.base, ("_tor", *name.labels)))
+        onions = [] if node is None or node.delegated else onions_in_txt(node.records)
+        return onions or (await self.look_at(name)).records.tor
+
+    async def _tlsa(self, wanted: BitName) -> tuple[bytes, ...]:
+        """Of the name that aliases led to, or else of the one that was asked (RFC 7671 §7)."""
+        for name in dict.fromkeys((self._last or wanted, wanted)):
+            node = await self._behind(BitName(name.base, ("_443", "_tcp", *name.labels)))
+            if node is not None and not node.delegated and RdataType.TLSA in node.records.rdatas:
+                return tuple(map(_data, node.records.rdatas[RdataType.TLSA]))
+        return ()
+
+    async def _behind(self, name: BitName) -> Node | None:
+        """What redirections at `name` lead to; None where that is not there."""
+        node = await self.look_at(name)
         seen = {node.owner}
         while (
             node.redirect is not None and node.redirect not in seen and _is_under_bit(node.redirect)
@@ -159,9 +179,8 @@ class Resolution:
             except NamingError as error:
                 if error.kind not in ABSENT_REASONS:
                     raise
-                break
-        onions = [] if node.delegated else onions_in_txt(node.records)
-        return onions or (await self.look_at(name)).records.tor
+                return None
+        return node
 
     def _follow(self) -> None:
         self._redirections += 1
@@ -200,3 +219,9 @@ class Resolution:
 
 def _is_under_bit(host: str) -> bool:
     return host.endswith((".bit", ".bit.onion"))
+
+
+def _data(rdata: Rdata) -> bytes:
+    wire = rdata.to_wire()
+    assert wire is not None, "it was given nothing to write to"
+    return wire

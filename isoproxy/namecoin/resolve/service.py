@@ -8,7 +8,7 @@ Theory of operation
 
 Invariants
     A failure is a NamingError with the reason as its kind; there is no other way out of
-    `address_of` than that or a target.
+    `address_of` and `site_of` than that or an answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from isoproxy.errors import NamingError, PolicyRefusal
 from isoproxy.isolation import IsolationKey, describe_client
-from isoproxy.namecoin.resolve.answer import NameAnswer, Status, Want
+from isoproxy.namecoin.resolve.answer import NameAnswer, Site, Status, Want
 from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.lookup_counts import LookupCounts
 from isoproxy.namecoin.resolve.resolver import Resolver
@@ -98,6 +98,20 @@ class NameService:
         Raises:
             NamingError: there is no answer; its kind is the reason.
         """
+        place, _ = await self._place(target, key, want, client)
+        return place
+
+    async def site_of(self, target: Target, key: IsolationKey, client: bytes | None) -> Site:
+        """Where the HTTPS server of `target` is, and what its name says of its certificate.
+
+        Raises NamingError as `address_of` does.
+        """
+        place, answer = await self._place(target, key, Want.SITE, client)
+        return Site(place, answer.tlsa)
+
+    async def _place(
+        self, target: Target, key: IsolationKey, want: Want, client: bytes | None
+    ) -> tuple[Target, NameAnswer]:
         try:
             name = BitName.parse(target.host)
         except PolicyRefusal as refusal:
@@ -105,7 +119,7 @@ class NameService:
         answer = await self.resolve(name, key, want, client)
         if answer.target is None:
             raise NamingError(answer.problem or "", kind=answer.reason)
-        return target.with_host(answer.target)
+        return target.with_host(answer.target), answer
 
     async def close(self) -> None:
         """End every look-up under way, and the backends."""

@@ -32,7 +32,7 @@ from isoproxy.isolation import (
     client_of_address,
     upstream_credentials,
 )
-from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.resolve.answer import Site, Want
 from isoproxy.net.endpoint import Endpoint
 from isoproxy.net.listening import ListeningSocket
 from isoproxy.net.reactor import Handler, Reactor
@@ -77,6 +77,9 @@ class Names:
         if target.host != "d.bit":
             raise NamingError
         return Target.parse("192.0.2.1", target.port)
+
+    async def site_of(self, target: Target, key: IsolationKey, client: bytes | None) -> Site:
+        return Site(await self.address_of(target, key, Want.SITE, client))
 
 
 @dataclass

@@ -119,6 +119,8 @@ def test_a_dns_server_alone_is_something_to_do_and_an_admin_socket_is_not() -> N
         (("observe.admin=127.0.0.1:1",), "must be a unix socket"),
         (("observe.dashboard=0.0.0.0:1",), "must be a unix socket or a loopback address"),
         (("limits.max_connections=10",), "more than limits.max_connections (10)"),
+        (("listener.0.tls=true",), "--set listener.0.tls: needs tls.enabled = true"),
+        (("tls.enabled=true", "listener.0.tls=true", "names.backend=none"), "needs names"),
         (("onion_service.0.ports=[80]",), "--set onion_service.0.ports: onion_service.0.target"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from isoproxy.config import load
 from isoproxy.daemon.compose.onions import PublishedService
+from isoproxy.daemon.compose.tls import Intermediates
 from isoproxy.daemon.keeping import KeptHistory
 from isoproxy.daemon.reloading import Reloaded
 from isoproxy.daemon.requests import answers
@@ -29,6 +31,7 @@ REQUESTS = {
     "tor_log",
     "trust",
     "distrust",
+    "tls",
 }
 
 
@@ -47,6 +50,7 @@ class Running:
         self.upstream: Any = SimpleNamespace(log=lambda: self.log)
         self.workers: Any = SimpleNamespace(reconfigure=lambda: None)
         self.trusted: list[tuple[str, str]] = []
+        self.streams: Any = SimpleNamespace(intermediates=Intermediates(Path("/nonexistent")))
         self.dns_and_onions: Any = SimpleNamespace(trusted=self)
 
     async def trust(self, key: ClientKey, listener: str, tell: object) -> None:

@@ -265,3 +265,28 @@ def test_http_clients_are_asked_for_credentials_where_the_listener_does() -> Non
     assert b"Proxy-Authenticate: Basic" in caught.value.reply
     assert request(login, rule).key == request(login).key
     assert request(socks5(b"a.test"), rule).key == request(socks5(b"a.test")).key
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "command", "secure"),
+    [
+        (b"name.bit", 443, 1, True),
+        (b"WWW.Name.bit.", 443, 1, True),
+        (b"name.bit", 80, 1, False),
+        (b"name.bit", 8443, 1, False),
+        (b"name.bit", 443, 0xF0, False),
+        (b"name.bit.onion", 443, 1, False),
+        (b"a.test", 443, 1, False),
+        (b"orbit", 443, 1, False),
+    ],
+)
+def test_tls_is_answered_for_https_under_bit_and_where_the_listener_has_it_on(
+    host: bytes, port: int, command: int, secure: bool
+) -> None:
+    rule = replace(RULE, top_levels=TopLevels(), tls=True)
+    asked = socks5(host, port=port, command=command)
+    assert request(asked, rule).tls is secure
+    assert not request(asked, replace(rule, tls=False)).tls
+    if host.endswith(b"bit"):
+        outcome = ask(asked, replace(rule, top_levels=TopLevels().without_namecoin()))
+        assert isinstance(outcome, FinalReply) or not outcome.tls

@@ -23,6 +23,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.net.target import Target
 from isoproxy.socks import Command
+from isoproxy.tls.outcome import TlsOutcome
 
 
 def counted() -> ListenerStatistics:
@@ -35,6 +36,8 @@ def counted() -> ListenerStatistics:
     statistics.admitted()
     statistics.answered(Command.RESOLVE, ErrorKind.BUSY)
     statistics.relayed(10, 20, (1, 2))
+    statistics.secured(TlsOutcome.RECORD)
+    statistics.secured(None)
     return statistics
 
 

@@ -18,7 +18,7 @@ from isoproxy.isolation import (
     client_of_address,
     own_group,
 )
-from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.resolve.answer import Site, Want
 from isoproxy.net.target import Target
 from isoproxy.workers import answering as module
 from isoproxy.workers.answering import Answering, MainServices
@@ -52,6 +52,9 @@ class Names:
         if self.error is not None:
             raise self.error
         return FOUND
+
+    async def site_of(self, target: Target, key: IsolationKey, client: bytes | None) -> Site:
+        return Site(await self.address_of(target, key, Want.SITE, client), (b"record",))
 
 
 class World:
@@ -192,3 +195,13 @@ async def test_a_key_whose_identity_was_renewed_looks_nothing_up() -> None:
     await until(lambda: world.replies)
     assert world.replies == [NameReply(1, kind=ErrorKind.STALE_KEY)]
     assert world.names.asked == []
+
+
+async def test_a_site_is_asked_for_with_what_its_name_says_of_it() -> None:
+    world = World()
+    world.names.open.set()
+    key = world.isolator.export_key(world.key)
+    world.answering.take(NameQuestion(3, NAME, Want.SITE, key, b"u1"))
+    await until(lambda: world.replies)
+    assert world.replies == [NameReply(3, FOUND, tlsa=(b"record",))]
+    assert world.names.asked == [(NAME, world.key, Want.SITE, b"u1")]

@@ -17,7 +17,7 @@ from isoproxy.isolation import (
     client_of_address,
     own_group,
 )
-from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.resolve.answer import Site, Want
 from isoproxy.net.target import Target
 from isoproxy.workers import remote as module
 from isoproxy.workers.messages import NameReply, PeerReply
@@ -211,3 +211,13 @@ async def test_without_a_reply_a_peer_counts_as_one_of_v2(monkeypatch: pytest.Mo
     world = World()
     assert await world.main.spoken(world.key, NAME) is Spoken.V2
     assert isinstance(world.sent[1], Withdrawal)
+
+
+async def test_a_site_is_asked_for_as_a_name_is() -> None:
+    world = World()
+    asking = asyncio.create_task(world.main.site_of(NAME, world.key, b"u1"))
+    question = await world.asked()
+    assert isinstance(question, NameQuestion)
+    assert (question.name, question.want, question.client) == (NAME, Want.SITE, b"u1")
+    world.main.take(NameReply(question.number, FOUND, tlsa=(b"record",)))
+    assert await asking == Site(FOUND, (b"record",))

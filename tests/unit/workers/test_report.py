@@ -23,6 +23,7 @@ from isoproxy.isolation import (
 )
 from isoproxy.observe.log import SCRUBBED, Sensitive, reveal
 from isoproxy.socks import Command
+from isoproxy.tls.outcome import TlsOutcome
 from isoproxy.workers.channel import MAX_MESSAGE
 from isoproxy.workers.checked import parse
 from isoproxy.workers.report import (
@@ -53,6 +54,7 @@ def full() -> Report:
     counters.requests["a", Command.RESOLVE, None] = 4
     counters.requests["a", Command.CONNECT, ErrorKind.DIAL_TIMEOUT] = 5
     counters.dials.observe(0.2)
+    counters.https[TlsOutcome.RECORD] = 6
     return Report(counters, Counter(a=9), [flow()], 11, 12, 13, without_credentials=14)
 
 

@@ -26,7 +26,7 @@ def configured(*settings: str) -> Config:
 def told(config: Config, count: int = 2) -> list[Settings]:
     listeners = tuple(listener_settings(config).values())
     return [
-        stream_settings(config, SOCKS, listeners, INBOUND, ONIONS, (), index, count)
+        stream_settings(config, SOCKS, listeners, INBOUND, ONIONS, (), index, count, None)
         for index in range(count)
     ]
 

@@ -228,3 +228,55 @@ async def test_addresses_for_resolve() -> None:
     for value in ({"tor": ONION}, {"alias": ONION + "."}):
         resolution, _ = await resolved({SELF: value}, want=Want.ADDRESS)
         assert resolution.reason is ErrorKind.NAME_NO_ADDRESS
+
+
+RECORD = [3, 1, 1, "AAECAwQF"]
+DATA = b"\x03\x01\x01\x00\x01\x02\x03\x04\x05"
+
+
+def https(*records: object, **items: object) -> dict[str, Any]:
+    """A value with `items` that says `records` of the certificate of its HTTPS server."""
+    return {**items, "map": {"_tcp": {"map": {"_443": {"tls": list(records)}}}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "tlsa"),
+    [
+        ({SELF: https(RECORD, ip="192.0.2.1")}, (DATA,)),
+        ({SELF: https(RECORD, [2, 0, 1, "AA=="], tor=ONION)}, (DATA, b"\x02\x00\x01\x00")),
+        ({SELF: {"ip": "192.0.2.1", "tls": [RECORD]}}, ()),
+        ({SELF: {"ip": "192.0.2.1"}}, ()),
+        ({SELF: https(RECORD, alias="other.bit."), "d/other": {"ip": "192.0.2.1"}}, (DATA,)),
+        (
+            {
+                SELF: https([3, 1, 1, "Bw=="], alias="other.bit."),
+                "d/other": https(RECORD, ip="192.0.2.1"),
+            },
+            (DATA,),
+        ),
+        ({SELF: {**https(RECORD, ip="192.0.2.1"), "ns": "ns.test."}}, ()),
+    ],
+)
+async def test_a_site_is_where_it_is_and_what_its_name_says_of_it(
+    values: dict[str, Any], tlsa: tuple[bytes, ...]
+) -> None:
+    """Of a name that is an alias, what it leads to comes first (RFC 7671 §7)."""
+    answer, _ = await resolved(values, want=Want.SITE)
+    if "ns" in values[SELF]:
+        assert (answer.status, answer.tlsa) == (Status.ABSENT, ())
+        return
+    assert answer.status is Status.OK
+    assert answer.tlsa == tlsa
+    plain, _ = await resolved(values)
+    assert (plain.target, plain.tlsa) == (answer.target, ())
+
+
+async def test_what_a_name_says_of_its_certificate_has_to_be_known() -> None:
+    """A record that cannot be had for now is no record that is not there."""
+    below = {"_tcp": {"map": {"_443": {"alias": "other.bit."}}}}
+    redirected = {SELF: {"ip": "192.0.2.1", "map": below}}
+    gone, _ = await resolved(redirected, want=Want.SITE)
+    assert (gone.status, gone.tlsa) == (Status.OK, ())
+    failing = {**redirected, "d/other": NamingError(kind=ErrorKind.NAME_BACKEND_DOWN)}
+    answer, _ = await resolved(failing, want=Want.SITE)
+    assert answer.status is Status.FAILED

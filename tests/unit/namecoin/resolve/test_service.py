@@ -11,7 +11,7 @@ from isoproxy.errors import ErrorKind, NamingError
 from isoproxy.front.services import Names
 from isoproxy.isolation import IsolationKey, Isolator, client_of_address, client_of_uid
 from isoproxy.namecoin.backend import TemporaryFailure
-from isoproxy.namecoin.resolve.answer import Want
+from isoproxy.namecoin.resolve.answer import Site, Want
 from isoproxy.namecoin.resolve.client_views import ClientViews
 from isoproxy.namecoin.resolve.lookup_counts import LookupCounts
 from isoproxy.namecoin.resolve.resolver import Resolver
@@ -114,3 +114,15 @@ async def test_the_end_ends_every_backend_and_follows_no_epoch_any_more() -> Non
     assert bench.general.closed
     assert bench.workstation.closed
     assert bench.isolator._followers == []
+
+
+async def test_a_site_comes_with_what_its_name_says_of_it() -> None:
+    bench = Bench()
+    bench.general.values["d/secure"] = {
+        "ip": "192.0.2.1",
+        "map": {"_tcp": {"map": {"_443": {"tls": [[3, 1, 1, "AA=="]]}}}},
+    }
+    site = await bench.service.site_of(Target.parse("secure.bit", 443), bench.key(), LOCAL)
+    assert site == Site(Target.parse("192.0.2.1", 443), (b"\x03\x01\x01\x00",))
+    with pytest.raises(NamingError):
+        await bench.service.site_of(Target.parse("gone.bit", 443), bench.key(), LOCAL)
