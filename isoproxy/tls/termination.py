@@ -232,12 +232,12 @@ class Terminator:
 
     def _leaf(self, flow: SiteFlow) -> Leaf:
         assert self.issuer is not None, "a listener answers TLS where there is an issuer"
-        host, now = flow.target.host, asyncio.get_running_loop().time()
-        if (known := self._leaves.get(flow.key, host, now)) is not None:
+        key, host, now = flow.key, flow.target.host, asyncio.get_running_loop().time()
+        if (known := self._leaves.get(key, host, now)) is not None:
             return known.value
         leaf = self.issuer.leaf(host, datetime.now(UTC))
-        if self._isolator.is_current(flow.key):
-            self._leaves.put(flow.key, host, leaf, now + _LEAF_S)
+        if self._isolator.is_current(key):
+            self._leaves.put(key, host, leaf, now + _LEAF_S)
         return leaf
 
 
