@@ -27,6 +27,10 @@ PROGRAM: Final = shutil.which("firefox-esr")
 """Debian's Firefox, if it is here."""
 
 
+class FirefoxError(Exception):
+    """Firefox did not do as told; the text is what it says, of a page what its error page is."""
+
+
 class Firefox:
     """A running Firefox with the preferences of `preferences`, in a profile of its own."""
 
@@ -53,13 +57,37 @@ class Firefox:
         element = found["value"][_ELEMENT]
         self._tell("WebDriver:ElementSendKeys", id=element, text=text + _RETURN)
 
+    def value(self, expression: str) -> Any:
+        """What a JavaScript expression yields on the page."""
+        self._tell("Marionette:SetContext", value="content")
+        return self._tell("WebDriver:ExecuteScript", script=f"return {expression}", args=[])[
+            "value"
+        ]
+
+    def trust(self, root: str) -> None:
+        """Import a root for web sites, given in base64."""
+        self._tell("Marionette:SetContext", value="chrome")
+        database = 'Components.classes["@mozilla.org/security/x509certdb;1"]'
+        service = f"{database}.getService(Components.interfaces.nsIX509CertDB)"
+        script = f'{service}.addCertFromBase64(arguments[0], "C,,")'
+        self._tell("WebDriver:ExecuteScript", script=script, args=[root])
+
+    def identity(self) -> str:
+        """What the padlock says: "verifiedDomain" where the page came over TLS that it believes."""
+        self._tell("Marionette:SetContext", value="chrome")
+        script = 'return document.getElementById("identity-box").className'
+        return str(self._tell("WebDriver:ExecuteScript", script=script, args=[])["value"]).split()[
+            0
+        ]
+
     def _tell(self, command: str, **parameters: object) -> dict[str, Any]:
         self._number += 1
         message = json.dumps([0, self._number, command, parameters]).encode()
         self._socket.sendall(b"%d:%b" % (len(message), message))
         _, number, error, result = self._hear()
         assert number == self._number
-        assert error is None, error
+        if error is not None:
+            raise FirefoxError(f"{error['error']}: {error['message']}")
         return dict(result)
 
     def _hear(self) -> Any:

@@ -400,7 +400,7 @@ def test_only_tor_is_contacted(tor_network: TorNetwork, place: Place, tmp_path: 
     done = proxy.command("resolve", "onion-web.bit", wrapper=alone.wrapper)
     assert (done.returncode, done.stdout) == (0, place.onion + "\n"), done.stderr
     admin = f"unix:{proxy.admin}"
-    for trace, binds in ((daemon, {"127.0.0.1:0", admin}), (alone, set())):
+    for trace, binds in ((daemon, {"127.0.0.1:0", admin, f"{admin}.exec"}), (alone, set())):
         calls = trace.calls()
         found = leaks(calls, connects={*tors, admin}, binds=binds)
         assert not found, "\n".join(map(str, found))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from isoproxy.errors import ErrorKind
 from isoproxy.front.frontend import FrontEnd
 from isoproxy.isolation import IsolationKey
 from isoproxy.namecoin.resolve.answer import Site
@@ -76,6 +77,27 @@ def echoing(shown: Party | None, protocols: Sequence[str] = (), *, cut: bool = F
             if cut:
                 writer.transport.get_extra_info("socket").shutdown(2)
                 return
+
+    return serve
+
+
+def pages(pem: bytes | None) -> Serve:
+    """A web site with one page, over TLS with the key and certificates of `pem`."""
+
+    async def serve(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server
+    ) -> None:
+        if pem is None and request.port == 443:
+            writer.write(server.refuse(ErrorKind.CONNECTION_REFUSED))
+            return
+        writer.write(server.succeed())
+        with contextlib.suppress(ssl.SSLError, asyncio.IncompleteReadError):
+            if pem is not None:
+                await writer.start_tls(server_context(pem))
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n")
+                writer.write(b"Content-Length: 5\r\n\r\nhello")
+                await writer.drain()
 
     return serve
 
@@ -179,7 +201,7 @@ class World:
 @asynccontextmanager
 async def https_world(sites: OneSite, serve: Serve) -> AsyncIterator[World]:
     """A world whose one listener answers TLS for the one name that it knows."""
-    async with SocksPort(serve) as port, front_end(port, names=Table({})) as front:
+    async with SocksPort(serve) as port, front_end(port, names=Table({HOST: "192.0.2.7"})) as front:
         terminator = Terminator(front.dialer, front.isolator, sites)
         terminator.issuer = ISSUER
         front.services = replace(front.services, https=terminator)
