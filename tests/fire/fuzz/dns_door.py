@@ -74,9 +74,8 @@ def _virtual(data: bytes) -> None:
             assert pair is not None
             assert {maps.name_at(client, address, now) for address in pair} == {name}
             assert pair.ipv4.packed in wire or pair.ipv6.packed in wire
-            assert Target.parse(name, 80).may_be_sent_to_tor() or name.endswith(
-                (".bit", ".bit.onion")
-            )
+            ours = f".{name}".endswith((".bit", ".bit.onion"))
+            assert ours or Target.parse(name, 80).may_be_sent_to_tor()
 
 
 def _packets() -> list[bytes]:
