@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dns.message
 
@@ -121,14 +122,15 @@ def rate(port: int, kind: str, seconds: float, pid: int) -> float:
         return answered / (cpu_seconds(pid) - spent)
 
 
-def pinned(command: list[str], core: int, user: str | None = None) -> subprocess.Popen[str]:
-    """A process that uses this core alone, as `user` or whoever we are."""
+def pinned(command: list[str], core: int, *, as_nobody: bool = False) -> subprocess.Popen[str]:
+    """A process that uses this core alone."""
+    nobody: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        user=user,
+        **(nobody if as_nobody else {}),
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
 
@@ -160,9 +162,8 @@ def measure_ncdns(seconds: float, core: int) -> dict[str, float]:
                 'namecoinrpcusername = "user"\nnamecoinrpcpassword = "pass"\n'
             )
             Path(directory).chmod(0o755)
-            user = None if os.geteuid() else "nobody"  # it refuses to run as root
-            command = [path, f"-conf={settings}"]
-            return measure_program("ncdns", command, port, seconds, core, user)
+            command, is_root = [path, f"-conf={settings}"], os.geteuid() == 0  # which it refuses
+            return measure_program("ncdns", command, port, seconds, core, as_nobody=is_root)
     finally:
         rpc.kill()
         rpc.communicate()
@@ -181,10 +182,16 @@ def measure_dnsmasq(seconds: float, core: int) -> dict[str, float]:
 
 
 def measure_program(
-    name: str, command: list[str], port: int, seconds: float, core: int, user: str | None = None
+    name: str,
+    command: list[str],
+    port: int,
+    seconds: float,
+    core: int,
+    *,
+    as_nobody: bool = False,
 ) -> dict[str, float]:
     """What a server of others gives at `port`; nothing if it does not answer in time."""
-    process = pinned(command, core, user)
+    process = pinned(command, core, as_nobody=as_nobody)
     try:
         for _ in range(50):
             try:

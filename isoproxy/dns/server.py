@@ -47,6 +47,7 @@ from isoproxy.dns.query import (
 )
 from isoproxy.dns.rate_limit import RateLimit
 from isoproxy.dns.responder import MAX_KEPT_PACKET, Responder
+from isoproxy.dns.udp import UdpSocket
 from isoproxy.errors import OperationError
 from isoproxy.isolation import IsolationKey, budget_of, client_of_address, client_of_uid
 from isoproxy.net import unix_socket
@@ -96,7 +97,7 @@ class DnsServer:
         """What a packet means that a client sent before, all but its ID."""
         responder.on_new_keys(self._forget_old_keys)
         self._server: asyncio.Server | None = None
-        self._udp: asyncio.DatagramTransport | None = None
+        self._udp: UdpSocket | None = None
         self._file: SocketFile | None = None
         self.endpoint = settings.endpoint
 
@@ -163,12 +164,11 @@ class DnsServer:
             self._spawn(self._answer_datagram(query, packet, client, key, limit, sender), client)
 
     async def _open_ip(self) -> None:
-        loop = asyncio.get_running_loop()
         stream, datagram = _bind(self.endpoint)
         host, port = stream.getsockname()[:2]
         self.endpoint = Endpoint.tcp(host, port)
         self._server = await asyncio.start_server(self._accept, sock=stream, limit=MAX_MESSAGE)
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=datagram)
+        self._udp = UdpSocket(datagram, self.datagram)
 
     async def _open_unix(self, path: str) -> None:
         sock, self._file = unix_socket.listen(path, _SOCKET_MODE)
@@ -189,8 +189,8 @@ class DnsServer:
         self._send(response, sender)
 
     def _send(self, response: bytes, receiver: tuple[Any, ...]) -> None:
-        if self._udp is not None and not self._udp.is_closing():
-            self._udp.sendto(response, receiver)
+        if self._udp is not None:
+            self._udp.send(response, receiver)
 
     def _forget_old_keys(self) -> None:
         for sent in [sent for sent, its in self._seen.items() if not self._is_current(its)]:
@@ -327,14 +327,6 @@ class DnsServer:
                 writer.transport.abort()
         finally:
             slots.release()
-
-
-class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, server: DnsServer) -> None:
-        self._server = server
-
-    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._server.datagram(data, addr)
 
 
 async def _length(reader: asyncio.StreamReader, tasks: set[asyncio.Task[None]]) -> int:
