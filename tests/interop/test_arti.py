@@ -232,13 +232,15 @@ def test_what_cannot_be_reached_is_refused(
 
 
 def test_what_tor_would_not_take_is_refused_by_us(proxy: Isoproxy, tor: list[str]) -> None:
-    asked = [("www.test", 0)]
-    if "tor.mode=arti" in tor:
-        asked += [(host, 80) for host in ("a_b.test", "-a.test", "a-.test", "x" * 64 + ".test")]
-    before = refusals(proxy)
-    for host, port in asked:
+    with pytest.raises(Refused) as caught:
+        dial(proxy.address, "www.test", 0, user=b"syntax")
+    assert caught.value.reply == 1
+    if "tor.mode=arti" not in tor:
+        return
+    asked, before = ("a_b.test", "-a.test", "a-.test", "x" * 64 + ".test"), refusals(proxy)
+    for host in asked:
         with pytest.raises(Refused) as caught:
-            dial(proxy.address, host, port, user=b"syntax")
+            dial(proxy.address, host, 80, user=b"syntax")
         assert caught.value.reply == 1
     assert refusals(proxy) == before + len(asked)
 
