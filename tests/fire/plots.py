@@ -88,7 +88,7 @@ def linkability(folder: Path) -> None:
 
 def _save(figure: Any, file: Path) -> None:
     figure.tight_layout()
-    figure.savefig(file, dpi=100, metadata={"Software": None})
+    figure.savefig(file, dpi=100, metadata={"Software": None}, bbox_inches="tight")
     print(file)
 
 
