@@ -204,17 +204,19 @@ async def _prove(
     timeout_s: float,
     advice: str = isolation.NEED_CONTROL,
 ) -> tuple[list[Finding], bool | None]:
-    """The proof, through the first listener that an independent client can be kept apart at."""
-    for listener in answer["listeners"]:
-        address = Endpoint.parse_listening(listener["address"])
-        if not address.is_unix and "SOCKSAuth" in listener["isolate"]:
-            return await isolation.prove(
-                address, target, control, advice=advice, timeout_s=timeout_s
+    """The proof, through a listener that is to keep user names apart, or else through any."""
+    reachable = [
+        ("SOCKSAuth" not in listener["isolate"], address)
+        for listener in answer["listeners"]
+        if not (address := Endpoint.parse_listening(listener["address"])).is_unix
+    ]
+    if not reachable:
+        return [
+            unproven(
+                isolation.CHECK,
+                "PySocks cannot use unix sockets",
+                "add a listener on 127.0.0.1 for the doctor",
             )
-    return [
-        unproven(
-            isolation.CHECK,
-            "no TCP listener keeps user names apart (PySocks cannot use unix sockets)",
-            "add a listener on 127.0.0.1 that isolates by SOCKSAuth, for the doctor",
-        )
-    ], None
+        ], None
+    _, address = min(reachable, key=lambda one: one[0])
+    return await isolation.prove(address, target, control, advice=advice, timeout_s=timeout_s)

@@ -178,7 +178,7 @@ class Metrics:
             "isoproxy_handshakes_total",
             "Handshakes of clients that came to an end.",
             listener=names,
-            protocol=("socks4", "socks5", "http-connect", "bitcoin", "unknown"),
+            protocol=("socks4", "socks5", "http-connect", "bitcoin", "transparent", "unknown"),
             outcome=OUTCOMES,
         )
         self.requests = self._add(

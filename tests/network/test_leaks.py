@@ -80,6 +80,7 @@ def test_a_whole_session(tor_network: TorNetwork, tmp_path: Path, mode: str) -> 
         assert proxy.command("newnym", wrapper=newnym.wrapper).returncode == 0
     own = [call for call in trace.calls() if call.program != "tor"]
     binds = {"127.0.0.1:0", f"unix:{tmp_path}/socks", f"unix:{proxy.admin}"}
+    binds.add(f"unix:{proxy.admin}.exec")
     # before it binds the admin socket, isoproxy looks whether another one listens there
     found = leaks(own, connects={*tors, f"unix:{proxy.admin}"}, binds=binds)
     assert not found, "\n".join(map(str, found))

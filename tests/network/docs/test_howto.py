@@ -37,8 +37,11 @@ IDENTITIES: Final = {
     "curl.md": 4,  # bank by SOCKS and by HTTP, forum, research
     "electrum-nmc.md": 0,
     "electrum.md": 0,
+    "exec.md": 0,
     "firefox.md": 0,
+    "gateway.md": 0,
     "git.md": 2,  # over HTTP, over SSH
+    "https-bit.md": 0,
     "onionshare.md": 0,
     "programming.md": 0,
     "sparrow.md": 0,

@@ -117,7 +117,7 @@ def test_handshakes_and_requests_of_a_listener_that_a_reload_took_away() -> None
 
 FRONT_DOOR = (
     *(ClientProtocol.SOCKS4, ClientProtocol.SOCKS5, ClientProtocol.HTTP_CONNECT),
-    ClientProtocol.BITCOIN,
+    *(ClientProtocol.BITCOIN, ClientProtocol.TRANSPARENT),
 )
 MODES = options_of(TorConfig)["mode"][1].read
 
