@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from isoproxy.errors import IsoproxyError, OperationError
 from isoproxy.net import unix_socket
 from isoproxy.net.accept_loop import Connections, streams
 from isoproxy.net.listening import ListeningSocket
-from isoproxy.net.unix_socket import peer_credentials
+from isoproxy.net.unix_socket import peer_credentials, trusted_users
 from isoproxy.observe.log import logger
 
 Answer = Mapping[str, object]
@@ -32,8 +31,6 @@ MAX_REQUEST: Final = 64 * 1024
 """Bytes of one request's line."""
 _MAX_CLIENTS: Final = 32
 _IDLE_S: Final = 60.0
-_ROOT: Final = 0
-"""User id of root."""
 
 _log = logger("admin")
 
@@ -84,7 +81,7 @@ class AdminServer:
 
     async def _client(self, sock: socket.socket) -> None:
         try:
-            if not _is_trusted(sock):
+            if peer_credentials(sock).uid not in trusted_users():
                 _log.warn("admin_refused", clients=len(self._connections))
                 sock.close()
                 return
@@ -127,10 +124,6 @@ class AdminServer:
         except Exception as error:
             _log.err("internal_error", error=error)
             return _failure("isoproxy has a defect; see its log and report it")
-
-
-def _is_trusted(sock: socket.socket) -> bool:
-    return peer_credentials(sock).uid in (_ROOT, os.geteuid())
 
 
 def _failure(text: str) -> Answer:

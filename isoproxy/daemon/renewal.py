@@ -28,9 +28,9 @@ from isoproxy.isolation import (
     client_of_uid,
 )
 from isoproxy.net.endpoint import Endpoint
+from isoproxy.net.unix_socket import trusted_users
 
 _DESTINATION: Final = Isolate.DEST_ADDR | Isolate.DEST_PORT
-_ROOT: Final = 0
 _THIS_MACHINE: Final = "127.0.0.1"
 
 
@@ -71,7 +71,7 @@ def _everywhere(user: bytes, isolation: str, config: Config, isolator: Isolator)
         dns_key(isolator, client_of_address(_THIS_MACHINE), user),
     ]
     programs = program_listener(config.names).rule.listener
-    for owner in {_ROOT, os.geteuid()}:  # who may start programs
+    for owner in trusted_users():
         stream = IsolationTuple(client_of_uid(owner), ClientProtocol.TRANSPARENT, user)
         keys.append(isolator.key_for(programs, stream))
     by_destination = []

@@ -28,12 +28,11 @@ from isoproxy.isolation import client_of_uid
 from isoproxy.net import unix_socket
 from isoproxy.net.accept_loop import Connections
 from isoproxy.net.listening import ListeningSocket
-from isoproxy.net.unix_socket import peer_credentials
+from isoproxy.net.unix_socket import peer_credentials, trusted_users
 from isoproxy.observe.log import logger
 
 REQUEST_S: Final = 10.0
 _MAX_CLIENTS: Final = 32
-_ROOT: Final = 0
 
 _log: Final = logger("exec")
 
@@ -81,7 +80,7 @@ class ExecServer:
 
     async def _client(self, sock: socket.socket) -> None:
         with sock:
-            if peer_credentials(sock).uid not in (_ROOT, os.geteuid()):
+            if peer_credentials(sock).uid not in trusted_users():
                 _log.warn("exec_refused")
                 return
             try:

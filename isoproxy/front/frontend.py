@@ -122,9 +122,7 @@ class FrontEnd:
         for connection in self.connections:
             connection.abort()
         await asyncio.gather(*self.services.tasks, return_exceptions=True)
-        await asyncio.sleep(
-            0
-        )  # from Python 3.12 on gather does not wait for callbacks of what is done
+        await asyncio.sleep(0)  # gather does not wait for their callbacks, from Python 3.12 on
         self.services.deadlines.close()
         self.services.pipes.close()
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 BACKLOG: Final = 1024
+_ROOT: Final = 0
 _CREDENTIALS: Final = struct.Struct("3i")
 _PROBE_S: Final = 1.0
 
@@ -42,6 +43,11 @@ def peer_credentials(sock: socket.socket) -> PeerCredentials:
     """Of a connected unix socket, as the kernel has them; raises OSError."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return PeerCredentials(*_CREDENTIALS.unpack(raw))
+
+
+def trusted_users() -> frozenset[int]:
+    """The user IDs that may command us: root's, and that of the user we run as."""
+    return frozenset({_ROOT, os.geteuid()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from isoproxy.admin import server as admin
 from isoproxy.admin.client import ask
 from isoproxy.admin.server import MAX_REQUEST, AdminServer, Answer
 from isoproxy.errors import OperationError
+from isoproxy.net import unix_socket
 
 
 async def echo(request: Mapping[str, Any]) -> Answer:
@@ -125,7 +125,7 @@ async def test_other_users_are_not_answered(
         assert json.loads(await raw(server, b'{"request":"echo"}\n'))["ok"] is True
         # the kernel names us as the asking user; for the server we are now somebody else
         me = os.geteuid()
-        monkeypatch.setattr(admin, "_ROOT", me + 1)
+        monkeypatch.setattr(unix_socket, "_ROOT", me + 1)
         monkeypatch.setattr(os, "geteuid", lambda: me + 2)
         assert await raw(server, b'{"request":"echo"}\n') == b""
 

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from isoproxy.net.unix_socket import SocketFile, listen, peer_credentials, remove_stale
+from isoproxy.net.unix_socket import (
+    SocketFile,
+    listen,
+    peer_credentials,
+    remove_stale,
+    trusted_users,
+)
 
 
 def connects(path: Path) -> bool:
@@ -150,3 +156,8 @@ def test_a_mode_is_changed(tmp_path: Path) -> None:
     with sock:
         file.change_mode(0o660)
         assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+
+
+def test_root_and_we_ourselves_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    assert trusted_users() == {0, 1234}
